@@ -1,0 +1,162 @@
+#include "core/base/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "core/base/check.h"
+
+namespace qlora {
+namespace {
+
+void flush_folder(const Path& folder) {
+  int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+[[noreturn]] void fail_write(const Path& path, int error) {
+  fail(ErrorKind::failure, "cannot write {}: {}", path.string(), std::strerror(error));
+}
+
+}  // namespace
+
+MappedFile::MappedFile(const Path& path) : path_(path) {
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail(ErrorKind::data, "cannot open {}: {}", path.string(), std::strerror(errno));
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    ::close(fd);
+    fail(ErrorKind::data, "cannot read {}: not a regular file", path.string());
+  }
+  size_ = static_cast<size_t>(info.st_size);
+  if (size_ > 0) {
+    void* p = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    int error = errno;
+    ::close(fd);
+    if (p == MAP_FAILED) fail(ErrorKind::data, "cannot map {}: {}", path.string(), std::strerror(error));
+    data_ = static_cast<const std::byte*>(p);
+  } else {
+    ::close(fd);
+  }
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
+}
+MappedFile::MappedFile(MappedFile&& o) noexcept
+    : path_(std::move(o.path_)), data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)) {}
+MappedFile& MappedFile::operator=(MappedFile&& o) noexcept {
+  std::swap(path_, o.path_);
+  std::swap(data_, o.data_);
+  std::swap(size_, o.size_);
+  return *this;
+}
+
+std::string read_file(const Path& path) {
+  if (path.extension() != ".gz") return std::string(MappedFile(path).text());
+  gzFile f = ::gzopen(path.c_str(), "rb");
+  if (f == nullptr) fail(ErrorKind::data, "cannot open {}: {}", path.string(), std::strerror(errno));
+  std::string out;
+  char buffer[1 << 16];
+  int n;
+  while ((n = ::gzread(f, buffer, sizeof buffer)) > 0) out.append(buffer, static_cast<size_t>(n));
+  int code = 0;
+  std::string message = ::gzerror(f, &code);
+  int closed = ::gzclose(f);
+  if (n < 0 || closed != Z_OK)
+    fail(ErrorKind::data, "cannot unpack {}: {}", path.string(), message.empty() ? "truncated" : message);
+  return out;
+}
+
+AtomicFile::AtomicFile(const Path& path) : path_(path), temporary_(path) {
+  temporary_ += fmt::format(".tmp.{}", ::getpid());
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail_write(path_, errno);
+}
+AtomicFile::~AtomicFile() { discard(); }
+
+void AtomicFile::discard() noexcept {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(temporary_.c_str());
+  fd_ = -1;
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      int error = errno;
+      discard();
+      fail_write(path_, error);
+    }
+    bytes = bytes.subspan(static_cast<size_t>(n));
+  }
+}
+void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+
+void AtomicFile::commit() {
+  int error = ::fsync(fd_) != 0 ? errno : 0;
+  if (::close(std::exchange(fd_, -1)) != 0 && error == 0) error = errno;
+  if (error == 0 && ::rename(temporary_.c_str(), path_.c_str()) != 0) error = errno;
+  if (error != 0) {
+    ::unlink(temporary_.c_str());
+    fail_write(path_, error);
+  }
+  flush_folder(path_.parent_path());
+}
+
+void write_file(const Path& path, std::string_view content) {
+  AtomicFile file(path);
+  file.write(content);
+  file.commit();
+}
+
+AtomicFolder::AtomicFolder(const Path& final_path) : final_(final_path), temporary_(final_path) {
+  temporary_ += ".tmp";
+  std::error_code error;
+  std::filesystem::remove_all(temporary_, error);
+  std::filesystem::create_directories(temporary_, error);
+  if (error) fail(ErrorKind::failure, "cannot create {}: {}", temporary_.string(), error.message());
+}
+AtomicFolder::~AtomicFolder() {
+  std::error_code ignored;
+  if (!done_) std::filesystem::remove_all(temporary_, ignored);
+}
+
+void AtomicFolder::commit() {
+  flush_folder(temporary_);
+  std::error_code error;
+  if (std::filesystem::exists(final_)) {
+    Path old = final_;
+    old += ".old";
+    std::filesystem::remove_all(old, error);
+    std::filesystem::rename(final_, old, error);
+    if (error) fail(ErrorKind::failure, "cannot replace {}: {}", final_.string(), error.message());
+    std::filesystem::rename(temporary_, final_, error);
+    std::error_code ignored;
+    std::filesystem::remove_all(old, ignored);
+  } else {
+    std::filesystem::rename(temporary_, final_, error);
+  }
+  if (error) fail(ErrorKind::failure, "cannot write {}: {}", final_.string(), error.message());
+  done_ = true;
+  flush_folder(final_.parent_path());
+}
+
+Path qlora_home() {
+  const char* home = std::getenv("QLORA_HOME");
+  return home != nullptr && *home != '\0' ? Path(home) : Path(".cache/qlora");
+}
+
+}  // namespace qlora

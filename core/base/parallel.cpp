@@ -1,0 +1,152 @@
+#include "core/base/parallel.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace qlora {
+namespace {
+
+thread_local bool inside_body = false;
+
+int positive_env(const char* name) {
+  const char* text = std::getenv(name);
+  int n = text == nullptr ? 0 : std::atoi(text);
+  return n > 0 ? n : 0;
+}
+
+// CPU quota of a cgroup (v2, then v1) in whole cores, rounded up; 0 when there is none.
+int cgroup_cores() {
+  double quota = -1, period = 100000;
+  if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
+    if (std::fscanf(f, "%lf %lf", &quota, &period) < 1) quota = -1;
+    std::fclose(f);
+  } else if (std::FILE* q = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r")) {
+    if (std::fscanf(q, "%lf", &quota) < 1) quota = -1;
+    std::fclose(q);
+    if (std::FILE* p = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r")) {
+      if (std::fscanf(p, "%lf", &period) < 1) period = 100000;
+      std::fclose(p);
+    }
+  }
+  return quota > 0 && period > 0 ? std::max(1, static_cast<int>((quota + period - 1) / period)) : 0;
+}
+
+// Workers sleep between jobs; a job is a counter of chunks that everybody takes from.
+class Pool {
+ public:
+  explicit Pool(int n) {
+    for (int i = 1; i < n; ++i) workers_.emplace_back([this] { work(); });
+  }
+  ~Pool() {
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& t : workers_) t.join();
+  }
+  int size() const { return static_cast<int>(workers_.size()) + 1; }
+
+  void run(int64_t n, int64_t chunk, const std::function<void(int64_t, int64_t)>& body) {
+    std::lock_guard one_job(job_mutex_);
+    {
+      std::lock_guard lock(mutex_);
+      body_ = &body;
+      n_ = n;
+      chunk_ = chunk;
+      next_ = 0;
+      error_ = nullptr;
+      busy_ = static_cast<int>(workers_.size());
+      ++job_;
+    }
+    wake_.notify_all();
+    take_chunks();
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return busy_ == 0; });
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  void take_chunks() {
+    inside_body = true;
+    for (int64_t lo; (lo = next_.fetch_add(chunk_)) < n_;) {
+      try {
+        (*body_)(lo, std::min(n_, lo + chunk_));
+      } catch (...) {
+        std::lock_guard lock(mutex_);
+        if (!error_) error_ = std::current_exception();
+        next_ = n_;
+      }
+    }
+    inside_body = false;
+  }
+  void work() {
+    for (uint64_t seen = 0;;) {
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait(lock, [&] { return stop_ || job_ != seen; });
+        if (stop_) return;
+        seen = job_;
+      }
+      take_chunks();
+      std::lock_guard lock(mutex_);
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+
+  std::vector<std::thread> workers_;
+  std::mutex job_mutex_, mutex_;
+  std::condition_variable wake_, done_;
+  const std::function<void(int64_t, int64_t)>* body_ = nullptr;
+  std::atomic<int64_t> next_{0};
+  int64_t n_ = 0, chunk_ = 1;
+  int busy_ = 0;
+  uint64_t job_ = 0;
+  bool stop_ = false;
+  std::exception_ptr error_;
+};
+
+std::unique_ptr<Pool>& pool() {
+  static std::unique_ptr<Pool> p = std::make_unique<Pool>(default_thread_count());
+  return p;
+}
+
+}  // namespace
+
+int default_thread_count() {
+  for (const char* name : {"QLORA_THREADS", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"})
+    if (int n = positive_env(name)) return n;
+  cpu_set_t set;
+  int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                          : static_cast<int>(std::thread::hardware_concurrency());
+  if (int quota = cgroup_cores()) cores = std::min(cores, quota);
+  return std::max(1, cores);
+}
+
+int thread_count() { return pool()->size(); }
+
+void set_thread_count(int n) {
+  if (n == pool()->size()) return;
+  pool() = std::make_unique<Pool>(std::max(1, n));
+}
+
+void parallel_for(int64_t n, int64_t grain, const std::function<void(int64_t, int64_t)>& body) {
+  if (n <= 0) return;
+  int threads = inside_body ? 1 : pool()->size();
+  if (threads == 1 || n <= grain) return body(0, n);
+  // Four chunks a thread even out uneven work without much traffic on the counter.
+  int64_t chunk = std::max(grain, (n + threads * 4 - 1) / (threads * 4));
+  pool()->run(n, chunk, body);
+}
+
+}  // namespace qlora

@@ -1,0 +1,52 @@
+#pragma once
+// For tests only: where outside data lies, and how a test says that it is missing.
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+namespace qlora::test {
+
+// ${QLORA_GOLDENS}, or ../shared/goldens beside the source tree.
+inline std::filesystem::path goldens() {
+  const char* p = std::getenv("QLORA_GOLDENS");
+  return p != nullptr ? std::filesystem::path(p) : std::filesystem::path(QLORA_SOURCE_DIR) / "../shared/goldens";
+}
+
+// ${QLORA_TEST_DATA}, or ../shared/data beside the source tree.
+inline std::filesystem::path test_data() {
+  const char* p = std::getenv("QLORA_TEST_DATA");
+  return p != nullptr ? std::filesystem::path(p) : std::filesystem::path(QLORA_SOURCE_DIR) / "../shared/data";
+}
+
+// Prints the line by which ctest counts a test as skipped, unless `path` exists. Use: if (missing(p)) return;
+inline bool missing(const std::filesystem::path& path) {
+  if (std::filesystem::exists(path)) return false;
+  std::printf("SKIPPED: no %s\n", path.c_str());
+  return true;
+}
+
+// One part of a test has nothing to work on; the others go on. Visible, but does not count as skipped.
+inline void skip_part(const std::string& why) { std::printf("(skipped a part: %s)\n", why.c_str()); }
+
+// A fresh folder below the system's temporary folder, removed with the object.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "qlora-test-XXXXXX").string();
+    path_ = ::mkdtemp(name.data());
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace qlora::test

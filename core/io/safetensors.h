@@ -1,0 +1,71 @@
+#pragma once
+// The safetensors format: u64 little-endian header length, JSON header {name: {dtype, shape, data_offsets}}, data.
+// Reading maps the file; nothing is copied until asked for. Every offset is checked against shape, type and file size.
+
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/base/dtype.h"
+#include "core/base/file.h"
+
+namespace qlora {
+
+struct TensorView {
+  DType type = DType::f32;
+  std::vector<int64_t> shape;
+  std::span<const std::byte> bytes;  // valid as long as the file object
+  int64_t size() const;
+};
+
+// Converts a view of f32, f64, bf16 or f16 to floats. Throws Error(data) for other types.
+std::vector<float> to_floats(const TensorView&);
+
+class SafetensorsFile {
+ public:
+  // Throws Error(data) naming path, tensor, expected and found.
+  explicit SafetensorsFile(const Path&);
+  const std::map<std::string, TensorView, std::less<>>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  // Throws Error(data) with the nearest name.
+  const TensorView& at(std::string_view name) const;
+  const TensorView* find(std::string_view name) const;
+  const Path& path() const { return file_.path(); }
+
+ private:
+  MappedFile file_;
+  std::map<std::string, TensorView, std::less<>> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+// One tensor to write; the bytes must stay valid during write_safetensors.
+struct TensorOut {
+  std::string name;
+  DType type = DType::f32;
+  std::vector<int64_t> shape;
+  std::span<const std::byte> bytes;
+};
+// Written beside, flushed, renamed. Tensors lie in the order of their names, the data starts 8-byte aligned.
+void write_safetensors(const Path&, std::span<const TensorOut>, const std::map<std::string, std::string>& metadata = {});
+
+// The weights of a Hugging Face folder: model.safetensors, or the shards named by model.safetensors.index.json.
+class ModelFolder {
+ public:
+  // Throws Error(data) when the folder, its config.json, or its weights are missing, with what to do.
+  explicit ModelFolder(const Path& folder);
+  const Path& path() const { return path_; }
+  std::vector<std::string> names() const;  // sorted
+  const TensorView* find(std::string_view name) const;
+  // SHA-256 over names, types, shapes and bytes of all tensors: the content, whatever the files are called.
+  // Cached beside the weights' (size, mtime) in ${QLORA_HOME}/hashes, so that asking again is instant.
+  std::string content_hash() const;
+
+ private:
+  Path path_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+};
+
+}  // namespace qlora

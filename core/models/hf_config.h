@@ -1,0 +1,41 @@
+#pragma once
+// A typed config.json of a decoder, in old and new spelling (rope_theta / rope_scaling / rope_parameters, torch_dtype /
+// dtype). Missing keys have the family's defaults; impossible values are an Error(data) that names file and key.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/base/file.h"
+
+namespace qlora {
+
+struct RopeConfig {
+  double theta = 10000;
+  std::string type = "default";  // default | linear | llama3
+  double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
+  int64_t original_max_position = 0;
+  bool operator==(const RopeConfig&) const = default;
+};
+
+struct HfConfig {
+  std::string model_type;
+  int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0, layers = 0;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  int64_t max_positions = 0;
+  double norm_eps = 1e-6;
+  RopeConfig rope;
+  bool tied_head = false;
+  bool qkv_bias = false, o_bias = false, mlp_bias = false;
+  int64_t sliding_window = 0;  // 0 = none
+  std::string dtype;           // of the stored weights
+  std::vector<int32_t> eos_ids;
+  int32_t bos_id = -1, pad_id = -1;
+};
+
+HfConfig read_hf_config(const Path& config_json);
+
+// f32 inverse frequencies [head_dim / 2] as Hugging Face computes them.
+std::vector<float> rope_inv_freq(const RopeConfig&, int64_t head_dim);
+
+}  // namespace qlora

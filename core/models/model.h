@@ -1,0 +1,52 @@
+#pragma once
+// The interface of model families. A model is const once built and shared by all runs; it knows nothing of adapters.
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/file.h"
+#include "core/models/hf_config.h"
+#include "core/ops/context.h"
+#include "core/quant/frozen.h"
+
+namespace qlora {
+
+// What adapters may target.
+struct LinearInfo {
+  std::string name;  // "model.layers.0.self_attn.q_proj"
+  int64_t out = 0, in = 0;
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  // Final hidden states, after the last norm: [rows of c.axis, hidden_size]. With `checkpointing`, blocks keep only
+  // their inputs and run again in backward. With `trace`, appends the input of the first block and the output of
+  // every block (tests).
+  virtual Var hidden(Context& c, bool checkpointing, std::vector<Tensor>* trace = nullptr) const = 0;
+  // The output head [vocab, hidden_size]; logits = head(hidden).
+  virtual const FrozenLinear& head() const = 0;
+  virtual std::span<const LinearInfo> linears() const = 0;
+  // A linear by its name, or null.
+  virtual const FrozenLinear* find(std::string_view linear) const = 0;
+  virtual const HfConfig& config() const = 0;
+  virtual size_t bytes() const = 0;  // of all weights on the device
+};
+
+struct LoadOptions {
+  QuantConfig quant;          // of the linears of the blocks; embedding, head and norms stay dense
+  DType type = DType::f32;    // compute type
+  bool shapes_only = false;   // planning on the counting backend: no weight is read
+};
+
+// Reads a Hugging Face folder; the family comes from config.json's model_type. Weights go tensor by tensor through
+// quantize(), so host memory stays near one dense tensor above the quantized model. A weight that is missing, of a
+// wrong shape or not consumed is an Error(data) that lists names.
+std::shared_ptr<const Model> load_model(const Path& folder, Memory&, const LoadOptions&);
+
+// The registered model_type values, for messages and tests.
+std::vector<std::string> model_types();
+
+}  // namespace qlora

@@ -1,0 +1,31 @@
+#pragma once
+// Keys and values of rows already computed, per layer and sequence, so that generation computes only new rows.
+
+#include <cstdint>
+#include <vector>
+
+#include "core/tensor/tensor.h"
+
+namespace qlora {
+
+// Every sequence owns a fixed range of `capacity` rows in each layer's buffer [sequences * capacity, kv_heads * head_dim].
+class KvCache {
+ public:
+  KvCache(Memory&, int64_t layers, int64_t sequences, int64_t capacity, int64_t width, DType);
+  // Rows of k and v (cut by cu) are appended after what each sequence has. Throws Error(failure) when it is full.
+  void append(int64_t layer, const Tensor& k, const Tensor& v, const std::vector<int32_t>& cu);
+  // After all layers of a forward pass: the appended rows count.
+  void advance(const std::vector<int32_t>& cu);
+  int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
+  const Tensor& keys(int64_t layer) const { return keys_[static_cast<size_t>(layer)]; }
+  const Tensor& values(int64_t layer) const { return values_[static_cast<size_t>(layer)]; }
+  int64_t first_row(int64_t sequence) const { return sequence * capacity_; }
+  int64_t sequences() const { return static_cast<int64_t>(lengths_.size()); }
+
+ private:
+  int64_t capacity_;
+  std::vector<Tensor> keys_, values_;
+  std::vector<int64_t> lengths_;
+};
+
+}  // namespace qlora

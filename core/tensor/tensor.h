@@ -1,0 +1,60 @@
+#pragma once
+// A contiguous row-major array in a Memory. Copying the handle shares the bytes; the last handle frees them. No strides.
+
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/dtype.h"
+#include "core/tensor/memory.h"
+
+namespace qlora {
+
+using Shape = std::vector<int64_t>;
+std::string to_string(const Shape&);  // "[3, 64]"
+
+class Tensor {
+ public:
+  Tensor() = default;  // empty: false
+  Tensor(Memory&, Shape, DType, Tag = Tag::activations);  // uninitialised
+  static Tensor zeros(Memory&, Shape, DType, Tag = Tag::activations);
+  // Copies host bytes. REQUIRES: bytes.size() == size() * size_of(type).
+  static Tensor from_host(Memory&, Shape, DType, std::span<const std::byte>, Tag = Tag::activations);
+  // Converts host floats to f32 or f64 elements.
+  static Tensor from_floats(Memory&, Shape, DType, std::span<const float>, Tag = Tag::activations);
+
+  explicit operator bool() const { return buffer_ != nullptr; }
+  const Shape& shape() const { return shape_; }
+  int64_t rows() const { return shape_.empty() ? 1 : shape_[0]; }
+  int64_t cols() const { return rows() == 0 ? 0 : size() / rows(); }
+  int64_t size() const;
+  DType type() const { return type_; }
+  size_t bytes() const { return static_cast<size_t>(size()) * size_of(type_); }
+  Memory& memory() const;
+  Backend& backend() const { return memory().backend(); }
+  void* data() const;
+  template <class T>
+  T* as() const { return static_cast<T*>(data()); }
+
+  Tensor slice_rows(int64_t lo, int64_t hi) const;  // a view
+  Tensor reshape(Shape) const;                      // a view
+  void fill_zero() const;
+  void copy_from(const Tensor&) const;  // same size and type, same backend
+
+  // Copies to the host (synchronises).
+  void to_host(std::span<std::byte> out) const;
+  std::vector<float> to_floats() const;    // f32 or f64 elements
+  std::vector<double> to_doubles() const;  // f32 or f64 elements
+
+ private:
+  struct Buffer;
+  std::shared_ptr<Buffer> buffer_;
+  size_t offset_ = 0;
+  Shape shape_;
+  DType type_ = DType::f32;
+};
+
+}  // namespace qlora

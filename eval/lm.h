@@ -1,0 +1,65 @@
+#pragma once
+// What evaluation asks of a model. Tasks make requests; they never call the model.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/models/model.h"
+#include "core/text/tokenizer.h"
+
+namespace qlora {
+
+// Which trained state answers: an index into the adapters given to the Lm; -1 = the base model.
+using SubjectIndex = int32_t;
+
+// Logits of some tokens at the last position of a context.
+struct NextTokenRequest {
+  std::vector<int32_t> context;   // not empty
+  std::vector<int32_t> wanted;    // token ids
+  SubjectIndex subject = -1;
+};
+struct NextTokenAnswer {
+  std::vector<float> logits;  // of `wanted`, same order
+  double log_sum_exp = 0;     // over the vocabulary: log-probability = logit - log_sum_exp
+};
+
+// Log-likelihood of a continuation after a context.
+struct LogLikelihoodRequest {
+  std::vector<int32_t> context, continuation;  // neither empty
+  SubjectIndex subject = -1;
+};
+struct LogLikelihoodAnswer {
+  double log_likelihood = 0;
+  bool greedy = false;  // every token of the continuation was the argmax
+};
+
+struct GenerateRequest {
+  std::vector<int32_t> context;
+  int64_t max_new_tokens = 256;
+  std::vector<int32_t> stop_ids;
+  SubjectIndex subject = -1;
+};
+
+// Batches in, answers in the same order out; an answer never depends on what shares its batch.
+class Lm {
+ public:
+  virtual ~Lm() = default;
+  virtual std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>) = 0;
+  virtual std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>) = 0;
+  virtual std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>) = 0;
+  virtual int64_t context_length() const = 0;
+};
+
+struct ModelLmOptions {
+  DType type = DType::f32;
+  int64_t max_batch_tokens = 4096;  // rows of one forward pass
+  std::function<void(int64_t done, int64_t all)> progress;
+};
+// Sorts requests by length, packs them (of all subjects together) on one axis, restores the order.
+std::unique_ptr<Lm> make_model_lm(std::shared_ptr<const Model>, Memory&, std::vector<Adapter*> subjects, ModelLmOptions);
+
+}  // namespace qlora

@@ -1,0 +1,44 @@
+#pragma once
+// Arguments of attention over ragged sequences.
+
+#include <cstdint>
+#include <span>
+
+#include "core/base/dtype.h"
+
+namespace qlora {
+
+// One sequence: its queries are rows [q_row, q_row + q_len) of q (and o), its keys and values rows
+// [k_row, k_row + k_len) of k and v. Queries are the last q_len positions of the k_len keys, so query i stands at
+// position k_len - q_len + i. In training both ranges are the same rows; with a cache k_len > q_len.
+struct SequenceSpan {
+  int64_t q_row = 0, q_len = 0, k_row = 0, k_len = 0;
+};
+
+// o = softmax(scale * q kᵀ + mask) v, per sequence and head; query head h reads key head h / (heads / kv_heads).
+// Mask: causal, and with window > 0 only keys j with position(i) - window < j <= position(i).
+// Sums over keys run in chunks counted from key 0 of the sequence, so a bit never depends on what else is in the
+// batch, nor on whether keys come from a cache.
+struct Attention {
+  const void* q = nullptr;  // [rows, heads, head_dim]
+  const void* k = nullptr;  // [key rows, kv_heads, head_dim]
+  const void* v = nullptr;
+  void* o = nullptr;    // [rows, heads, head_dim]
+  void* lse = nullptr;  // [rows, heads]: log of the sum of exponentials, kept for backward; may be null
+  std::span<const SequenceSpan> sequences;  // host memory
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  double scale = 1;
+  int64_t window = 0;
+  DType type = DType::f32;
+};
+
+// Gradients of the same; probabilities are recomputed from lse. Overwrites dq, dk, dv.
+struct AttentionBackward {
+  Attention forward;          // with o and lse of the forward pass
+  const void* dout = nullptr;  // [rows, heads, head_dim]
+  void* dq = nullptr;          // like q
+  void* dk = nullptr;          // like k
+  void* dv = nullptr;          // like v
+};
+
+}  // namespace qlora

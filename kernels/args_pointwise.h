@@ -1,0 +1,108 @@
+#pragma once
+// Arguments of norms, rotary embedding, activations and row movements. Matrices are contiguous and row-major.
+
+#include <cstdint>
+
+#include "core/base/dtype.h"
+#include "kernels/args_matmul.h"
+
+namespace qlora {
+
+// y = x / sqrt(mean(x²) + eps) * w, per row. rstd [rows] is kept for backward; may be null.
+struct RmsNorm {
+  const void* x = nullptr;  // [rows, cols]
+  const void* w = nullptr;  // [cols]
+  void* y = nullptr;
+  void* rstd = nullptr;
+  int64_t rows = 0, cols = 0;
+  double eps = 1e-5;
+  DType type = DType::f32;
+};
+
+// dx of the same: with g = dy * w,  dx = rstd * (g - x * rstd² * mean(g * x)).
+struct RmsNormBackward {
+  const void* dy = nullptr;
+  const void* x = nullptr;
+  const void* w = nullptr;
+  const void* rstd = nullptr;
+  void* dx = nullptr;
+  int64_t rows = 0, cols = 0;
+  Write mode = Write::overwrite;
+  DType type = DType::f32;
+};
+
+// cos and sin [rows, half] of f32(position * inv_freq[j]) * attention_scale, evaluated in `type`
+// (f64: the angle is the f64 product of the position and the f32 frequency).
+struct RopeTable {
+  const int32_t* positions = nullptr;  // host memory, [rows]
+  const float* inv_freq = nullptr;     // host memory, [half]
+  void* cos = nullptr;
+  void* sin = nullptr;
+  int64_t rows = 0, half = 0;
+  double attention_scale = 1;
+  DType type = DType::f32;
+};
+
+// Rotates the halves of every head: y1 = x1 cos - x2 sin, y2 = x2 cos + x1 sin, where x1 is the first half.
+// inverse (the backward pass): sin is negated. y may be x. In mode accumulate y += (y must not be x).
+struct Rope {
+  const void* x = nullptr;  // [rows, heads, head_dim]
+  void* y = nullptr;
+  const void* cos = nullptr;  // [rows, head_dim / 2]
+  const void* sin = nullptr;
+  int64_t rows = 0, heads = 0, head_dim = 0;
+  bool inverse = false;
+  Write mode = Write::overwrite;
+  DType type = DType::f32;
+};
+
+// y = silu(gate) * up, with silu(g) = g / (1 + exp(-g)).
+struct SwiGlu {
+  const void* gate = nullptr;
+  const void* up = nullptr;
+  void* y = nullptr;
+  int64_t n = 0;
+  DType type = DType::f32;
+};
+
+struct SwiGluBackward {
+  const void* dy = nullptr;
+  const void* gate = nullptr;
+  const void* up = nullptr;
+  void* dgate = nullptr;  // null when not needed
+  void* dup = nullptr;
+  int64_t n = 0;
+  Write gate_mode = Write::overwrite, up_mode = Write::overwrite;
+  DType type = DType::f32;
+};
+
+// y = a + b. y may be a or b.
+struct Add {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* y = nullptr;
+  int64_t n = 0;
+  DType type = DType::f32;
+};
+
+// y[i] = table[ids[i]] for rows of `cols` elements.
+struct GatherRows {
+  const void* table = nullptr;
+  const int32_t* ids = nullptr;  // host memory, [rows]
+  void* y = nullptr;
+  int64_t rows = 0, cols = 0;
+  DType type = DType::f32;
+};
+
+// The transpose of GatherRows for distinct ids: y[ids[i]] (+)= x[i]; in mode overwrite all other of the `total` rows
+// of y become zero.
+struct ScatterRows {
+  const void* x = nullptr;       // [rows, cols]
+  const int32_t* ids = nullptr;  // host memory, [rows], distinct
+  void* y = nullptr;             // [total, cols]
+  int64_t rows = 0, cols = 0, total = 0;
+  Write mode = Write::overwrite;
+  DType type = DType::f32;
+};
+
+}  // namespace qlora

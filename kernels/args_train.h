@@ -1,0 +1,68 @@
+#pragma once
+// Arguments of losses, gradient norms and optimizers.
+
+#include <cstdint>
+#include <span>
+
+#include "core/base/dtype.h"
+
+namespace qlora {
+
+// Per row: loss = lse(logits) - logits[target]; dlogits = weight * (softmax(logits) - onehot(target)).
+// dlogits may be the logits themselves, or null (evaluation). loss is not multiplied by the weight.
+// A negative target gives loss 0 and dlogits 0.
+struct CrossEntropy {
+  const void* logits = nullptr;      // [rows, vocab]
+  const int32_t* targets = nullptr;  // host memory, [rows]
+  const float* weights = nullptr;    // host memory, [rows]; null = 1
+  void* loss = nullptr;              // [rows], `type`
+  void* dlogits = nullptr;           // [rows, vocab] or null
+  int32_t* argmax = nullptr;         // [rows], device memory, or null: the first index of the largest logit
+  int64_t rows = 0, vocab = 0;
+  DType type = DType::f32;
+};
+
+struct TensorRef {
+  const void* data = nullptr;
+  int64_t n = 0;
+};
+
+// *out (f64, device memory) = sum of squares of all elements of all tensors, one f64 partial per 4,096 elements of a
+// tensor, partials added in order.
+struct SumSquares {
+  std::span<const TensorRef> tensors;  // host memory
+  double* out = nullptr;
+  DType type = DType::f32;
+};
+
+// What an optimizer step multiplies with; device memory, f64, so that nothing is read back within a step.
+struct StepScalars {
+  double sum_squares = 0;     // of the unscaled gradients (SumSquares writes it here)
+  double gradient_scale = 1;  // 1 / label tokens of the effective batch
+  double max_grad_norm = 0;   // 0 = no clipping
+  double learning_rate = 0;
+};
+
+// One tensor of a run and its states.
+struct AdamTensor {
+  void* p = nullptr;
+  const void* g = nullptr;
+  void* m = nullptr;
+  void* v = nullptr;
+  int64_t n = 0;
+  double weight_decay = 0;
+};
+
+// Decoupled AdamW (Loshchilov & Hutter 2019) as torch.optim.AdamW computes it, for all tensors of a run:
+//   norm = sqrt(sum_squares) * gradient_scale;  clip = min(1, max_grad_norm / (norm + 1e-6));  g = grad * gradient_scale * clip
+//   p *= 1 - lr*wd;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g²
+//   p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
+struct AdamW {
+  std::span<const AdamTensor> tensors;  // host memory
+  const StepScalars* scalars = nullptr;  // device memory
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  int64_t step = 1;  // t, from 1
+  DType type = DType::f32;
+};
+
+}  // namespace qlora

@@ -1,0 +1,93 @@
+#pragma once
+// Everything a device can do, and nothing else. The only device boundary of the project: pointers, sizes and element
+// types in, results in memory that the caller owns. Calls on one Backend are ordered. Nothing here validates (ops do),
+// allocates for the caller, or knows gradients, names and files. No fmt here: device code includes this header.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "kernels/args_attention.h"
+#include "kernels/args_matmul.h"
+#include "kernels/args_pointwise.h"
+#include "kernels/args_train.h"
+
+namespace qlora {
+
+enum class CopyKind : uint8_t { host_to_device, device_to_host, device_to_device };
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  // "reference", "avx2", "avx512", "counting".
+  virtual std::string_view name() const = 0;
+  // True when pointers of this backend may be read on the host.
+  virtual bool host_memory() const = 0;
+
+  // ---- memory: 256-byte aligned, uninitialised. Throws Error(memory) when there is no more.
+  virtual void* allocate(size_t bytes) = 0;
+  virtual void release(void* p, size_t bytes) noexcept = 0;
+  virtual void copy(void* dst, const void* src, size_t bytes, CopyKind) = 0;
+  virtual void fill(void* p, size_t bytes, uint8_t value) = 0;
+  virtual void synchronize() = 0;
+
+  // ---- products
+  virtual void gemm(const Gemm&) = 0;
+  virtual void qgemm(const QGemm&) = 0;
+  virtual void dequantize(const Dequantize&) = 0;
+  // The linear layer with its adapters, forward and backward: the only products that ops call for frozen weights.
+  virtual void linear(const Linear&) = 0;
+  virtual void linear_backward(const LinearBackward&) = 0;
+
+  // ---- sequences
+  virtual void attention(const Attention&) = 0;
+  virtual void attention_backward(const AttentionBackward&) = 0;
+
+  // ---- rows and elements
+  virtual void rms_norm(const RmsNorm&) = 0;
+  virtual void rms_norm_backward(const RmsNormBackward&) = 0;
+  virtual void rope_table(const RopeTable&) = 0;
+  virtual void rope(const Rope&) = 0;
+  virtual void swiglu(const SwiGlu&) = 0;
+  virtual void swiglu_backward(const SwiGluBackward&) = 0;
+  virtual void add(const Add&) = 0;
+  virtual void gather_rows(const GatherRows&) = 0;
+  virtual void scatter_rows(const ScatterRows&) = 0;
+
+  // ---- learning
+  virtual void cross_entropy(const CrossEntropy&) = 0;
+  virtual void sum_squares(const SumSquares&) = 0;
+  virtual void adamw(const AdamW&) = 0;
+};
+
+// What `counting` has counted since the last reset.
+struct Work {
+  double flops = 0;  // multiply and add count as two
+  double bytes = 0;  // read and written by kernels
+  int64_t calls = 0;
+};
+
+// A backend that computes nothing: memory is addresses without bytes behind them, and every call is added up.
+class CountingBackend : public Backend {
+ public:
+  virtual const Work& work() const = 0;
+  virtual void reset() = 0;
+};
+
+struct BackendInfo {
+  std::string name;
+  bool available = false;
+  std::string reason;  // why not, or what it is
+};
+
+// All that this build knows, best first, with the reason when one is unavailable.
+std::vector<BackendInfo> list_backends();
+// Makes one by name; "auto" = QLORA_BACKEND if set, else the best available. Throws Error(usage) for an unknown or
+// unavailable name, with the reason. Backends are stateless apart from their memory; make as many as needed.
+std::unique_ptr<Backend> make_backend(std::string_view name);
+std::unique_ptr<CountingBackend> make_counting_backend();
+
+}  // namespace qlora
