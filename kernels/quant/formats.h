@@ -1,5 +1,5 @@
 #pragma once
-// The quantized formats. Adding one: its header x-inl.h, a line in the enum and in the list below.
+// The quantized formats. Adding one: its header x-inl.h, and a line in the enum and in each list below.
 
 #include <cstdint>
 #include <string_view>
@@ -8,11 +8,19 @@ namespace qlora {
 
 enum class Format : uint8_t { dense, nf4, fp4 };
 
+// X(enumerator, struct of its header) for every quantized format.
+#define QLORA_FORMATS(X) \
+  X(nf4, Nf4)            \
+  X(fp4, Fp4)
+
 constexpr std::string_view name_of(Format f) {
   switch (f) {
-    case Format::nf4: return "nf4";
-    case Format::fp4: return "fp4";
-    default: return "dense";
+    case Format::nf4:
+      return "nf4";
+    case Format::fp4:
+      return "fp4";
+    default:
+      return "dense";
   }
 }
 
@@ -20,6 +28,13 @@ constexpr std::string_view name_of(Format f) {
 inline constexpr Format kFormats[] = {Format::nf4, Format::fp4};
 
 // Bytes of packed codes for n elements (4-bit formats: two elements a byte, the first in the high nibble).
-constexpr int64_t packed_bytes(Format f, int64_t n) { return f == Format::dense ? 0 : (n + 1) / 2; }
+constexpr int64_t packed_bytes(Format f, int64_t n) {
+  return f == Format::dense ? 0 : (n + 1) / 2;
+}
+
+// Number of blocks that cover n elements; the last one may be short.
+constexpr int64_t block_count(int64_t n, int64_t block) {
+  return (n + block - 1) / block;
+}
 
 }  // namespace qlora
