@@ -18,8 +18,8 @@ using SubjectIndex = int32_t;
 
 // Logits of some tokens at the last position of a context.
 struct NextTokenRequest {
-  std::vector<int32_t> context;   // not empty
-  std::vector<int32_t> wanted;    // token ids
+  std::vector<int32_t> context;  // not empty
+  std::vector<int32_t> wanted;   // token ids
   SubjectIndex subject = -1;
 };
 struct NextTokenAnswer {
@@ -60,6 +60,7 @@ struct ModelLmOptions {
   std::function<void(int64_t done, int64_t all)> progress;
 };
 // Sorts requests by length, packs them (of all subjects together) on one axis, restores the order.
-std::unique_ptr<Lm> make_model_lm(std::shared_ptr<const Model>, Memory&, std::vector<Adapter*> subjects, ModelLmOptions);
+std::unique_ptr<Lm> make_model_lm(std::shared_ptr<const Model>, Memory&, std::vector<Adapter*> subjects,
+                                  ModelLmOptions);
 
 }  // namespace qlora
