@@ -1,6 +1,7 @@
 #pragma once
-// Reverse-mode differentiation over fused ops. An op computes its outputs at once and records one closure. What the
-// closure captures is exactly what stays in memory for backward; it is freed as soon as the closure has run.
+// Reverse-mode differentiation over fused ops. An op computes its outputs at once and records one closure.
+// What the closure captures is exactly what stays in memory for backward; it is freed as soon as the closure
+// has run.
 
 #include <functional>
 #include <span>
@@ -32,28 +33,47 @@ struct Dest {
 
 class Tape {
  public:
-  // Gets the gradients of the op's outputs, in order; an empty tensor where no gradient arrived.
+  // Gets the gradients of the op's outputs, in order; an empty tensor where no gradient arrived. Captures
+  // slots, never Vars (a Var holds its value), and only those tensors that it reads. Not called when no
+  // gradient arrived at all.
   using Backward = std::function<void(Tape&, std::span<const Tensor> dys)>;
+
+  // `forget` hands out slots but drops the closures: it finds out which outputs need gradients
+  // (checkpointing).
+  enum class Mode : uint8_t { keep, forget };
+  explicit Tape(Mode mode = Mode::keep) : mode_(mode) {}
 
   Var input(Tensor);  // a leaf whose gradient we want
   std::vector<Var> record(std::vector<Tensor> outputs, Backward);
   Var record(Tensor output, Backward);
 
-  // REQUIRES: x.needs_grad().
-  Dest dest(const Var& x);
-  // Adds a whole gradient to x's (a copy when it is the first).
-  void add(const Var& x, const Tensor& dx);
+  // Where the gradient of the variable with this slot goes. REQUIRES: slot >= 0.
+  Dest dest(int slot);
+  // Adds a whole gradient. The first one is taken as it is, without a copy: shared bytes are never written
+  // to.
+  void add(int slot, const Tensor& dx);
   // Runs the closures, last to first, and frees each after it has run. The gradients of inputs stay readable.
+  // REQUIRES: y.needs_grad(); dy has y's shape.
   void backward(const Var& y, Tensor dy);
-  Tensor grad(const Var& x) const { return grads_[static_cast<size_t>(x.slot)]; }
+  // The gradient that has arrived at an input; empty when none has.
+  Tensor grad(const Var& x) const { return slots_[static_cast<size_t>(x.slot)].grad; }
 
  private:
+  struct Slot {
+    Memory* memory;
+    Shape shape;
+    DType type;
+    Tensor grad;
+  };
   struct Step {
-    int first = 0, count = 0;  // output slots
+    size_t first = 0, count = 0;  // output slots
     Backward run;
   };
+  int new_slot(const Tensor& value);
+
+  Mode mode_;
   std::vector<Step> steps_;
-  std::vector<Tensor> grads_;
+  std::vector<Slot> slots_;
 };
 
 }  // namespace qlora

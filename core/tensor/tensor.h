@@ -1,5 +1,6 @@
 #pragma once
-// A contiguous row-major array in a Memory. Copying the handle shares the bytes; the last handle frees them. No strides.
+// A contiguous row-major array in a Memory. Copying the handle shares the bytes; the last handle frees them.
+// No strides.
 
 #include <cstdint>
 #include <initializer_list>
@@ -18,7 +19,7 @@ std::string to_string(const Shape&);  // "[3, 64]"
 
 class Tensor {
  public:
-  Tensor() = default;  // empty: false
+  Tensor() = default;                                     // empty: false
   Tensor(Memory&, Shape, DType, Tag = Tag::activations);  // uninitialised
   static Tensor zeros(Memory&, Shape, DType, Tag = Tag::activations);
   // Copies host bytes. REQUIRES: bytes.size() == size() * size_of(type).
@@ -27,9 +28,11 @@ class Tensor {
   static Tensor from_floats(Memory&, Shape, DType, std::span<const float>, Tag = Tag::activations);
 
   explicit operator bool() const { return buffer_ != nullptr; }
+  // Whether another handle shares the bytes.
+  bool shared() const;
   const Shape& shape() const { return shape_; }
   int64_t rows() const { return shape_.empty() ? 1 : shape_[0]; }
-  int64_t cols() const { return rows() == 0 ? 0 : size() / rows(); }
+  int64_t cols() const;  // elements of a row
   int64_t size() const;
   DType type() const { return type_; }
   size_t bytes() const { return static_cast<size_t>(size()) * size_of(type_); }
@@ -37,7 +40,9 @@ class Tensor {
   Backend& backend() const { return memory().backend(); }
   void* data() const;
   template <class T>
-  T* as() const { return static_cast<T*>(data()); }
+  T* as() const {
+    return static_cast<T*>(data());
+  }
 
   Tensor slice_rows(int64_t lo, int64_t hi) const;  // a view
   Tensor reshape(Shape) const;                      // a view
@@ -51,6 +56,9 @@ class Tensor {
 
  private:
   struct Buffer;
+  template <class T>
+  std::vector<T> to_vector() const;
+
   std::shared_ptr<Buffer> buffer_;
   size_t offset_ = 0;
   Shape shape_;
