@@ -25,16 +25,17 @@ struct Attention {
   const void* v = nullptr;
   void* o = nullptr;    // [rows, heads, head_dim]
   void* lse = nullptr;  // [rows, heads]: log of the sum of exponentials, kept for backward; may be null
-  std::span<const SequenceSpan> sequences;  // host memory
+  std::span<const SequenceSpan> sequences = {};  // host memory
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   double scale = 1;
   int64_t window = 0;
   DType type = DType::f32;
 };
 
-// Gradients of the same; probabilities are recomputed from lse. Overwrites dq, dk, dv.
+// Gradients of the same; probabilities are recomputed from lse. Overwrites dq, dk, dv in the rows that the sequences
+// name; other rows are left alone.
 struct AttentionBackward {
-  Attention forward;          // with o and lse of the forward pass
+  Attention forward = {};          // with o and lse of the forward pass
   const void* dout = nullptr;  // [rows, heads, head_dim]
   void* dq = nullptr;          // like q
   void* dk = nullptr;          // like k

@@ -51,7 +51,7 @@ struct WeightView {
 struct QGemm {
   Layout layout = Layout::nt;  // nt or nn
   const void* x = nullptr;
-  WeightView w;
+  WeightView w = {};
   void* y = nullptr;
   int64_t rows = 0;
   Write mode = Write::overwrite;
@@ -59,8 +59,9 @@ struct QGemm {
 };
 
 // dst[out, in] = the weight as elements of `type` (f32, f64, bf16, f16): one f32 product level*absmax, then one rounding.
+// A dense weight must hold elements of `type` already and is copied.
 struct Dequantize {
-  WeightView w;
+  WeightView w = {};
   void* dst = nullptr;
   DType type = DType::f32;
 };
@@ -91,7 +92,7 @@ struct LoraPart {
   const void* b = nullptr;  // [out, rank]
   int64_t rank = 0;
   double scale = 1;
-  Dropout dropout;
+  Dropout dropout = {};
   void* u = nullptr;       // [hi - lo, rank]: written by forward, read by backward
   void* grad_a = nullptr;  // backward only; [rank, in], accumulated
   void* grad_b = nullptr;  // backward only; [out, rank], accumulated
@@ -99,9 +100,9 @@ struct LoraPart {
 
 // One of up to three weights that share x (q, k, v; gate, up).
 struct LinearTerm {
-  WeightView w;
+  WeightView w = {};
   const void* bias = nullptr;  // [out] or null
-  std::span<const LoraPart> lora;
+  std::span<const LoraPart> lora = {};
   void* y = nullptr;  // [rows, out]
 };
 
@@ -109,14 +110,14 @@ struct LinearTerm {
 struct Linear {
   const void* x = nullptr;  // [rows, in]
   int64_t rows = 0;
-  std::span<const LinearTerm> terms;
+  std::span<const LinearTerm> terms = {};
   const RowKey* keys = nullptr;  // host memory, [rows]; needed only with dropout
   DType type = DType::f32;
 };
 
 struct LinearBackwardTerm {
-  WeightView w;
-  std::span<const LoraPart> lora;
+  WeightView w = {};
+  std::span<const LoraPart> lora = {};
   const void* dy = nullptr;  // [rows, out]
 };
 
@@ -125,9 +126,9 @@ struct LinearBackwardTerm {
 struct LinearBackward {
   const void* x = nullptr;  // [rows, in]; needed only where parts exist
   int64_t rows = 0;
-  std::span<const LinearBackwardTerm> terms;
+  std::span<const LinearBackwardTerm> terms = {};
   const RowKey* keys = nullptr;        // host memory, [rows]
-  std::span<const int32_t> sequences;  // host memory: sequence i is rows [sequences[i], sequences[i+1])
+  std::span<const int32_t> sequences = {};  // host memory: sequence i is rows [sequences[i], sequences[i+1])
   void* dx = nullptr;                  // [rows, in], or null when nobody needs it
   Write mode = Write::overwrite;
   DType type = DType::f32;

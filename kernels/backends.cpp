@@ -1,0 +1,77 @@
+// The table of backends.
+
+#include <cstdlib>
+
+#include "core/base/check.h"
+#include "core/base/names.h"
+#include "kernels/backend.h"
+#include "kernels/reference/reference.h"
+
+namespace qlora {
+namespace {
+
+// One backend that this build knows. `make` returns null where the machine lacks what it needs, and `missing`
+// says what that is.
+struct Entry {
+  std::string name;
+  std::string what;
+  std::string missing;
+  std::unique_ptr<Backend> (*make)();
+};
+
+std::unique_ptr<Backend> make_reference() {
+  return std::make_unique<Reference>();
+}
+std::unique_ptr<Backend> make_none() {
+  return nullptr;
+}
+
+// Best first: `auto` takes the first that can be made.
+const std::vector<Entry>& table() {
+  static const std::vector<Entry> entries = {
+      {"cuda", "", "this build has no CUDA plug-in yet", make_none},
+      {"reference", "plain loops, any processor; f32 and f64", "", make_reference},
+  };
+  return entries;
+}
+
+std::unique_ptr<Backend> best() {
+  for (const Entry& entry : table()) {
+    if (std::unique_ptr<Backend> backend = entry.make()) return backend;
+  }
+  fail(ErrorKind::failure, "no backend is available");
+}
+
+}  // namespace
+
+std::vector<BackendInfo> list_backends() {
+  std::vector<BackendInfo> all;
+  for (const Entry& entry : table()) {
+    bool available = entry.make() != nullptr;
+    all.push_back({entry.name, available, available ? entry.what : entry.missing});
+  }
+  return all;
+}
+
+std::unique_ptr<Backend> make_backend(std::string_view name) {
+  std::string asked(name), source;
+  if (asked == "auto") {
+    const char* chosen = std::getenv("QLORA_BACKEND");
+    if (chosen == nullptr || *chosen == '\0' || std::string_view(chosen) == "auto") return best();
+    asked = chosen;
+    source = " (from the environment variable QLORA_BACKEND)";
+  }
+  if (asked == "counting") return make_counting_backend();
+  std::vector<std::string> known = {"auto"};
+  for (const Entry& entry : table()) {
+    known.push_back(entry.name);
+    if (entry.name != asked) continue;
+    std::unique_ptr<Backend> backend = entry.make();
+    QLORA_CHECK(backend != nullptr, usage, "backend `{}`{} is not available: {}", asked, source,
+                entry.missing);
+    return backend;
+  }
+  fail(ErrorKind::usage, "{}{}", unknown_name("backend", asked, known), source);
+}
+
+}  // namespace qlora

@@ -1,0 +1,200 @@
+// The backend that computes nothing: the real model code runs on it to learn how much memory and work a step
+// needs.
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels/backend.h"
+
+namespace qlora {
+namespace {
+
+// Addresses are never dereferenced and never given twice; they start high, so that a mistake faults.
+constexpr uintptr_t kFirstAddress = uintptr_t{1} << 60;
+constexpr uintptr_t kAlignment = 256;
+
+double size(DType type) {
+  return static_cast<double>(size_of(type));
+}
+
+double product(int64_t a, int64_t b) {
+  return static_cast<double>(a) * static_cast<double>(b);
+}
+double product(int64_t a, int64_t b, int64_t c) {
+  return product(a, b) * static_cast<double>(c);
+}
+
+// Bytes that a pass over the weight reads.
+double weight_bytes(const WeightView& w, DType type) {
+  int64_t n = w.out * w.in;
+  if (w.format == Format::dense) return static_cast<double>(n) * size(type);
+  double blocks = static_cast<double>((n + w.block - 1) / w.block);
+  return static_cast<double>(packed_bytes(w.format, n)) + blocks * (w.absmax_codes != nullptr ? 1.0 : 4.0);
+}
+
+double visited(Write mode) {
+  return mode == Write::accumulate ? 2 : 1;
+}
+
+// How many (query, key) pairs the mask lets through, in one head.
+double visible_pairs(const Attention& a) {
+  double pairs = 0;
+  for (const SequenceSpan& s : a.sequences) {
+    auto queries = static_cast<double>(s.q_len), keys = static_cast<double>(s.k_len);
+    pairs += queries * keys - queries * (queries - 1) / 2;
+    if (a.window > 0) {
+      // Query at position p sees min(p + 1, window) keys: take off what lies before the window.
+      double most = keys - static_cast<double>(a.window);
+      double least = std::max(0.0, most - queries + 1);
+      if (most > 0) pairs -= (most + least) * (most - least + 1) / 2;
+    }
+  }
+  return pairs;
+}
+
+double query_elements(const Attention& a) {
+  double rows = 0;
+  for (const SequenceSpan& s : a.sequences) rows += static_cast<double>(s.q_len);
+  return rows * product(a.heads, a.head_dim);
+}
+
+double key_elements(const Attention& a) {
+  double rows = 0;
+  for (const SequenceSpan& s : a.sequences) rows += static_cast<double>(s.k_len);
+  return rows * product(a.kv_heads, a.head_dim);
+}
+
+class Counting final : public CountingBackend {
+ public:
+  std::string_view name() const override { return "counting"; }
+  bool host_memory() const override { return false; }
+  const Work& work() const override { return work_; }
+  void reset() override { work_ = {}; }
+
+  void* allocate(size_t bytes) override {
+    uintptr_t address = next_;
+    next_ += (bytes + kAlignment) / kAlignment * kAlignment;  // zero bytes too have an address of their own
+    return reinterpret_cast<void*>(address);
+  }
+  void release(void*, size_t) noexcept override {}
+  void copy(void* dst, const void*, size_t bytes, CopyKind kind) override {
+    if (kind == CopyKind::device_to_host && bytes > 0) std::memset(dst, 0, bytes);
+  }
+  void fill(void*, size_t, uint8_t) override {}
+  void synchronize() override {}
+
+  void gemm(const Gemm& a) override {
+    count(2 * product(a.m, a.n, a.k),
+          (product(a.m, a.k) + product(a.n, a.k) + visited(a.mode) * product(a.m, a.n)) * size(a.type));
+  }
+  void qgemm(const QGemm& a) override {
+    count(2 * product(a.rows, a.w.out, a.w.in), quantized_bytes(a.w, a.rows, a.mode, a.type));
+  }
+  void dequantize(const Dequantize& a) override {
+    count(product(a.w.out, a.w.in), weight_bytes(a.w, a.type) + product(a.w.out, a.w.in) * size(a.type));
+  }
+  void linear(const Linear& a) override;
+  void linear_backward(const LinearBackward& a) override;
+
+  void attention(const Attention& a) override {
+    count(4 * visible_pairs(a) * product(a.heads, a.head_dim),
+          2 * (query_elements(a) + key_elements(a)) * size(a.type));
+  }
+  void attention_backward(const AttentionBackward& b) override {
+    const Attention& a = b.forward;
+    count(10 * visible_pairs(a) * product(a.heads, a.head_dim),
+          4 * (query_elements(a) + key_elements(a)) * size(a.type));
+  }
+
+  void rms_norm(const RmsNorm& a) override { elements(a.rows * a.cols, 4, 2, a.type); }
+  void rms_norm_backward(const RmsNormBackward& a) override {
+    elements(a.rows * a.cols, 8, 2 + visited(a.mode), a.type);
+  }
+  void rope_table(const RopeTable& a) override { elements(a.rows * a.half, 3, 2, a.type); }
+  void rope(const Rope& a) override {
+    elements(a.rows * a.heads * a.head_dim, 3, 2 + visited(a.mode) - 1, a.type);
+  }
+  void swiglu(const SwiGlu& a) override { elements(a.n, 5, 3, a.type); }
+  void swiglu_backward(const SwiGluBackward& a) override { elements(a.n, 10, 5, a.type); }
+  void add(const Add& a) override { elements(a.n, 1, 3, a.type); }
+  void gather_rows(const GatherRows& a) override { elements(a.rows * a.cols, 0, 2, a.type); }
+  void scatter_rows(const ScatterRows& a) override {
+    count(0, (product(a.rows, a.cols) * (1 + visited(a.mode)) +
+              (a.mode == Write::overwrite ? product(a.total - a.rows, a.cols) : 0)) *
+                 size(a.type));
+  }
+
+  void cross_entropy(const CrossEntropy& a) override {
+    elements(a.rows * a.vocab, a.dlogits != nullptr ? 8 : 4, a.dlogits != nullptr ? 2 : 1, a.type);
+  }
+  void sum_squares(const SumSquares& a) override {
+    int64_t n = 0;
+    for (const TensorRef& t : a.tensors) n += t.n;
+    elements(n, 2, 1, a.type);
+  }
+  void adamw(const AdamW& a) override {
+    int64_t n = 0;
+    for (const AdamTensor& t : a.tensors) n += t.n;
+    elements(n, 14, 7, a.type);
+  }
+
+ private:
+  void count(double flops, double bytes) {
+    work_.flops += flops;
+    work_.bytes += bytes;
+    ++work_.calls;
+  }
+  // n elements, each of `flops` operations and touched `visits` times in memory.
+  void elements(int64_t n, double flops, double visits, DType type) {
+    count(static_cast<double>(n) * flops, static_cast<double>(n) * visits * size(type));
+  }
+  static double quantized_bytes(const WeightView& w, int64_t rows, Write mode, DType type) {
+    return weight_bytes(w, type) + (product(rows, w.in) + visited(mode) * product(rows, w.out)) * size(type);
+  }
+
+  uintptr_t next_ = kFirstAddress;
+  Work work_;
+};
+
+void Counting::linear(const Linear& a) {
+  double flops = 0, bytes = 0;
+  for (const LinearTerm& term : a.terms) {
+    flops += 2 * product(a.rows, term.w.out, term.w.in);
+    bytes += quantized_bytes(term.w, a.rows, Write::overwrite, a.type);
+    for (const LoraPart& part : term.lora) {
+      double rows = static_cast<double>(part.hi - part.lo), rank = static_cast<double>(part.rank);
+      double sides = static_cast<double>(term.w.in + term.w.out);
+      flops += 2 * rows * rank * sides;
+      bytes +=
+          (rows * (sides + static_cast<double>(term.w.out)) + rank * sides + 2 * rows * rank) * size(a.type);
+    }
+  }
+  count(flops, bytes);
+}
+
+void Counting::linear_backward(const LinearBackward& a) {
+  double flops = 0, bytes = 0;
+  for (const LinearBackwardTerm& term : a.terms) {
+    if (a.dx != nullptr) {
+      flops += 2 * product(a.rows, term.w.out, term.w.in);
+      bytes += quantized_bytes(term.w, a.rows, Write::overwrite, a.type);
+    }
+    for (const LoraPart& part : term.lora) {
+      double rows = static_cast<double>(part.hi - part.lo), rank = static_cast<double>(part.rank);
+      double in = static_cast<double>(term.w.in), out = static_cast<double>(term.w.out);
+      // du and grad_b go over dy; grad_a, and dx where wanted, go over x.
+      double passes = a.dx != nullptr ? 2 : 1;
+      flops += 2 * rows * rank * (2 * out + passes * in);
+      bytes += (rows * (2 * out + passes * in) + 3 * rank * (in + out) + 3 * rows * rank) * size(a.type);
+    }
+  }
+  count(flops, bytes);
+}
+
+}  // namespace
+
+std::unique_ptr<CountingBackend> make_counting_backend() {
+  return std::make_unique<Counting>();
+}
+
+}  // namespace qlora

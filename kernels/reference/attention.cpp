@@ -1,0 +1,202 @@
+// Attention over ragged sequences, two passes per query. Sums over keys run one key after another from the
+// first visible key, so that a query's bits depend on its own sequence only.
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/reference/loops.h"
+#include "kernels/reference/reference.h"
+
+namespace qlora {
+namespace {
+
+// Numbers the rows of all sequences (queries, or keys) from 0, and finds a row's sequence.
+class RowIndex {
+ public:
+  RowIndex(std::span<const SequenceSpan> sequences, bool keys) {
+    int64_t total = 0;
+    for (const SequenceSpan& s : sequences) {
+      first_.push_back(total);
+      total += keys ? s.k_len : s.q_len;
+    }
+    total_ = total;
+  }
+  int64_t total() const { return total_; }
+  size_t sequence(int64_t index) const {
+    return static_cast<size_t>(std::upper_bound(first_.begin(), first_.end(), index) - first_.begin()) - 1;
+  }
+  int64_t first(size_t sequence) const { return first_[sequence]; }
+
+ private:
+  std::vector<int64_t> first_;
+  int64_t total_ = 0;
+};
+
+// The keys that a query at `position` sees: [first, position].
+int64_t first_key(const Attention& a, int64_t position) {
+  return a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
+}
+
+int64_t longest(const Attention& a) {
+  int64_t keys = 1;
+  for (const SequenceSpan& s : a.sequences) keys = std::max(keys, s.k_len);
+  return a.window > 0 ? std::min(keys, a.window) : keys;
+}
+
+template <class T>
+T dot(const T* a, const T* b, int64_t n) {
+  T sum = 0;
+  for (int64_t c = 0; c < n; ++c) sum += a[c] * b[c];
+  return sum;
+}
+
+template <class T>
+struct Heads {
+  explicit Heads(const Attention& args) : a(args), scale(static_cast<T>(args.scale)) {}
+  const Attention& a;
+  T scale;
+  const T* query(const void* p, int64_t row, int64_t head) const {
+    return static_cast<const T*>(p) + at(row, head);
+  }
+  const T* key(const void* p, int64_t row, int64_t kv_head) const {
+    return static_cast<const T*>(p) + at_kv(row, kv_head);
+  }
+  int64_t at(int64_t row, int64_t head) const { return (row * a.heads + head) * a.head_dim; }
+  int64_t at_kv(int64_t row, int64_t kv_head) const { return (row * a.kv_heads + kv_head) * a.head_dim; }
+  int64_t kv_head(int64_t head) const { return head / (a.heads / a.kv_heads); }
+  T lse(int64_t row, int64_t head) const { return static_cast<const T*>(a.lse)[row * a.heads + head]; }
+};
+
+template <class T>
+void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t head, std::vector<T>& p) {
+  const Attention& a = h.a;
+  int64_t row = s.q_row + i, position = s.k_len - s.q_len + i, first = first_key(a, position);
+  const T* q = h.query(a.q, row, head);
+  auto count = static_cast<size_t>(position - first + 1);
+  T largest = -std::numeric_limits<T>::infinity();
+  for (size_t j = 0; j < count; ++j) {
+    int64_t key_row = s.k_row + first + static_cast<int64_t>(j);
+    p[j] = h.scale * dot(q, h.key(a.k, key_row, h.kv_head(head)), a.head_dim);
+    largest = std::max(largest, p[j]);
+  }
+  T total = 0;
+  for (size_t j = 0; j < count; ++j) total += p[j] = std::exp(p[j] - largest);
+  T* o = static_cast<T*>(a.o) + h.at(row, head);
+  std::fill_n(o, a.head_dim, T{0});
+  for (size_t j = 0; j < count; ++j) {
+    const T* v = h.key(a.v, s.k_row + first + static_cast<int64_t>(j), h.kv_head(head));
+    for (int64_t c = 0; c < a.head_dim; ++c) o[c] += p[j] * v[c];
+  }
+  for (int64_t c = 0; c < a.head_dim; ++c) o[c] /= total;
+  if (a.lse != nullptr) static_cast<T*>(a.lse)[row * a.heads + head] = largest + std::log(total);
+}
+
+template <class T>
+void forward(const Attention& a) {
+  Heads<T> h(a);
+  RowIndex rows(a.sequences, false);
+  int64_t keys = longest(a);
+  split(rows.total() * a.heads, keys * a.head_dim * 2, [&](int64_t begin, int64_t end) {
+    std::vector<T> p(static_cast<size_t>(keys));
+    for (int64_t item = begin; item < end; ++item) {
+      int64_t index = item / a.heads;
+      size_t s = rows.sequence(index);
+      forward_query(h, a.sequences[s], index - rows.first(s), item % a.heads, p);
+    }
+  });
+}
+
+// What both halves of the backward pass need of one (query, key) pair:
+//   p = exp(score - lse);  ds = p * (dout · v - dout · o) * scale
+template <class T>
+struct Pair {
+  T p, ds;
+};
+
+template <class T>
+Pair<T> pair_of(const Heads<T>& h, const AttentionBackward& b, int64_t row, int64_t head, int64_t key_row,
+                T delta) {
+  const Attention& a = h.a;
+  int64_t kv = h.kv_head(head);
+  T score = h.scale * dot(h.query(a.q, row, head), h.key(a.k, key_row, kv), a.head_dim);
+  T p = std::exp(score - h.lse(row, head));
+  T dp = dot(h.query(b.dout, row, head), h.key(a.v, key_row, kv), a.head_dim);
+  return {p, p * (dp - delta) * h.scale};
+}
+
+template <class T>
+void backward_query(const Heads<T>& h, const AttentionBackward& b, const SequenceSpan& s, int64_t i,
+                    int64_t head, T& delta) {
+  const Attention& a = h.a;
+  int64_t row = s.q_row + i, position = s.k_len - s.q_len + i;
+  delta = dot(h.query(b.dout, row, head), h.query(a.o, row, head), a.head_dim);
+  T* dq = static_cast<T*>(b.dq) + h.at(row, head);
+  std::fill_n(dq, a.head_dim, T{0});
+  for (int64_t j = first_key(a, position); j <= position; ++j) {
+    T ds = pair_of(h, b, row, head, s.k_row + j, delta).ds;
+    const T* k = h.key(a.k, s.k_row + j, h.kv_head(head));
+    for (int64_t c = 0; c < a.head_dim; ++c) dq[c] += ds * k[c];
+  }
+}
+
+// delta: of the sequence's queries, [q_len, heads].
+template <class T>
+void backward_key(const Heads<T>& h, const AttentionBackward& b, const SequenceSpan& s, int64_t j,
+                  int64_t kv_head, const T* delta) {
+  const Attention& a = h.a;
+  int64_t key_row = s.k_row + j, before = s.k_len - s.q_len, group = a.heads / a.kv_heads;
+  T* dk = static_cast<T*>(b.dk) + h.at_kv(key_row, kv_head);
+  T* dv = static_cast<T*>(b.dv) + h.at_kv(key_row, kv_head);
+  std::fill_n(dk, a.head_dim, T{0});
+  std::fill_n(dv, a.head_dim, T{0});
+  int64_t first = std::max<int64_t>(0, j - before);
+  int64_t last = a.window > 0 ? std::min(s.q_len, j - before + a.window) : s.q_len;
+  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    for (int64_t i = first; i < last; ++i) {
+      int64_t row = s.q_row + i;
+      Pair<T> pair = pair_of(h, b, row, head, key_row, delta[i * a.heads + head]);
+      const T *q = h.query(a.q, row, head), *dout = h.query(b.dout, row, head);
+      for (int64_t c = 0; c < a.head_dim; ++c) {
+        dk[c] += pair.ds * q[c];
+        dv[c] += pair.p * dout[c];
+      }
+    }
+  }
+}
+
+template <class T>
+void backward(const AttentionBackward& b) {
+  const Attention& a = b.forward;
+  Heads<T> h(a);
+  RowIndex queries(a.sequences, false), keys(a.sequences, true);
+  std::vector<T> delta(static_cast<size_t>(queries.total() * a.heads));
+  int64_t work = longest(a) * a.head_dim * 3;
+  split(queries.total() * a.heads, work, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      int64_t index = item / a.heads;
+      size_t s = queries.sequence(index);
+      backward_query(h, b, a.sequences[s], index - queries.first(s), item % a.heads,
+                     delta[static_cast<size_t>(item)]);
+    }
+  });
+  split(keys.total() * a.kv_heads, work * (a.heads / a.kv_heads), [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      int64_t index = item / a.kv_heads;
+      size_t s = keys.sequence(index);
+      backward_key(h, b, a.sequences[s], index - keys.first(s), item % a.kv_heads,
+                   delta.data() + queries.first(s) * a.heads);
+    }
+  });
+}
+
+}  // namespace
+
+void Reference::attention(const Attention& a) {
+  by_compute_type(a.type, [&]<class T>(T) { forward<T>(a); });
+}
+
+void Reference::attention_backward(const AttentionBackward& b) {
+  by_compute_type(b.forward.type, [&]<class T>(T) { backward<T>(b); });
+}
+
+}  // namespace qlora

@@ -1,0 +1,217 @@
+// The linear layer with its adapters, composed of products: correct for every backend that overrides them, as
+// long as a product's row has the same bits whatever rows stand around it.
+
+#include "core/base/philox.h"
+#include "kernels/reference/loops.h"
+#include "kernels/reference/reference.h"
+
+namespace qlora {
+namespace {
+
+const void* at(const void* p, int64_t element, DType type) {
+  return static_cast<const std::byte*>(p) + static_cast<size_t>(element) * size_of(type);
+}
+void* at(void* p, int64_t element, DType type) {
+  return static_cast<std::byte*>(p) + static_cast<size_t>(element) * size_of(type);
+}
+
+size_t bytes_of(int64_t elements, DType type) {
+  return static_cast<size_t>(elements) * size_of(type);
+}
+
+bool empty(const LoraPart& part) {
+  return part.hi <= part.lo || part.rank <= 0;
+}
+
+template <class T>
+void drop(const DropRows& a) {
+  const auto factor = static_cast<T>(dropout_factor(a.dropout.p));
+  split(a.rows, a.cols * 8, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T* x = static_cast<const T*>(a.x) + row * a.cols;
+      T* y = static_cast<T*>(a.y) + row * a.cols;
+      RowKey key = a.keys[row];
+      for (int64_t column = 0; column < a.cols; column += 4) {
+        Philox4 bits = philox(a.dropout.key, static_cast<uint32_t>(column / 4), key.position, key.example,
+                              a.dropout.step);
+        int64_t width = std::min<int64_t>(4, a.cols - column);
+        for (int64_t j = 0; j < width; ++j) {
+          bool keep = uniform01(bits.v[j]) >= a.dropout.p;
+          store(y[column + j], keep ? x[column + j] * factor : T{0}, a.mode);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace
+
+float dropout_factor(float p) {
+  return static_cast<float>(1.0 / (1.0 - static_cast<double>(p)));
+}
+
+void Reference::drop_rows(const DropRows& a) {
+  by_compute_type(a.type, [&]<class T>(T) { drop<T>(a); });
+}
+
+void Reference::linear(const Linear& a) {
+  if (a.rows == 0) return;
+  for (const LinearTerm& term : a.terms) {
+    qgemm({.layout = Layout::nt, .x = a.x, .w = term.w, .y = term.y, .rows = a.rows, .type = a.type});
+    for (const LoraPart& part : term.lora) {
+      if (!empty(part)) part_forward(a, term, part);
+    }
+    if (term.bias != nullptr) add_bias(a, term);
+  }
+}
+
+// u = drop(x) aᵀ;  y += scale * u bᵀ
+void Reference::part_forward(const Linear& a, const LinearTerm& term, const LoraPart& part) {
+  int64_t rows = part.hi - part.lo, in = term.w.in, out = term.w.out;
+  const void* x = at(a.x, part.lo * in, a.type);
+  if (part.dropout.p > 0) {
+    void* dropped = scratch(Scratch::dropped, bytes_of(rows * in, a.type));
+    drop_rows({.x = x,
+               .y = dropped,
+               .rows = rows,
+               .cols = in,
+               .keys = a.keys + part.lo,
+               .dropout = part.dropout,
+               .type = a.type});
+    x = dropped;
+  }
+  gemm({.layout = Layout::nt,
+        .x = x,
+        .w = part.a,
+        .y = part.u,
+        .m = rows,
+        .n = part.rank,
+        .k = in,
+        .type = a.type});
+  gemm({.layout = Layout::nt,
+        .x = part.u,
+        .w = part.b,
+        .y = at(term.y, part.lo * out, a.type),
+        .m = rows,
+        .n = out,
+        .k = part.rank,
+        .alpha = part.scale,
+        .mode = Write::accumulate,
+        .type = a.type});
+}
+
+void Reference::add_bias(const Linear& a, const LinearTerm& term) {
+  by_compute_type(a.type, [&]<class T>(T) {
+    int64_t out = term.w.out;
+    const auto* bias = static_cast<const T*>(term.bias);
+    split(a.rows, out, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        T* y = static_cast<T*>(term.y) + row * out;
+        for (int64_t j = 0; j < out; ++j) y[j] += bias[j];
+      }
+    });
+  });
+}
+
+void Reference::linear_backward(const LinearBackward& a) {
+  if (a.rows == 0 || a.terms.empty()) return;
+  int64_t in = a.terms[0].w.in;
+  // A destination that already holds something receives the finished sum once.
+  bool aside = a.dx != nullptr && a.mode == Write::accumulate;
+  void* dx = aside ? scratch(Scratch::sum, bytes_of(a.rows * in, a.type)) : a.dx;
+  Write mode = Write::overwrite;
+  for (const LinearBackwardTerm& term : a.terms) {
+    if (dx != nullptr) {
+      qgemm({.layout = Layout::nn,
+             .x = term.dy,
+             .w = term.w,
+             .y = dx,
+             .rows = a.rows,
+             .mode = mode,
+             .type = a.type});
+    }
+    mode = Write::accumulate;
+    for (const LoraPart& part : term.lora) {
+      if (!empty(part)) part_backward(a, term, part, dx);
+    }
+  }
+  if (aside) add({.a = a.dx, .b = dx, .y = a.dx, .n = a.rows * in, .type = a.type});
+}
+
+// du = scale * dy b;  grad_b += scale * dyᵀ u;  grad_a += duᵀ drop(x);  dx += drop'(du a)
+void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm& term, const LoraPart& part,
+                              void* dx) {
+  int64_t rows = part.hi - part.lo, in = term.w.in, out = term.w.out, rank = part.rank;
+  bool drops = part.dropout.p > 0;
+  DropRows dropping{.rows = rows, .cols = in, .dropout = part.dropout, .type = a.type};
+  if (drops) dropping.keys = a.keys + part.lo;
+
+  const void* dy = at(term.dy, part.lo * out, a.type);
+  void* du = scratch(Scratch::low_rank, bytes_of(rows * rank, a.type));
+  gemm({.layout = Layout::nn,
+        .x = dy,
+        .w = part.b,
+        .y = du,
+        .m = rows,
+        .n = rank,
+        .k = out,
+        .alpha = part.scale,
+        .type = a.type});
+
+  const void* x = part.grad_a == nullptr ? nullptr : at(a.x, part.lo * in, a.type);
+  if (drops && x != nullptr) {
+    dropping.x = x;
+    dropping.y = scratch(Scratch::dropped, bytes_of(rows * in, a.type));
+    drop_rows(dropping);
+    x = dropping.y;
+  }
+  // One product per sequence: each sums its own rows from zero and is added once.
+  for (size_t s = 0; s + 1 < a.sequences.size(); ++s) {
+    int64_t lo = std::max<int64_t>(a.sequences[s], part.lo) - part.lo;
+    int64_t hi = std::min<int64_t>(a.sequences[s + 1], part.hi) - part.lo;
+    if (hi <= lo) continue;
+    Gemm partial{.layout = Layout::tn, .k = hi - lo, .mode = Write::accumulate, .type = a.type};
+    if (part.grad_b != nullptr) {
+      partial.x = at(dy, lo * out, a.type);
+      partial.w = at(part.u, lo * rank, a.type);
+      partial.y = part.grad_b;
+      partial.m = out;
+      partial.n = rank;
+      partial.alpha = part.scale;
+      gemm(partial);
+    }
+    if (part.grad_a != nullptr) {
+      partial.x = at(du, lo * rank, a.type);
+      partial.w = at(x, lo * in, a.type);
+      partial.y = part.grad_a;
+      partial.m = rank;
+      partial.n = in;
+      partial.alpha = 1;
+      gemm(partial);
+    }
+  }
+  if (dx == nullptr) return;
+  void* share = at(dx, part.lo * in, a.type);
+  Gemm back{.layout = Layout::nn,
+            .x = du,
+            .w = part.a,
+            .y = share,
+            .m = rows,
+            .n = in,
+            .k = rank,
+            .mode = Write::accumulate,
+            .type = a.type};
+  if (drops) {
+    back.y = scratch(Scratch::delta, bytes_of(rows * in, a.type));
+    back.mode = Write::overwrite;
+  }
+  gemm(back);
+  if (drops) {
+    dropping.x = back.y;
+    dropping.y = share;
+    dropping.mode = Write::accumulate;
+    drop_rows(dropping);
+  }
+}
+
+}  // namespace qlora

@@ -1,0 +1,46 @@
+#pragma once
+// Small helpers of the plain loops: choosing the element type, and splitting work over threads.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/base/dtype.h"
+#include "core/base/parallel.h"
+#include "kernels/args_matmul.h"
+
+namespace qlora {
+
+// Calls body(T{}) with T = double for f64, else float. Compute types are f32 and f64; ops have checked that.
+template <class Body>
+void by_compute_type(DType type, Body&& body) {
+  if (type == DType::f64) {
+    body(double{});
+  } else {
+    body(float{});
+  }
+}
+
+// How many items a thread should take at least, when one costs about `work` simple operations: a thread's
+// share is worth tens of microseconds, since waking the pool costs a few.
+inline int64_t grain_for(int64_t work) {
+  constexpr int64_t kShare = 1 << 16;
+  return std::max<int64_t>(1, kShare / std::max<int64_t>(1, work));
+}
+
+// parallel_for that runs in place, without a std::function, when one share holds everything.
+template <class Body>
+void split(int64_t n, int64_t work, Body&& body) {
+  int64_t grain = grain_for(work);
+  if (n <= grain) {
+    if (n > 0) body(int64_t{0}, n);
+    return;
+  }
+  parallel_for(n, grain, body);
+}
+
+template <class T>
+void store(T& destination, T value, Write mode) {
+  destination = mode == Write::accumulate ? destination + value : value;
+}
+
+}  // namespace qlora

@@ -1,0 +1,57 @@
+#include <cstdlib>
+#include <cstring>
+
+#include "core/base/check.h"
+#include "kernels/reference/reference.h"
+
+namespace qlora {
+namespace {
+
+constexpr size_t kAlignment = 256;
+
+void* aligned(size_t bytes) {
+  constexpr size_t kLargest = ~size_t{0} - kAlignment;
+  size_t rounded = bytes > kLargest ? 0 : (bytes + kAlignment) / kAlignment * kAlignment;  // never zero bytes
+  void* p = rounded == 0 ? nullptr : std::aligned_alloc(kAlignment, rounded);
+  QLORA_CHECK(
+      p != nullptr, memory,
+      "out of memory: {} bytes ({:.2f} GiB) could not be had; use a smaller batch, shorter sequences or "
+      "fewer runs in a pack",
+      bytes, static_cast<double>(bytes) / (1 << 30));
+  return p;
+}
+
+}  // namespace
+
+void* Reference::allocate(size_t bytes) {
+  return aligned(bytes);
+}
+
+void Reference::release(void* p, size_t) noexcept {
+  std::free(p);
+}
+
+void Reference::copy(void* dst, const void* src, size_t bytes, CopyKind) {
+  if (bytes > 0) std::memcpy(dst, src, bytes);
+}
+
+void Reference::fill(void* p, size_t bytes, uint8_t value) {
+  if (bytes > 0) std::memset(p, value, bytes);
+}
+
+void Reference::Free::operator()(std::byte* p) const noexcept {
+  std::free(p);
+}
+
+void* Reference::scratch(Scratch which, size_t bytes) {
+  Buffer& buffer = scratch_[static_cast<size_t>(which)];
+  if (buffer.size < bytes || !buffer.bytes) {
+    buffer.bytes.reset();
+    buffer.size = 0;
+    buffer.bytes.reset(static_cast<std::byte*>(aligned(bytes)));
+    buffer.size = bytes;
+  }
+  return buffer.bytes.get();
+}
+
+}  // namespace qlora

@@ -1,0 +1,126 @@
+// Norms, rotary embedding, and movements of rows.
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/reference/loops.h"
+#include "kernels/reference/reference.h"
+
+namespace qlora {
+namespace {
+
+// Sums within a row are taken in f64: they cost little, and the error of a norm touches every later element.
+
+template <class T>
+void norm(const RmsNorm& a) {
+  const auto* w = static_cast<const T*>(a.w);
+  split(a.rows, a.cols * 2, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T* x = static_cast<const T*>(a.x) + row * a.cols;
+      T* y = static_cast<T*>(a.y) + row * a.cols;
+      double squares = 0;
+      for (int64_t c = 0; c < a.cols; ++c) squares += static_cast<double>(x[c]) * static_cast<double>(x[c]);
+      auto rstd = static_cast<T>(1.0 / std::sqrt(squares / static_cast<double>(a.cols) + a.eps));
+      for (int64_t c = 0; c < a.cols; ++c) y[c] = x[c] * rstd * w[c];
+      if (a.rstd != nullptr) static_cast<T*>(a.rstd)[row] = rstd;
+    }
+  });
+}
+
+template <class T>
+void norm_backward(const RmsNormBackward& a) {
+  const auto* w = static_cast<const T*>(a.w);
+  split(a.rows, a.cols * 4, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T* x = static_cast<const T*>(a.x) + row * a.cols;
+      const T* dy = static_cast<const T*>(a.dy) + row * a.cols;
+      T* dx = static_cast<T*>(a.dx) + row * a.cols;
+      T rstd = static_cast<const T*>(a.rstd)[row];
+      double product = 0;
+      for (int64_t c = 0; c < a.cols; ++c)
+        product += static_cast<double>(dy[c] * w[c]) * static_cast<double>(x[c]);
+      auto mean = static_cast<T>(product / static_cast<double>(a.cols));
+      T pull = rstd * rstd * mean;
+      for (int64_t c = 0; c < a.cols; ++c) store(dx[c], rstd * (dy[c] * w[c] - x[c] * pull), a.mode);
+    }
+  });
+}
+
+template <class T>
+void angles(const RopeTable& a) {
+  auto scale = static_cast<T>(a.attention_scale);
+  split(a.rows, a.half * 32, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin * a.half; i < end * a.half; ++i) {
+      T angle = static_cast<T>(a.positions[i / a.half]) * static_cast<T>(a.inv_freq[i % a.half]);
+      static_cast<T*>(a.cos)[i] = std::cos(angle) * scale;
+      static_cast<T*>(a.sin)[i] = std::sin(angle) * scale;
+    }
+  });
+}
+
+template <class T>
+void rotate(const Rope& a) {
+  int64_t half = a.head_dim / 2;
+  split(a.rows, a.heads * a.head_dim * 2, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T *cos = static_cast<const T*>(a.cos) + row * half,
+              *sin = static_cast<const T*>(a.sin) + row * half;
+      for (int64_t head = 0; head < a.heads; ++head) {
+        int64_t offset = (row * a.heads + head) * a.head_dim;
+        const T* x = static_cast<const T*>(a.x) + offset;
+        T* y = static_cast<T*>(a.y) + offset;
+        for (int64_t j = 0; j < half; ++j) {
+          T x1 = x[j], x2 = x[j + half], s = a.inverse ? -sin[j] : sin[j];
+          store(y[j], x1 * cos[j] - x2 * s, a.mode);
+          store(y[j + half], x2 * cos[j] + x1 * s, a.mode);
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void scatter(const ScatterRows& a) {
+  auto* y = static_cast<T*>(a.y);
+  if (a.mode == Write::overwrite) std::fill_n(y, a.total * a.cols, T{0});
+  split(a.rows, a.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T* x = static_cast<const T*>(a.x) + row * a.cols;
+      for (int64_t c = 0; c < a.cols; ++c) store(y[a.ids[row] * a.cols + c], x[c], a.mode);
+    }
+  });
+}
+
+}  // namespace
+
+void Reference::rms_norm(const RmsNorm& a) {
+  by_compute_type(a.type, [&]<class T>(T) { norm<T>(a); });
+}
+
+void Reference::rms_norm_backward(const RmsNormBackward& a) {
+  by_compute_type(a.type, [&]<class T>(T) { norm_backward<T>(a); });
+}
+
+void Reference::rope_table(const RopeTable& a) {
+  by_compute_type(a.type, [&]<class T>(T) { angles<T>(a); });
+}
+
+void Reference::rope(const Rope& a) {
+  by_compute_type(a.type, [&]<class T>(T) { rotate<T>(a); });
+}
+
+void Reference::gather_rows(const GatherRows& a) {
+  size_t bytes = static_cast<size_t>(a.cols) * size_of(a.type);
+  split(a.rows, a.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      std::memcpy(static_cast<std::byte*>(a.y) + static_cast<size_t>(row) * bytes,
+                  static_cast<const std::byte*>(a.table) + static_cast<size_t>(a.ids[row]) * bytes, bytes);
+    }
+  });
+}
+
+void Reference::scatter_rows(const ScatterRows& a) {
+  by_compute_type(a.type, [&]<class T>(T) { scatter<T>(a); });
+}
+
+}  // namespace qlora
