@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 . scripts/packages.sh
 # shellcheck disable=SC2086
 scripts/install_packages.sh $QLORA_BUILD_PACKAGES $QLORA_TEST_PACKAGES
-cmake --preset release > build.log 2>&1 || { cat build.log; exit 1; }
+cmake --preset release -DQLORA_TESTS=ON > build.log 2>&1 || { cat build.log; exit 1; }
 rm -f build.log
 cmake --build --preset release
 log=$(mktemp)
