@@ -18,8 +18,12 @@ struct TokenExample {
   int64_t lost_tokens = 0;
 };
 
-// Examples that contribute labels: those t >= 1 with labels[t] >= 0.
-int64_t label_count(const TokenExample&);
+// The tokens that are learned: those t >= 1 with labels[t] >= 0.
+inline int64_t label_count(const TokenExample& example) {
+  int64_t count = 0;
+  for (size_t t = 1; t < example.labels.size(); ++t) count += example.labels[t] >= 0;
+  return count;
+}
 
 class ExampleSource {
  public:
