@@ -15,8 +15,8 @@ struct Exec {
   Backend& backend;
   Memory& memory;
   DType type = DType::f32;
-  const RowKey* keys = nullptr;        // host, [rows]
-  std::span<const int32_t> sequences;  // host; backward
+  const RowKey* keys = nullptr;             // host, [rows]
+  std::span<const int32_t> sequences = {};  // host; backward
 };
 
 class FrozenWeight;
