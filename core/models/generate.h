@@ -21,7 +21,9 @@ struct GenerateOptions {
   std::function<bool(size_t prompt, int32_t token)> on_token;
 };
 
-// Greedy: at every step the first index of the largest logit. Answers do not depend on what shares the batch.
+// Greedy: at every step the first index of the largest logit. Answers do not depend on what shares the batch;
+// one ends early where the model has no further positions. A prompt that is empty or too long is an
+// Error(usage).
 std::vector<std::vector<int32_t>> generate_greedy(const Model&, Memory&, DType, std::span<const Prompt>,
                                                   const GenerateOptions&);
 

@@ -1,6 +1,7 @@
 #pragma once
-// A typed config.json of a decoder, in old and new spelling (rope_theta / rope_scaling / rope_parameters, torch_dtype /
-// dtype). Missing keys have the family's defaults; impossible values are an Error(data) that names file and key.
+// A typed config.json of a decoder, in old and new spelling (rope_theta / rope_scaling and rope_parameters,
+// torch_dtype and dtype). Missing keys have the family's defaults; impossible values and what cannot be
+// honoured are an Error(data) that names file and key.
 
 #include <cstdint>
 #include <string>
@@ -27,15 +28,20 @@ struct HfConfig {
   RopeConfig rope;
   bool tied_head = false;
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
-  int64_t sliding_window = 0;  // 0 = none
-  std::string dtype;           // of the stored weights
+  std::vector<int64_t> windows;  // attention window of every layer; 0 = none
+  std::string dtype;             // of the stored weights; empty when the file does not say
   std::vector<int32_t> eos_ids;
   int32_t bos_id = -1, pad_id = -1;
 };
 
 HfConfig read_hf_config(const Path& config_json);
 
-// f32 inverse frequencies [head_dim / 2] as Hugging Face computes them.
+// The value of model_type alone, for a file whose family may be unknown.
+std::string read_model_type(const Path& config_json);
+
+// f32 inverse frequencies [head_dim / 2] as Hugging Face computes them: 1 / theta^(2j / head_dim). "linear"
+// divides them by factor; "llama3" divides wavelengths above original / low_freq_factor, keeps those below
+// original / high_freq_factor, and interpolates between (Llama 3.1).
 std::vector<float> rope_inv_freq(const RopeConfig&, int64_t head_dim);
 
 }  // namespace qlora

@@ -1,5 +1,6 @@
 #pragma once
-// The interface of model families. A model is const once built and shared by all runs; it knows nothing of adapters.
+// The interface of model families. A model is const once built and shared by all runs; it knows nothing of
+// adapters.
 
 #include <memory>
 #include <span>
@@ -22,9 +23,9 @@ struct LinearInfo {
 class Model {
  public:
   virtual ~Model() = default;
-  // Final hidden states, after the last norm: [rows of c.axis, hidden_size]. With `checkpointing`, blocks keep only
-  // their inputs and run again in backward. With `trace`, appends the input of the first block and the output of
-  // every block (tests).
+  // Final hidden states, after the last norm: [rows of c.axis, hidden_size]. With `checkpointing`, blocks
+  // keep only their inputs and run again in backward. With `trace`, appends the input of the first block and
+  // the output of every block (tests).
   virtual Var hidden(Context& c, bool checkpointing, std::vector<Tensor>* trace = nullptr) const = 0;
   // The output head [vocab, hidden_size]; logits = head(hidden).
   virtual const FrozenLinear& head() const = 0;
@@ -36,14 +37,14 @@ class Model {
 };
 
 struct LoadOptions {
-  QuantConfig quant;          // of the linears of the blocks; embedding, head and norms stay dense
-  DType type = DType::f32;    // compute type
-  bool shapes_only = false;   // planning on the counting backend: no weight is read
+  QuantConfig quant;         // of the linears of the blocks; embedding, head and norms stay dense
+  DType type = DType::f32;   // compute type
+  bool shapes_only = false;  // planning on the counting backend: no weight is read
 };
 
-// Reads a Hugging Face folder; the family comes from config.json's model_type. Weights go tensor by tensor through
-// quantize(), so host memory stays near one dense tensor above the quantized model. A weight that is missing, of a
-// wrong shape or not consumed is an Error(data) that lists names.
+// Reads a Hugging Face folder; the family comes from config.json's model_type. Weights go tensor by tensor
+// through quantize(), so host memory stays near one dense tensor above the quantized model. A weight that is
+// missing, of a wrong shape or not consumed is an Error(data) that lists names.
 std::shared_ptr<const Model> load_model(const Path& folder, Memory&, const LoadOptions&);
 
 // The registered model_type values, for messages and tests.

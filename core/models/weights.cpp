@@ -1,0 +1,82 @@
+#include "core/models/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "core/base/check.h"
+
+namespace qlora {
+
+namespace {
+
+constexpr size_t kNamesShown = 12;
+
+bool is_ignored(const std::string& name, std::span<const std::string> ignored) {
+  return std::any_of(ignored.begin(), ignored.end(), [&](const std::string& s) { return name.ends_with(s); });
+}
+
+// "missing (3): a, b, c", or nothing.
+std::string section(const char* what, const std::vector<std::string>& names) {
+  if (names.empty()) return "";
+  std::vector<std::string> shown(names.begin(), names.begin() + std::min(names.size(), kNamesShown));
+  if (names.size() > kNamesShown) shown.emplace_back("...");
+  return fmt::format("\n  {} ({}): {}", what, names.size(), fmt::join(shown, ", "));
+}
+
+}  // namespace
+
+void check_weights(const ModelFolder& folder, std::span<const WeightSpec> expected,
+                   std::span<const std::string> ignored) {
+  std::vector<std::string> missing, wrong, unused;
+  std::set<std::string> known;
+  for (const WeightSpec& w : expected) {
+    known.insert(w.name);
+    const TensorView* found = folder.find(w.name);
+    if (found == nullptr) {
+      missing.push_back(w.name);
+    } else if (found->shape != w.shape) {
+      wrong.push_back(
+          fmt::format("{} is {}, expected {}", w.name, to_string(found->shape), to_string(w.shape)));
+    }
+  }
+  for (const std::string& name : folder.names()) {
+    if (!known.contains(name) && !is_ignored(name, ignored)) unused.push_back(name);
+  }
+  QLORA_CHECK(missing.empty() && wrong.empty() && unused.empty(), data,
+              "{}: the weights do not fit config.json{}{}{}", folder.path().string(),
+              section("missing", missing), section("wrong shape", wrong), section("not used", unused));
+}
+
+std::vector<float> WeightLoader::read(const WeightSpec& w) const {
+  if (options_.shapes_only) return {};
+  const TensorView* found = folder_.find(w.name);
+  QLORA_CHECK(found != nullptr, data, "{}: no tensor {}", folder_.path().string(), w.name);
+  return to_floats(*found);
+}
+
+Tensor WeightLoader::dense(const WeightSpec& w) const {
+  if (options_.shapes_only) return Tensor(memory_, w.shape, options_.type, Tag::weights);
+  std::vector<float> values = read(w);
+  QLORA_CHECK(std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }), data,
+              "{}: {} holds NaN or infinity", folder_.path().string(), w.name);
+  return Tensor::from_floats(memory_, w.shape, options_.type, values, Tag::weights);
+}
+
+std::shared_ptr<FrozenWeight> WeightLoader::linear(const std::string& name, int64_t out, int64_t in,
+                                                   bool bias) const {
+  std::shared_ptr<FrozenWeight> w =
+      quantize(memory_, name, out, in, read({name + ".weight", {out, in}}), options_.quant, options_.type);
+  if (bias) w->set_bias(dense({name + ".bias", {out}}));
+  return w;
+}
+
+std::shared_ptr<FrozenWeight> dense_linear(std::string name, const Tensor& table) {
+  auto w = std::make_shared<FrozenWeight>(std::move(name), table.rows(), table.cols());
+  FrozenWeight::Parts parts;
+  parts.data = table;
+  w->set_parts(std::move(parts));
+  return w;
+}
+
+}  // namespace qlora

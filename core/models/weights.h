@@ -1,0 +1,49 @@
+#pragma once
+// From the files of a model folder to weights on a device. A family lists what it expects; everything that
+// does not fit is reported at once, before any weight is read.
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/io/safetensors.h"
+#include "core/models/model.h"
+
+namespace qlora {
+
+// A tensor that a family reads, by its Hugging Face name.
+struct WeightSpec {
+  std::string name;
+  Shape shape;
+};
+
+// Throws Error(data) that lists all tensors that are missing, of a wrong shape, or not expected (an expected
+// one can only hide behind a name that is not). Tensors whose names end in one of `ignored` are left aside.
+void check_weights(const ModelFolder&, std::span<const WeightSpec> expected,
+                   std::span<const std::string> ignored);
+
+// Reads tensors that check_weights() has found in order. With LoadOptions::shapes_only, tensors get their
+// size and no content.
+class WeightLoader {
+ public:
+  WeightLoader(const ModelFolder& folder, Memory& memory, const LoadOptions& options)
+      : folder_(folder), memory_(memory), options_(options) {}
+
+  // Elements of the compute type: norms, embeddings, biases. NaN or infinity throws Error(data).
+  Tensor dense(const WeightSpec&) const;
+  // name + ".weight" [out, in] by the options' QuantConfig, and name + ".bias" [out] where there is one.
+  std::shared_ptr<FrozenWeight> linear(const std::string& name, int64_t out, int64_t in, bool bias) const;
+
+ private:
+  std::vector<float> read(const WeightSpec&) const;  // empty with shapes_only
+
+  const ModelFolder& folder_;
+  Memory& memory_;
+  const LoadOptions& options_;
+};
+
+// A dense linear over a table that exists already: heads, tied to the embedding or not.
+std::shared_ptr<FrozenWeight> dense_linear(std::string name, const Tensor& table);
+
+}  // namespace qlora
