@@ -5,6 +5,8 @@
 #include "core/base/check.h"
 #include "core/base/names.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/reference/reference.h"
 
 namespace qlora {
@@ -30,6 +32,9 @@ std::unique_ptr<Backend> make_none() {
 const std::vector<Entry>& table() {
   static const std::vector<Entry> entries = {
       {"cuda", "", "this build has no CUDA plug-in yet", make_none},
+      {"avx512", "f32 kernels of 16 lanes, " + cpu_brand(), "this machine has no AVX-512 (F, BW, DQ, VL)",
+       make_avx512},
+      {"avx2", "f32 kernels of 8 lanes, " + cpu_brand(), "this machine has no AVX2 with FMA", make_avx2},
       {"reference", "plain loops, any processor; f32 and f64", "", make_reference},
   };
   return entries;

@@ -1,0 +1,115 @@
+// Calls of Backend become calls of a table of kernels.
+
+#include "kernels/cpu/cpu.h"
+
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernels.h"
+#include "kernels/cpu/tasks.h"
+#include "kernels/quant/tables.h"
+#include "kernels/reference/reference.h"
+
+namespace qlora {
+namespace cpu {
+namespace {
+
+const float* f32(const void* p) {
+  return static_cast<const float*>(p);
+}
+float* f32(void* p) {
+  return static_cast<float*>(p);
+}
+
+// The 16 levels of every format, as the kernels look them up.
+const float* levels_of(Format format) {
+  struct Levels {
+    alignas(64) float value[std::size(kFormats) + 1][16] = {};
+    Levels() {
+      for (Format f : kFormats)
+        with_format(f, [&]<class F>(F) {
+          for (int i = 0; i < 16; ++i) value[static_cast<int>(f)][i] = F::level(i);
+        });
+    }
+  };
+  static const Levels levels;
+  return levels.value[static_cast<int>(format)];
+}
+
+class Cpu final : public Reference {
+ public:
+  explicit Cpu(const Kernels& kernels) : kernels_(kernels) {}
+  std::string_view name() const override { return kernels_.name; }
+
+  void gemm(const Gemm& a) override {
+    if (a.type != DType::f32) return Reference::gemm(a);
+    kernels_.gemm({.layout = a.layout,
+                   .x = f32(a.x),
+                   .dense = f32(a.w),
+                   .y = f32(a.y),
+                   .ldx = a.layout == Layout::tn ? a.m : a.k,
+                   .ldw = a.layout == Layout::nt ? a.k : a.n,
+                   .ldy = a.n,
+                   .m = a.m,
+                   .n = a.n,
+                   .k = a.k,
+                   .alpha = static_cast<float>(a.alpha),
+                   .add = a.mode == Write::accumulate});
+  }
+
+  void qgemm(const QGemm& a) override {
+    if (a.type != DType::f32 || a.w.format == Format::dense) return Reference::qgemm(a);
+    const bool forward = a.layout == Layout::nt;
+    const Codes codes = codes_of(a.w);
+    const int64_t n = forward ? a.w.out : a.w.in, k = forward ? a.w.in : a.w.out;
+    kernels_.gemm({.layout = a.layout,
+                   .x = f32(a.x),
+                   .codes = &codes,
+                   .y = f32(a.y),
+                   .ldx = k,
+                   .ldw = a.w.in,
+                   .ldy = n,
+                   .m = a.rows,
+                   .n = n,
+                   .k = k,
+                   .add = a.mode == Write::accumulate});
+  }
+
+  void dequantize(const Dequantize& a) override {
+    if (a.type != DType::f32 || a.w.format == Format::dense) return Reference::dequantize(a);
+    kernels_.dequantize(codes_of(a.w), f32(a.dst));
+  }
+
+ private:
+  // Double-quantized scales are expanded for the call: a 64th of the weight's elements.
+  Codes codes_of(const WeightView& w) const {
+    const float* absmax = w.absmax;
+    if (absmax == nullptr) {
+      const int64_t blocks = block_count(w.out * w.in, w.block);
+      float* expanded = scratch(cpu::Scratch::absmax, blocks);
+      kernels_.absmax(w, blocks, expanded);
+      absmax = expanded;
+    }
+    return {static_cast<const uint8_t*>(w.data), levels_of(w.format), absmax, w.out, w.in, w.block};
+  }
+  static float* scratch(cpu::Scratch slot, int64_t floats) { return cpu::scratch(slot, floats); }
+
+  const Kernels& kernels_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu(const Kernels& kernels) {
+  return std::make_unique<Cpu>(kernels);
+}
+
+}  // namespace cpu
+
+// The tables are built by code of their own instruction set: asked for only where it runs.
+std::unique_ptr<Backend> make_avx2() {
+  return cpu_has_avx2() ? cpu::make_cpu(cpu::avx2_kernels()) : nullptr;
+}
+
+std::unique_ptr<Backend> make_avx512() {
+  return cpu_has_avx512() ? cpu::make_cpu(cpu::avx512_kernels()) : nullptr;
+}
+
+}  // namespace qlora

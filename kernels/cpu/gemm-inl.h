@@ -1,0 +1,191 @@
+// Matrix products, dense and from 4-bit codes, after Goto & van de Geijn (2008) and BLIS: x is packed once,
+// by all threads; then every task packs or decodes a panel of w that fits the first-level cache and runs all
+// its row tiles over it. A quantized weight is never expanded beyond one panel.
+//
+// Order of sums: y = sum over chunks of k, in order, of (sum over the chunk's k, in order, one fma each). The
+// chunks depend on k alone, tails of rows and columns run the same code, and tasks split outputs: so no bit
+// of y depends on m, on threads, or on whether w came from codes or from its dense equal.
+
+constexpr int64_t kChunkMax = 320;   // of k: a panel of w stays in the first-level cache
+constexpr int64_t kSuperMax = 4096;  // of k: how much of x is packed at a time
+constexpr int64_t kPanelsMax = 8;    // per task
+constexpr int64_t kRowsMax = 504;    // rows of x per task: a chunk of them stays in the second-level cache
+
+// Values of k per chunk: equal parts, in whole words of codes.
+QLORA_INLINE int64_t chunk_of(int64_t k) {
+  int64_t chunks = (k + kChunkMax - 1) / kChunkMax;
+  return ((k + chunks - 1) / chunks + 7) / 8 * 8;
+}
+
+QLORA_INLINE int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+QLORA_INLINE int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+
+struct Destination {
+  float* y;
+  int64_t ld;
+  float alpha;
+  bool add;
+};
+
+// y[R, cols] = (add ? y : 0) + alpha * sum over k of a[k][row] b[k][column].
+template <int R>
+static void tile(int64_t kc, const float* a, const float* b, Destination d, int64_t cols) {
+  Vec s[R][2];
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = zero();
+  for (int64_t k = 0; k < kc; ++k, a += kMr, b += kNr) {
+    const Vec b0 = load(b), b1 = load(b + kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      const Vec x = set1(a[r]);
+      s[r][0] = fma(x, b0, s[r][0]);
+      s[r][1] = fma(x, b1, s[r][1]);
+    }
+  }
+  const Vec alpha = set1(d.alpha);
+  if (cols == kNr) {
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      float* y = d.y + r * d.ld;
+      store(y, d.add ? fma(alpha, s[r][0], load(y)) : alpha * s[r][0]);
+      store(y + kLanes, d.add ? fma(alpha, s[r][1], load(y + kLanes)) : alpha * s[r][1]);
+    }
+    return;
+  }
+  const int64_t c0 = smaller(cols, kLanes), c1 = cols - c0;
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) {
+    float* y = d.y + r * d.ld;
+    store_n(y, d.add ? fma(alpha, s[r][0], load_n(y, c0)) : alpha * s[r][0], c0);
+    if (c1 > 0)
+      store_n(y + kLanes, d.add ? fma(alpha, s[r][1], load_n(y + kLanes, c1)) : alpha * s[r][1], c1);
+  }
+}
+
+template <int R>
+static void short_tile(int64_t rows, int64_t kc, const float* a, const float* b, Destination d,
+                       int64_t cols) {
+  if constexpr (R > 1) {
+    if (rows < R) return short_tile<R - 1>(rows, kc, a, b, d, cols);
+  }
+  tile<R>(kc, a, b, d, cols);
+}
+
+// x of one product, packed: for every chunk of k, the tiles of all rows.
+struct PackedX {
+  float* data;
+  int64_t tiles, chunk;
+  // The tile of a chunk that starts at k0 (within the packed range) and is kc long.
+  float* at(int64_t t, int64_t k0, int64_t kc) const {
+    return data + tiles * (k0 * kMr + k0 / chunk * kTileSlack) + t * (kc * kMr + kTileSlack);
+  }
+  static int64_t floats(int64_t tiles, int64_t k, int64_t chunk) {
+    return tiles * (k * kMr + (k / chunk + 1) * kTileSlack);
+  }
+};
+
+QLORA_INLINE void pack_x(const GemmArgs& g, const PackedX& packed, int64_t t, int64_t k_begin, int64_t k0,
+                         int64_t kc) {
+  const bool transposed = g.layout == Layout::tn;
+  const int64_t row = t * kMr, k = k_begin + k0;
+  const float* p = transposed ? g.x + k * g.ldx + row : g.x + row * g.ldx + k;
+  pack_x_tile(p, g.ldx, transposed, smaller(kMr, g.m - row), kc, packed.at(t, k0, kc));
+}
+
+QLORA_INLINE void pack_w(const GemmArgs& g, int64_t k, int64_t kc, int64_t column, int64_t cols, float* out) {
+  const bool rows_are_k = g.layout != Layout::nt;
+  if (g.codes != nullptr) {
+    if (rows_are_k)
+      decode_panel_nn(*g.codes, k, kc, column, cols, out);
+    else
+      decode_panel_nt(*g.codes, k, kc, column, cols, out);
+  } else {
+    const float* p = rows_are_k ? g.dense + k * g.ldw + column : g.dense + column * g.ldw + k;
+    pack_w_dense(p, g.ldw, rows_are_k, cols, kc, out);
+  }
+}
+
+// A rectangle of y: row tiles [t0, t1) times panels [p0, p1), over values [k_begin, k_begin + k) of the sum.
+static void multiply(const GemmArgs& g, const PackedX& packed, int64_t k_begin, int64_t k, int64_t t0,
+                     int64_t t1, int64_t p0, int64_t p1) {
+  float* panel = cpu::scratch(cpu::Scratch::packed_w, kChunkMax * kNr);
+  for (int64_t k0 = 0; k0 < k; k0 += packed.chunk) {
+    const int64_t kc = smaller(packed.chunk, k - k0);
+    const bool add = g.add || k_begin + k0 > 0;
+    for (int64_t p = p0; p < p1; ++p) {
+      const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
+      pack_w(g, k_begin + k0, kc, column, cols, panel);
+      for (int64_t t = t0; t < t1; ++t) {
+        const Destination d{g.y + t * kMr * g.ldy + column, g.ldy, g.alpha, add};
+        short_tile<kMr>(smaller(kMr, g.m - t * kMr), kc, packed.at(t, k0, kc), panel, d, cols);
+      }
+    }
+  }
+}
+
+// How the outputs of a product are cut into tasks. Has no influence on any bit.
+struct Cut {
+  int64_t tiles_per_task, panels_per_task, row_tasks, panel_tasks;
+};
+
+QLORA_INLINE Cut cut(int64_t tiles, int64_t panels) {
+  const int64_t wanted = 6 * cpu::task_threads();
+  int64_t row_tasks = (tiles * kMr + kRowsMax - 1) / kRowsMax;
+  // Few panels (k and v projections, adapters): cut rows as well, down to eight tiles a task.
+  if (panels < wanted)
+    row_tasks = larger(row_tasks, smaller((wanted + panels - 1) / panels, (tiles + 7) / 8));
+  const int64_t per_task = (tiles + row_tasks - 1) / row_tasks;
+  // Few enough panels that their part of y stays in cache from one chunk of k to the next.
+  const int64_t panels_per_task = smaller(kPanelsMax, larger(1, panels * row_tasks / (4 * wanted)));
+  return {per_task, panels_per_task, (tiles + per_task - 1) / per_task,
+          (panels + panels_per_task - 1) / panels_per_task};
+}
+
+static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t chunk) {
+  const int64_t tiles = (g.m + kMr - 1) / kMr, panels = (g.n + kNr - 1) / kNr;
+  const int64_t chunks = (k + chunk - 1) / chunk;
+  const PackedX packed{cpu::scratch(cpu::Scratch::packed_x, PackedX::floats(tiles, k, chunk)), tiles, chunk};
+  parallel(tiles * chunks, larger(1, 65536 / (kMr * chunk)), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t k0 = i / tiles * chunk;
+      pack_x(g, packed, i % tiles, k_begin, k0, smaller(chunk, k - k0));
+    }
+  });
+  const Cut c = cut(tiles, panels);
+  const int64_t tasks = c.row_tasks * c.panel_tasks;
+  // Less than about 20 us of work is done in place.
+  parallel(tasks, g.m * g.n * k < int64_t{1} << 20 ? tasks : 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t t0 = i / c.panel_tasks * c.tiles_per_task, p0 = i % c.panel_tasks * c.panels_per_task;
+      multiply(g, packed, k_begin, k, t0, smaller(tiles, t0 + c.tiles_per_task), p0,
+               smaller(panels, p0 + c.panels_per_task));
+    }
+  });
+}
+
+static void gemm(const GemmArgs& g) {
+  if (g.m <= 0 || g.n <= 0) return;
+  if (g.k <= 0) {
+    for (int64_t i = 0; i < g.m && !g.add; ++i)
+      __builtin_memset(g.y + i * g.ldy, 0, static_cast<size_t>(g.n) * 4);
+    return;
+  }
+  const int64_t chunk = chunk_of(g.k), super = larger(1, kSuperMax / chunk) * chunk;
+  for (int64_t k = 0; k < g.k; k += super) gemm_range(g, k, smaller(super, g.k - k), chunk);
+}
+
+// Twelve independent chains of multiply-adds: what the machine can do at most.
+static float fma_peak(int64_t rounds) {
+  Vec s[12];
+  for (int i = 0; i < 12; ++i) s[i] = set1(static_cast<float>(i));
+  const Vec a = set1(0.999f), b = set1(1e-3f);
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 12
+    for (int i = 0; i < 12; ++i) s[i] = fma(s[i], a, b);
+  for (int i = 1; i < 12; ++i) s[0] = s[0] + s[i];
+  return sum(s[0]);
+}

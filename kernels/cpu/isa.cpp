@@ -1,0 +1,32 @@
+#include "kernels/cpu/isa.h"
+
+#include <cpuid.h>
+
+#include <cstring>
+
+namespace qlora {
+
+// __builtin_cpu_supports reads CPUID and, through XGETBV, what the operating system saves.
+bool cpu_has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+bool cpu_has_avx512() {
+  return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+std::string cpu_brand() {
+  unsigned leaf[12] = {};
+  if (__get_cpuid_max(0x80000000u, nullptr) < 0x80000004u) return "unknown processor";
+  for (unsigned i = 0; i < 3; ++i)
+    __get_cpuid(0x80000002u + i, &leaf[4 * i], &leaf[4 * i + 1], &leaf[4 * i + 2], &leaf[4 * i + 3]);
+  char text[49] = {};
+  std::memcpy(text, leaf, 48);
+  std::string name = text;
+  name.erase(0, name.find_first_not_of(' '));
+  name.erase(name.find_last_not_of(' ') + 1);
+  return name.empty() ? "unknown processor" : name;
+}
+
+}  // namespace qlora

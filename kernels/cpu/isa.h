@@ -1,0 +1,15 @@
+#pragma once
+// Which instruction sets this machine can run. Asked once per backend, at run time; nothing else decides.
+
+#include <string>
+
+namespace qlora {
+
+// AVX2 and FMA, in the processor and saved by the operating system.
+bool cpu_has_avx2();
+// AVX-512 F, BW, DQ and VL, likewise.
+bool cpu_has_avx512();
+// The processor's own name ("AMD EPYC 7B13 64-Core Processor"), or "unknown processor".
+std::string cpu_brand();
+
+}  // namespace qlora

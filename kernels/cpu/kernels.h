@@ -1,0 +1,60 @@
+#pragma once
+// The boundary between ordinary code and the instruction-set regions: plain structs and one table of
+// functions per instruction set. The regions know no class, no container and no template from outside; class
+// Cpu (cpu.cpp) turns the calls of Backend into calls of a table, and is compiled once, for the baseline
+// machine.
+//
+// All of it computes in f32. Element sums always run in the same order, whatever the number of rows or
+// threads.
+
+#include <cstdint>
+
+#include "kernels/args_attention.h"
+#include "kernels/args_matmul.h"
+#include "kernels/args_pointwise.h"
+#include "kernels/args_train.h"
+
+namespace qlora::cpu {
+
+// A quantized matrix [rows, cols] as 4-bit codes of blocks over the flattened elements, with all its absmax
+// values.
+struct Codes {
+  const uint8_t* data = nullptr;  // two codes a byte, the first in the high nibble
+  const float* levels = nullptr;  // 16 values
+  const float* absmax = nullptr;  // one per block
+  int64_t rows = 0, cols = 0, block = 64;
+};
+
+// y = alpha x w (or y += alpha x w), laid out as `layout` says (args_matmul.h), rows at the given strides (in
+// elements). w: `dense`, or `codes` when it is not null (nt: w is [n, k]; nn: w is [k, n]; then ldw is not
+// used).
+struct GemmArgs {
+  Layout layout = Layout::nt;
+  const float* x = nullptr;
+  const float* dense = nullptr;
+  const Codes* codes = nullptr;
+  float* y = nullptr;
+  int64_t ldx = 0, ldw = 0, ldy = 0;
+  int64_t m = 0, n = 0, k = 0;
+  float alpha = 1;
+  bool add = false;
+};
+
+// The functions of one instruction set.
+struct Kernels {
+  const char* name = "";
+  int lanes = 0;
+  // Peak probe: 2 * lanes * 12 * rounds flops of independent multiply-adds in registers; returns their sum.
+  float (*fma_peak)(int64_t rounds) = nullptr;
+
+  void (*gemm)(const GemmArgs&) = nullptr;
+  void (*dequantize)(const Codes&, float* y) = nullptr;
+  // absmax[i] = f32(f32(map[codes[i]] * nested[i / 256]) + offset)
+  void (*absmax)(const WeightView&, int64_t blocks, float* out) = nullptr;
+};
+
+// One table per region. Call their functions only where the processor has the instructions (isa.h).
+const Kernels& avx2_kernels();
+const Kernels& avx512_kernels();
+
+}  // namespace qlora::cpu

@@ -1,0 +1,81 @@
+// Packing for the products: x in tiles of kMr rows, w in panels of kNr columns, both with the summed index
+// outermost, so that the inner loop reads two streams in order.
+
+constexpr int kMr =
+    kLanes == 8 ? 6 : 14;        // rows of a tile: accumulators fill the registers, less what operands need
+constexpr int kNr = 2 * kLanes;  // columns of a panel
+
+// Rows of eight become columns: out[j] lane i = in[i] lane j.
+QLORA_INLINE void transpose8(__m256 (&r)[8]) {
+  __m256 t[8], s[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    s[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    s[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    s[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    s[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm256_permute2f128_ps(s[i], s[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(s[i], s[i + 4], 0x31);
+  }
+}
+
+// out[k * stride + i] = row i of p at k, for kc values of k and `rows` <= 8 rows; the lanes of missing rows
+// become zero. Writes eight values at every k, also where the column is shorter: k runs upwards, so what is
+// written beyond a column is overwritten by the next, and `out` needs slack at its end.
+QLORA_INLINE void transpose_rows(const float* p, int64_t ld, int64_t rows, int64_t kc, float* out,
+                                 int64_t stride) {
+  int64_t k = 0;
+  for (; k + 8 <= kc; k += 8) {
+    __m256 r[8];
+    for (int i = 0; i < 8; ++i) r[i] = i < rows ? _mm256_loadu_ps(p + i * ld + k) : _mm256_setzero_ps();
+    transpose8(r);
+    for (int i = 0; i < 8; ++i) _mm256_storeu_ps(out + (k + i) * stride, r[i]);
+  }
+  for (; k < kc; ++k)
+    for (int i = 0; i < 8; ++i) out[k * stride + i] = i < rows ? p[i * ld + k] : 0.0f;
+}
+
+// One tile of x: rows [0, rows) of p, values [0, kc) of k, as [kc][kMr]. transposed: x is stored [k, rows].
+// Needs kTileSlack floats more.
+constexpr int64_t kTileSlack = 8;
+QLORA_INLINE void pack_x_tile(const float* p, int64_t ld, bool transposed, int64_t rows, int64_t kc,
+                              float* out) {
+  if (transposed) {
+    for (int64_t k = 0; k < kc; ++k)
+      for (int64_t i = 0; i < kMr; ++i) out[k * kMr + i] = i < rows ? p[k * ld + i] : 0.0f;
+    return;
+  }
+  // The upper rows first: the lower ones overwrite their overhang.
+  if constexpr (kMr > 8) transpose_rows(p + 8 * ld, ld, rows > 8 ? rows - 8 : 0, kc, out + 8, kMr);
+  transpose_rows(p, ld, rows < 8 ? rows : 8, kc, out, kMr);
+}
+
+// A panel of dense w, [kc][kNr], columns beyond `cols` zero.
+// rows_are_k: w is stored [k, n], else [n, k].
+QLORA_INLINE void pack_w_dense(const float* p, int64_t ld, bool rows_are_k, int64_t cols, int64_t kc,
+                               float* out) {
+  if (!rows_are_k) {
+    for (int64_t j = 0; j < kNr; j += 8) {
+      int64_t left = cols - j;
+      transpose_rows(p + j * ld, ld, left < 0 ? 0 : (left < 8 ? left : 8), kc, out + j, kNr);
+    }
+    return;
+  }
+  if (cols >= kNr) {
+    for (int64_t k = 0; k < kc; ++k) {
+      store(out + k * kNr, load(p + k * ld));
+      store(out + k * kNr + kLanes, load(p + k * ld + kLanes));
+    }
+    return;
+  }
+  int64_t first = cols < kLanes ? cols : kLanes;
+  for (int64_t k = 0; k < kc; ++k) {
+    store(out + k * kNr, load_n(p + k * ld, first));
+    store(out + k * kNr + kLanes, load_n(p + k * ld + first, cols - first));
+  }
+}

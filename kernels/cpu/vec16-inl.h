@@ -1,0 +1,164 @@
+// Sixteen lanes of f32: AVX-512 F, BW, DQ, VL. The same functions as vec8-inl.h.
+
+constexpr int kLanes = 16;
+struct Vec {
+  __m512 v;
+};
+struct IVec {
+  __m512i v;
+};
+struct Mask {
+  __mmask16 v;
+};
+
+QLORA_INLINE Vec zero() {
+  return {_mm512_setzero_ps()};
+}
+QLORA_INLINE Vec set1(float x) {
+  return {_mm512_set1_ps(x)};
+}
+QLORA_INLINE Vec load(const float* p) {
+  return {_mm512_loadu_ps(p)};
+}
+QLORA_INLINE void store(float* p, Vec a) {
+  _mm512_storeu_ps(p, a.v);
+}
+
+QLORA_INLINE __mmask16 lanes_below(int64_t n) {
+  return static_cast<__mmask16>((1u << n) - 1u);
+}
+QLORA_INLINE Vec load_n(const float* p, int64_t n) {
+  return {_mm512_maskz_loadu_ps(lanes_below(n), p)};
+}
+QLORA_INLINE void store_n(float* p, Vec a, int64_t n) {
+  _mm512_mask_storeu_ps(p, lanes_below(n), a.v);
+}
+QLORA_INLINE Vec first_n(Vec a, int64_t n, Vec rest) {
+  return {_mm512_mask_mov_ps(rest.v, lanes_below(n), a.v)};
+}
+
+QLORA_INLINE Vec operator+(Vec a, Vec b) {
+  return {_mm512_add_ps(a.v, b.v)};
+}
+QLORA_INLINE Vec operator-(Vec a, Vec b) {
+  return {_mm512_sub_ps(a.v, b.v)};
+}
+QLORA_INLINE Vec operator*(Vec a, Vec b) {
+  return {_mm512_mul_ps(a.v, b.v)};
+}
+QLORA_INLINE Vec operator/(Vec a, Vec b) {
+  return {_mm512_div_ps(a.v, b.v)};
+}
+QLORA_INLINE Vec fma(Vec a, Vec b, Vec c) {
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+QLORA_INLINE Vec fnma(Vec a, Vec b, Vec c) {
+  return {_mm512_fnmadd_ps(a.v, b.v, c.v)};
+}
+QLORA_INLINE Vec min(Vec a, Vec b) {
+  return {_mm512_min_ps(a.v, b.v)};
+}
+QLORA_INLINE Vec max(Vec a, Vec b) {
+  return {_mm512_max_ps(a.v, b.v)};
+}
+QLORA_INLINE Vec sqrt(Vec a) {
+  return {_mm512_sqrt_ps(a.v)};
+}
+QLORA_INLINE Vec round(Vec a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+QLORA_INLINE Mask operator<(Vec a, Vec b) {
+  return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)};
+}
+QLORA_INLINE Vec select(Mask m, Vec yes, Vec no) {
+  return {_mm512_mask_mov_ps(no.v, m.v, yes.v)};
+}
+
+QLORA_INLINE IVec iset1(int32_t x) {
+  return {_mm512_set1_epi32(x)};
+}
+QLORA_INLINE IVec lane_numbers() {
+  return {_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)};
+}
+QLORA_INLINE IVec iload(const void* p) {
+  return {_mm512_loadu_si512(p)};
+}
+QLORA_INLINE void istore(void* p, IVec a) {
+  _mm512_storeu_si512(p, a.v);
+}
+QLORA_INLINE IVec operator+(IVec a, IVec b) {
+  return {_mm512_add_epi32(a.v, b.v)};
+}
+QLORA_INLINE IVec operator-(IVec a, IVec b) {
+  return {_mm512_sub_epi32(a.v, b.v)};
+}
+QLORA_INLINE IVec operator^(IVec a, IVec b) {
+  return {_mm512_xor_si512(a.v, b.v)};
+}
+template <int kBits>
+QLORA_INLINE IVec shift_right(IVec a) {
+  return {_mm512_srli_epi32(a.v, kBits)};
+}
+template <int kBits>
+QLORA_INLINE IVec shift_right_signed(IVec a) {
+  return {_mm512_srai_epi32(a.v, kBits)};
+}
+template <int kBits>
+QLORA_INLINE IVec shift_left(IVec a) {
+  return {_mm512_slli_epi32(a.v, kBits)};
+}
+QLORA_INLINE IVec to_int(Vec a) {
+  return {_mm512_cvtps_epi32(a.v)};
+}
+QLORA_INLINE Vec to_float(IVec a) {
+  return {_mm512_cvtepi32_ps(a.v)};
+}
+QLORA_INLINE Vec as_float(IVec a) {
+  return {_mm512_castsi512_ps(a.v)};
+}
+
+QLORA_INLINE void multiply_wide(IVec a, IVec b, IVec* high, IVec* low) {
+  __m512i even = _mm512_mul_epu32(a.v, b.v);
+  __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32));
+  low->v = _mm512_mask_mov_epi32(even, 0xaaaa, _mm512_slli_epi64(odd, 32));
+  high->v = _mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xaaaa, odd);
+}
+
+QLORA_INLINE __m256 upper_half(Vec a) {
+  return _mm512_extractf32x8_ps(a.v, 1);
+}
+QLORA_INLINE float sum(Vec a) {
+  __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a.v), upper_half(a));
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_add_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+QLORA_INLINE float largest(Vec a) {
+  __m256 h = _mm256_max_ps(_mm512_castps512_ps256(a.v), upper_half(a));
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+
+struct Table16 {
+  __m512 v;
+};
+QLORA_INLINE Table16 load_table(const float* p) {
+  return {_mm512_loadu_ps(p)};
+}
+QLORA_INLINE Vec lookup(const Table16& t, IVec i) {
+  return {_mm512_permutexvar_ps(i.v, t.v)};
+}
+QLORA_INLINE IVec spread_codes(const uint8_t* p) {
+  int64_t words;
+  __builtin_memcpy(&words, p, 8);
+  const __m512i which = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  const __m512i bits = _mm512_setr_epi32(4, 0, 12, 8, 20, 16, 28, 24, 4, 0, 12, 8, 20, 16, 28, 24);
+  return {_mm512_srlv_epi32(_mm512_permutexvar_epi32(which, _mm512_set1_epi64(words)), bits)};
+}
+QLORA_INLINE IVec load_words(const uint8_t* p, int64_t stride) {
+  int32_t w[16];
+  for (int i = 0; i < 16; ++i) __builtin_memcpy(&w[i], p + i * stride, 4);
+  return {_mm512_setr_epi32(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12],
+                            w[13], w[14], w[15])};
+}

@@ -1,0 +1,152 @@
+// Sixteen lanes as pairs of AVX2 registers, with the same functions as vec16-inl.h. For tests alone: it runs
+// the tile shapes, tails and sum orders of the AVX-512 build on machines without AVX-512. The including file
+// has put vec8-inl.h into namespace half.
+
+constexpr int kLanes = 16;
+struct Vec {
+  half::Vec a, b;
+};
+struct IVec {
+  half::IVec a, b;
+};
+struct Mask {
+  half::Mask a, b;
+};
+
+QLORA_INLINE Vec zero() {
+  return {half::zero(), half::zero()};
+}
+QLORA_INLINE Vec set1(float x) {
+  return {half::set1(x), half::set1(x)};
+}
+QLORA_INLINE Vec load(const float* p) {
+  return {half::load(p), half::load(p + 8)};
+}
+QLORA_INLINE void store(float* p, Vec v) {
+  half::store(p, v.a);
+  half::store(p + 8, v.b);
+}
+
+QLORA_INLINE int64_t low_lanes(int64_t n) {
+  return n < 8 ? n : 8;
+}
+QLORA_INLINE int64_t high_lanes(int64_t n) {
+  return n < 8 ? 0 : n - 8;
+}
+QLORA_INLINE Vec load_n(const float* p, int64_t n) {
+  return {half::load_n(p, low_lanes(n)), half::load_n(p + 8, high_lanes(n))};
+}
+QLORA_INLINE void store_n(float* p, Vec v, int64_t n) {
+  half::store_n(p, v.a, low_lanes(n));
+  half::store_n(p + 8, v.b, high_lanes(n));
+}
+QLORA_INLINE Vec first_n(Vec v, int64_t n, Vec rest) {
+  return {half::first_n(v.a, low_lanes(n), rest.a), half::first_n(v.b, high_lanes(n), rest.b)};
+}
+
+QLORA_INLINE Vec operator+(Vec x, Vec y) {
+  return {x.a + y.a, x.b + y.b};
+}
+QLORA_INLINE Vec operator-(Vec x, Vec y) {
+  return {x.a - y.a, x.b - y.b};
+}
+QLORA_INLINE Vec operator*(Vec x, Vec y) {
+  return {x.a * y.a, x.b * y.b};
+}
+QLORA_INLINE Vec operator/(Vec x, Vec y) {
+  return {x.a / y.a, x.b / y.b};
+}
+QLORA_INLINE Vec fma(Vec x, Vec y, Vec z) {
+  return {half::fma(x.a, y.a, z.a), half::fma(x.b, y.b, z.b)};
+}
+QLORA_INLINE Vec fnma(Vec x, Vec y, Vec z) {
+  return {half::fnma(x.a, y.a, z.a), half::fnma(x.b, y.b, z.b)};
+}
+QLORA_INLINE Vec min(Vec x, Vec y) {
+  return {half::min(x.a, y.a), half::min(x.b, y.b)};
+}
+QLORA_INLINE Vec max(Vec x, Vec y) {
+  return {half::max(x.a, y.a), half::max(x.b, y.b)};
+}
+QLORA_INLINE Vec sqrt(Vec x) {
+  return {half::sqrt(x.a), half::sqrt(x.b)};
+}
+QLORA_INLINE Vec round(Vec x) {
+  return {half::round(x.a), half::round(x.b)};
+}
+QLORA_INLINE Mask operator<(Vec x, Vec y) {
+  return {x.a < y.a, x.b < y.b};
+}
+QLORA_INLINE Vec select(Mask m, Vec yes, Vec no) {
+  return {half::select(m.a, yes.a, no.a), half::select(m.b, yes.b, no.b)};
+}
+
+QLORA_INLINE IVec iset1(int32_t x) {
+  return {half::iset1(x), half::iset1(x)};
+}
+QLORA_INLINE IVec lane_numbers() {
+  return {half::lane_numbers(), half::lane_numbers() + half::iset1(8)};
+}
+QLORA_INLINE IVec iload(const void* p) {
+  return {half::iload(p), half::iload(static_cast<const char*>(p) + 32)};
+}
+QLORA_INLINE void istore(void* p, IVec x) {
+  half::istore(p, x.a);
+  half::istore(static_cast<char*>(p) + 32, x.b);
+}
+QLORA_INLINE IVec operator+(IVec x, IVec y) {
+  return {x.a + y.a, x.b + y.b};
+}
+QLORA_INLINE IVec operator-(IVec x, IVec y) {
+  return {x.a - y.a, x.b - y.b};
+}
+QLORA_INLINE IVec operator^(IVec x, IVec y) {
+  return {x.a ^ y.a, x.b ^ y.b};
+}
+template <int kBits>
+QLORA_INLINE IVec shift_right(IVec x) {
+  return {half::shift_right<kBits>(x.a), half::shift_right<kBits>(x.b)};
+}
+template <int kBits>
+QLORA_INLINE IVec shift_right_signed(IVec x) {
+  return {half::shift_right_signed<kBits>(x.a), half::shift_right_signed<kBits>(x.b)};
+}
+template <int kBits>
+QLORA_INLINE IVec shift_left(IVec x) {
+  return {half::shift_left<kBits>(x.a), half::shift_left<kBits>(x.b)};
+}
+QLORA_INLINE IVec to_int(Vec x) {
+  return {half::to_int(x.a), half::to_int(x.b)};
+}
+QLORA_INLINE Vec to_float(IVec x) {
+  return {half::to_float(x.a), half::to_float(x.b)};
+}
+QLORA_INLINE Vec as_float(IVec x) {
+  return {half::as_float(x.a), half::as_float(x.b)};
+}
+
+QLORA_INLINE void multiply_wide(IVec x, IVec y, IVec* high, IVec* low) {
+  half::multiply_wide(x.a, y.a, &high->a, &low->a);
+  half::multiply_wide(x.b, y.b, &high->b, &low->b);
+}
+
+QLORA_INLINE float sum(Vec x) {
+  return half::sum(x.a + x.b);
+}
+QLORA_INLINE float largest(Vec x) {
+  return half::largest(half::max(x.a, x.b));
+}
+
+using Table16 = half::Table16;
+QLORA_INLINE Table16 load_table(const float* p) {
+  return half::load_table(p);
+}
+QLORA_INLINE Vec lookup(const Table16& t, IVec i) {
+  return {half::lookup(t, i.a), half::lookup(t, i.b)};
+}
+QLORA_INLINE IVec spread_codes(const uint8_t* p) {
+  return {half::spread_codes(p), half::spread_codes(p + 4)};
+}
+QLORA_INLINE IVec load_words(const uint8_t* p, int64_t stride) {
+  return {half::load_words(p, stride), half::load_words(p + 8 * stride, stride)};
+}
