@@ -1,5 +1,6 @@
 #pragma once
-// What training consumes: tokenized examples from a cursor. No size(), no random access: a source may be a stream.
+// What training consumes: tokenized examples from a cursor. No size(), no random access: a source may be a
+// stream.
 
 #include <cstdint>
 #include <optional>
@@ -12,8 +13,9 @@ namespace qlora {
 
 struct TokenExample {
   std::vector<int32_t> ids;
-  std::vector<int32_t> labels;  // like ids; -100 = not a label. Not shifted: labels[t] is predicted from row t - 1
-  int64_t source_tokens = 0;    // of the prompt, after truncation
+  std::vector<int32_t>
+      labels;  // like ids; -100 = not a label. Not shifted: labels[t] is predicted from row t - 1
+  int64_t source_tokens = 0;  // of the prompt, after truncation
   bool truncated = false;
   int64_t lost_tokens = 0;
 };
