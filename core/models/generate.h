@@ -16,9 +16,9 @@ struct Prompt {
 
 struct GenerateOptions {
   int64_t max_new_tokens = 256;
-  std::vector<int32_t> stop_ids;  // generation ends after one of them (it is part of the answer)
+  std::vector<int32_t> stop_ids = {};  // generation ends after one of them (it is part of the answer)
   // Called with each new token of prompt i as it appears; returning false ends that prompt. May be empty.
-  std::function<bool(size_t prompt, int32_t token)> on_token;
+  std::function<bool(size_t prompt, int32_t token)> on_token = {};
 };
 
 // Greedy: at every step the first index of the largest logit. Answers do not depend on what shares the batch;

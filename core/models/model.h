@@ -37,7 +37,7 @@ class Model {
 };
 
 struct LoadOptions {
-  QuantConfig quant;         // of the linears of the blocks; embedding, head and norms stay dense
+  QuantConfig quant = {};    // of the linears of the blocks; embedding, head and norms stay dense
   DType type = DType::f32;   // compute type
   bool shapes_only = false;  // planning on the counting backend: no weight is read
 };

@@ -114,7 +114,7 @@ struct TinyLora {
   int64_t rank = 4;
   float dropout = 0;
   uint64_t seed = 1;
-  std::string only;  // linears whose names end so; empty = all
+  std::string only = {};  // linears whose names end so; empty = all
 };
 
 // An adapter with A and B both random (a fresh one has B = 0, and half of its gradients with it).

@@ -1,0 +1,153 @@
+#include <catch2/catch.hpp>
+
+#include "core/base/error.h"
+#include "core/models/generate.h"
+#include "core/models/tiny_model.h"
+#include "core/ops/kv_cache.h"
+#include "core/ops/ops.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+std::vector<std::string> backends() {
+  std::vector<std::string> names;
+  for (const BackendInfo& b : list_backends()) {
+    if (b.available && b.name != "counting") names.push_back(b.name);
+  }
+  return names;
+}
+
+Tensor forward(const Model& model, Memory& memory, const Batch& batch, KvCache* cache) {
+  Context c{.backend = memory.backend(), .memory = memory, .axis = &batch.axis, .cache = cache};
+  Tensor hidden = model.hidden(c, false).value;
+  if (cache != nullptr) cache->advance(batch.axis.cu);
+  return hidden;
+}
+
+// Rows [lo, hi) of every example of a batch, at their positions.
+Batch slice(const std::vector<TinyRun>& runs, size_t lo, size_t hi) {
+  std::vector<TinyRun> cut = runs;
+  for (TinyRun& run : cut) {
+    for (auto& ids : run.examples) {
+      size_t end = std::min(hi, ids.size()), begin = std::min(lo, end);
+      ids = std::vector<int32_t>(ids.begin() + static_cast<int64_t>(begin),
+                                 ids.begin() + static_cast<int64_t>(end));
+    }
+  }
+  Batch batch = make_tiny_batch(cut);
+  for (int32_t& p : batch.axis.positions) p += static_cast<int32_t>(lo);
+  return batch;
+}
+
+}  // namespace
+
+TEST_CASE("rows computed piece by piece over a cache have the bits of one forward pass") {
+  for (const std::string& name : backends()) {
+    for (const TinyConfig& config : {TinyConfig{}, TinyConfig{.model_type = "mistral", .window = 5},
+                                     TinyConfig{.model_type = "qwen2"}}) {
+      INFO(name << " " << config.model_type);
+      auto backend = make_backend(name);
+      Memory memory(*backend);
+      auto model = load_tiny_model(memory, config, {.quant = {.format = Format::nf4}});
+      Adapter adapter = make_tiny_adapter(*model, memory, DType::f32, {.rank = 3});
+      std::vector<TinyRun> runs = {{&adapter, 0, 0, 0, random_examples(4, {37, 1, 80}, config.vocab)},
+                                   {nullptr, 0, 0, 0, random_examples(5, {20}, config.vocab)}};
+      Batch whole = make_tiny_batch(runs);
+      std::vector<float> expected = forward(*model, memory, whole, nullptr).to_floats();
+
+      const HfConfig& c = model->config();
+      KvCache cache(memory, c.layers, 4, 80, c.kv_heads * c.head_dim, DType::f32);
+      std::vector<float> found(expected.size(), 0.0f);
+      auto width = static_cast<size_t>(c.hidden_size);
+      size_t lo = 0;
+      for (size_t hi : {size_t{16}, size_t{17}, size_t{18}, size_t{40}, size_t{79}, size_t{80}}) {
+        Batch part = slice(runs, lo, hi);
+        std::vector<float> rows = forward(*model, memory, part, &cache).to_floats();
+        for (size_t s = 0; s < 4; ++s) {
+          auto from = static_cast<size_t>(part.axis.cu[s]), to = static_cast<size_t>(part.axis.cu[s + 1]);
+          size_t at = static_cast<size_t>(whole.axis.cu[s]) + lo;
+          std::copy(rows.begin() + static_cast<int64_t>(from * width),
+                    rows.begin() + static_cast<int64_t>(to * width),
+                    found.begin() + static_cast<int64_t>(at * width));
+        }
+        lo = hi;
+      }
+      CHECK(found == expected);
+    }
+  }
+}
+
+TEST_CASE("greedy answers do not depend on what shares the batch and follow the whole forward pass") {
+  for (const std::string& name : backends()) {
+    INFO(name);
+    auto backend = make_backend(name);
+    Memory memory(*backend);
+    TinyConfig config{.layers = 2};
+    auto model = load_tiny_model(memory, config);
+    Adapter first = make_tiny_adapter(*model, memory, DType::f32, {.rank = 3, .seed = 5});
+    Adapter second = make_tiny_adapter(*model, memory, DType::f32, {.rank = 5, .seed = 6});
+    std::vector<std::vector<int32_t>> texts = random_examples(9, {5, 11, 1, 7}, config.vocab);
+    std::vector<Prompt> prompts = {
+        {texts[0], &first}, {texts[1], nullptr}, {texts[2], &second}, {texts[0], nullptr}};
+    auto together = generate_greedy(*model, memory, DType::f32, prompts, {.max_new_tokens = 12});
+    CHECK(together[0] != together[3]);
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      auto alone =
+          generate_greedy(*model, memory, DType::f32, std::span(&prompts[i], 1), {.max_new_tokens = 12});
+      CHECK(alone[0] == together[i]);
+      // Every token is the largest logit of a forward pass over all before it.
+      std::vector<int32_t> ids = prompts[i].tokens;
+      ids.insert(ids.end(), together[i].begin(), together[i].end());
+      Batch batch = make_tiny_batch({{prompts[i].adapter, 0, 0, 0, {ids}}});
+      Tensor hidden = forward(*model, memory, batch, nullptr);
+      Context c{.backend = *backend, .memory = memory, .axis = &batch.axis};
+      auto row = static_cast<int32_t>(prompts[i].tokens.size()) - 1;
+      for (int32_t token : together[i]) {
+        std::vector<float> logits = logits_of(c, model->head(), hidden, std::span(&row, 1)).to_floats();
+        CHECK(std::max_element(logits.begin(), logits.end()) - logits.begin() == token);
+        ++row;
+      }
+    }
+  }
+}
+
+TEST_CASE("answers end at a stop token or when told to or where positions end") {
+  auto backend = make_backend("reference");
+  Memory memory(*backend);
+  TinyConfig config{.max_positions = 20};
+  auto model = load_tiny_model(memory, config);
+  std::vector<Prompt> prompts = {{{3, 4, 5}, nullptr}, {{8}, nullptr}};
+  auto free = generate_greedy(*model, memory, DType::f32, prompts, {.max_new_tokens = 100});
+  CHECK(free[0].size() == 17);
+  CHECK(free[1].size() == 19);
+
+  int32_t stop = free[0][4];
+  auto first = std::find(free[0].begin(), free[0].end(), stop) - free[0].begin();
+  auto stopped =
+      generate_greedy(*model, memory, DType::f32, prompts, {.max_new_tokens = 100, .stop_ids = {stop}});
+  CHECK(stopped[0] == std::vector<int32_t>(free[0].begin(), free[0].begin() + first + 1));
+
+  size_t seen = 0;
+  GenerateOptions options{.max_new_tokens = 6, .on_token = [&](size_t prompt, int32_t) {
+                            ++seen;
+                            return prompt == 1;
+                          }};
+  auto told = generate_greedy(*model, memory, DType::f32, prompts, options);
+  CHECK(told[0].size() == 1);
+  CHECK(told[1].size() == 6);
+  CHECK(seen == 7);
+}
+
+TEST_CASE("prompts that cannot be continued are refused") {
+  auto backend = make_backend("reference");
+  Memory memory(*backend);
+  auto model = load_tiny_model(memory, {.max_positions = 4});
+  CHECK(generate_greedy(*model, memory, DType::f32, {}, {}).empty());
+  std::vector<Prompt> empty = {{{}, nullptr}}, large = {{{1, 2, 3, 4, 5}, nullptr}},
+                      unknown = {{{61}, nullptr}};
+  CHECK_THROWS_AS(generate_greedy(*model, memory, DType::f32, empty, {}), Error);
+  CHECK_THROWS_AS(generate_greedy(*model, memory, DType::f32, large, {}), Error);
+  CHECK_THROWS_AS(generate_greedy(*model, memory, DType::f32, unknown, {}), Error);
+}

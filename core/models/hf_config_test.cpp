@@ -1,0 +1,105 @@
+#include <catch2/catch.hpp>
+
+#include "core/base/error.h"
+#include "core/base/test_data.h"
+#include "core/models/hf_config.h"
+
+using namespace qlora;
+using Catch::Matchers::Contains;
+
+namespace {
+
+HfConfig read(const std::string& text) {
+  test::TemporaryFolder folder;
+  write_file(folder.path() / "config.json", text);
+  return read_hf_config(folder.path() / "config.json");
+}
+
+}  // namespace
+
+TEST_CASE("absent keys mean the defaults of the family") {
+  HfConfig llama = read(R"({"model_type": "llama"})");
+  CHECK(llama.vocab_size == 32000);
+  CHECK(llama.kv_heads == 32);
+  CHECK(llama.head_dim == 128);
+  CHECK_FALSE(llama.tied_head);
+  CHECK(llama.windows == std::vector<int64_t>(32, 0));
+  HfConfig mistral = read(R"({"model_type": "mistral"})");
+  CHECK(mistral.kv_heads == 8);
+  CHECK(mistral.windows == std::vector<int64_t>(32, 4096));
+  CHECK(read(R"({"model_type": "mistral", "sliding_window": null})").windows == std::vector<int64_t>(32, 0));
+  HfConfig qwen = read(R"({"model_type": "qwen2"})");
+  CHECK(qwen.qkv_bias);
+  CHECK_FALSE(qwen.o_bias);
+}
+
+TEST_CASE("old and new spellings of a config are the same config") {
+  HfConfig old =
+      read(R"({"model_type": "llama", "torch_dtype": "bfloat16", "rope_theta": 500000.0, "rope_scaling":
+    {"type": "llama3", "factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}})");
+  HfConfig now =
+      read(R"({"model_type": "llama", "dtype": "bfloat16", "rope_parameters": {"rope_theta": 500000.0,
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64}})");
+  CHECK(old.rope == now.rope);
+  CHECK(old.rope.theta == 500000);
+  CHECK(old.dtype == "bfloat16");
+  CHECK(now.dtype == "bfloat16");
+}
+
+TEST_CASE("qwen2 applies a window only when it is switched on") {
+  HfConfig off =
+      read(R"({"model_type": "qwen2", "num_hidden_layers": 3, "sliding_window": 4, "max_window_layers": 1,
+    "use_sliding_window": false})");
+  CHECK(off.windows == std::vector<int64_t>{0, 0, 0});
+  HfConfig on =
+      read(R"({"model_type": "qwen2", "num_hidden_layers": 3, "sliding_window": 4, "max_window_layers": 1,
+    "use_sliding_window": true})");
+  CHECK(on.windows == std::vector<int64_t>{0, 4, 4});
+  HfConfig named =
+      read(R"({"model_type": "qwen2", "num_hidden_layers": 2, "sliding_window": 4, "max_window_layers": 0,
+    "use_sliding_window": true, "layer_types": ["sliding_attention", "full_attention"]})");
+  CHECK(named.windows == std::vector<int64_t>{4, 0});
+}
+
+TEST_CASE("end tokens are one number or a list or absent") {
+  CHECK(read(R"({"model_type": "llama", "eos_token_id": 2})").eos_ids == std::vector<int32_t>{2});
+  CHECK(read(R"({"model_type": "llama", "eos_token_id": [7, 8]})").eos_ids == std::vector<int32_t>{7, 8});
+  HfConfig none = read(R"({"model_type": "llama", "eos_token_id": null})");
+  CHECK(none.eos_ids.empty());
+  CHECK(none.bos_id == -1);
+}
+
+TEST_CASE("what a config cannot mean is an error that names file and key") {
+  auto message = [](const std::string& body) {
+    try {
+      read("{\"model_type\": \"llama\", " + body + "}");
+    } catch (const Error& e) {
+      CHECK(e.kind() == ErrorKind::data);
+      return std::string(e.what());
+    }
+    return std::string();
+  };
+  CHECK_THAT(message(R"("hidden_size": "big")"), Contains("config.json: hidden_size") && Contains("big"));
+  CHECK_THAT(message(R"("num_hidden_layers": 0)"), Contains("num_hidden_layers must be positive"));
+  CHECK_THAT(message(R"("num_attention_heads": 6, "hidden_size": 48, "num_key_value_heads": 4)"),
+             Contains("num_key_value_heads 4"));
+  CHECK_THAT(message(R"("hidden_act": "gelu")"), Contains("gelu"));
+  CHECK_THAT(message(R"("rope_scaling": {"rope_type": "yarn", "factor": 4})"), Contains("yarn"));
+  CHECK_THAT(message(R"("rope_scaling": {"rope_type": "llama3", "factor": 4})"),
+             Contains("original_max_position"));
+  CHECK_THAT(message(R"("quantization_config": {"quant_method": "gptq"})"), Contains("already quantized"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "lama"})"), Contains("did you mean `llama`"));
+  CHECK_THROWS_AS(read("{\"model_type\": \"llama\""), Error);
+}
+
+TEST_CASE("rope frequencies fall from one by powers of theta and linear scaling divides them") {
+  RopeConfig rope;
+  std::vector<float> plain = rope_inv_freq(rope, 8);
+  REQUIRE(plain.size() == 4);
+  CHECK(plain[0] == 1.0f);
+  CHECK(plain[2] == Approx(0.01));
+  rope.type = "linear";
+  rope.factor = 4;
+  CHECK(rope_inv_freq(rope, 8)[2] == Approx(0.0025));
+}

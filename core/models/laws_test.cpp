@@ -1,0 +1,244 @@
+// Laws that every family keeps, shown on small random models: bit for bit, on every backend that this machine
+// has.
+
+#include <catch2/catch.hpp>
+
+#include "core/base/parallel.h"
+#include "core/models/tiny_model.h"
+#include "core/ops/ops.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+const std::vector<TinyConfig> kModels = {
+    {.model_type = "llama", .biases = true},
+    {.model_type = "mistral", .head_dim = 6, .window = 5},
+    {.model_type = "qwen2", .tied = true},
+};
+
+std::vector<std::string> backends() {
+  std::vector<std::string> names;
+  for (const BackendInfo& b : list_backends()) {
+    if (b.available && b.name != "counting") names.push_back(b.name);
+  }
+  return names;
+}
+
+// A backend, a model on it, and three adapters of different rank, with dropout.
+struct Lab {
+  std::unique_ptr<Backend> backend;
+  Memory memory;
+  LoadOptions options;
+  std::shared_ptr<const Model> model;
+  std::vector<Adapter> adapters;
+  std::vector<TinyRun> runs;
+
+  Lab(std::unique_ptr<Backend> b, const TinyConfig& config, LoadOptions o, float dropout = 0.1f)
+      : backend(std::move(b)), memory(*backend), options(o), model(load_tiny_model(memory, config, o)) {
+    const std::vector<int64_t> ranks = {2, 8, 3};
+    const std::vector<std::vector<int64_t>> lengths = {{7, 19}, {1, 33, 12, 2}, {24, 5, 5}};
+    for (size_t i = 0; i < ranks.size(); ++i) {
+      adapters.push_back(make_tiny_adapter(*model, memory, options.type,
+                                           {.rank = ranks[i], .dropout = dropout, .seed = 10 + i}));
+    }
+    for (size_t i = 0; i < ranks.size(); ++i) {
+      runs.push_back({&adapters[i], 100 + i, static_cast<uint32_t>(3 * i), 0,
+                      random_examples(i, lengths[i], model->config().vocab_size)});
+    }
+  }
+
+  // One forward and backward; adds to the gradients. Returns the losses of all rows.
+  std::vector<double> step(const std::vector<TinyRun>& these, bool checkpointing = false) {
+    Batch batch = make_tiny_batch(these);
+    Tape tape;
+    Context c{.backend = *backend,
+              .memory = memory,
+              .axis = &batch.axis,
+              .type = options.type,
+              .tape = &tape,
+              .training = true};
+    return lm_loss(c, model->head(), model->hidden(c, checkpointing), batch.targets);
+  }
+
+  std::vector<std::vector<double>> gradients(size_t run) {
+    std::vector<std::vector<double>> all;
+    for (Param* p : adapters[run].params()) all.push_back(p->grad.to_doubles());
+    return all;
+  }
+
+  void clear() {
+    for (Adapter& a : adapters) {
+      for (Param* p : a.params()) p->grad.fill_zero();
+    }
+  }
+};
+
+Lab lab_on(const std::string& backend, const TinyConfig& config) {
+  return Lab(make_backend(backend), config, {.quant = {.format = Format::nf4, .double_quant = true}});
+}
+
+bool nonzero(const std::vector<std::vector<double>>& tensors) {
+  for (const auto& t : tensors) {
+    if (std::all_of(t.begin(), t.end(), [](double v) { return v == 0; })) return false;
+  }
+  return true;
+}
+
+double total(const std::vector<double>& losses) {
+  double sum = 0;
+  for (double l : losses) sum += l;
+  return sum;
+}
+
+}  // namespace
+
+TEST_CASE("gradients through a whole model equal central differences") {
+  for (const TinyConfig& config : kModels) {
+    Lab lab(make_backend("reference"), config, {.type = DType::f64});
+    for (bool checkpointing : {false, true}) {
+      lab.clear();
+      lab.step(lab.runs, checkpointing);
+      double worst = 0;
+      int checked = 0;
+      for (size_t run = 0; run < lab.runs.size(); ++run) {
+        std::vector<Param*> params = lab.adapters[run].params();
+        std::vector<std::vector<double>> gradients = lab.gradients(run);
+        for (size_t i = run; i < params.size(); i += 5) {  // a sample of all kinds of linears
+          size_t at = (7 * i + run) % gradients[i].size();
+          double* value = params[i]->value.as<double>() + at;
+          const double h = 1e-5, kept = *value;
+          // lm_loss with a tape would add to the gradients: evaluate without one, with the same dropout.
+          auto loss = [&](double v) {
+            *value = v;
+            Batch batch = make_tiny_batch(lab.runs);
+            Context c{.backend = *lab.backend,
+                      .memory = lab.memory,
+                      .axis = &batch.axis,
+                      .type = DType::f64,
+                      .training = true};
+            return total(lm_loss(c, lab.model->head(), lab.model->hidden(c, false), batch.targets));
+          };
+          double difference = (loss(kept + h) - loss(kept - h)) / (2 * h);
+          *value = kept;
+          worst =
+              std::max(worst, std::abs(difference - gradients[i][at]) / std::max(1.0, std::abs(difference)));
+          ++checked;
+        }
+      }
+      INFO(config.model_type << " checkpointing " << checkpointing << ", " << checked << " entries");
+      CHECK(checked >= 16);
+      CHECK(worst < 1e-7);
+    }
+  }
+}
+
+TEST_CASE("a run packed with others has the bits it has alone") {
+  for (const std::string& backend : backends()) {
+    for (const TinyConfig& config : kModels) {
+      Lab lab = lab_on(backend, config);
+      std::vector<double> packed = lab.step(lab.runs);
+      size_t row = 0;
+      for (size_t run = 0; run < lab.runs.size(); ++run) {
+        INFO(backend << " " << config.model_type << " run " << run);
+        std::vector<std::vector<double>> together = lab.gradients(run);
+        CHECK(nonzero(together));
+        for (Param* p : lab.adapters[run].params()) p->grad.fill_zero();
+        std::vector<double> alone = lab.step({lab.runs[run]});
+        std::vector<double> part(packed.begin() + static_cast<int64_t>(row),
+                                 packed.begin() + static_cast<int64_t>(row + alone.size()));
+        CHECK(alone == part);
+        CHECK(lab.gradients(run) == together);
+        row += alone.size();
+      }
+    }
+  }
+}
+
+TEST_CASE("checkpointing changes no bit and needs less memory") {
+  for (const std::string& backend : backends()) {
+    Lab lab = lab_on(backend, {.layers = 4});
+    lab.memory.reset_peak();
+    std::vector<double> plain = lab.step(lab.runs, false);
+    size_t plain_peak = lab.memory.peak(Tag::activations);
+    std::vector<std::vector<std::vector<double>>> gradients;
+    for (size_t run = 0; run < 3; ++run) gradients.push_back(lab.gradients(run));
+    lab.clear();
+    lab.memory.reset_peak();
+    INFO(backend);
+    CHECK(lab.step(lab.runs, true) == plain);
+    for (size_t run = 0; run < 3; ++run) CHECK(lab.gradients(run) == gradients[run]);
+    CHECK(lab.memory.peak(Tag::activations) < plain_peak / 2);
+    CHECK(lab.memory.used(Tag::activations) == 0);
+  }
+}
+
+TEST_CASE("micro-batches of one example add up to the whole batch bit for bit") {
+  for (const std::string& backend : backends()) {
+    Lab lab = lab_on(backend, {});
+    std::vector<double> whole = lab.step({lab.runs[1]});
+    std::vector<std::vector<double>> gradients = lab.gradients(1);
+    lab.clear();
+    std::vector<double> losses;
+    for (size_t e = 0; e < lab.runs[1].examples.size(); ++e) {
+      TinyRun part = lab.runs[1];
+      part.examples = {lab.runs[1].examples[e]};
+      part.first = static_cast<uint32_t>(e);
+      std::vector<double> some = lab.step({part});
+      losses.insert(losses.end(), some.begin(), some.end());
+    }
+    INFO(backend);
+    CHECK(losses == whole);
+    CHECK(lab.gradients(1) == gradients);
+  }
+}
+
+TEST_CASE("one thread and two give the same bits") {
+  int before = thread_count();
+  for (const std::string& backend : backends()) {
+    Lab lab = lab_on(backend, {});
+    set_thread_count(1);
+    std::vector<double> one = lab.step(lab.runs);
+    std::vector<std::vector<double>> gradients = lab.gradients(2);
+    lab.clear();
+    set_thread_count(2);
+    INFO(backend);
+    CHECK(lab.step(lab.runs) == one);
+    CHECK(lab.gradients(2) == gradients);
+  }
+  set_thread_count(before);
+}
+
+TEST_CASE("the counting backend predicts the peak of a step to the byte") {
+  const TinyConfig config{.layers = 3};
+  for (bool checkpointing : {false, true}) {
+    Lab real(make_backend("reference"), config, {.quant = {.format = Format::nf4}});
+    Lab planned(make_counting_backend(), config, {.quant = {.format = Format::nf4}, .shapes_only = true});
+    for (Lab* lab : {&real, &planned}) {
+      lab->memory.reset_peak();
+      lab->step(lab->runs, checkpointing);
+    }
+    CHECK(planned.model->bytes() == real.model->bytes());
+    CHECK(planned.memory.used() == real.memory.used());
+    CHECK(planned.memory.peak() == real.memory.peak());
+    for (Tag t : {Tag::weights, Tag::adapters, Tag::activations, Tag::scratch}) {
+      INFO(name_of(t));
+      CHECK(planned.memory.peak(t) == real.memory.peak(t));
+    }
+  }
+}
+
+TEST_CASE("an adapter on the last linear of a model costs no gradients below it") {
+  auto counting = make_counting_backend();
+  CountingBackend& counter = *counting;
+  Lab lab(std::move(counting), {.layers = 4}, {.shapes_only = true}, 0);
+  auto flops = [&](const std::string& only) {
+    Adapter adapter = make_tiny_adapter(*lab.model, lab.memory, DType::f32, {.rank = 2, .only = only});
+    counter.reset();
+    lab.step({{&adapter, 1, 0, 0, lab.runs[1].examples}}, false);
+    return counter.work().flops;
+  };
+  double first = flops("layers.0.mlp.down_proj"), last = flops("layers.3.mlp.down_proj");
+  CHECK(last < 0.8 * first);
+}

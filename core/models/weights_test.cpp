@@ -1,0 +1,111 @@
+#include <catch2/catch.hpp>
+
+#include "core/base/error.h"
+#include "core/models/tiny_model.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+// A backend, and the message with which a folder of these weights is refused.
+struct Loader {
+  std::unique_ptr<Backend> backend = make_backend("reference");
+  Memory memory{*backend};
+  TemporaryFolder folder;
+
+  std::string refusal(const TinyConfig& config, const TinyWeights& weights) {
+    write_file(folder.path() / "config.json", tiny_config_json(config));
+    weights.write(folder.path() / "model.safetensors");
+    try {
+      load_model(folder.path(), memory, {});
+    } catch (const Error& e) {
+      CHECK(e.kind() == ErrorKind::data);
+      return e.what();
+    }
+    return "";
+  }
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(Loader, "weights that are missing or misshapen or unused are listed in one error") {
+  TinyConfig config{.layers = 1};
+  TinyWeights weights(1);
+  weights.add("model.embed_tokens.weight", {config.vocab, config.hidden + 1}, 1);
+  weights.add("model.norm.weight", {config.hidden}, 1);
+  weights.add("model.layers.0.self_attn.q_norm.weight", {config.head_dim}, 1);
+  std::string message = refusal(config, weights);
+  CHECK_THAT(message, Contains("model.embed_tokens.weight is [61, 25], expected [61, 24]"));
+  CHECK_THAT(message, Contains("missing (10)") && Contains("lm_head.weight"));
+  CHECK_THAT(message, Contains("not used (1): model.layers.0.self_attn.q_norm.weight"));
+}
+
+TEST_CASE_METHOD(Loader, "rotary buffers of old checkpoints and the copy of a tied head are left aside") {
+  TinyConfig config{.layers = 1, .tied = true};
+  TemporaryFolder plain;
+  write_tiny_model(plain.path(), config);
+  ModelFolder source(plain.path());
+  std::vector<TensorOut> out;
+  for (const std::string& name : source.names()) {
+    const TensorView* t = source.find(name);
+    out.push_back({name, t->type, t->shape, t->bytes});
+  }
+  std::vector<float> more(static_cast<size_t>(config.vocab * config.hidden), 1.0f);
+  auto bytes = std::as_bytes(std::span(more));
+  out.push_back({"lm_head.weight", DType::f32, {config.vocab, config.hidden}, bytes});
+  out.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", DType::f32, {4}, bytes.first(16)});
+  write_file(folder.path() / "config.json", tiny_config_json(config));
+  write_safetensors(folder.path() / "model.safetensors", out);
+  auto model = load_model(folder.path(), memory, {});
+  CHECK(model->head().to_dense(memory, DType::f32).to_floats() ==
+        to_floats(*source.find("model.embed_tokens.weight")));
+}
+
+TEST_CASE_METHOD(Loader, "a tied head costs no memory of its own") {
+  Memory tied_memory(*backend);
+  auto tied = load_tiny_model(tied_memory, {.tied = true});
+  auto apart = load_tiny_model(memory, {.tied = false});
+  CHECK(memory.used() - tied_memory.used() == 61 * 24 * 4);
+  CHECK(tied->bytes() == tied_memory.used());
+  CHECK(apart->bytes() == memory.used());
+}
+
+TEST_CASE_METHOD(Loader, "NaN in a dense weight names it") {
+  TinyConfig config{.layers = 1};
+  write_tiny_model(folder.path(), config);
+  ModelFolder source(folder.path());
+  TemporaryFolder broken;
+  std::vector<float> bad(static_cast<size_t>(config.hidden), std::nanf(""));
+  std::vector<TensorOut> out;
+  for (const std::string& name : source.names()) {
+    const TensorView* t = source.find(name);
+    bool hit = name == "model.norm.weight";
+    out.push_back({name, t->type, t->shape, hit ? std::as_bytes(std::span(bad)) : t->bytes});
+  }
+  write_file(broken.path() / "config.json", tiny_config_json(config));
+  write_safetensors(broken.path() / "model.safetensors", out);
+  CHECK_THROWS_WITH(load_model(broken.path(), memory, {}), Contains("model.norm.weight"));
+}
+
+TEST_CASE_METHOD(Loader, "a model names its linears and finds them") {
+  auto model = load_tiny_model(memory, {.layers = 2}, {.quant = {.format = Format::nf4}});
+  REQUIRE(model->linears().size() == 14);
+  for (const LinearInfo& l : model->linears()) {
+    const FrozenLinear* w = model->find(l.name);
+    REQUIRE(w != nullptr);
+    CHECK(w->out() == l.out);
+    CHECK(w->in() == l.in);
+    CHECK(w->plain()->view().format == Format::nf4);
+  }
+  CHECK(model->linears()[7].name == "model.layers.1.self_attn.q_proj");
+  CHECK(model->find("model.layers.2.self_attn.q_proj") == nullptr);
+  CHECK(model->head().plain()->view().format == Format::dense);
+}
+
+TEST_CASE_METHOD(Loader, "an unknown model type answers with what is known") {
+  write_tiny_model(folder.path());
+  write_file(folder.path() / "config.json", R"({"model_type": "mistrol"})");
+  CHECK_THROWS_WITH(load_model(folder.path(), memory, {}), Contains("did you mean `mistral`"));
+}
