@@ -1,6 +1,7 @@
 #pragma once
-// The safetensors format: u64 little-endian header length, JSON header {name: {dtype, shape, data_offsets}}, data.
-// Reading maps the file; nothing is copied until asked for. Every offset is checked against shape, type and file size.
+// The safetensors format: u64 little-endian header length, JSON header {name: {dtype, shape, data_offsets}},
+// data. Reading maps the file; nothing is copied until asked for. Every offset is checked against shape, type
+// and file size; names given twice, overlaps, holes and trailing bytes are refused.
 
 #include <map>
 #include <memory>
@@ -17,7 +18,7 @@ namespace qlora {
 struct TensorView {
   DType type = DType::f32;
   std::vector<int64_t> shape;
-  std::span<const std::byte> bytes;  // valid as long as the file object
+  std::span<const std::byte> bytes;  // valid as long as the file object; may be misaligned
   int64_t size() const;
 };
 
@@ -49,9 +50,11 @@ struct TensorOut {
   std::span<const std::byte> bytes;
 };
 // Written beside, flushed, renamed. Tensors lie in the order of their names, the data starts 8-byte aligned.
-void write_safetensors(const Path&, std::span<const TensorOut>, const std::map<std::string, std::string>& metadata = {});
+void write_safetensors(const Path&, std::span<const TensorOut>,
+                       const std::map<std::string, std::string>& metadata = {});
 
-// The weights of a Hugging Face folder: model.safetensors, or the shards named by model.safetensors.index.json.
+// The weights of a Hugging Face folder: model.safetensors, or the shards named by
+// model.safetensors.index.json.
 class ModelFolder {
  public:
   // Throws Error(data) when the folder, its config.json, or its weights are missing, with what to do.

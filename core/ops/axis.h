@@ -1,5 +1,6 @@
 #pragma once
-// One token axis and the tables that cut it. Tokens of all runs of a pack lie one after another, never padded.
+// One token axis and the tables that cut it. Tokens of all runs of a pack lie one after another, never
+// padded.
 //   sequences matter only to attention, adapter spans only to linear layers, runs only to the loss.
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 #pragma once
-// Keys and values of rows already computed, per layer and sequence, so that generation computes only new rows.
+// Keys and values of rows already computed, per layer and sequence, so that generation computes only new
+// rows.
 
 #include <cstdint>
 #include <vector>
@@ -8,11 +9,13 @@
 
 namespace qlora {
 
-// Every sequence owns a fixed range of `capacity` rows in each layer's buffer [sequences * capacity, kv_heads * head_dim].
+// Every sequence owns a fixed range of `capacity` rows in each layer's buffer [sequences * capacity, kv_heads
+// * head_dim].
 class KvCache {
  public:
   KvCache(Memory&, int64_t layers, int64_t sequences, int64_t capacity, int64_t width, DType);
-  // Rows of k and v (cut by cu) are appended after what each sequence has. Throws Error(failure) when it is full.
+  // Rows of k and v (cut by cu) are appended after what each sequence has. Throws Error(failure) when it is
+  // full.
   void append(int64_t layer, const Tensor& k, const Tensor& v, const std::vector<int32_t>& cu);
   // After all layers of a forward pass: the appended rows count.
   void advance(const std::vector<int32_t>& cu);

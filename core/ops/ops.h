@@ -1,6 +1,6 @@
 #pragma once
-// The differentiable ops. Each checks its operands (errors name the op, the tensor and the shapes), runs the forward
-// kernel, and records one closure that calls the backward kernel.
+// The differentiable ops. Each checks its operands (errors name the op, the tensor and the shapes), runs the
+// forward kernel, and records one closure that calls the backward kernel.
 
 #include <functional>
 #include <span>
@@ -30,7 +30,8 @@ struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0, window = 0;
   double scale = 1;
 };
-// Causal attention inside every sequence. With c.cache, keys and values are appended to the cache of `layer` first.
+// Causal attention inside every sequence. With c.cache, keys and values are appended to the cache of `layer`
+// first.
 Var attention(Context&, const Var& q, const Var& k, const Var& v, const AttentionShape&, int64_t layer);
 Var swiglu(Context&, const Var& gate, const Var& up);
 Var add(Context&, const Var& a, const Var& b);
@@ -40,10 +41,11 @@ Var gather_rows(Context&, const Var& x, std::span<const int32_t> ids);
 // Keeps only the block's input; runs the block again, on its own tape, when its gradient is wanted.
 Var checkpoint(Context&, const Var& x, const std::function<Var(Context&, const Var&)>& block);
 
-// Head and cross entropy over the rows that have labels, in chunks of rows, so that [rows, vocab] never exists.
-// Returns the loss of every row (f64, 0 where targets[row] < 0). With a tape and x.needs_grad(), runs the backward
-// pass of the whole tape for the *sum* of the losses (nothing is divided here).
-std::vector<double> lm_loss(Context&, const FrozenLinear& head, const Var& hidden, std::span<const int32_t> targets);
+// Head and cross entropy over the rows that have labels, in chunks of rows, so that [rows, vocab] never
+// exists. Returns the loss of every row (f64, 0 where targets[row] < 0). With a tape and x.needs_grad(), runs
+// the backward pass of the whole tape for the *sum* of the losses (nothing is divided here).
+std::vector<double> lm_loss(Context&, const FrozenLinear& head, const Var& hidden,
+                            std::span<const int32_t> targets);
 
 // Logits [ids.size(), vocab] of the given rows. No gradient.
 Tensor logits_of(Context&, const FrozenLinear& head, const Tensor& hidden, std::span<const int32_t> rows);

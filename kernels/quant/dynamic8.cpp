@@ -37,17 +37,17 @@ Map8 build_map() {
   return map;
 }
 
-// Between neighbours of the map, exact in f64; behind the last one, infinity.
-std::array<double, 256> midpoints(const Map8& map) {
-  std::array<double, 256> middle;
-  for (size_t i = 0; i + 1 < map.size(); ++i) middle[i] = (double{map[i]} + double{map[i + 1]}) / 2;
-  middle[255] = std::numeric_limits<double>::infinity();
+// Between neighbours of the map; behind the last one, infinity.
+Map8 midpoints(const Map8& map) {
+  Map8 middle;
+  for (size_t i = 0; i + 1 < map.size(); ++i) middle[i] = (map[i] + map[i + 1]) / 2;
+  middle[255] = std::numeric_limits<float>::infinity();
   return middle;
 }
 
-uint8_t nearest(const std::array<double, 256>& middle, float x) {
-  auto at = static_cast<size_t>(std::lower_bound(middle.begin(), middle.end(), double{x}) - middle.begin());
-  if (middle[at] == double{x} && at % 2 != 0) ++at;
+uint8_t nearest(const Map8& middle, float x) {
+  auto at = static_cast<size_t>(std::lower_bound(middle.begin(), middle.end(), x) - middle.begin());
+  if (middle[at] == x && at % 2 != 0) ++at;
   return static_cast<uint8_t>(at);
 }
 
@@ -60,7 +60,7 @@ const Map8& signed_dynamic_map() {
 
 void encode_dynamic8(std::span<const float> x, int64_t block, const Map8& map, uint8_t* codes,
                      float* absmax) {
-  const std::array<double, 256> middle = midpoints(map);
+  const Map8 middle = midpoints(map);
   const auto n = static_cast<int64_t>(x.size());
   parallel_for(block_count(n, block), 8, [&](int64_t lo, int64_t hi) {
     for (int64_t b = lo; b < hi; ++b) {

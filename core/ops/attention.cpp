@@ -1,0 +1,103 @@
+#include <utility>
+
+#include "core/ops/kv_cache.h"
+#include "core/ops/operand.h"
+#include "core/ops/ops.h"
+
+namespace qlora {
+
+namespace {
+
+// The sequences of the axis as the kernel wants them; with a cache, keys lie in its rows.
+std::vector<SequenceSpan> spans_of(const Axis& axis, const KvCache* cache) {
+  std::vector<SequenceSpan> spans;
+  for (int64_t s = 0; s < axis.sequences(); ++s) {
+    int64_t lo = axis.cu[static_cast<size_t>(s)], n = axis.cu[static_cast<size_t>(s) + 1] - lo;
+    if (cache == nullptr) {
+      spans.push_back({.q_row = lo, .q_len = n, .k_row = lo, .k_len = n});
+    } else {
+      spans.push_back({.q_row = lo, .q_len = n, .k_row = cache->first_row(s), .k_len = cache->length(s) + n});
+    }
+  }
+  return spans;
+}
+
+Attention make_args(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v,
+                    const Tensor& o, const Tensor& lse, std::span<const SequenceSpan> spans) {
+  return {.q = q.data(),
+          .k = k.data(),
+          .v = v.data(),
+          .o = o.data(),
+          .lse = lse.data(),
+          .sequences = spans,
+          .heads = shape.heads,
+          .kv_heads = shape.kv_heads,
+          .head_dim = shape.head_dim,
+          .scale = shape.scale,
+          .window = shape.window,
+          .type = q.type()};
+}
+
+void check(const Context& c, const Var& q, const Var& k, const Var& v, const AttentionShape& shape) {
+  int64_t rows = axis_of(c, "attention").rows();
+  QLORA_CHECK(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0, failure,
+              "attention: {} query heads cannot share {} key heads", shape.heads, shape.kv_heads);
+  check_operand(c, "attention", "q", q.value, rows, shape.heads * shape.head_dim);
+  check_operand(c, "attention", "k", k.value, rows, shape.kv_heads * shape.head_dim);
+  check_operand(c, "attention", "v", v.value, rows, shape.kv_heads * shape.head_dim);
+}
+
+Var attend_cached(Context& c, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,
+                  int64_t layer) {
+  QLORA_CHECK(c.tape == nullptr, failure, "attention: a cache and a tape exclude each other");
+  QLORA_CHECK(c.cache->sequences() == c.axis->sequences(), failure,
+              "attention: {} sequences, {} in the cache", c.axis->sequences(), c.cache->sequences());
+  std::vector<SequenceSpan> spans = spans_of(*c.axis, c.cache);
+  c.cache->append(layer, k.value, v.value, c.axis->cu);
+  Tensor o(c.memory, q.value.shape(), c.type);
+  c.backend.attention(make_args(shape, q.value, c.cache->keys(layer), c.cache->values(layer), o, {}, spans));
+  return {std::move(o)};
+}
+
+// What backward reads.
+struct Saved {
+  Tensor q, k, v, o, lse;
+  int q_slot, k_slot, v_slot;
+  AttentionShape shape;
+  const Axis* axis;
+};
+
+void run_backward(const Saved& s, Tape& tape, const Tensor& dout) {
+  std::vector<SequenceSpan> spans = spans_of(*s.axis, nullptr);
+  Memory& memory = s.q.memory();
+  // The kernel overwrites all three.
+  Tensor dq(memory, s.q.shape(), s.q.type()), dk(memory, s.k.shape(), s.k.type()),
+      dv(memory, s.v.shape(), s.v.type());
+  memory.backend().attention_backward({.forward = make_args(s.shape, s.q, s.k, s.v, s.o, s.lse, spans),
+                                       .dout = dout.data(),
+                                       .dq = dq.data(),
+                                       .dk = dk.data(),
+                                       .dv = dv.data()});
+  if (s.q_slot >= 0) tape.add(s.q_slot, dq);
+  if (s.k_slot >= 0) tape.add(s.k_slot, dk);
+  if (s.v_slot >= 0) tape.add(s.v_slot, dv);
+}
+
+}  // namespace
+
+Var attention(Context& c, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,
+              int64_t layer) {
+  check(c, q, k, v, shape);
+  if (c.cache != nullptr) return attend_cached(c, q, k, v, shape, layer);
+  bool record = c.tape != nullptr && (q.needs_grad() || k.needs_grad() || v.needs_grad());
+  Tensor o(c.memory, q.value.shape(), c.type), lse;
+  if (record) lse = Tensor(c.memory, {q.value.rows(), shape.heads}, c.type);
+  c.backend.attention(make_args(shape, q.value, k.value, v.value, o, lse, spans_of(*c.axis, nullptr)));
+  if (!record) return {std::move(o)};
+  Saved saved{q.value, k.value, v.value, o, lse, q.slot, k.slot, v.slot, shape, c.axis};
+  return c.tape->record(std::move(o), [saved = std::move(saved)](Tape& tape, std::span<const Tensor> dys) {
+    run_backward(saved, tape, dys[0]);
+  });
+}
+
+}  // namespace qlora

@@ -1,0 +1,32 @@
+#include "core/ops/kv_cache.h"
+
+#include "core/base/check.h"
+
+namespace qlora {
+
+KvCache::KvCache(Memory& memory, int64_t layers, int64_t sequences, int64_t capacity, int64_t width,
+                 DType type)
+    : capacity_(capacity), lengths_(static_cast<size_t>(sequences), 0) {
+  for (int64_t i = 0; i < layers; ++i) {
+    keys_.emplace_back(memory, Shape{sequences * capacity, width}, type);
+    values_.emplace_back(memory, Shape{sequences * capacity, width}, type);
+  }
+}
+
+void KvCache::append(int64_t layer, const Tensor& k, const Tensor& v, const std::vector<int32_t>& cu) {
+  for (int64_t s = 0; s < sequences(); ++s) {
+    int64_t lo = cu[static_cast<size_t>(s)], hi = cu[static_cast<size_t>(s) + 1], past = length(s);
+    if (lo == hi) continue;
+    QLORA_CHECK(past + hi - lo <= capacity_, failure,
+                "kv cache: sequence {} has room for {} rows, {} are needed", s, capacity_, past + hi - lo);
+    int64_t to = first_row(s) + past;
+    keys(layer).slice_rows(to, to + hi - lo).copy_from(k.slice_rows(lo, hi));
+    values(layer).slice_rows(to, to + hi - lo).copy_from(v.slice_rows(lo, hi));
+  }
+}
+
+void KvCache::advance(const std::vector<int32_t>& cu) {
+  for (size_t s = 0; s < lengths_.size(); ++s) lengths_[s] += cu[s + 1] - cu[s];
+}
+
+}  // namespace qlora

@@ -1,0 +1,163 @@
+#include <array>
+#include <utility>
+
+#include "core/base/philox.h"
+#include "core/ops/operand.h"
+#include "core/ops/ops.h"
+
+namespace qlora {
+
+namespace {
+
+constexpr size_t kMaxShared = 3;  // q, k, v
+
+// One weight of a call, with the adapters' parts on it and the memory that they share with backward.
+struct Term {
+  const FrozenLinear* weight;
+  std::vector<LoraPart> parts;
+  std::vector<Tensor> kept;  // u of each part, and the parameters
+};
+
+// All that backward reads.
+struct Saved {
+  std::vector<Term> terms;
+  Tensor x;  // empty when no part reads it
+  const Axis* axis;
+  DType type;
+};
+
+Exec exec_of(Backend& backend, Memory& memory, const Axis& axis, DType type) {
+  return {backend, memory, type, axis.keys.data(), axis.cu};
+}
+
+// Dropout acts in training only; its stream belongs to the run and to the linear's name.
+Dropout dropout_of(const Context& c, const FrozenLinear& w, const AdapterSpan& span, const Lora& lora) {
+  if (!c.training || lora.dropout <= 0) return {};
+  return {lora.dropout, mix_seed(span.seed, stream_of(w.name().data(), w.name().size())), span.step};
+}
+
+LoraPart make_part(const Context& c, const FrozenLinear& w, const AdapterSpan& span, const Lora& lora,
+                   Term& term) {
+  const Tensor &a = lora.a.value, &b = lora.b.value;
+  check_operand(c, "linear", lora.a.name.c_str(), a, lora.rank(), w.in());
+  check_operand(c, "linear", lora.b.name.c_str(), b, w.out(), lora.rank());
+  QLORA_CHECK(c.tape == nullptr || (lora.a.grad && lora.b.grad), failure,
+              "linear: {} has no room for its gradient", lora.a.name);
+  Tensor u(c.memory, {span.hi - span.lo, lora.rank()}, c.type);
+  term.kept.insert(term.kept.end(), {u, a, b, lora.a.grad, lora.b.grad});
+  return {.lo = span.lo,
+          .hi = span.hi,
+          .a = a.data(),
+          .b = b.data(),
+          .rank = lora.rank(),
+          .scale = lora.scale,
+          .dropout = dropout_of(c, w, span, lora),
+          .u = u.data(),
+          .grad_a = lora.a.grad.data(),
+          .grad_b = lora.b.grad.data()};
+}
+
+Term make_term(const Context& c, const FrozenLinear& w) {
+  Term term{&w, {}, {}};
+  for (const AdapterSpan& span : c.axis->spans) {
+    Lora* lora = span.adapter == nullptr || span.lo == span.hi ? nullptr : span.adapter->find(w.name());
+    if (lora != nullptr) term.parts.push_back(make_part(c, w, span, *lora, term));
+  }
+  return term;
+}
+
+bool all_plain(std::span<const Term> terms) {
+  for (const Term& t : terms) {
+    if (t.weight->plain() == nullptr) return false;
+  }
+  return true;
+}
+
+void run_forward(const Exec& e, std::span<const Term> terms, const Tensor& x, std::span<const Tensor> ys) {
+  if (!all_plain(terms)) {
+    for (size_t i = 0; i < terms.size(); ++i) terms[i].weight->forward(e, x, terms[i].parts, ys[i]);
+    return;
+  }
+  std::array<LinearTerm, kMaxShared> args;
+  for (size_t i = 0; i < terms.size(); ++i) {
+    const FrozenWeight& w = *terms[i].weight->plain();
+    args[i] = {.w = w.view(), .bias = w.bias().data(), .lora = terms[i].parts, .y = ys[i].data()};
+  }
+  e.backend.linear({.x = x.data(),
+                    .rows = x.rows(),
+                    .terms = std::span(args).first(terms.size()),
+                    .keys = e.keys,
+                    .type = e.type});
+}
+
+// `dys` may be empty tensors: those terms have no share.
+void run_backward(const Exec& e, const Saved& s, std::span<const Tensor> dys, Dest dx) {
+  if (!all_plain(s.terms)) {
+    for (size_t i = 0; i < s.terms.size(); ++i) {
+      if (!dys[i]) continue;
+      s.terms[i].weight->backward(e, s.x, dys[i], s.terms[i].parts, dx.grad, dx.mode);
+      dx.mode = Write::accumulate;
+    }
+    return;
+  }
+  std::array<LinearBackwardTerm, kMaxShared> args;
+  size_t n = 0;
+  int64_t rows = 0;
+  for (size_t i = 0; i < s.terms.size(); ++i) {
+    if (!dys[i]) continue;
+    args[n++] = {.w = s.terms[i].weight->plain()->view(), .lora = s.terms[i].parts, .dy = dys[i].data()};
+    rows = dys[i].rows();
+  }
+  e.backend.linear_backward({.x = s.x.data(),
+                             .rows = rows,
+                             .terms = std::span(args).first(n),
+                             .keys = e.keys,
+                             .sequences = e.sequences,
+                             .dx = dx.grad.data(),
+                             .mode = dx.mode,
+                             .type = e.type});
+}
+
+void check(const Context& c, std::span<const FrozenLinear* const> weights, const Var& x) {
+  axis_of(c, "linear");
+  QLORA_CHECK(!weights.empty() && weights.size() <= kMaxShared, failure,
+              "linear: one to three weights, given {}", weights.size());
+  for (const FrozenLinear* w : weights) {
+    check_operand(c, "linear", ("x of " + w->name()).c_str(), x.value, c.axis->rows(), w->in());
+  }
+}
+
+}  // namespace
+
+std::vector<Var> linear(Context& c, std::span<const FrozenLinear* const> weights, const Var& x) {
+  check(c, weights, x);
+  Saved saved{{}, {}, c.axis, c.type};
+  std::vector<Tensor> ys;
+  for (const FrozenLinear* w : weights) {
+    saved.terms.push_back(make_term(c, *w));
+    ys.emplace_back(c.memory, Shape{x.value.rows(), w->out()}, c.type);
+  }
+  run_forward(exec_of(c.backend, c.memory, *c.axis, c.type), saved.terms, x.value, ys);
+
+  bool adapted = false;
+  for (const Term& t : saved.terms) adapted = adapted || !t.parts.empty();
+  if (c.tape == nullptr || !(adapted || x.needs_grad())) {
+    std::vector<Var> constants;
+    for (Tensor& y : ys) constants.push_back({std::move(y)});
+    return constants;
+  }
+  if (adapted) saved.x = x.value;
+  auto backward = [saved = std::move(saved), slot = x.slot, &backend = c.backend, &memory = c.memory](
+                      Tape& tape, std::span<const Tensor> dys) {
+    Dest dx = slot >= 0 ? tape.dest(slot) : Dest{};
+    run_backward(exec_of(backend, memory, *saved.axis, saved.type), saved, dys, dx);
+  };
+  return c.tape->record(std::move(ys), std::move(backward));
+}
+
+Var linear(Context& c, const FrozenLinear& weight, const Var& x) {
+  const FrozenLinear* one = &weight;
+  return std::move(linear(c, std::span(&one, 1), x).front());
+}
+
+}  // namespace qlora

@@ -1,0 +1,30 @@
+#include "core/ops/operand.h"
+#include "core/ops/ops.h"
+
+namespace qlora {
+
+Var swiglu(Context& c, const Var& gate, const Var& up) {
+  check_operand(c, "swiglu", "gate", gate.value, -1, gate.value.cols());
+  check_operand(c, "swiglu", "up", up.value, gate.value.rows(), gate.value.cols());
+  Tensor y(c.memory, gate.value.shape(), c.type);
+  c.backend.swiglu(
+      {.gate = gate.value.data(), .up = up.value.data(), .y = y.data(), .n = y.size(), .type = c.type});
+  if (c.tape == nullptr || !(gate.needs_grad() || up.needs_grad())) return {std::move(y)};
+  auto backward = [gate = gate.value, up = up.value, gate_slot = gate.slot, up_slot = up.slot](
+                      Tape& tape, std::span<const Tensor> dys) {
+    Dest dgate = gate_slot >= 0 ? tape.dest(gate_slot) : Dest{};
+    Dest dup = up_slot >= 0 ? tape.dest(up_slot) : Dest{};
+    gate.backend().swiglu_backward({.dy = dys[0].data(),
+                                    .gate = gate.data(),
+                                    .up = up.data(),
+                                    .dgate = dgate.grad.data(),
+                                    .dup = dup.grad.data(),
+                                    .n = gate.size(),
+                                    .gate_mode = dgate.mode,
+                                    .up_mode = dup.mode,
+                                    .type = gate.type()});
+  };
+  return c.tape->record(std::move(y), std::move(backward));
+}
+
+}  // namespace qlora

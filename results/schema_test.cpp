@@ -1,0 +1,171 @@
+// The schema, its versions, and files that are no store.
+#include <catch2/catch.hpp>
+#include <set>
+
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "core/base/test_data.h"
+#include "results/migrate.h"
+#include "results/store.h"
+
+using namespace qlora;
+using Catch::Contains;
+
+namespace {
+
+std::string message_of(const std::function<void()>& body, ErrorKind kind) {
+  try {
+    body();
+  } catch (const Error& e) {
+    CHECK(e.kind() == kind);
+    return e.what();
+  }
+  FAIL("no error");
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("landed migrations are never edited") {
+  // One line for each file in results/schema, added when it lands. A change of the schema is a further file.
+  std::vector<std::string> frozen = {
+      "27874d302b04e764692e565857ebda934d7d5cf8b16f38f65ea752814b2a028d",
+  };
+  REQUIRE(migrations().size() == frozen.size());
+  for (size_t i = 0; i < frozen.size(); ++i) {
+    INFO(migrations()[i].name);
+    CHECK(migrations()[i].version == static_cast<int>(i) + 1);
+    CHECK(hex(sha256(migrations()[i].sql)) == frozen[i]);
+  }
+}
+
+TEST_CASE("a new store has the settings that it promises") {
+  test::TemporaryFolder dir;
+  Store::open(dir.path() / "r.db");
+  Database db(dir.path() / "r.db", Database::Mode::write);
+  CHECK(db.integer("PRAGMA user_version") == migrations().back().version);
+  CHECK(db.integer("PRAGMA application_id") == kApplicationId);
+  CHECK(db.integer("PRAGMA page_size") == 8192);
+  CHECK(db.integer("PRAGMA foreign_keys") == 1);
+  Statement mode(db, "PRAGMA journal_mode");
+  REQUIRE(mode.step());
+  CHECK(mode.text(0) == "wal");
+  CHECK_THROWS_AS(db.exec("SELECT \"no such column\""), Error);
+  // Every table is STRICT.
+  CHECK(db.integer(
+            "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND strict = 0 "
+            "AND name NOT LIKE 'sqlite_%'") == 0);
+}
+
+TEST_CASE("the schema refuses wrong types and broken references and bad JSON and unknown states") {
+  test::TemporaryFolder dir;
+  Store::open(dir.path() / "r.db");
+  Database db(dir.path() / "r.db", Database::Mode::write);
+  const std::string time = "'2024-01-01T00:00:00.000Z'";
+  db.exec(
+      "INSERT INTO run(run_id, run_key, name, config, created_at) VALUES (1, zeroblob(32), 'a', "
+      "'{\"lora_r\": 8}', " +
+      time + ")");
+  CHECK(db.integer("SELECT lora_r FROM run") == 8);
+  for (const std::string& bad : std::vector<std::string>{
+           "INSERT INTO metric_name(metric_id, name) VALUES ('one', 'x')",  // type
+           "INSERT INTO run(run_key, name, config, created_at) VALUES (zeroblob(31), 'b', '{}', " + time +
+               ")",
+           "INSERT INTO run(run_key, name, config, created_at) VALUES (randomblob(32), 'b', '{', " + time +
+               ")",
+           "INSERT INTO run(run_key, name, config, created_at) VALUES (randomblob(32), 'b', '{}', 'today')",
+           "INSERT INTO run(run_key, name, config, created_at) VALUES (zeroblob(32), 'b', '{}', " + time +
+               ")",
+           "UPDATE run SET state = 'done'",
+           "UPDATE run SET state = 'finished'",                                  // no time
+           "INSERT INTO sweep_run(sweep_id, ordinal, run_id) VALUES (7, 0, 1)",  // reference
+           "DELETE FROM run WHERE run_id = 2; INSERT INTO metric VALUES (2, 1, 1, 0.5)",
+           "INSERT INTO rating VALUES (1, 1, 'high', 0, NULL, NULL, '', 0, 0, 0, 0)",
+       }) {
+    INFO(bad);
+    CHECK_THROWS_AS(db.exec(bad), Error);
+  }
+}
+
+TEST_CASE("a file that is no store is refused and left as it was") {
+  test::TemporaryFolder dir;
+  Path text = dir.path() / "text.db", foreign = dir.path() / "foreign.db";
+  std::string content(5000, 'x');
+  write_file(text, content);
+  for (auto open : {Store::open, Store::open_read_only})
+    CHECK_THAT(message_of([&] { open(text); }, ErrorKind::data),
+               Contains("not a results store") && Contains("text.db"));
+  CHECK(read_file(text) == content);
+
+  Database(foreign, Database::Mode::create).exec("CREATE TABLE theirs(x); INSERT INTO theirs VALUES (1)");
+  std::string before = read_file(foreign);
+  for (auto open : {Store::open, Store::open_read_only})
+    CHECK_THAT(message_of([&] { open(foreign); }, ErrorKind::data),
+               Contains("no results store of this program"));
+  CHECK(read_file(foreign) == before);
+
+  CHECK_THAT(message_of([&] { Store::open_read_only(dir.path() / "none.db"); }, ErrorKind::data),
+             Contains("none.db"));
+  CHECK_FALSE(std::filesystem::exists(dir.path() / "none.db"));
+  CHECK_THROWS_AS(Store::open(dir.path() / "no/folder/r.db"), Error);
+  CHECK_THROWS_AS(Store::open(dir.path()), Error);
+}
+
+TEST_CASE("a store of a newer version is refused with both versions named") {
+  test::TemporaryFolder dir;
+  Path path = dir.path() / "r.db";
+  Store::open(path);
+  int newest = migrations().back().version;
+  Database(path, Database::Mode::write).exec(fmt::format("PRAGMA user_version = {}", newest + 6));
+  for (auto open : {Store::open, Store::open_read_only})
+    CHECK_THAT(
+        message_of([&] { open(path); }, ErrorKind::data),
+        Contains(fmt::format("schema version {}", newest + 6)) && Contains(fmt::format("knows {}", newest)));
+}
+
+TEST_CASE("migrations bring an older store forward whole or not at all and keep a copy") {
+  test::TemporaryFolder dir;
+  Path path = dir.path() / "r.db";
+  std::vector<Migration> steps(migrations().begin(), migrations().end());
+  int first = steps.back().version;
+  Database db(path, Database::Mode::create);
+  migrate(db, steps);
+  db.exec("INSERT INTO metric_name(name) VALUES ('loss')");
+
+  steps.push_back({first + 1, "next.sql", "ALTER TABLE metric_name ADD COLUMN unit TEXT"});
+  steps.push_back({first + 2, "broken.sql", "CREATE TABLE half(x) STRICT; SELECT nonsense"});
+  CHECK_THROWS_AS(migrate(db, steps), Error);
+  CHECK(db.integer("PRAGMA user_version") == first + 1);
+  CHECK(db.integer("SELECT count(*) FROM sqlite_schema WHERE name = 'half'") == 0);
+  CHECK(db.integer("PRAGMA foreign_keys") == 1);
+
+  steps.back() = {first + 2, "dangling.sql", "INSERT INTO metric(run_id, metric_id, step) VALUES (99, 1, 1)"};
+  CHECK_THAT(message_of([&] { migrate(db, steps); }, ErrorKind::failure), Contains("dangling.sql"));
+  CHECK(db.integer("SELECT count(*) FROM metric") == 0);
+
+  steps.back() = {first + 2, "good.sql", "CREATE TABLE whole(x INTEGER) STRICT"};
+  migrate(db, steps);
+  CHECK(db.integer("PRAGMA user_version") == first + 2);
+  CHECK(db.integer("SELECT count(*) FROM metric_name WHERE name = 'loss'") == 1);
+  Path copy = path;
+  copy += fmt::format(".v{}.bak", first);
+  Database old(copy, Database::Mode::read);
+  CHECK(old.integer("PRAGMA user_version") == first);
+  CHECK(old.integer("SELECT count(*) FROM metric_name WHERE name = 'loss'") == 1);
+}
+
+TEST_CASE("the write-ahead log is refused on network file systems") {
+  test::TemporaryFolder dir;
+  CHECK(file_system_kind(0x6969) == FileSystem::network);
+  CHECK(file_system_kind(0x0BD00BD0) == FileSystem::network);
+  CHECK(file_system_kind(static_cast<int32_t>(0xFF534D42)) == FileSystem::network);
+  CHECK(file_system_kind(0x65735546) == FileSystem::unsure);
+  CHECK(file_system_kind(0xEF53) == FileSystem::local);
+  Database db(dir.path() / "r.db", Database::Mode::create);
+  CHECK_THAT(message_of([&] { set_journal(db, FileSystem::network); }, ErrorKind::usage),
+             Contains("network file system"));
+  set_journal(db, FileSystem::unsure);
+  Statement mode(db, "PRAGMA journal_mode");
+  REQUIRE(mode.step());
+  CHECK(mode.text(0) == "delete");
+}

@@ -1,0 +1,148 @@
+// Evaluations: one transaction each, items and prompts shared between them.
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "core/base/check.h"
+#include "results/store_impl.h"
+
+namespace qlora {
+
+namespace {
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);  // of prediction.scores
+
+std::optional<double> finite(std::optional<double> value) {
+  return value && std::isfinite(*value) ? value : std::nullopt;
+}
+
+int64_t subject_model_id(const Database& db, const SubjectModel& subject) {
+  Statement find(db, "SELECT subject_model_id FROM subject_model WHERE subject_key = ?");
+  if (find.bind(subject.key).step()) return find.integer(0);
+  std::optional<int64_t> run;
+  if (subject.is_run) {
+    Statement run_id(db, "SELECT run_id FROM run WHERE run_key = ?");
+    QLORA_CHECK(run_id.bind(subject.key).step(), failure, "{}: run {} ({}) is not declared",
+                db.path().string(), subject.name, hex(subject.key));
+    run = run_id.integer(0);
+  }
+  Statement insert(
+      db,
+      "INSERT INTO subject_model(subject_key, name, model, quant, run_id) VALUES (?, ?, ?, ?, ?) "
+      "RETURNING subject_model_id");
+  insert.bind(subject.key, subject.name, subject.model, subject.quant, run).step();
+  return insert.integer(0);
+}
+
+int64_t task_id(const Database& db, const TaskRow& task) {
+  Statement find(db, "SELECT task_id FROM task WHERE name = ? AND data_sha256 = ?");
+  if (find.bind(task.name, task.data).step()) return find.integer(0);
+  Statement insert(
+      db, "INSERT INTO task(name, version, kind, data_sha256) VALUES (?, ?, ?, ?) RETURNING task_id");
+  insert.bind(task.name, task.version, task.kind, task.data).step();
+  return insert.integer(0);
+}
+
+// Ids of a task's subjects, items and prompts; missing ones are made.
+class Ids {
+ public:
+  Ids(const Database& db, int64_t task, const std::string& task_name)
+      : task_(task),
+        task_name_(task_name),
+        find_subject_(db, "SELECT subject_id FROM subject WHERE task_id = ? AND name = ?"),
+        make_subject_(db, "INSERT INTO subject(task_id, name) VALUES (?, ?) RETURNING subject_id"),
+        find_item_(db, "SELECT item_id, gold FROM item WHERE subject_id = ? AND ordinal = ?"),
+        make_item_(db, "INSERT INTO item(subject_id, ordinal, gold) VALUES (?, ?, ?) RETURNING item_id"),
+        find_prompt_(db, "SELECT prompt_id FROM prompt WHERE sha256 = ?"),
+        make_prompt_(db, "INSERT INTO prompt(sha256) VALUES (?) RETURNING prompt_id") {}
+
+  int64_t subject(const std::string& name) {
+    auto [place, fresh] = subjects_.try_emplace(name, 0);
+    if (fresh)
+      place->second = find_subject_.bind(task_, name).step() ? find_subject_.integer(0)
+                                                             : make(make_subject_, task_, name);
+    return place->second;
+  }
+
+  int64_t item(const PredictionRow& row) {
+    int64_t in = subject(row.subject);
+    if (!find_item_.bind(in, row.ordinal).step()) return make(make_item_, in, row.ordinal, row.gold);
+    QLORA_CHECK(
+        find_item_.integer(1) == row.gold, data,
+        "task {}, {} question {}: the right answer is {}, but {} in the store; the data has changed under "
+        "the same hash",
+        task_name_, row.subject, row.ordinal, row.gold, find_item_.integer(1));
+    return find_item_.integer(0);
+  }
+
+  int64_t prompt(const Digest& hash) {
+    return find_prompt_.bind(hash).step() ? find_prompt_.integer(0) : make(make_prompt_, hash);
+  }
+
+ private:
+  template <class... Values>
+  static int64_t make(Statement& insert, const Values&... values) {
+    insert.bind(values...).step();
+    int64_t id = insert.integer(0);
+    insert.step();
+    return id;
+  }
+
+  int64_t task_;
+  std::string task_name_;
+  std::map<std::string, int64_t> subjects_;
+  Statement find_subject_, make_subject_, find_item_, make_item_, find_prompt_, make_prompt_;
+};
+
+Bytes bytes_of(const std::vector<float>& scores) {
+  Bytes bytes(scores.size() * sizeof(float));
+  if (!scores.empty()) std::memcpy(bytes.data(), scores.data(), bytes.size());
+  return bytes;
+}
+
+}  // namespace
+
+bool Store::has_evaluation(const Digest& key) const {
+  return Statement(impl_->database, "SELECT 1 FROM evaluation WHERE evaluation_key = ?").bind(key).step();
+}
+
+void Store::write_evaluation(const EvalRow& row) {
+  QLORA_CHECK(parse_json(row.protocol_json, "protocol").is_object(), usage,
+              "a protocol must be a JSON object");
+  impl_->flush();
+  const Database& db = impl_->database;
+  Transaction transaction(db);
+  if (has_evaluation(row.key)) return;
+  int64_t subject = subject_model_id(db, row.subject), task = task_id(db, row.task);
+  Statement insert(
+      db,
+      "INSERT INTO evaluation(evaluation_key, subject_model_id, step, task_id, protocol, started_at, "
+      "seconds) VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING evaluation_id");
+  insert
+      .bind(row.key, subject, row.step, task, row.protocol_json,
+            row.started_at.empty() ? now_utc() : row.started_at, row.seconds)
+      .step();
+  int64_t id = insert.integer(0);
+  insert.reset();
+
+  Ids ids(db, task, row.task.name);
+  Statement aggregate(
+      db,
+      "INSERT INTO eval_result(evaluation_id, metric_id, subject_id, n, value, standard_error) "
+      "VALUES (?, ?, ?, ?, ?, ?)");
+  for (const AggregateRow& a : row.aggregates)
+    aggregate.run(id, impl_->metric_id(a.metric), ids.subject(a.subject), a.n, finite(a.value),
+                  finite(a.standard_error));
+  Statement prediction(
+      db,
+      "INSERT INTO prediction(evaluation_id, item_id, pred, correct, prompt_id, dropped_shots, "
+      "scores) VALUES (?, ?, ?, ?, ?, ?, ?)");
+  for (const PredictionRow& p : row.predictions)
+    prediction.run(id, ids.item(p), p.pred, p.correct, ids.prompt(p.prompt), p.dropped_shots,
+                   bytes_of(p.scores));
+  transaction.commit();
+}
+
+}  // namespace qlora

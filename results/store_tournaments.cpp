@@ -1,0 +1,93 @@
+// Tournaments: ratings, and the votes they rest on.
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/base/check.h"
+#include "core/base/names.h"
+#include "results/store_impl.h"
+
+namespace qlora {
+
+namespace {
+
+void write_votes(const Database& db, int64_t file, int64_t judge, const VoteFile& source,
+                 const std::function<int64_t(const std::string&)>& system_id) {
+  Statement insert(
+      db,
+      "INSERT INTO vote(source_file, source_line, judge_id, item, system_a, system_b, shown_first, "
+      "rater, score) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  for (const VoteRow& v : source.votes)
+    insert.run(file, v.line, judge, v.item, system_id(v.system_a), system_id(v.system_b),
+               std::string(1, v.shown_first), v.rater, v.score);
+}
+
+}  // namespace
+
+bool Store::has_tournament(const Digest& key) const {
+  return Statement(impl_->database, "SELECT 1 FROM tournament WHERE tournament_key = ?").bind(key).step();
+}
+
+void Store::write_tournament(const TournamentRow& row) {
+  QLORA_CHECK(parse_json(row.params_json, "parameters of tournament " + row.name).is_object(), usage,
+              "tournament {}: the parameters must be a JSON object", row.name);
+  impl_->flush();
+  const Database& db = impl_->database;
+  Transaction transaction(db);
+  if (has_tournament(row.key)) return;
+  Statement insert(
+      db,
+      "INSERT INTO tournament(tournament_key, name, method, params, matches, invalid, created_at) "
+      "VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING tournament_id");
+  insert.bind(row.key, row.name, row.method, row.params_json, row.matches, row.invalid, now_utc()).step();
+  int64_t id = insert.integer(0);
+  insert.reset();
+
+  Statement find_file(db, "SELECT vote_file_id FROM vote_file WHERE sha256 = ? AND path = ?");
+  Statement make_file(db, "INSERT INTO vote_file(sha256, path) VALUES (?, ?) RETURNING vote_file_id");
+  Statement link(
+      db, "INSERT INTO tournament_file(tournament_id, vote_file_id) VALUES (?, ?) ON CONFLICT DO NOTHING");
+  std::map<std::string, int64_t> systems;
+  auto system_id = [&](const std::string& name) {
+    auto [place, fresh] = systems.try_emplace(name, 0);
+    if (fresh) place->second = impl_->system_id(name);
+    return place->second;
+  };
+  for (const VoteFile& file : row.files) {
+    int64_t file_id = 0;
+    if (find_file.bind(file.content, file.path).step()) {
+      file_id = find_file.integer(0);
+    } else {
+      make_file.bind(file.content, file.path).step();
+      file_id = make_file.integer(0);
+      make_file.reset();
+      write_votes(db, file_id, impl_->judge_id(file.judge), file, system_id);
+    }
+    link.run(id, file_id);
+  }
+  Statement rating(
+      db,
+      "INSERT INTO rating(tournament_id, system_id, rating, order_sd, ci_lo, ci_hi, ci_method, games, "
+      "wins, losses, ties) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  for (const RatingRow& r : row.ratings)
+    rating.run(id, system_id(r.system), r.rating, r.order_sd, r.ci_lo, r.ci_hi, r.ci_method, r.games, r.wins,
+               r.losses, r.ties);
+  transaction.commit();
+}
+
+Table Store::ratings(const std::string& tournament) const {
+  const Database& db = impl_->database;
+  constexpr const char* kSelect =
+      "SELECT tournament, rank, system, rating, order_sd, ci_lo, ci_hi, games, wins, losses, ties FROM "
+      "elo_latest";
+  if (tournament.empty()) return Statement(db, kSelect).table();
+  Statement rows(db, fmt::format("{} WHERE tournament = ?", kSelect));
+  Table table = rows.bind(tournament).table();
+  if (!table.empty()) return table;
+  std::vector<std::string> known;
+  Statement names(db, "SELECT DISTINCT name FROM tournament ORDER BY name");
+  while (names.step()) known.push_back(names.text(0));
+  fail(ErrorKind::usage, "{}: {}", db.path().string(), unknown_name("tournament", tournament, known));
+}
+
+}  // namespace qlora
