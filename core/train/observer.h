@@ -7,9 +7,9 @@
 namespace qlora {
 
 struct StepRecord {
-  int64_t step = 0;       // from 1
-  double loss = 0;        // mean over the label tokens of the effective batch
-  double grad_norm = 0;   // before clipping
+  int64_t step = 0;      // from 1
+  double loss = 0;       // mean over the label tokens of the effective batch
+  double grad_norm = 0;  // before clipping
   double learning_rate = 0;
   int64_t tokens = 0, labels = 0;
 };

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -14,13 +15,14 @@
 namespace qlora {
 
 struct TrainConfig {
-  int64_t micro_batch = 1;          // examples per forward pass
-  int64_t accumulation = 16;        // micro-batches per step
+  int64_t micro_batch = 1;    // examples per forward pass
+  int64_t accumulation = 16;  // micro-batches per step
   int64_t max_steps = 1;
   double learning_rate = 2e-4;
   ScheduleKind schedule = ScheduleKind::constant;
   int64_t warmup_steps = 0;
-  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0, max_grad_norm = 0.3;  // 0 = no clipping
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0,
+         max_grad_norm = 0.3;  // 0 = no clipping
   uint64_t seed = 0;
 };
 
@@ -30,7 +32,10 @@ const char* name_of(RunStatus);
 
 class Run {
  public:
-  Run(std::string id, LoraConfig, TrainConfig, std::unique_ptr<Adapter>, std::unique_ptr<ExampleSource>, Memory&, DType);
+  // The adapter's tensors and the optimizer's live in `memory` and are of one type. Throws Error(usage) for
+  // impossible settings.
+  Run(std::string id, LoraConfig, TrainConfig, std::unique_ptr<Adapter>, std::unique_ptr<ExampleSource>,
+      Memory&, DType);
   ~Run();
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
@@ -43,23 +48,32 @@ class Run {
   RunStatus status() const { return status_; }
   bool active() const { return status_ == RunStatus::running; }
 
-  // The next micro-batch, and the index of its first example in the effective batch.
+  // The next micro-batch, and the index of its first example in the effective batch. A source that ends
+  // before max_steps is an Error(data).
   struct Micro {
     std::vector<TokenExample> examples;
     int64_t first = 0;
   };
   Micro next_micro();
-  // After the micro-batch's forward and backward: losses of its label rows. When the effective batch is complete,
-  // does the optimizer step and returns its record; a NaN loss or a batch without labels ends the run instead.
-  std::optional<StepRecord> absorb(double loss_sum, int64_t labels, int64_t tokens);
+  // After the micro-batch's forward and backward: the summed loss of each example, and the micro-batch's
+  // label and other tokens. When the effective batch is complete, does the optimizer step and returns its
+  // record. A loss or gradient that is not a number ends the run as nan_loss and a batch without labels as
+  // no_labels; the adapter then is what the last good step made of it.
+  std::optional<StepRecord> absorb(std::span<const double> example_losses, int64_t labels, int64_t tokens);
 
-  // Adapter, optimizer, schedule, random streams, data position: into a folder that is written beside, flushed and
-  // renamed. REQUIRES: between steps. restore() continues bit for bit.
-  void save(const Path& folder) const;
+  // Adapter (PEFT's layout; `base` is the model it belongs to), optimizer.safetensors, trainer_state.json
+  // (with log_history, as Hugging Face writes it) and data_state.json: all that changes, since random numbers
+  // are a function of seed, step and example. The folder is written beside, flushed and renamed. REQUIRES:
+  // between steps.
+  void save(const Path& folder, const std::string& base = "") const;
+  // Continues bit for bit. A file that is missing, damaged, or of a run with another adapter or seed is an
+  // Error(data), after which the run must not be used.
   void restore(const Path& folder);
 
  private:
   struct State;
+  std::optional<StepRecord> update();  // the optimizer step
+  bool stop_if_broken(double loss_or_norm);
   std::string id_;
   LoraConfig lora_;
   TrainConfig config_;

@@ -1,0 +1,93 @@
+#include "core/train/optimizer.h"
+
+#include <cmath>
+#include <cstddef>
+
+#include "core/base/check.h"
+#include "core/io/safetensors.h"
+
+namespace qlora {
+
+static_assert(sizeof(StepScalars) == 4 * sizeof(double), "StepScalars is stored as a tensor of four f64");
+
+Optimizer::Optimizer(std::vector<Param*> params, Memory& memory, DType type)
+    : params_(std::move(params)), memory_(memory), type_(type) {
+  for (const Param* param : params_) {
+    QLORA_CHECK(param->value.type() == type, failure, "optimizer: {} is {}, the run {}", param->name,
+                name_of(param->value.type()), name_of(type));
+    m_.push_back(Tensor::zeros(memory, param->value.shape(), type, Tag::optimizer));
+    v_.push_back(Tensor::zeros(memory, param->value.shape(), type, Tag::optimizer));
+  }
+  scalars_ = Tensor::zeros(memory, {4}, DType::f64, Tag::optimizer);
+}
+
+double Optimizer::gradient_norm(double gradient_scale) {
+  gradient_scale_ = gradient_scale;
+  std::vector<TensorRef> grads;
+  for (const Param* param : params_) grads.push_back({param->grad.data(), param->grad.size()});
+  memory_.backend().sum_squares({.tensors = grads, .out = scalars_.as<double>(), .type = type_});
+  double sum_squares = 0;
+  scalars_.slice_rows(0, 1).to_host(std::as_writable_bytes(std::span(&sum_squares, 1)));
+  return std::sqrt(sum_squares) * gradient_scale;
+}
+
+void Optimizer::step(const TrainConfig& config, double learning_rate, int64_t t) {
+  // All but sum_squares, which gradient_norm() left on the device.
+  const double scalars[3] = {gradient_scale_, config.max_grad_norm, learning_rate};
+  static_assert(offsetof(StepScalars, gradient_scale) == sizeof(double));
+  memory_.backend().copy(scalars_.as<double>() + 1, scalars, sizeof scalars, CopyKind::host_to_device);
+  std::vector<AdamTensor> tensors;
+  for (size_t i = 0; i < params_.size(); ++i)
+    tensors.push_back({.p = params_[i]->value.data(),
+                       .g = params_[i]->grad.data(),
+                       .m = m_[i].data(),
+                       .v = v_[i].data(),
+                       .n = params_[i]->value.size(),
+                       .weight_decay = config.weight_decay});
+  memory_.backend().adamw({.tensors = tensors,
+                           .scalars = scalars_.as<StepScalars>(),
+                           .beta1 = config.beta1,
+                           .beta2 = config.beta2,
+                           .eps = config.epsilon,
+                           .step = t,
+                           .type = type_});
+}
+
+void Optimizer::zero_gradients() {
+  for (Param* param : params_) param->grad.fill_zero();
+}
+
+std::vector<Optimizer::Named> Optimizer::tensors() const {
+  std::vector<Named> all;
+  for (size_t i = 0; i < params_.size(); ++i) {
+    all.push_back({"exp_avg." + params_[i]->name, m_[i]});
+    all.push_back({"exp_avg_sq." + params_[i]->name, v_[i]});
+    if (type_ != DType::f32) all.push_back({"param." + params_[i]->name, params_[i]->value});
+  }
+  return all;
+}
+
+void Optimizer::save(const Path& file) const {
+  std::vector<Named> named = tensors();
+  std::vector<std::vector<std::byte>> host(named.size());
+  std::vector<TensorOut> out;
+  for (size_t i = 0; i < named.size(); ++i) {
+    host[i].resize(named[i].tensor.bytes());
+    named[i].tensor.to_host(host[i]);
+    out.push_back({.name = named[i].name, .type = type_, .shape = named[i].tensor.shape(), .bytes = host[i]});
+  }
+  write_safetensors(file, out);
+}
+
+void Optimizer::restore(const Path& path) {
+  SafetensorsFile file(path);
+  for (const Named& named : tensors()) {
+    const TensorView& view = file.at(named.name);
+    QLORA_CHECK(view.type == type_ && view.shape == named.tensor.shape(), data,
+                "{}: `{}`: expected {} {}, found {} {}", path.string(), named.name, name_of(type_),
+                to_string(named.tensor.shape()), name_of(view.type), to_string(view.shape));
+    named.tensor.copy_from(Tensor::from_host(memory_, view.shape, type_, view.bytes, Tag::scratch));
+  }
+}
+
+}  // namespace qlora

@@ -1,0 +1,45 @@
+#pragma once
+// AdamW over the parameters of one run, behind Backend::adamw.
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/tape/tape.h"
+#include "core/train/run.h"
+
+namespace qlora {
+
+class Optimizer {
+ public:
+  // Moments start at zero, on the parameters' device and of their type.
+  Optimizer(std::vector<Param*> params, Memory&, DType);
+
+  // Norm of the gradient times `gradient_scale` (1 / labels of the effective batch), before clipping.
+  double gradient_norm(double gradient_scale);
+  // One update, the t-th (from 1). REQUIRES: gradient_norm() was called for these gradients.
+  void step(const TrainConfig&, double learning_rate, int64_t t);
+  void zero_gradients();
+
+  // The moments as named tensors ("exp_avg.NAME", "exp_avg_sq.NAME"), and, where PEFT's f32 file would round
+  // them, the parameters ("param.NAME"): exactly what continues the run.
+  void save(const Path& file) const;
+  // Throws Error(data) when a tensor is missing or has another type or size.
+  void restore(const Path& file);
+
+ private:
+  struct Named {
+    std::string name;
+    Tensor tensor;
+  };
+  std::vector<Named> tensors() const;
+
+  std::vector<Param*> params_;
+  Memory& memory_;
+  DType type_;
+  std::vector<Tensor> m_, v_;
+  Tensor scalars_;  // one StepScalars
+  double gradient_scale_ = 1;
+};
+
+}  // namespace qlora

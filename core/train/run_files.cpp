@@ -1,0 +1,134 @@
+// Checkpoints of a run: the folder that Hugging Face's Trainer writes, in files of our own where theirs are
+// pickles.
+
+#include <nlohmann/json.hpp>
+
+#include "core/base/check.h"
+#include "core/io/safetensors.h"
+#include "core/lora/build.h"
+#include "core/train/run_state.h"
+
+namespace qlora {
+namespace {
+
+constexpr const char* kAdapterFile = "adapter_model.safetensors";
+constexpr const char* kOptimizerFile = "optimizer.safetensors";
+constexpr const char* kTrainerFile = "trainer_state.json";
+constexpr const char* kDataFile = "data_state.json";
+
+Json log_entry(const LoggedStep& logged) {
+  const StepRecord& r = logged.record;
+  return {{"epoch", logged.epoch},
+          {"step", r.step},
+          {"loss", r.loss},
+          {"grad_norm", r.grad_norm},
+          {"learning_rate", r.learning_rate}};
+}
+
+// The keys of transformers' TrainerState and no others: it takes each as an argument.
+Json trainer_state(const TrainConfig& config, int64_t step, int64_t tokens_seen,
+                   const std::vector<LoggedStep>& history) {
+  Json log = Json::array();
+  for (const LoggedStep& logged : history) log.push_back(log_entry(logged));
+  return {{"best_metric", nullptr},
+          {"best_model_checkpoint", nullptr},
+          {"epoch", history.empty() ? 0.0 : history.back().epoch},
+          {"global_step", step},
+          {"is_hyper_param_search", false},
+          {"is_local_process_zero", true},
+          {"is_world_process_zero", true},
+          {"log_history", std::move(log)},
+          {"logging_steps", 1},
+          {"max_steps", config.max_steps},
+          {"num_input_tokens_seen", tokens_seen},
+          {"num_train_epochs", 1},
+          {"total_flos", 0},
+          {"train_batch_size", config.micro_batch},
+          {"trial_name", nullptr},
+          {"trial_params", nullptr}};
+}
+
+// Tokens and labels of every step are ours alone, so they lie beside the data position.
+Json data_state(const Json& source, uint64_t seed, const std::vector<LoggedStep>& history) {
+  Json tokens = Json::array(), labels = Json::array();
+  for (const LoggedStep& logged : history) {
+    tokens.push_back(logged.record.tokens);
+    labels.push_back(logged.record.labels);
+  }
+  return {{"source", source},
+          {"seed", seed},
+          {"step_tokens", std::move(tokens)},
+          {"step_labels", std::move(labels)}};
+}
+
+std::vector<LoggedStep> read_history(const Json& trainer, const Json& data) {
+  std::vector<LoggedStep> history;
+  size_t i = 0;
+  for (const Json& entry : trainer.at("log_history")) {
+    LoggedStep logged;
+    logged.record = {.step = entry.at("step"),
+                     .loss = entry.at("loss"),
+                     .grad_norm = entry.at("grad_norm"),
+                     .learning_rate = entry.at("learning_rate"),
+                     .tokens = data.at("step_tokens").at(i),
+                     .labels = data.at("step_labels").at(i)};
+    logged.epoch = entry.at("epoch");
+    history.push_back(logged);
+    ++i;
+  }
+  return history;
+}
+
+void restore_param(const SafetensorsFile& file, const std::string& name, const Tensor& value) {
+  const TensorView& view = file.at(name);
+  QLORA_CHECK(view.shape == value.shape(), data, "{}: `{}`: expected shape {}, found {}",
+              file.path().string(), name, to_string(value.shape()), to_string(view.shape));
+  value.copy_from(
+      Tensor::from_floats(value.memory(), view.shape, value.type(), to_floats(view), Tag::scratch));
+}
+
+void restore_adapter(const Path& path, Adapter& adapter) {
+  SafetensorsFile file(path);
+  for (auto& [linear, lora] : adapter.lora) {
+    restore_param(file, peft_name(linear, "lora_A"), lora.a.value);
+    restore_param(file, peft_name(linear, "lora_B"), lora.b.value);
+  }
+}
+
+Json read_json(const Path& path) {
+  return parse_json(read_file(path), path.string());
+}
+
+}  // namespace
+
+void Run::save(const Path& folder, const std::string& base) const {
+  QLORA_CHECK(state_->micros == 0, failure, "run {}: a checkpoint in the middle of step {}", id_, step_ + 1);
+  AtomicFolder out(folder);
+  save_peft(out.path(), *adapter_, lora_, base);
+  state_->optimizer.save(out.path() / kOptimizerFile);
+  Json trainer = trainer_state(config_, step_, state_->tokens_seen, state_->history);
+  write_file(out.path() / kTrainerFile, trainer.dump(2) + "\n");
+  write_file(out.path() / kDataFile,
+             data_state(source_->save(), config_.seed, state_->history).dump(2) + "\n");
+  out.commit();
+}
+
+void Run::restore(const Path& folder) {
+  QLORA_CHECK(state_->micros == 0, failure, "run {}: restored in the middle of step {}", id_, step_ + 1);
+  try {
+    const Json trainer = read_json(folder / kTrainerFile), data = read_json(folder / kDataFile);
+    QLORA_CHECK(data.at("seed") == config_.seed, data, "{}: seed {} is not this run's {}",
+                (folder / kDataFile).string(), data.at("seed").dump(), config_.seed);
+    step_ = trainer.at("global_step");
+    state_->tokens_seen = trainer.at("num_input_tokens_seen");
+    state_->history = read_history(trainer, data);
+    source_->restore(data.at("source"));
+  } catch (const Json::exception& e) {
+    fail(ErrorKind::data, "{}: the state of the run is not readable: {}", folder.string(), e.what());
+  }
+  restore_adapter(folder / kAdapterFile, *adapter_);
+  state_->optimizer.restore(folder / kOptimizerFile);
+  status_ = step_ >= config_.max_steps ? RunStatus::finished : RunStatus::running;
+}
+
+}  // namespace qlora
