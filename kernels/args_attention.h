@@ -9,15 +9,16 @@
 namespace qlora {
 
 // One sequence: its queries are rows [q_row, q_row + q_len) of q (and o), its keys and values rows
-// [k_row, k_row + k_len) of k and v. Queries are the last q_len positions of the k_len keys, so query i stands at
-// position k_len - q_len + i. In training both ranges are the same rows; with a cache k_len > q_len.
+// [k_row, k_row + k_len) of k and v. Queries are the last q_len positions of the k_len keys, so query i
+// stands at position k_len - q_len + i. In training both ranges are the same rows; with a cache k_len >
+// q_len.
 struct SequenceSpan {
   int64_t q_row = 0, q_len = 0, k_row = 0, k_len = 0;
 };
 
-// o = softmax(scale * q kᵀ + mask) v, per sequence and head; query head h reads key head h / (heads / kv_heads).
-// Mask: causal, and with window > 0 only keys j with position(i) - window < j <= position(i).
-// Sums over keys run in chunks counted from key 0 of the sequence, so a bit never depends on what else is in the
+// o = softmax(scale * q kᵀ + mask) v, per sequence and head; query head h reads key head h / (heads /
+// kv_heads). Mask: causal, and with window > 0 only keys j with position(i) - window < j <= position(i). Sums
+// over keys run in chunks counted from key 0 of the sequence, so a bit never depends on what else is in the
 // batch, nor on whether keys come from a cache.
 struct Attention {
   const void* q = nullptr;  // [rows, heads, head_dim]
@@ -32,10 +33,10 @@ struct Attention {
   DType type = DType::f32;
 };
 
-// Gradients of the same; probabilities are recomputed from lse. Overwrites dq, dk, dv in the rows that the sequences
-// name; other rows are left alone.
+// Gradients of the same; probabilities are recomputed from lse. Overwrites dq, dk, dv in the rows that the
+// sequences name; other rows are left alone.
 struct AttentionBackward {
-  Attention forward = {};          // with o and lse of the forward pass
+  Attention forward = {};      // with o and lse of the forward pass
   const void* dout = nullptr;  // [rows, heads, head_dim]
   void* dq = nullptr;          // like q
   void* dk = nullptr;          // like k

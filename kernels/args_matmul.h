@@ -1,6 +1,6 @@
 #pragma once
-// Arguments of products: dense, quantized, and the linear layer with its adapters. Formulas in words above each struct.
-// Sizes are elements; all matrices are contiguous and row-major.
+// Arguments of products: dense, quantized, and the linear layer with its adapters. Formulas in words above
+// each struct. Sizes are elements; all matrices are contiguous and row-major.
 
 #include <cstdint>
 #include <span>
@@ -30,9 +30,9 @@ struct Gemm {
   DType type = DType::f32;  // of x, w and y: f32 or f64
 };
 
-// A frozen weight [out, in] on the device. Dense: `data` holds elements of the compute type. Quantized: `data` holds
-// packed codes of blocks that run over the flattened matrix, with one absmax per block: either f32 (`absmax`) or,
-// double-quantized, u8 codes with their own scales (quant/double_quant.h):
+// A frozen weight [out, in] on the device. Dense: `data` holds elements of the compute type. Quantized:
+// `data` holds packed codes of blocks that run over the flattened matrix, with one absmax per block: either
+// f32 (`absmax`) or, double-quantized, u8 codes with their own scales (quant/double_quant.h):
 //   absmax[i] = f32(f32(code_map[absmax_codes[i]] * nested_absmax[i / 256]) + nested_offset)
 struct WeightView {
   Format format = Format::dense;
@@ -58,8 +58,8 @@ struct QGemm {
   DType type = DType::f32;
 };
 
-// dst[out, in] = the weight as elements of `type` (f32, f64, bf16, f16): one f32 product level*absmax, then one rounding.
-// A dense weight must hold elements of `type` already and is copied.
+// dst[out, in] = the weight as elements of `type` (f32, f64, bf16, f16): one f32 product level*absmax, then
+// one rounding. A dense weight must hold elements of `type` already and is copied.
 struct Dequantize {
   WeightView w = {};
   void* dst = nullptr;
@@ -127,9 +127,9 @@ struct LinearBackward {
   const void* x = nullptr;  // [rows, in]; needed only where parts exist
   int64_t rows = 0;
   std::span<const LinearBackwardTerm> terms = {};
-  const RowKey* keys = nullptr;        // host memory, [rows]
+  const RowKey* keys = nullptr;             // host memory, [rows]
   std::span<const int32_t> sequences = {};  // host memory: sequence i is rows [sequences[i], sequences[i+1])
-  void* dx = nullptr;                  // [rows, in], or null when nobody needs it
+  void* dx = nullptr;                       // [rows, in], or null when nobody needs it
   Write mode = Write::overwrite;
   DType type = DType::f32;
 };

@@ -94,8 +94,8 @@ struct GatherRows {
   DType type = DType::f32;
 };
 
-// The transpose of GatherRows for distinct ids: y[ids[i]] (+)= x[i]; in mode overwrite all other of the `total` rows
-// of y become zero.
+// The transpose of GatherRows for distinct ids: y[ids[i]] (+)= x[i]; in mode overwrite all other of the
+// `total` rows of y become zero.
 struct ScatterRows {
   const void* x = nullptr;       // [rows, cols]
   const int32_t* ids = nullptr;  // host memory, [rows], distinct

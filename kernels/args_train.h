@@ -27,8 +27,8 @@ struct TensorRef {
   int64_t n = 0;
 };
 
-// *out (f64, device memory) = sum of squares of all elements of all tensors, one f64 partial per 4,096 elements of a
-// tensor, partials added in order.
+// *out (f64, device memory) = sum of squares of all elements of all tensors, one f64 partial per 4,096
+// elements of a tensor, partials added in order.
 struct SumSquares {
   std::span<const TensorRef> tensors = {};  // host memory
   double* out = nullptr;
@@ -54,12 +54,16 @@ struct AdamTensor {
 };
 
 // Decoupled AdamW (Loshchilov & Hutter 2019) as torch.optim.AdamW computes it, for all tensors of a run:
-//   norm = sqrt(sum_squares) * gradient_scale;  clip = min(1, max_grad_norm / (norm + 1e-6));  g = grad * gradient_scale * clip
-//   p *= 1 - lr*wd;  m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g²
+//   norm = sqrt(sum_squares) * gradient_scale
+//   clip = min(1, max_grad_norm / (norm + 1e-6))
+//   g = grad * gradient_scale * clip
+//   p *= 1 - lr*wd
+//   m = b1 m + (1-b1) g
+//   v = b2 v + (1-b2) g²
 //   p -= lr / (1 - b1^t) * m / (sqrt(v) / sqrt(1 - b2^t) + eps)
 struct AdamW {
   std::span<const AdamTensor> tensors = {};  // host memory
-  const StepScalars* scalars = nullptr;  // device memory
+  const StepScalars* scalars = nullptr;      // device memory
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   int64_t step = 1;  // t, from 1
   DType type = DType::f32;

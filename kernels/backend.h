@@ -1,7 +1,8 @@
 #pragma once
-// Everything a device can do, and nothing else. The only device boundary of the project: pointers, sizes and element
-// types in, results in memory that the caller owns. Calls on one Backend are ordered. Nothing here validates (ops do),
-// allocates for the caller, or knows gradients, names and files. No fmt here: device code includes this header.
+// Everything a device can do, and nothing else. The only device boundary of the project: pointers, sizes and
+// element types in, results in memory that the caller owns. Calls on one Backend are ordered. Nothing here
+// validates (ops do), allocates for the caller, or knows gradients, names and files. No fmt here: device code
+// includes this header.
 
 #include <cstddef>
 #include <cstdint>
@@ -38,7 +39,8 @@ class Backend {
   virtual void gemm(const Gemm&) = 0;
   virtual void qgemm(const QGemm&) = 0;
   virtual void dequantize(const Dequantize&) = 0;
-  // The linear layer with its adapters, forward and backward: the only products that ops call for frozen weights.
+  // The linear layer with its adapters, forward and backward: the only products that ops call for frozen
+  // weights.
   virtual void linear(const Linear&) = 0;
   virtual void linear_backward(const LinearBackward&) = 0;
 
@@ -85,8 +87,9 @@ struct BackendInfo {
 
 // All that this build knows, best first, with the reason when one is unavailable.
 std::vector<BackendInfo> list_backends();
-// Makes one by name; "auto" = QLORA_BACKEND if set, else the best available. Throws Error(usage) for an unknown or
-// unavailable name, with the reason. Backends are stateless apart from their memory; make as many as needed.
+// Makes one by name; "auto" = QLORA_BACKEND if set, else the best available. Throws Error(usage) for an
+// unknown or unavailable name, with the reason. Backends are stateless apart from their memory; make as many
+// as needed.
 std::unique_ptr<Backend> make_backend(std::string_view name);
 std::unique_ptr<CountingBackend> make_counting_backend();
 
