@@ -1,0 +1,135 @@
+// Cases of attention, forward and backward.
+
+#include <string>
+
+#include "kernels/cases/cases.h"
+
+namespace qlora::test {
+namespace {
+
+struct Shape {
+  std::string name;
+  int64_t heads, kv_heads, head_dim, window;
+  std::vector<SequenceSpan> spans;
+  bool lse = true;
+  double scale = 0.25;
+};
+
+int64_t query_rows(const Shape& s) {
+  int64_t rows = 0;
+  for (const SequenceSpan& span : s.spans) rows = std::max(rows, span.q_row + span.q_len);
+  return rows;
+}
+int64_t key_rows(const Shape& s) {
+  int64_t rows = 0;
+  for (const SequenceSpan& span : s.spans) rows = std::max(rows, span.k_row + span.k_len);
+  return rows;
+}
+int64_t longest(const Shape& s) {
+  int64_t keys = 1;
+  for (const SequenceSpan& span : s.spans) keys = std::max(keys, span.k_len);
+  return keys + s.head_dim;
+}
+
+Attention arguments(const Shape& s, DType type) {
+  return {.sequences = s.spans,
+          .heads = s.heads,
+          .kv_heads = s.kv_heads,
+          .head_dim = s.head_dim,
+          .scale = s.scale,
+          .window = s.window,
+          .type = type};
+}
+
+// Results start from zeros: rows that belong to no sequence stay as they were.
+void* zeros(Device& d, int64_t n) {
+  return d.put(Array(static_cast<size_t>(n)));
+}
+
+Case forward_case(const Shape& s) {
+  int64_t q = query_rows(s) * s.heads * s.head_dim, kv = key_rows(s) * s.kv_heads * s.head_dim;
+  Case c{.kernel = "attention", .shape = s.name, .length = longest(s)};
+  c.inputs = {normals(1, q), normals(2, kv), normals(3, kv)};
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    Attention a = arguments(s, d.type());
+    a.q = d.put(in[0]);
+    a.k = d.put(in[1]);
+    a.v = d.put(in[2]);
+    a.o = zeros(d, q);
+    int64_t rows = query_rows(s) * s.heads;
+    if (s.lse) a.lse = zeros(d, rows);
+    d.backend().attention(a);
+    if (!s.lse) return {d.get(a.o, q)};
+    return {d.get(a.o, q), d.get(a.lse, rows)};
+  };
+  // The largest score and its logarithm's sum may cancel in lse.
+  c.cancels = {0, 4};
+  if (!s.lse) c.cancels = {0};
+  return c;
+}
+
+Case backward_case(const Shape& s) {
+  int64_t q = query_rows(s) * s.heads * s.head_dim, kv = key_rows(s) * s.kv_heads * s.head_dim;
+  Case forward = forward_case(s);
+  Case c{.kernel = "attention_backward", .shape = s.name, .length = longest(s)};
+  // o and lse are operands, rounded as they would be stored.
+  auto reference = make_backend("reference");
+  std::vector<Array> saved = evaluate(forward, *reference, DType::f64);
+  for (Array& values : saved) {
+    for (double& v : values) v = static_cast<double>(static_cast<float>(v));
+  }
+  c.inputs = {forward.inputs[0], forward.inputs[1], forward.inputs[2], saved[0], saved[1], normals(4, q)};
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    Attention a = arguments(s, d.type());
+    a.q = d.put(in[0]);
+    a.k = d.put(in[1]);
+    a.v = d.put(in[2]);
+    a.o = d.put(in[3]);
+    a.lse = d.put(in[4]);
+    void *dq = zeros(d, q), *dk = zeros(d, kv), *dv = zeros(d, kv);
+    d.backend().attention_backward({.forward = a, .dout = d.put(in[5]), .dq = dq, .dk = dk, .dv = dv});
+    return {d.get(dq, q), d.get(dk, kv), d.get(dv, kv)};
+  };
+  return c;
+}
+
+// Sequences of these lengths, one after another, each reading its own keys.
+std::vector<SequenceSpan> packed(std::vector<int64_t> lengths) {
+  std::vector<SequenceSpan> spans;
+  int64_t row = 0;
+  for (int64_t n : lengths) {
+    spans.push_back({row, n, row, n});
+    row += n;
+  }
+  return spans;
+}
+
+}  // namespace
+
+std::vector<Case> attention_cases() {
+  // With a cache: each sequence's keys fill part of a range of 80 rows.
+  const std::vector<SequenceSpan> cached = {{0, 1, 0, 70}, {1, 3, 80, 20}, {4, 1, 160, 1}, {5, 9, 240, 75}};
+  const Shape shapes[] = {
+      {"one token", 1, 1, 16, 0, packed({1})},
+      {"no sequence", 2, 1, 16, 0, {}},
+      {"one-token and empty sequences, two heads share keys", 4, 2, 16, 0, packed({1, 0, 1, 5, 0, 1})},
+      {"ragged, heads of 64, three share keys", 9, 3, 64, 0, packed({37, 1, 64, 5})},
+      {"ragged, heads of 80", 2, 2, 80, 0, packed({17, 33}), true, 0.111},
+      {"longer than a chunk", 2, 1, 16, 0, packed({131, 66})},
+      {"window of 1", 2, 2, 16, 1, packed({9, 3})},
+      {"window of 7", 3, 1, 16, 7, packed({40, 6, 1})},
+      {"window of 70 over chunks", 2, 2, 32, 70, packed({150})},
+      {"window wider than the sequences", 2, 1, 24, 512, packed({12, 20})},
+      {"keys from a cache", 4, 2, 32, 0, cached},
+      {"keys from a cache, window of 16", 2, 1, 64, 16, cached},
+      {"without lse", 3, 3, 16, 0, packed({10, 4}), false},
+  };
+  std::vector<Case> all;
+  for (const Shape& s : shapes) {
+    all.push_back(forward_case(s));
+    if (s.lse) all.push_back(backward_case(s));
+  }
+  return all;
+}
+
+}  // namespace qlora::test

@@ -1,0 +1,119 @@
+#pragma once
+// For tests: the case table. A case is one kernel at one shape with its operands; a test runs it on any
+// backend, in any type, at any alignment, and compares. Adding a kernel means adding its cases here; parity
+// with the oracle, independence of threads and of alignment follow.
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/base/philox.h"
+#include "kernels/backend.h"
+
+namespace qlora::test {
+
+using Array = std::vector<double>;
+
+// Puts operands where a backend can use them. Every block stands `offset` elements behind an aligned address
+// and has guard bytes on both sides. Frees all with itself.
+class Device {
+ public:
+  Device(Backend& backend, DType type, int64_t offset = 0)
+      : backend_(backend), type_(type), offset_(offset) {}
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  Backend& backend() const { return backend_; }
+  DType type() const { return type_; }
+  // The values as elements of the device's type.
+  void* put(const Array& values);
+  // Anything else, as it is, aligned; null for an empty vector.
+  template <class T>
+  T* put_raw(const std::vector<T>& values) {
+    return values.empty() ? nullptr : static_cast<T*>(put_bytes(values.data(), values.size() * sizeof(T), 0));
+  }
+  // Room for n results, filled with NaN.
+  void* make(int64_t n);
+  Array get(const void* p, int64_t n) const;
+  template <class T>
+  std::vector<T> get_raw(const T* p, int64_t n) const {
+    std::vector<T> values(static_cast<size_t>(n));
+    backend_.copy(values.data(), p, values.size() * sizeof(T), CopyKind::device_to_host);
+    return values;
+  }
+  // Throws when a kernel wrote beside any of the blocks.
+  void check_guards() const;
+
+ private:
+  struct Block {
+    std::byte* base;
+    size_t before, size, total;
+  };
+  void* put_bytes(const void* data, size_t bytes, size_t before);
+  Backend& backend_;
+  DType type_;
+  int64_t offset_;
+  std::vector<Block> blocks_;
+};
+
+struct Case {
+  std::string kernel = {};
+  std::string shape = {};          // in words
+  int64_t length = 1;              // terms of the longest sum: rounding errors grow with its root
+  std::vector<Array> inputs = {};  // values exact in f32
+  // Runs the kernel on operands of these values; returns all results, one array each.
+  std::function<std::vector<Array>(Device&, const std::vector<Array>&)> run = {};
+  // Sizes of numbers that cancel inside a result, one per result array (or empty: none). See parity_test.cpp.
+  std::vector<double> cancels = {};
+};
+
+// Runs the case on its own operands, and checks the guards.
+std::vector<Array> evaluate(const Case&, Backend&, DType, int64_t offset = 0);
+std::vector<Array> evaluate(const Case&, Backend&, DType, int64_t offset, const std::vector<Array>& inputs);
+
+// The table, by kernel family, and all of it.
+std::vector<Case> matmul_cases();
+std::vector<Case> linear_cases();
+std::vector<Case> attention_cases();
+std::vector<Case> row_cases();
+std::vector<Case> learning_cases();
+std::vector<Case> all_cases();
+
+// Every backend that this machine can run, the reference among them.
+std::vector<std::string> available_backends();
+
+// ---- operands
+
+// n values of a normal distribution times `scale`, exact in f32.
+Array normals(uint64_t seed, int64_t n, double scale = 1);
+std::vector<RowKey> row_keys(int64_t rows);
+
+// A weight in any storage, with its bytes on the host.
+struct TestWeight {
+  Format format = Format::dense;
+  int64_t out = 0, in = 0, block = 64;
+  Array dense = {};  // what it stands for: decoded, or the dense elements
+  std::vector<uint8_t> codes = {}, absmax_codes = {};
+  std::vector<float> absmax = {}, nested_absmax = {}, code_map = {};
+  float nested_offset = 0;
+  std::string name() const;
+  // On the device; `elements` replace the dense elements of a dense weight when given.
+  WeightView view(Device&, const Array* elements = nullptr) const;
+};
+
+TestWeight make_weight(uint64_t seed, Format, bool double_quant, int64_t out, int64_t in, int64_t block = 64);
+
+// Hands out the arrays of a case one after another.
+class Next {
+ public:
+  explicit Next(const std::vector<Array>& all) : all_(all) {}
+  const Array& operator()() { return all_[i_++]; }
+
+ private:
+  const std::vector<Array>& all_;
+  size_t i_ = 0;
+};
+
+}  // namespace qlora::test

@@ -1,0 +1,119 @@
+// Cases of the loss, the gradient norm and the optimizer.
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "kernels/cases/cases.h"
+
+namespace qlora::test {
+namespace {
+
+enum class Dlogits { none, own, over_logits };
+
+Case entropy_case(int64_t rows, int64_t vocab, bool weighted, Dlogits kind) {
+  int64_t n = rows * vocab;
+  Case c{.kernel = "cross_entropy", .length = vocab};
+  c.shape = std::to_string(rows) + "x" + std::to_string(vocab) + (weighted ? " weighted" : "") +
+            (kind == Dlogits::none  ? " loss only"
+             : kind == Dlogits::own ? ""
+                                    : " in place");
+  c.inputs = {normals(1, n, 4)};
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    std::vector<int32_t> targets;
+    std::vector<float> weights;
+    for (int64_t r = 0; r < rows; ++r) {
+      targets.push_back(r % 4 == 2 ? -100 : static_cast<int32_t>(r * 31 % vocab));
+      weights.push_back(static_cast<float>(r + 1) * 0.25f);
+    }
+    void *logits = d.put(in[0]), *loss = d.make(rows);
+    void* dlogits = kind == Dlogits::none ? nullptr : kind == Dlogits::own ? d.make(n) : logits;
+    d.backend().cross_entropy({.logits = logits,
+                               .targets = targets.data(),
+                               .weights = weighted ? weights.data() : nullptr,
+                               .loss = loss,
+                               .dlogits = dlogits,
+                               .rows = rows,
+                               .vocab = vocab,
+                               .type = d.type()});
+    std::vector<Array> results = {d.get(loss, rows)};
+    if (dlogits != nullptr) results.push_back(d.get(dlogits, n));
+    return results;
+  };
+  // loss = lse - logit, and softmax - 1 at the target.
+  double largest = 0;
+  for (double v : c.inputs[0]) largest = std::max(largest, std::abs(v));
+  c.cancels = {largest + std::log(static_cast<double>(vocab))};
+  if (kind != Dlogits::none) c.cancels.push_back(weighted ? static_cast<double>(rows) * 0.25 : 1.0);
+  return c;
+}
+
+Case squares_case(std::vector<int64_t> sizes) {
+  Case c{.kernel = "sum_squares", .shape = std::to_string(sizes.size()) + " tensors"};
+  for (size_t t = 0; t < sizes.size(); ++t) c.inputs.push_back(normals(t, sizes[t]));
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    std::vector<TensorRef> tensors;
+    for (const Array& values : in) tensors.push_back({d.put(values), static_cast<int64_t>(values.size())});
+    double* out = d.put_raw(Array{-1});
+    d.backend().sum_squares({.tensors = tensors, .out = out, .type = d.type()});
+    return {d.get_raw(out, 1)};
+  };
+  return c;
+}
+
+Case adam_case(std::string name, std::vector<int64_t> sizes, StepScalars scalars, double decay,
+               int64_t step) {
+  Case c{.kernel = "adamw", .shape = std::move(name)};
+  uint64_t seed = 1;
+  for (int64_t n : sizes) {
+    for (int i = 0; i < 3; ++i) c.inputs.push_back(normals(seed++, n));
+    Array v = normals(seed++, n);
+    for (double& value : v) value = std::abs(value);
+    c.inputs.push_back(v);
+  }
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    Next next(in);
+    std::vector<AdamTensor> tensors;
+    for (int64_t n : sizes) {
+      AdamTensor t{.p = d.put(next()), .g = d.put(next()), .m = d.put(next()), .v = d.put(next()), .n = n};
+      t.weight_decay = decay;
+      tensors.push_back(t);
+    }
+    d.backend().adamw({.tensors = tensors,
+                       .scalars = d.put_raw(std::vector<StepScalars>{scalars}),
+                       .step = step,
+                       .type = d.type()});
+    std::vector<Array> results;
+    for (const AdamTensor& t : tensors) {
+      for (const void* state : {t.p, t.m, t.v}) results.push_back(d.get(state, t.n));
+    }
+    return results;
+  };
+  return c;
+}
+
+}  // namespace
+
+std::vector<Case> learning_cases() {
+  std::vector<Case> all;
+  for (auto [rows, vocab] : {std::pair<int64_t, int64_t>{1, 2}, {5, 7}, {0, 16}, {11, 257}, {6, 4099}}) {
+    all.push_back(entropy_case(rows, vocab, false, Dlogits::none));
+    all.push_back(entropy_case(rows, vocab, true, Dlogits::own));
+    all.push_back(entropy_case(rows, vocab, false, Dlogits::over_logits));
+  }
+  all.push_back(squares_case({}));
+  all.push_back(squares_case({1}));
+  all.push_back(squares_case({4096, 4097, 5, 0, 30000}));
+  const std::vector<int64_t> sizes = {1, 0, 15, 4097, 33};
+  all.push_back(adam_case("first step", sizes,
+                          {.sum_squares = 1e4, .gradient_scale = 0.01, .learning_rate = 1e-3}, 0, 1));
+  all.push_back(adam_case(
+      "clipped, with weight decay", sizes,
+      {.sum_squares = 1e4, .gradient_scale = 0.1, .max_grad_norm = 0.3, .learning_rate = 0.01}, 0.1, 7));
+  all.push_back(adam_case(
+      "below the clipping norm, many tensors", std::vector<int64_t>(40, 900),
+      {.sum_squares = 4, .gradient_scale = 0.1, .max_grad_norm = 0.3, .learning_rate = 2e-4}, 0.01, 1000));
+  return all;
+}
+
+}  // namespace qlora::test

@@ -1,0 +1,167 @@
+// Every available backend against the f64 reference, over the whole case table; and the laws that need no
+// oracle: the same bits on any number of threads, at any alignment.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "core/base/parallel.h"
+#include "kernels/cases/cases.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+// The rounding error that each result may have. Its scale is measured, not guessed: the oracle runs on
+// operands that are each off by up to one rounding, several times; a result that such operands move by d has
+// condition d. A backend rounds at every term as well, so the allowance grows with the root of the longest
+// sum.
+class Bound {
+ public:
+  Bound(const Case& c, Backend& oracle, double epsilon) : expected_(evaluate(c, oracle, DType::f64)) {
+    constexpr int kDraws = 12;
+    for (const Array& result : expected_) bound_.emplace_back(result.size());
+    PhiloxStream random(1234);
+    for (int draw = 0; draw < kDraws; ++draw) {
+      std::vector<Array> inputs = c.inputs;
+      for (Array& values : inputs) {
+        for (double& v : values) v *= 1 + epsilon * (2 * static_cast<double>(random.uniform()) - 1);
+      }
+      std::vector<Array> moved = evaluate(c, oracle, DType::f64, 0, inputs);
+      for (size_t i = 0; i < moved.size(); ++i) {
+        for (size_t j = 0; j < moved[i].size(); ++j) {
+          bound_[i][j] += std::pow(moved[i][j] - expected_[i][j], 2) / kDraws;
+        }
+      }
+    }
+    double factor = 8 + 3 * std::sqrt(static_cast<double>(c.length));
+    for (size_t i = 0; i < bound_.size(); ++i) {
+      double cancels = c.cancels.empty() ? 0 : c.cancels[i];
+      for (size_t j = 0; j < bound_[i].size(); ++j) {
+        bound_[i][j] = factor * std::sqrt(bound_[i][j]) + epsilon * (std::abs(expected_[i][j]) + 8 * cancels);
+      }
+    }
+  }
+
+  // The largest error in units of its bound; above 1 fails.
+  double worst(const std::vector<Array>& actual) const {
+    double worst = actual.size() == expected_.size() ? 0 : std::numeric_limits<double>::infinity();
+    for (size_t i = 0; i < expected_.size(); ++i) {
+      for (size_t j = 0; j < expected_[i].size(); ++j) {
+        double error = std::abs(actual[i][j] - expected_[i][j]);
+        if (error == 0) continue;
+        double ratio = error / bound_[i][j];
+        worst = ratio <= worst ? worst : ratio;  // a NaN fails too
+      }
+    }
+    return worst;
+  }
+
+ private:
+  std::vector<Array> expected_, bound_;
+};
+
+bool same_bits(const std::vector<Array>& a, const std::vector<Array>& b) {
+  if (a.size() != b.size()) return false;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (a[i].size() != b[i].size()) return false;
+    if (!a[i].empty() && std::memcmp(a[i].data(), b[i].data(), a[i].size() * sizeof(double)) != 0)
+      return false;
+  }
+  return true;
+}
+
+class ThreadCount {
+ public:
+  explicit ThreadCount(int n) : before_(thread_count()) { set_thread_count(n); }
+  ~ThreadCount() { set_thread_count(before_); }
+
+ private:
+  int before_;
+};
+
+}  // namespace
+
+TEST_CASE("Every backend agrees with the reference in f64 within the rounding that a case allows") {
+  auto oracle = make_backend("reference");
+  for (DType type : {DType::f32, DType::f64}) {
+    std::vector<std::string> names = available_backends();
+    if (type == DType::f64) std::erase(names, "reference");  // it would be compared with itself
+    if (names.empty()) continue;
+    for (const Case& c : all_cases()) {
+      Bound bound(c, *oracle, type == DType::f32 ? 0x1p-23 : 0x1p-52);
+      for (const std::string& name : names) {
+        INFO(name << " " << c.kernel << " " << c.shape << " " << qlora::name_of(type));
+        auto backend = make_backend(name);
+        CHECK(bound.worst(evaluate(c, *backend, type)) <= 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("A wrong result does not pass for a rounding error") {
+  // One element off by a part in 20,000, and one left out of a sum of 1,030.
+  auto oracle = make_backend("reference");
+  for (const Case& c : matmul_cases()) {
+    if (c.shape != "nt 16x16x1030 overwrite") continue;
+    Bound bound(c, *oracle, 0x1p-23);
+    std::vector<Array> result = evaluate(c, *oracle, DType::f32);
+    CHECK(bound.worst(result) <= 1);
+    result[0][7] *= 1 + 5e-5;
+    CHECK(bound.worst(result) > 1);
+    Case shorter = c;
+    for (int i = 0; i < 16; ++i) shorter.inputs[0][static_cast<size_t>(i) * 1030 + 500] = 0;
+    CHECK(bound.worst(evaluate(shorter, *oracle, DType::f32)) > 1);
+    return;
+  }
+  FAIL("the case is gone");
+}
+
+TEST_CASE("Results have the same bits on one two and three threads and at any alignment") {
+  std::vector<Case> cases = all_cases();
+  for (const std::string& name : available_backends()) {
+    auto backend = make_backend(name);
+    std::vector<std::vector<Array>> alone;
+    {
+      ThreadCount one(1);
+      for (const Case& c : cases) alone.push_back(evaluate(c, *backend, DType::f32));
+    }
+    for (int threads : {2, 3}) {
+      ThreadCount several(threads);
+      for (size_t i = 0; i < cases.size(); ++i) {
+        INFO(name << " " << cases[i].kernel << " " << cases[i].shape << " on " << threads << " threads");
+        CHECK(same_bits(evaluate(cases[i], *backend, DType::f32, threads - 2), alone[i]));
+      }
+    }
+  }
+}
+
+TEST_CASE("The index of the largest logit is the first of equal ones") {
+  for (const std::string& name : available_backends()) {
+    INFO(name);
+    auto backend = make_backend(name);
+    for (int64_t vocab : {1, 5, 16, 33, 1000}) {
+      constexpr int64_t kRows = 4;
+      Device d(*backend, DType::f32);
+      Array logits = normals(3, kRows * vocab);
+      std::vector<int32_t> expected;
+      for (int64_t r = 0; r < kRows; ++r) {
+        double* row = logits.data() + r * vocab;
+        int64_t first = r * vocab / 5;
+        for (int64_t i = first; i < vocab; i += 3) row[i] = 9;
+        expected.push_back(static_cast<int32_t>(first));
+      }
+      std::vector<int32_t> targets = {0, -1, 0, 0};
+      int32_t* argmax = d.put_raw(std::vector<int32_t>(kRows, -7));
+      d.backend().cross_entropy({.logits = d.put(logits),
+                                 .targets = targets.data(),
+                                 .loss = d.make(kRows),
+                                 .argmax = argmax,
+                                 .rows = kRows,
+                                 .vocab = vocab});
+      CHECK(d.get_raw(argmax, kRows) == expected);
+    }
+  }
+}
