@@ -1,0 +1,314 @@
+// The linear layer with several runs' adapters: gradients are slopes, packed = alone, and micro-batches
+// change no bit. Dropout is on throughout.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <functional>
+
+#include "kernels/cases/cases.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+struct TestAdapter {
+  int64_t rank;
+  double scale;
+  float dropout;
+  std::vector<Array> a = {}, b = {};  // per term
+};
+
+// Sequences of several runs through one layer of two terms, and the sum of dy * y as its loss.
+struct Problem {
+  int64_t in = 70;
+  std::vector<int64_t> outs = {33, 20};
+  std::vector<TestWeight> weights = {};
+  std::vector<Array> biases = {};
+  std::vector<int64_t> lengths = {6, 1, 9, 4, 13};
+  std::vector<size_t> adapter_of = {0, 0, 1, 2, 2};
+  std::vector<TestAdapter> adapters = {{4, 2, 0.1f}, {9, 0.5, 0.5f}, {1, 1, 0}};
+  Array x = {};
+  std::vector<Array> dy = {};  // per term
+
+  explicit Problem(Format format) {
+    for (size_t t = 0; t < outs.size(); ++t) {
+      weights.push_back(make_weight(t, format, true, outs[t], in));
+      biases.push_back(normals(20 + t, outs[t]));
+      dy.push_back(normals(30 + t, rows() * outs[t]));
+      for (size_t i = 0; i < adapters.size(); ++i) {
+        adapters[i].a.push_back(normals(40 + 2 * t + 7 * i, adapters[i].rank * in, 0.3));
+        adapters[i].b.push_back(normals(41 + 2 * t + 7 * i, outs[t] * adapters[i].rank, 0.3));
+      }
+    }
+    x = normals(50, rows() * in);
+  }
+  int64_t first_row(size_t sequence) const {
+    int64_t row = 0;
+    for (size_t s = 0; s < sequence; ++s) row += lengths[s];
+    return row;
+  }
+  int64_t rows() const { return first_row(lengths.size()); }
+};
+
+struct Outcome {
+  std::vector<Array> y;  // per term, [rows, out], of the whole problem; untouched rows are 0
+  Array dx;              // [rows, in]
+  std::vector<std::vector<Array>> grad_a, grad_b;  // [adapter][term]
+};
+
+// A micro-batch: sequences, in the order in which their rows lie.
+using MicroBatch = std::vector<size_t>;
+
+class Runner {
+ public:
+  Runner(const Problem& p, Backend& backend, DType type) : p_(p), d_(backend, type) {
+    for (const TestAdapter& adapter : p.adapters) {
+      std::vector<LoraPart> per_term;
+      for (size_t t = 0; t < p.outs.size(); ++t) {
+        LoraPart part{.a = d_.put(adapter.a[t]), .b = d_.put(adapter.b[t]), .rank = adapter.rank};
+        part.scale = adapter.scale;
+        part.dropout = {.p = adapter.dropout, .key = mix_seed(8, per_term.size()), .step = 4};
+        part.grad_a = d_.put(Array(adapter.a[t].size()));
+        part.grad_b = d_.put(Array(adapter.b[t].size()));
+        per_term.push_back(part);
+      }
+      parts_.push_back(per_term);
+    }
+    for (int64_t out : p.outs) result_.y.emplace_back(static_cast<size_t>(p.rows() * out));
+    result_.dx.resize(static_cast<size_t>(p.rows() * p.in));
+  }
+
+  void step(const MicroBatch& batch, bool backward) {
+    gather(batch);
+    std::vector<std::vector<LoraPart>> lora(p_.outs.size());
+    std::vector<LinearTerm> terms;
+    std::vector<LinearBackwardTerm> back;
+    for (size_t t = 0; t < p_.outs.size(); ++t) {
+      for (const Span& span : spans_) {
+        LoraPart part = parts_[span.adapter][t];
+        part.lo = span.lo;
+        part.hi = span.hi;
+        part.u = d_.make((part.hi - part.lo) * part.rank);
+        lora[t].push_back(part);
+      }
+      WeightView w = p_.weights[t].view(d_);
+      LinearTerm term{.w = w, .bias = d_.put(p_.biases[t]), .lora = lora[t]};
+      term.y = d_.make(rows_ * p_.outs[t]);
+      terms.push_back(term);
+      back.push_back({.w = w, .lora = lora[t], .dy = d_.put(dy_[t])});
+    }
+    const void* x = d_.put(x_);
+    d_.backend().linear({.x = x, .rows = rows_, .terms = terms, .keys = keys_.data(), .type = d_.type()});
+    for (size_t t = 0; t < terms.size(); ++t) scatter(batch, terms[t].y, p_.outs[t], result_.y[t]);
+    if (!backward) return;
+    LinearBackward b{.x = x, .rows = rows_, .terms = back, .keys = keys_.data(), .sequences = sequences_};
+    b.dx = d_.make(rows_ * p_.in);
+    b.type = d_.type();
+    d_.backend().linear_backward(b);
+    scatter(batch, b.dx, p_.in, result_.dx);
+  }
+
+  Outcome finish() {
+    for (size_t i = 0; i < parts_.size(); ++i) {
+      std::vector<Array> a, b;
+      for (size_t t = 0; t < p_.outs.size(); ++t) {
+        a.push_back(d_.get(parts_[i][t].grad_a, static_cast<int64_t>(p_.adapters[i].a[t].size())));
+        b.push_back(d_.get(parts_[i][t].grad_b, static_cast<int64_t>(p_.adapters[i].b[t].size())));
+      }
+      result_.grad_a.push_back(a);
+      result_.grad_b.push_back(b);
+    }
+    d_.check_guards();
+    return result_;
+  }
+
+ private:
+  struct Span {
+    int64_t lo, hi;
+    size_t adapter;
+  };
+
+  void gather(const MicroBatch& batch) {
+    rows_ = 0;
+    sequences_ = {0};
+    spans_.clear();
+    keys_.clear();
+    x_.clear();
+    dy_.assign(p_.outs.size(), {});
+    for (size_t s : batch) {
+      int64_t first = p_.first_row(s), n = p_.lengths[s];
+      append(x_, p_.x, first, n, p_.in);
+      for (size_t t = 0; t < p_.outs.size(); ++t) append(dy_[t], p_.dy[t], first, n, p_.outs[t]);
+      for (int64_t r = 0; r < n; ++r) keys_.push_back({static_cast<uint32_t>(s), static_cast<uint32_t>(r)});
+      if (spans_.empty() || spans_.back().adapter != p_.adapter_of[s]) {
+        spans_.push_back({rows_, rows_, p_.adapter_of[s]});
+      }
+      rows_ += n;
+      spans_.back().hi = rows_;
+      sequences_.push_back(static_cast<int32_t>(rows_));
+    }
+  }
+  static void append(Array& to, const Array& from, int64_t row, int64_t rows, int64_t width) {
+    to.insert(to.end(), from.begin() + row * width, from.begin() + (row + rows) * width);
+  }
+  void scatter(const MicroBatch& batch, const void* p, int64_t width, Array& to) {
+    Array values = d_.get(p, rows_ * width);
+    int64_t row = 0;
+    for (size_t s : batch) {
+      std::copy_n(values.begin() + row * width, p_.lengths[s] * width, to.begin() + p_.first_row(s) * width);
+      row += p_.lengths[s];
+    }
+  }
+
+  const Problem& p_;
+  Device d_;
+  std::vector<std::vector<LoraPart>> parts_;  // [adapter][term]
+  Outcome result_;
+  // The current micro-batch.
+  int64_t rows_ = 0;
+  std::vector<int32_t> sequences_;
+  std::vector<Span> spans_;
+  std::vector<RowKey> keys_;
+  Array x_;
+  std::vector<Array> dy_;
+};
+
+Outcome run(const Problem& p, Backend& backend, DType type, const std::vector<MicroBatch>& batches,
+            bool backward = true) {
+  Runner runner(p, backend, type);
+  for (const MicroBatch& batch : batches) runner.step(batch, backward);
+  return runner.finish();
+}
+
+double loss(const Problem& p, Backend& backend) {
+  Outcome o = run(p, backend, DType::f64, {{0, 1, 2, 3, 4}}, false);
+  double sum = 0;
+  for (size_t t = 0; t < p.outs.size(); ++t) {
+    for (size_t i = 0; i < p.dy[t].size(); ++i) sum += p.dy[t][i] * o.y[t][i];
+  }
+  return sum;
+}
+
+// The loss is linear in each operand alone, so that a wide step costs no accuracy.
+void check_slopes(const std::string& what, Problem& p, Backend& backend, Array& values,
+                  const Array& gradient) {
+  size_t stride = std::max<size_t>(1, values.size() / 13);
+  for (size_t i = 0; i < values.size(); i += stride) {
+    double kept = values[i];
+    values[i] = kept + 0.5;
+    double above = loss(p, backend);
+    values[i] = kept - 0.5;
+    double slope = above - loss(p, backend);
+    values[i] = kept;
+    INFO(what << " element " << i << ": slope " << slope << ", gradient " << gradient[i]);
+    CHECK(std::abs(slope - gradient[i]) <= 1e-10 * (1 + std::abs(slope)));
+  }
+}
+
+bool same_bits(const Array& a, const Array& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("The gradients of the linear layer are its slopes with dropout on") {
+  auto backend = make_backend("reference");
+  Problem p(Format::nf4);
+  Outcome o = run(p, *backend, DType::f64, {{0, 1, 2, 3, 4}});
+  check_slopes("x", p, *backend, p.x, o.dx);
+  for (size_t i = 0; i < p.adapters.size(); ++i) {
+    for (size_t t = 0; t < p.outs.size(); ++t) {
+      std::string where = " of adapter " + std::to_string(i) + " term " + std::to_string(t);
+      check_slopes("a" + where, p, *backend, p.adapters[i].a[t], o.grad_a[i][t]);
+      check_slopes("b" + where, p, *backend, p.adapters[i].b[t], o.grad_b[i][t]);
+    }
+  }
+}
+
+TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the linear layer") {
+  for (const std::string& name : available_backends()) {
+    auto backend = make_backend(name);
+    for (Format format : {Format::dense, Format::nf4}) {
+      Problem p(format);
+      Outcome whole = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
+      const std::vector<MicroBatch> cuts[] = {
+          {{0}, {1}, {2}, {3}, {4}}, {{0, 1, 2}, {3, 4}}, {{0}, {1, 2, 3}, {4}}};
+      for (const auto& cut : cuts) {
+        INFO(name << ", " << cut.size() << " micro-batches");
+        Outcome parts = run(p, *backend, DType::f32, cut);
+        CHECK(same_bits(parts.dx, whole.dx));
+        for (size_t t = 0; t < p.outs.size(); ++t) {
+          CHECK(same_bits(parts.y[t], whole.y[t]));
+          for (size_t i = 0; i < p.adapters.size(); ++i) {
+            CHECK(same_bits(parts.grad_a[i][t], whole.grad_a[i][t]));
+            CHECK(same_bits(parts.grad_b[i][t], whole.grad_b[i][t]));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("A run has the same bits alone in the linear layer and packed between others") {
+  for (const std::string& name : available_backends()) {
+    auto backend = make_backend(name);
+    Problem p(Format::nf4);
+    Outcome packed = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
+    const MicroBatch runs[] = {{0, 1}, {2}, {3, 4}};
+    for (size_t i = 0; i < p.adapters.size(); ++i) {
+      INFO(name << ", run " << i);
+      Outcome alone = run(p, *backend, DType::f32, {runs[i]});
+      for (size_t t = 0; t < p.outs.size(); ++t) {
+        CHECK(same_bits(alone.grad_a[i][t], packed.grad_a[i][t]));
+        CHECK(same_bits(alone.grad_b[i][t], packed.grad_b[i][t]));
+      }
+      for (size_t s : runs[i]) {
+        auto rows = [&](const Array& all, int64_t width) {
+          auto begin = all.begin() + p.first_row(s) * width;
+          return Array(begin, begin + p.lengths[s] * width);
+        };
+        CHECK(same_bits(rows(alone.dx, p.in), rows(packed.dx, p.in)));
+        for (size_t t = 0; t < p.outs.size(); ++t) {
+          CHECK(same_bits(rows(alone.y[t], p.outs[t]), rows(packed.y[t], p.outs[t])));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("Dropout keeps what its random numbers say and scales it") {
+  // With the base weight zero, a the identity and b the identity, y is the dropped x itself.
+  constexpr int64_t kRows = 40, kIn = 30;
+  constexpr float kP = 0.3f;
+  Array identity(kIn * kIn);
+  for (size_t i = 0; i < kIn; ++i) identity[i * kIn + i] = 1;
+  Array x = normals(1, kRows * kIn);
+  std::vector<RowKey> keys = row_keys(kRows);
+  for (const std::string& name : available_backends()) {
+    INFO(name);
+    auto backend = make_backend(name);
+    Device d(*backend, DType::f32);
+    WeightView w{.out = kIn, .in = kIn, .data = d.put(Array(kIn * kIn))};
+    LoraPart part{.hi = kRows, .a = d.put(identity), .b = d.put(identity), .rank = kIn};
+    part.dropout = {.p = kP, .key = 99, .step = 12};
+    part.u = d.make(kRows * kIn);
+    LinearTerm term{.w = w, .lora = {&part, 1}, .y = d.make(kRows * kIn)};
+    d.backend().linear({.x = d.put(x), .rows = kRows, .terms = {&term, 1}, .keys = keys.data()});
+    Array y = d.get(term.y, kRows * kIn);
+    int64_t kept = 0;
+    for (int64_t row = 0; row < kRows; ++row) {
+      RowKey key = keys[static_cast<size_t>(row)];
+      for (int64_t column = 0; column < kIn; ++column) {
+        auto block = static_cast<uint32_t>(column / 4);
+        bool keep = uniform01(philox(99, block, key.position, key.example, 12).v[column % 4]) >= kP;
+        auto i = static_cast<size_t>(row * kIn + column);
+        double expected = keep ? static_cast<double>(static_cast<float>(x[i]) * (1 / (1 - kP))) : 0;
+        CHECK(std::abs(y[i] - expected) <= 1e-6 * std::abs(expected));
+        kept += keep;
+      }
+    }
+    CHECK(std::abs(static_cast<double>(kept) / (kRows * kIn) - 0.7) < 0.05);
+  }
+}
