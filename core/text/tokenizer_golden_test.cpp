@@ -4,26 +4,14 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
-#include "core/base/error.h"
-#include "core/base/json.h"
-#include "core/base/test_data.h"
-#include "core/text/tokenizer.h"
+#include "core/text/golden_test_data.h"
 
 namespace qlora {
 namespace {
 
 using Ids = std::vector<int32_t>;
-
-std::vector<Json> read_lines(const Path& file) {
-  std::vector<Json> rows;
-  std::istringstream lines(read_file(file));
-  for (std::string line; std::getline(lines, line);) rows.push_back(Json::parse(line));
-  return rows;
-}
 
 // Where the tokenizer of a set lies: in a folder of its name, or one of these.
 Path tokenizer_of(const std::string& name) {
@@ -40,7 +28,7 @@ Path tokenizer_of(const std::string& name) {
       {"bert_base_cased", "bert/bert_base_cased_vocab.txt"},
       {"bert_base_uncased", "bert/bert_base_uncased_vocab.txt"},
   };
-  Path root = test::test_data() / "02_tokenizers";
+  Path root = test::tokenizer_data();
   if (auto found = kElsewhere.find(name); found != kElsewhere.end()) return root / found->second;
   for (const char* file : {"tokenizer.json", "tokenizer.json.gz", "tokenizer.model"}) {
     if (Path path = root / name / file; std::filesystem::exists(path)) return path;
@@ -57,29 +45,12 @@ bool tie_between_versions(const std::string& name, int64_t text) {
   return found != kTies.end() && found->second.count(text) > 0;
 }
 
-std::shared_ptr<const Tokenizer> load_or_skip(const std::string& name) {
-  Path file = tokenizer_of(name);
-  if (!std::filesystem::exists(file)) {
-    test::skip_part(name + ": no " + file.string());
-    return nullptr;
-  }
-  try {
-    return load_tokenizer_file(file);
-  } catch (const Error& e) {
-    std::string what = e.what();
-    bool unsupported = what.find("not supported yet") != std::string::npos || file.extension() == ".txt";
-    if (!unsupported) throw;
-    test::skip_part(name + ": " + what);
-    return nullptr;
-  }
-}
-
 void check_set(const Path& vectors, const std::vector<std::string>& texts) {
   std::string name = vectors.stem().string();
-  auto tokenizer = load_or_skip(name);
+  auto tokenizer = test::load_or_skip(name, tokenizer_of(name));
   if (!tokenizer) return;
   int64_t checked = 0, ties = 0;
-  for (const Json& row : read_lines(vectors)) {
+  for (const Json& row : test::read_json_lines(vectors)) {
     auto index = row.at("text_index").get<int64_t>();
     const std::string& text = texts.at(static_cast<size_t>(index));
     Ids ids = tokenizer->encode(text, false);
@@ -102,9 +73,9 @@ void check_set(const Path& vectors, const std::vector<std::string>& texts) {
 
 TEST_CASE("Tokenizers give the ids and texts of the libraries that their files come from", "[golden]") {
   Path folder = test::goldens() / "tokenizers";
-  if (test::missing(folder / "texts.jsonl") || test::missing(test::test_data() / "02_tokenizers")) return;
+  if (test::missing(folder / "texts.jsonl") || test::missing(test::tokenizer_data())) return;
   std::vector<std::string> texts;
-  for (const Json& row : read_lines(folder / "texts.jsonl")) {
+  for (const Json& row : test::read_json_lines(folder / "texts.jsonl")) {
     REQUIRE(row.at("text_index").get<size_t>() == texts.size());
     texts.push_back(row.at("text").get<std::string>());
   }
