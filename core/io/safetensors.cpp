@@ -5,6 +5,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "core/base/check.h"
 #include "core/base/half.h"
@@ -31,6 +32,12 @@ int64_t count(const std::vector<int64_t>& shape) {
   for (int64_t size : shape)
     if (size < 0 || __builtin_mul_overflow(n, size, &n)) return -1;
   return n;
+}
+
+size_t byte_count(const TensorInfo& t) {
+  const int64_t n = count(t.shape);
+  QLORA_CHECK(n >= 0, failure, "tensor `{}` cannot have the shape [{}]", t.name, fmt::join(t.shape, ", "));
+  return static_cast<size_t>(n) * size_of(t.type);
 }
 
 // One reading of a file: what its checks need to name the place.
@@ -197,35 +204,55 @@ const TensorView& SafetensorsFile::at(std::string_view name) const {
        near.empty() ? fmt::format(" among its {}", known.size()) : fmt::format("; did you mean `{}`?", near));
 }
 
-void write_safetensors(const Path& path, std::span<const TensorOut> tensors,
-                       const std::map<std::string, std::string>& metadata) {
-  std::map<std::string, const TensorOut*> order;
-  for (const TensorOut& t : tensors) {
-    QLORA_CHECK(order.emplace(t.name, &t).second && t.name != kMetadata, failure,
-                "cannot write {}: the tensor name `{}` is given twice or reserved", path.string(), t.name);
-    const int64_t n = count(t.shape);
-    QLORA_CHECK(n >= 0 && static_cast<size_t>(n) * size_of(t.type) == t.bytes.size(), failure,
-                "cannot write {}: tensor `{}` of type {} and shape [{}] has {} bytes", path.string(), t.name,
-                name_of(t.type), fmt::join(t.shape, ", "), t.bytes.size());
-  }
+SafetensorsWriter::SafetensorsWriter(const Path& path, std::vector<TensorInfo> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : path_(path), order_(std::move(tensors)), file_(path) {
+  std::sort(order_.begin(), order_.end(), [](auto& a, auto& b) { return a.name < b.name; });
   Json header = Json::object();
   if (!metadata.empty()) header[kMetadata] = metadata;
   size_t offset = 0;
-  for (const auto& [name, t] : order) {
+  for (const TensorInfo& t : order_) {
+    const size_t end = offset + byte_count(t);
     const auto* known =
-        std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& k) { return k.type == t->type; });
-    header[name] = {
-        {"dtype", known->name}, {"shape", t->shape}, {"data_offsets", {offset, offset + t->bytes.size()}}};
-    offset += t->bytes.size();
+        std::find_if(std::begin(kTypes), std::end(kTypes), [&](auto& k) { return k.type == t.type; });
+    QLORA_CHECK(t.name != kMetadata && !header.contains(t.name), failure,
+                "cannot write {}: the tensor name `{}` is given twice or reserved", path.string(), t.name);
+    header[t.name] = {{"dtype", known->name}, {"shape", t.shape}, {"data_offsets", {offset, end}}};
+    offset = end;
   }
   std::string text = canonical(header);
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const uint64_t length = text.size();
-  AtomicFile file(path);
-  file.write(std::as_bytes(std::span(&length, 1)));
-  file.write(text);
-  for (const auto& [name, t] : order) file.write(t->bytes);
-  file.commit();
+  file_.write(std::as_bytes(std::span(&length, 1)));
+  file_.write(text);
+}
+
+void SafetensorsWriter::write(std::span<const std::byte> bytes) {
+  QLORA_CHECK(next_ < order_.size(), failure, "cannot write {}: all tensors are written", path_.string());
+  const TensorInfo& t = order_[next_++];
+  QLORA_CHECK(bytes.size() == byte_count(t), failure,
+              "cannot write {}: tensor `{}` of type {} and shape [{}] has {} bytes", path_.string(), t.name,
+              name_of(t.type), fmt::join(t.shape, ", "), bytes.size());
+  file_.write(bytes);
+}
+
+void SafetensorsWriter::commit() {
+  QLORA_CHECK(next_ == order_.size(), failure, "cannot write {}: {} of {} tensors are written",
+              path_.string(), next_, order_.size());
+  file_.commit();
+}
+
+void write_safetensors(const Path& path, std::span<const TensorOut> tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorInfo> infos;
+  std::map<std::string, std::span<const std::byte>> bytes;
+  for (const TensorOut& t : tensors) {
+    infos.push_back({t.name, t.type, t.shape});
+    bytes[t.name] = t.bytes;
+  }
+  SafetensorsWriter writer(path, std::move(infos), metadata);
+  for (const TensorInfo& t : writer.order()) writer.write(bytes[t.name]);
+  writer.commit();
 }
 
 }  // namespace qlora

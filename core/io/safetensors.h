@@ -42,6 +42,34 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
+// What a tensor to write is called, and its size.
+struct TensorInfo {
+  std::string name;
+  DType type = DType::f32;
+  std::vector<int64_t> shape;
+};
+
+// Writes a file tensor by tensor, so that they need not be in memory together: beside the final name, flushed
+// and renamed by commit(). Tensors lie in the order of their names, the data starts 8-byte aligned.
+class SafetensorsWriter {
+ public:
+  // Throws Error(failure) for a name given twice.
+  SafetensorsWriter(const Path&, std::vector<TensorInfo>,
+                    const std::map<std::string, std::string>& metadata = {});
+  // The tensors in the order in which write() must get them.
+  const std::vector<TensorInfo>& order() const { return order_; }
+  // The next tensor. Throws Error(failure) when the bytes are not its size.
+  void write(std::span<const std::byte>);
+  // REQUIRES: every tensor is written.
+  void commit();
+
+ private:
+  Path path_;
+  std::vector<TensorInfo> order_;
+  size_t next_ = 0;
+  AtomicFile file_;
+};
+
 // One tensor to write; the bytes must stay valid during write_safetensors.
 struct TensorOut {
   std::string name;
@@ -49,7 +77,7 @@ struct TensorOut {
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
 };
-// Written beside, flushed, renamed. Tensors lie in the order of their names, the data starts 8-byte aligned.
+// SafetensorsWriter in one call.
 void write_safetensors(const Path&, std::span<const TensorOut>,
                        const std::map<std::string, std::string>& metadata = {});
 
