@@ -78,6 +78,46 @@ class Cpu final : public Reference {
     kernels_.dequantize(codes_of(a.w), f32(a.dst));
   }
 
+  void attention(const Attention& a) override {
+    if (a.type != DType::f32) return Reference::attention(a);
+    kernels_.attention(a, a.sequences.data(), static_cast<int64_t>(a.sequences.size()));
+  }
+  void attention_backward(const AttentionBackward& a) override {
+    const Attention& f = a.forward;
+    if (f.type != DType::f32) return Reference::attention_backward(a);
+    kernels_.attention_backward(a, f.sequences.data(), static_cast<int64_t>(f.sequences.size()));
+  }
+
+  void rms_norm(const RmsNorm& a) override {
+    a.type == DType::f32 ? kernels_.rms_norm(a) : Reference::rms_norm(a);
+  }
+  void rms_norm_backward(const RmsNormBackward& a) override {
+    a.type == DType::f32 ? kernels_.rms_norm_backward(a) : Reference::rms_norm_backward(a);
+  }
+  void swiglu(const SwiGlu& a) override { a.type == DType::f32 ? kernels_.swiglu(a) : Reference::swiglu(a); }
+  void swiglu_backward(const SwiGluBackward& a) override {
+    a.type == DType::f32 ? kernels_.swiglu_backward(a) : Reference::swiglu_backward(a);
+  }
+  void rope(const Rope& a) override { a.type == DType::f32 ? kernels_.rope(a) : Reference::rope(a); }
+  void cross_entropy(const CrossEntropy& a) override {
+    a.type == DType::f32 ? kernels_.cross_entropy(a) : Reference::cross_entropy(a);
+  }
+
+ protected:
+  void drop_rows(const DropRows& a) override {
+    if (a.type != DType::f32) return Reference::drop_rows(a);
+    kernels_.drop_rows({.x = f32(a.x),
+                        .y = f32(a.y),
+                        .rows = a.rows,
+                        .cols = a.cols,
+                        .keys = a.keys,
+                        .key = a.dropout.key,
+                        .step = a.dropout.step,
+                        .p = a.dropout.p,
+                        .factor = dropout_factor(a.dropout.p),
+                        .add = a.mode == Write::accumulate});
+  }
+
  private:
   // Double-quantized scales are expanded for the call: a 64th of the weight's elements.
   Codes codes_of(const WeightView& w) const {

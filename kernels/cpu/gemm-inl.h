@@ -17,13 +17,6 @@ QLORA_INLINE int64_t chunk_of(int64_t k) {
   return ((k + chunks - 1) / chunks + 7) / 8 * 8;
 }
 
-QLORA_INLINE int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-QLORA_INLINE int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
 struct Destination {
   float* y;
   int64_t ld;

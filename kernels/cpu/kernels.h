@@ -40,6 +40,18 @@ struct GemmArgs {
   bool add = false;
 };
 
+// y[rows, cols] = x with dropout (or y += that): DropRows of Reference, in f32.
+struct DropArgs {
+  const float* x = nullptr;
+  float* y = nullptr;
+  int64_t rows = 0, cols = 0;
+  const RowKey* keys = nullptr;
+  uint64_t key = 0;
+  uint32_t step = 0;
+  float p = 0, factor = 1;
+  bool add = false;
+};
+
 // The functions of one instruction set.
 struct Kernels {
   const char* name = "";
@@ -51,6 +63,19 @@ struct Kernels {
   void (*dequantize)(const Codes&, float* y) = nullptr;
   // absmax[i] = f32(f32(map[codes[i]] * nested[i / 256]) + offset)
   void (*absmax)(const WeightView&, int64_t blocks, float* out) = nullptr;
+
+  void (*attention)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
+  void (*attention_backward)(const AttentionBackward&, const SequenceSpan*, int64_t sequences) = nullptr;
+
+  void (*rms_norm)(const RmsNorm&) = nullptr;
+  void (*rms_norm_backward)(const RmsNormBackward&) = nullptr;
+  void (*swiglu)(const SwiGlu&) = nullptr;
+  void (*swiglu_backward)(const SwiGluBackward&) = nullptr;
+  void (*rope)(const Rope&) = nullptr;
+  void (*drop_rows)(const DropArgs&) = nullptr;
+  void (*cross_entropy)(const CrossEntropy&) = nullptr;
+  // y[i] = exp(x[i]), for tests.
+  void (*exp)(const float* x, float* y, int64_t n) = nullptr;
 };
 
 // One table per region. Call their functions only where the processor has the instructions (isa.h).

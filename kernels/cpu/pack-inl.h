@@ -40,14 +40,23 @@ QLORA_INLINE void transpose_rows(const float* p, int64_t ld, int64_t rows, int64
     for (int i = 0; i < 8; ++i) out[k * stride + i] = i < rows ? p[i * ld + k] : 0.0f;
 }
 
+// The first n of eight lanes, clamped to [0, 8].
+QLORA_INLINE __m256i eight_below(int64_t n) {
+  alignas(64) static const int32_t table[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table + 8 - (n < 0 ? 0 : smaller(n, 8))));
+}
+
 // One tile of x: rows [0, rows) of p, values [0, kc) of k, as [kc][kMr]. transposed: x is stored [k, rows].
 // Needs kTileSlack floats more.
 constexpr int64_t kTileSlack = 8;
 QLORA_INLINE void pack_x_tile(const float* p, int64_t ld, bool transposed, int64_t rows, int64_t kc,
                               float* out) {
   if (transposed) {
-    for (int64_t k = 0; k < kc; ++k)
-      for (int64_t i = 0; i < kMr; ++i) out[k * kMr + i] = i < rows ? p[k * ld + i] : 0.0f;
+    const __m256i low = eight_below(rows), high = eight_below(rows - 8);
+    for (int64_t k = 0; k < kc; ++k) {
+      _mm256_storeu_ps(out + k * kMr, _mm256_maskload_ps(p + k * ld, low));
+      if constexpr (kMr > 8) _mm256_storeu_ps(out + k * kMr + 8, _mm256_maskload_ps(p + k * ld + 8, high));
+    }
     return;
   }
   // The upper rows first: the lower ones overwrite their overhang.

@@ -1,5 +1,12 @@
 // Loops over tasks, with a body of this region.
 
+QLORA_INLINE int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+QLORA_INLINE int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+
 template <class F>
 void call_body(void* body, int64_t begin, int64_t end) {
   (*static_cast<const F*>(body))(begin, end);

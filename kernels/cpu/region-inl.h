@@ -6,5 +6,9 @@
 #include "kernels/cpu/pack-inl.h"
 #include "kernels/cpu/decode-inl.h"
 #include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/math-inl.h"
+#include "kernels/cpu/rows-inl.h"
+#include "kernels/cpu/loss-inl.h"
+#include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/table-inl.h"
 // clang-format on

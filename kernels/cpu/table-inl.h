@@ -8,5 +8,15 @@ static Kernels make_table(const char* name) {
   t.gemm = gemm;
   t.dequantize = dequantize;
   t.absmax = expand_absmax;
+  t.attention = attention;
+  t.attention_backward = attention_backward;
+  t.rms_norm = rms_norm;
+  t.rms_norm_backward = rms_norm_backward;
+  t.swiglu = swiglu;
+  t.swiglu_backward = swiglu_backward;
+  t.rope = rope;
+  t.drop_rows = drop_rows;
+  t.cross_entropy = cross_entropy;
+  t.exp = exp_many;
   return t;
 }

@@ -19,7 +19,7 @@ int task_threads();
 
 // Scratch memory of the calling thread, 64-byte aligned, uninitialised, valid until the same thread asks for
 // the same slot again. Slots only grow and live as long as the thread. Throws Error(memory).
-enum class Scratch : int { packed_x, packed_w, absmax, scores, scores2, rows, rows2, rows3, count };
+enum class Scratch : int { packed_x, packed_w, absmax, scores, gradients, count };
 float* scratch(Scratch slot, int64_t floats);
 
 }  // namespace qlora::cpu

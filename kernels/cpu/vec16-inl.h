@@ -162,3 +162,23 @@ QLORA_INLINE IVec load_words(const uint8_t* p, int64_t stride) {
   return {_mm512_setr_epi32(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12],
                             w[13], w[14], w[15])};
 }
+
+QLORA_INLINE Vec load_some(const float* p, int64_t n) {
+  return n == kLanes ? load(p) : load_n(p, n);
+}
+QLORA_INLINE void store_some(float* p, Vec a, int64_t n) {
+  if (n == kLanes) {
+    store(p, a);
+  } else {
+    store_n(p, a, n);
+  }
+}
+
+QLORA_INLINE void transpose4(IVec (&v)[4]) {
+  __m512i a = _mm512_unpacklo_epi32(v[0].v, v[1].v), b = _mm512_unpackhi_epi32(v[0].v, v[1].v);
+  __m512i c = _mm512_unpacklo_epi32(v[2].v, v[3].v), d = _mm512_unpackhi_epi32(v[2].v, v[3].v);
+  v[0].v = _mm512_unpacklo_epi64(a, c);
+  v[1].v = _mm512_unpackhi_epi64(a, c);
+  v[2].v = _mm512_unpacklo_epi64(b, d);
+  v[3].v = _mm512_unpackhi_epi64(b, d);
+}

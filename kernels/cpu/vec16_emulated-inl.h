@@ -150,3 +150,21 @@ QLORA_INLINE IVec spread_codes(const uint8_t* p) {
 QLORA_INLINE IVec load_words(const uint8_t* p, int64_t stride) {
   return {half::load_words(p, stride), half::load_words(p + 8 * stride, stride)};
 }
+
+QLORA_INLINE Vec load_some(const float* p, int64_t n) {
+  return n == kLanes ? load(p) : load_n(p, n);
+}
+QLORA_INLINE void store_some(float* p, Vec a, int64_t n) {
+  if (n == kLanes) {
+    store(p, a);
+  } else {
+    store_n(p, a, n);
+  }
+}
+
+QLORA_INLINE void transpose4(IVec (&v)[4]) {
+  half::IVec low[4] = {v[0].a, v[1].a, v[2].a, v[3].a}, high[4] = {v[0].b, v[1].b, v[2].b, v[3].b};
+  half::transpose4(low);
+  half::transpose4(high);
+  for (int i = 0; i < 4; ++i) v[i] = {low[i], high[i]};
+}

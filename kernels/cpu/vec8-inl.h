@@ -163,3 +163,25 @@ QLORA_INLINE IVec load_words(const uint8_t* p, int64_t stride) {
   for (int i = 0; i < 8; ++i) __builtin_memcpy(&w[i], p + i * stride, 4);
   return {_mm256_setr_epi32(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7])};
 }
+
+// The first n lanes; a plain access where n is known to be all of them.
+QLORA_INLINE Vec load_some(const float* p, int64_t n) {
+  return n == kLanes ? load(p) : load_n(p, n);
+}
+QLORA_INLINE void store_some(float* p, Vec a, int64_t n) {
+  if (n == kLanes) {
+    store(p, a);
+  } else {
+    store_n(p, a, n);
+  }
+}
+
+// Transposes 4 x 4 within every group of four lanes: v[j] lane 4q + i becomes what v[i] lane 4q + j was.
+QLORA_INLINE void transpose4(IVec (&v)[4]) {
+  __m256i a = _mm256_unpacklo_epi32(v[0].v, v[1].v), b = _mm256_unpackhi_epi32(v[0].v, v[1].v);
+  __m256i c = _mm256_unpacklo_epi32(v[2].v, v[3].v), d = _mm256_unpackhi_epi32(v[2].v, v[3].v);
+  v[0].v = _mm256_unpacklo_epi64(a, c);
+  v[1].v = _mm256_unpackhi_epi64(a, c);
+  v[2].v = _mm256_unpacklo_epi64(b, d);
+  v[3].v = _mm256_unpackhi_epi64(b, d);
+}

@@ -1,0 +1,195 @@
+// Attention over ragged sequences, and its gradients. One task is a block of queries of one head (forward),
+// or all queries of the heads that share keys (backward), so every output is written by one task and nothing
+// depends on threads. All products run through the packed product of gemm-inl.h on strided views.
+//
+// Scores of a block are held whole: [queries, keys], two passes, no running maximum. Sums over keys run in
+// chunks of kKeyChunk counted from key 0 of the sequence; masked keys count as exact zeros, so that a query's
+// bits do not depend on the block that it shares, nor on whether the keys come from a cache.
+
+constexpr int64_t kQueryBlock = 84;  // whole tiles of both widths
+constexpr int64_t kKeyChunk = 256;   // at most one chunk of k inside a product
+
+// A block of queries of one head: queries [i0, i1) of the sequence, keys [k0, k1) that any of them may see.
+struct Block {
+  const Attention* a;
+  SequenceSpan s;
+  int64_t head, kv_head, i0, i1, k0, k1, width;  // width: of a row of scores
+
+  int64_t rows() const { return i1 - i0; }
+  int64_t position(int64_t i) const { return s.k_len - s.q_len + i; }
+  int64_t first_key(int64_t i) const { return a->window > 0 ? larger(0, position(i) - a->window + 1) : 0; }
+  int64_t q_stride() const { return a->heads * a->head_dim; }
+  int64_t kv_stride() const { return a->kv_heads * a->head_dim; }
+  int64_t q_at(int64_t i) const { return (s.q_row + i) * q_stride() + head * a->head_dim; }
+  int64_t kv_at(int64_t key) const { return (s.k_row + key) * kv_stride() + kv_head * a->head_dim; }
+  int64_t lse_at(int64_t i) const { return (s.q_row + i) * a->heads + head; }
+};
+
+QLORA_INLINE const float* floats(const void* p) {
+  return static_cast<const float*>(p);
+}
+QLORA_INLINE float* floats(void* p) {
+  return static_cast<float*>(p);
+}
+
+QLORA_INLINE Block block_of_queries(const Attention& a, const SequenceSpan& s, int64_t head, int64_t number) {
+  Block b{&a, s, head, head / (a.heads / a.kv_heads), number * kQueryBlock, 0, 0, 0, 0};
+  b.i1 = smaller(s.q_len, b.i0 + kQueryBlock);
+  b.k0 = b.first_key(b.i0) / kKeyChunk * kKeyChunk;
+  b.k1 = b.position(b.i1 - 1) + 1;
+  b.width = (b.k1 - b.k0 + kLanes - 1) / kLanes * kLanes;
+  return b;
+}
+
+QLORA_INLINE int64_t blocks_of(const SequenceSpan& s) {
+  return (s.q_len + kQueryBlock - 1) / kQueryBlock;
+}
+
+// out[rows, width] = alpha * rows of x (queries or their gradients) times rows of w (keys or values),
+// transposed.
+static void row_products(const Block& b, const void* x, const void* w, float alpha, float* out) {
+  gemm({.layout = Layout::nt,
+        .x = floats(x) + b.q_at(b.i0),
+        .dense = floats(w) + b.kv_at(b.k0),
+        .y = out,
+        .ldx = b.q_stride(),
+        .ldw = b.kv_stride(),
+        .ldy = b.width,
+        .m = b.rows(),
+        .n = b.k1 - b.k0,
+        .k = b.a->head_dim,
+        .alpha = alpha});
+}
+
+// y (rows of queries) = weights[rows, keys] times rows of w (keys or values), chunk by chunk.
+static void weighted_sum(const Block& b, const float* weights, const void* w, float* y) {
+  for (int64_t k = b.k0; k < b.k1; k += kKeyChunk) {
+    gemm({.layout = Layout::nn,
+          .x = weights + (k - b.k0),
+          .dense = floats(w) + b.kv_at(k),
+          .y = y + b.q_at(b.i0),
+          .ldx = b.width,
+          .ldw = b.kv_stride(),
+          .ldy = b.q_stride(),
+          .m = b.rows(),
+          .n = b.a->head_dim,
+          .k = smaller(kKeyChunk, b.k1 - k),
+          .add = k > b.k0});
+  }
+}
+
+// y (rows of keys) += weights[rows, keys] transposed times rows of x (queries or their gradients).
+static void add_to_keys(const Block& b, const float* weights, const void* x, float* y) {
+  gemm({.layout = Layout::tn,
+        .x = weights,
+        .dense = floats(x) + b.q_at(b.i0),
+        .y = y + b.kv_at(b.k0),
+        .ldx = b.width,
+        .ldw = b.q_stride(),
+        .ldy = b.kv_stride(),
+        .m = b.k1 - b.k0,
+        .n = b.a->head_dim,
+        .k = b.rows(),
+        .add = true});
+}
+
+// Keys that query i does not see get the score -infinity, so that their exponential is zero.
+QLORA_INLINE void mask_row(const Block& b, int64_t i, float* scores) {
+  const float none = -__builtin_inff();
+  const int64_t first = b.first_key(i), last = b.position(i) + 1;
+  for (int64_t c = 0; c < first - b.k0; ++c) scores[c] = none;
+  for (int64_t c = last - b.k0; c < b.width; ++c) scores[c] = none;
+}
+
+// scores = exp(scores - shift); their sum, by lanes of the key's number.
+QLORA_INLINE float exponentials(float* scores, int64_t width, float shift) {
+  Vec total = zero();
+  for (int64_t c = 0; c < width; c += kLanes) {
+    const Vec e = exp(load(scores + c) - set1(shift));
+    store(scores + c, e);
+    total = total + e;
+  }
+  return sum(total);
+}
+
+static void attend(const Block& b) {
+  const Attention& a = *b.a;
+  float* scores = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
+  row_products(b, a.q, a.k, static_cast<float>(a.scale), scores);
+  alignas(64) float totals[kQueryBlock];
+  for (int64_t i = b.i0; i < b.i1; ++i) {
+    float* row = scores + (i - b.i0) * b.width;
+    mask_row(b, i, row);
+    const float top = largest_of(row, b.width);
+    const float total = exponentials(row, b.width, top);
+    totals[i - b.i0] = total;
+    if (a.lse != nullptr) floats(a.lse)[b.lse_at(i)] = top + __builtin_logf(total);
+  }
+  weighted_sum(b, scores, a.v, floats(a.o));
+  for (int64_t i = b.i0; i < b.i1; ++i) {
+    float* o = floats(a.o) + b.q_at(i);
+    const Vec total = set1(totals[i - b.i0]);
+    each(0, a.head_dim,
+         [&](int64_t c, int64_t lanes) { store_some(o + c, load_some(o + c, lanes) / total, lanes); });
+  }
+}
+
+static void attention(const Attention& a, const SequenceSpan* sequences, int64_t count) {
+  int64_t tasks = 0;
+  for (int64_t s = 0; s < count; ++s) tasks += blocks_of(sequences[s]) * a.heads;
+  parallel(tasks, 1, [&](int64_t begin, int64_t end) {
+    int64_t before = 0;
+    for (int64_t s = 0; s < count && before < end; ++s) {
+      const int64_t here = blocks_of(sequences[s]) * a.heads;
+      for (int64_t t = larger(begin, before); t < smaller(end, before + here); ++t)
+        attend(block_of_queries(a, sequences[s], (t - before) % a.heads, (t - before) / a.heads));
+      before += here;
+    }
+  });
+}
+
+// With p = exp(score - lse) and delta = dout · o:  ds = p * (dout · v - delta) * scale;
+//   dq = ds k;  dk += dsᵀ q;  dv += pᵀ dout.
+static void attend_backward(const Block& b, const AttentionBackward& g) {
+  const Attention& a = *b.a;
+  float* p = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
+  float* ds = cpu::scratch(cpu::Scratch::gradients, b.rows() * b.width);
+  row_products(b, a.q, a.k, static_cast<float>(a.scale), p);
+  row_products(b, g.dout, a.v, 1.0f, ds);
+  for (int64_t i = b.i0; i < b.i1; ++i) {
+    float *row = p + (i - b.i0) * b.width, *ds_row = ds + (i - b.i0) * b.width;
+    mask_row(b, i, row);
+    exponentials(row, b.width, floats(a.lse)[b.lse_at(i)]);
+    const float *o = floats(a.o) + b.q_at(i), *dout = floats(g.dout) + b.q_at(i);
+    Vec products = zero();
+    each(0, a.head_dim, [&](int64_t c, int64_t lanes) {
+      products = fma(load_some(dout + c, lanes), load_some(o + c, lanes), products);
+    });
+    const Vec delta = set1(sum(products)), scale = set1(static_cast<float>(a.scale));
+    // Lanes beyond the last key hold whatever the scratch held; their p is zero, and they are never read.
+    for (int64_t c = 0; c < b.width; c += kLanes)
+      store(ds_row + c, load(row + c) * (load(ds_row + c) - delta) * scale);
+  }
+  weighted_sum(b, ds, a.k, floats(g.dq));
+  add_to_keys(b, ds, a.q, floats(g.dk));
+  add_to_keys(b, p, g.dout, floats(g.dv));
+}
+
+static void attention_backward(const AttentionBackward& g, const SequenceSpan* sequences, int64_t count) {
+  const Attention& a = g.forward;
+  const int64_t group = a.heads / a.kv_heads, kv_stride = a.kv_heads * a.head_dim;
+  parallel(count * a.kv_heads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const SequenceSpan& s = sequences[task / a.kv_heads];
+      const int64_t kv_head = task % a.kv_heads;
+      for (int64_t key = s.k_row; key < s.k_row + s.k_len; ++key) {
+        const int64_t at = key * kv_stride + kv_head * a.head_dim;
+        __builtin_memset(floats(g.dk) + at, 0, static_cast<size_t>(a.head_dim) * sizeof(float));
+        __builtin_memset(floats(g.dv) + at, 0, static_cast<size_t>(a.head_dim) * sizeof(float));
+      }
+      for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
+        for (int64_t number = 0; number < blocks_of(s); ++number)
+          attend_backward(block_of_queries(a, s, head, number), g);
+    }
+  });
+}

@@ -1,0 +1,156 @@
+// Attention of every instruction set against the plain loops in f64, and its laws of bits.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "core/base/parallel.h"
+#include "core/base/philox.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/test_tables.h"
+
+using namespace qlora;
+using cpu::Kernels;
+
+namespace {
+
+using Floats = std::vector<float>;
+
+Floats random_floats(int64_t n, uint64_t seed) {
+  PhiloxStream stream(seed);
+  Floats v(static_cast<size_t>(n));
+  for (float& x : v) x = stream.uniform() * 2 - 1;
+  return v;
+}
+
+// A batch with its inputs and outputs, in f32 or f64.
+template <class T>
+struct Problem {
+  int64_t heads = 6, kv_heads = 2, head_dim = 40, q_rows = 0, k_rows = 0;
+  std::vector<SequenceSpan> spans;
+  std::vector<T> q, k, v, o, lse, dout, dq, dk, dv;
+  Attention a;
+
+  Problem(std::vector<SequenceSpan> sequences, int64_t window) : spans(std::move(sequences)) {
+    for (const SequenceSpan& s : spans) {
+      q_rows = std::max(q_rows, s.q_row + s.q_len);
+      k_rows = std::max(k_rows, s.k_row + s.k_len);
+    }
+    auto fill = [](int64_t n, uint64_t seed) {
+      Floats f = random_floats(n, seed);
+      return std::vector<T>(f.begin(), f.end());
+    };
+    const int64_t nq = q_rows * heads * head_dim, nk = k_rows * kv_heads * head_dim;
+    q = fill(nq, 1), k = fill(nk, 2), v = fill(nk, 3), dout = fill(nq, 4);
+    o = dq = fill(nq, 5), dk = dv = fill(nk, 6), lse = fill(q_rows * heads, 7);
+    a = {.q = q.data(),
+         .k = k.data(),
+         .v = v.data(),
+         .o = o.data(),
+         .lse = lse.data(),
+         .sequences = spans,
+         .heads = heads,
+         .kv_heads = kv_heads,
+         .head_dim = head_dim,
+         .scale = 0.7,
+         .window = window,
+         .type = dtype_of<T>()};
+  }
+  void run(Backend& backend) {
+    backend.attention(a);
+    backend.attention_backward(
+        {.forward = a, .dout = dout.data(), .dq = dq.data(), .dk = dk.data(), .dv = dv.data()});
+  }
+};
+
+double worst(const Floats& a, const std::vector<double>& b) {
+  double w = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    double error = std::abs(static_cast<double>(a[i]) - b[i]) / (1 + std::abs(b[i]));
+    w = std::isfinite(error) ? std::max(w, error) : 1e30;
+  }
+  return w;
+}
+
+bool same_bits(const float* a, const float* b, int64_t n) {
+  return std::memcmp(a, b, static_cast<size_t>(n) * sizeof(float)) == 0;
+}
+
+// One sequence of `n` rows, another before it and an empty one between.
+std::vector<SequenceSpan> ragged(int64_t n) {
+  return {{0, 5, 0, 5}, {5, 0, 5, 0}, {5, n, 5, n}, {5 + n, 1, 5 + n, 1}};
+}
+
+}  // namespace
+
+TEST_CASE("Attention and its gradients agree with the plain loops in f64") {
+  auto plain = make_backend("reference");
+  for (const Kernels* kernels : test::runnable_tables()) {
+    auto fast = cpu::make_cpu(*kernels);
+    for (int64_t window : {0, 1, 20, 300}) {
+      for (int64_t n : {1, 30, 90, 600}) {
+        Problem<float> got(ragged(n), window);
+        Problem<double> expected(ragged(n), window);
+        got.run(*fast);
+        expected.run(*plain);
+        INFO(kernels->name << " window " << window << " length " << n);
+        CHECK(worst(got.o, expected.o) < 2e-6);
+        CHECK(worst(got.lse, expected.lse) < 2e-6);
+        CHECK(worst(got.dq, expected.dq) < 1e-5);
+        CHECK(worst(got.dk, expected.dk) < 1e-5);
+        CHECK(worst(got.dv, expected.dv) < 1e-5);
+      }
+    }
+  }
+}
+
+TEST_CASE("A sequence has the same bits of attention alone and among others and on any number of threads") {
+  const int before = thread_count();
+  for (const Kernels* kernels : test::runnable_tables()) {
+    auto fast = cpu::make_cpu(*kernels);
+    const int64_t n = 130, nq = 6 * 40, nk = 2 * 40;
+    set_thread_count(1);
+    Problem<float> all(ragged(n), 0), alone({{0, n, 0, n}}, 0), threads(ragged(n), 0);
+    alone.q.assign(all.q.begin() + 5 * nq, all.q.begin() + (5 + n) * nq);
+    alone.dout.assign(all.dout.begin() + 5 * nq, all.dout.begin() + (5 + n) * nq);
+    alone.k.assign(all.k.begin() + 5 * nk, all.k.begin() + (5 + n) * nk);
+    alone.v.assign(all.v.begin() + 5 * nk, all.v.begin() + (5 + n) * nk);
+    alone.a.q = alone.q.data(), alone.a.k = alone.k.data(), alone.a.v = alone.v.data();
+    all.run(*fast);
+    alone.run(*fast);
+    set_thread_count(3);
+    threads.run(*fast);
+    INFO(kernels->name);
+    CHECK(same_bits(all.o.data() + 5 * nq, alone.o.data(), n * nq));
+    CHECK(same_bits(all.dq.data() + 5 * nq, alone.dq.data(), n * nq));
+    CHECK(same_bits(all.dk.data() + 5 * nk, alone.dk.data(), n * nk));
+    CHECK(same_bits(all.dv.data() + 5 * nk, alone.dv.data(), n * nk));
+    CHECK(all.dk == threads.dk);
+    CHECK(all.dq == threads.dq);
+    CHECK(all.o == threads.o);
+  }
+  set_thread_count(before);
+}
+
+TEST_CASE("A query has the same bits of attention with cached keys as in the full pass") {
+  for (const Kernels* kernels : test::runnable_tables()) {
+    auto fast = cpu::make_cpu(*kernels);
+    for (int64_t window : {0, 50, 280}) {
+      const int64_t n = 610, nq = 6 * 40;
+      Problem<float> full({{0, n, 0, n}}, window), step({{0, 1, 0, 1}}, window);
+      fast->attention(full.a);
+      for (int64_t i : {int64_t{0}, int64_t{84}, int64_t{300}, n - 1}) {
+        step.spans = {{0, 1, 0, i + 1}};
+        step.a.q = full.q.data() + i * nq;
+        step.a.k = full.k.data();
+        step.a.v = full.v.data();
+        fast->attention(step.a);
+        INFO(kernels->name << " window " << window << " query " << i);
+        CHECK(same_bits(full.o.data() + i * nq, step.o.data(), nq));
+        CHECK(same_bits(full.lse.data() + i * 6, step.lse.data(), 6));
+      }
+    }
+  }
+}

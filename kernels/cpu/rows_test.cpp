@@ -1,0 +1,271 @@
+// The kernels other than products, of every instruction set, against the plain loops in f64; and the laws of
+// bits.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "core/base/parallel.h"
+#include "core/base/philox.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/test_tables.h"
+
+using namespace qlora;
+using cpu::Kernels;
+
+namespace {
+
+using Floats = std::vector<float>;
+using Doubles = std::vector<double>;
+
+Floats random_floats(int64_t n, uint64_t seed, float size = 1) {
+  PhiloxStream stream(seed);
+  Floats v(static_cast<size_t>(n));
+  for (float& x : v) x = (stream.uniform() * 2 - 1) * size;
+  return v;
+}
+
+Doubles wide(const Floats& v) {
+  return {v.begin(), v.end()};
+}
+
+double worst(const Floats& a, const Doubles& b) {
+  double w = a.size() == b.size() ? 0 : 1e30;
+  for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
+    double error = std::abs(static_cast<double>(a[i]) - b[i]) / (1 + std::abs(b[i]));
+    w = std::isfinite(error) ? std::max(w, error) : 1e30;
+  }
+  return w;
+}
+
+bool same_bits(const Floats& a, const Floats& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// The bits of the exponential's neighbours in f32, as a distance.
+double ulps(float got, double exact) {
+  auto nearest = static_cast<float>(exact);
+  float next = std::nextafter(nearest, std::numeric_limits<float>::infinity());
+  return std::abs(static_cast<double>(got) - exact) /
+         (static_cast<double>(next) - static_cast<double>(nearest));
+}
+
+}  // namespace
+
+TEST_CASE("The vectorized exponential is within one unit in the last place and handles the ends") {
+  for (const Kernels* kernels : test::runnable_tables()) {
+    Floats x, y;
+    for (float v = -87.0f; v < 88.7f; v += 0.00317f) x.push_back(v);
+    y.resize(x.size());
+    kernels->exp(x.data(), y.data(), static_cast<int64_t>(x.size()));
+    double w = 0;
+    for (size_t i = 0; i < x.size(); ++i) w = std::max(w, ulps(y[i], std::exp(static_cast<double>(x[i]))));
+    INFO(kernels->name);
+    CHECK(w < 1.01);
+    const float infinity = std::numeric_limits<float>::infinity();
+    const Floats ends = {0.0f, -infinity, infinity, NAN, -200.0f, 90.0f, -100.0f};
+    Floats e(ends.size());
+    kernels->exp(ends.data(), e.data(), static_cast<int64_t>(ends.size()));
+    CHECK(e[0] == 1.0f);
+    CHECK(e[1] == 0.0f);
+    CHECK(e[2] == infinity);
+    CHECK(std::isnan(e[3]));
+    CHECK(e[4] == 0.0f);
+    CHECK(e[5] == infinity);
+    CHECK(std::abs(e[6] - std::exp(-100.0)) < 1.5e-45);  // subnormal
+  }
+}
+
+TEST_CASE("Norms and activations of every width agree with the plain loops in f64") {
+  auto plain = make_backend("reference");
+  for (const Kernels* kernels : test::runnable_tables()) {
+    auto fast = cpu::make_cpu(*kernels);
+    for (int64_t cols : {1, 7, 16, 33, 64, 577}) {
+      const int64_t rows = 5, n = rows * cols;
+      INFO(kernels->name << " " << cols);
+      Floats x = random_floats(n, 1, 3), w = random_floats(cols, 2), dy = random_floats(n, 3), y(x.size()),
+             rstd(5);
+      Doubles xd = wide(x), wd = wide(w), dyd = wide(dy), yd(x.size()), rstd_d(5);
+      fast->rms_norm(
+          {.x = x.data(), .w = w.data(), .y = y.data(), .rstd = rstd.data(), .rows = rows, .cols = cols});
+      plain->rms_norm({.x = xd.data(),
+                       .w = wd.data(),
+                       .y = yd.data(),
+                       .rstd = rstd_d.data(),
+                       .rows = rows,
+                       .cols = cols,
+                       .type = DType::f64});
+      CHECK(worst(y, yd) < 1e-6);
+      CHECK(worst(rstd, rstd_d) < 1e-6);
+      for (Write mode : {Write::overwrite, Write::accumulate}) {
+        Floats dx = random_floats(n, 4), dup = dx;
+        Doubles dx_d = wide(dx), dup_d = dx_d;
+        fast->rms_norm_backward({.dy = dy.data(),
+                                 .x = x.data(),
+                                 .w = w.data(),
+                                 .rstd = rstd.data(),
+                                 .dx = dx.data(),
+                                 .rows = rows,
+                                 .cols = cols,
+                                 .mode = mode});
+        plain->rms_norm_backward({.dy = dyd.data(),
+                                  .x = xd.data(),
+                                  .w = wd.data(),
+                                  .rstd = rstd_d.data(),
+                                  .dx = dx_d.data(),
+                                  .rows = rows,
+                                  .cols = cols,
+                                  .mode = mode,
+                                  .type = DType::f64});
+        CHECK(worst(dx, dx_d) < 2e-6);
+        fast->swiglu_backward({.dy = dy.data(),
+                               .gate = x.data(),
+                               .up = y.data(),
+                               .dgate = dx.data(),
+                               .dup = dup.data(),
+                               .n = n,
+                               .gate_mode = mode,
+                               .up_mode = mode});
+        Doubles up = wide(y);
+        plain->swiglu_backward({.dy = dyd.data(),
+                                .gate = xd.data(),
+                                .up = up.data(),
+                                .dgate = dx_d.data(),
+                                .dup = dup_d.data(),
+                                .n = n,
+                                .gate_mode = mode,
+                                .up_mode = mode,
+                                .type = DType::f64});
+        CHECK(worst(dx, dx_d) < 3e-6);
+        CHECK(worst(dup, dup_d) < 3e-6);
+      }
+      fast->swiglu({.gate = x.data(), .up = dy.data(), .y = y.data(), .n = n});
+      plain->swiglu({.gate = xd.data(), .up = dyd.data(), .y = yd.data(), .n = n, .type = DType::f64});
+      CHECK(worst(y, yd) < 1e-6);
+    }
+  }
+}
+
+TEST_CASE("Rotary embedding of every head size agrees with the plain loops in f64") {
+  auto plain = make_backend("reference");
+  for (const Kernels* kernels : test::runnable_tables()) {
+    auto fast = cpu::make_cpu(*kernels);
+    for (int64_t head_dim : {2, 10, 16, 64, 96}) {
+      const int64_t rows = 3, heads = 2, n = rows * heads * head_dim, table = rows * head_dim / 2;
+      for (bool inverse : {false, true}) {
+        Floats x = random_floats(n, 1), c = random_floats(table, 2), s = random_floats(table, 3),
+               y(x.size(), 1.0f);
+        Doubles xd = wide(x), cd = wide(c), sd = wide(s), yd(x.size(), 1.0);
+        Rope a{.x = x.data(),
+               .y = y.data(),
+               .cos = c.data(),
+               .sin = s.data(),
+               .rows = rows,
+               .heads = heads,
+               .head_dim = head_dim,
+               .inverse = inverse,
+               .mode = inverse ? Write::accumulate : Write::overwrite};
+        Rope b{.x = xd.data(),
+               .y = yd.data(),
+               .cos = cd.data(),
+               .sin = sd.data(),
+               .rows = rows,
+               .heads = heads,
+               .head_dim = head_dim,
+               .inverse = inverse,
+               .mode = a.mode,
+               .type = DType::f64};
+        fast->rope(a);
+        plain->rope(b);
+        INFO(kernels->name << " " << head_dim);
+        CHECK(worst(y, yd) < 1e-6);
+        if (inverse) continue;
+        a.y = x.data();  // in place
+        fast->rope(a);
+        CHECK(same_bits(x, y));
+      }
+    }
+  }
+}
+
+TEST_CASE("Vectorized dropout has the bits of its scalar definition") {
+  for (const Kernels* kernels : test::runnable_tables()) {
+    for (int64_t cols : {1, 6, 64, 101, 576}) {
+      const int64_t rows = 4;
+      std::vector<RowKey> keys = {{0, 0}, {3, 17}, {4000000000u, 5}, {1, 2}};
+      Floats x = random_floats(rows * cols, 1), y = random_floats(rows * cols, 2), expected = y;
+      const uint64_t key = mix_seed(7, 9);
+      const float p = 0.3f, factor = static_cast<float>(1.0 / (1.0 - static_cast<double>(p)));
+      kernels->drop_rows({.x = x.data(),
+                          .y = y.data(),
+                          .rows = rows,
+                          .cols = cols,
+                          .keys = keys.data(),
+                          .key = key,
+                          .step = 11,
+                          .p = p,
+                          .factor = factor,
+                          .add = true});
+      for (int64_t i = 0; i < rows * cols; ++i) {
+        const RowKey& row = keys[static_cast<size_t>(i / cols)];
+        const auto c = static_cast<uint32_t>(i % cols);
+        const bool keep = uniform01(philox(key, c / 4, row.position, row.example, 11).v[c % 4]) >= p;
+        expected[static_cast<size_t>(i)] += keep ? x[static_cast<size_t>(i)] * factor : 0.0f;
+      }
+      INFO(kernels->name << " " << cols);
+      CHECK(same_bits(y, expected));
+    }
+  }
+}
+
+TEST_CASE("Cross-entropy of every vocabulary agrees with the plain loops in f64") {
+  auto plain = make_backend("reference");
+  for (const Kernels* kernels : test::runnable_tables()) {
+    auto fast = cpu::make_cpu(*kernels);
+    for (int64_t vocab : {2, 17, 64, 1000, 9001}) {
+      const int64_t rows = 4;
+      Floats x = random_floats(rows * vocab, 5, 8), loss(4), weights = {1, 0.5f, 2, 1};
+      Doubles xd = wide(x), loss_d(4);
+      std::vector<int32_t> targets = {0, static_cast<int32_t>(vocab - 1), -100, 1}, best(4), best_d(4);
+      fast->cross_entropy({.logits = x.data(),
+                           .targets = targets.data(),
+                           .weights = weights.data(),
+                           .loss = loss.data(),
+                           .dlogits = x.data(),
+                           .argmax = best.data(),
+                           .rows = rows,
+                           .vocab = vocab});
+      plain->cross_entropy({.logits = xd.data(),
+                            .targets = targets.data(),
+                            .weights = weights.data(),
+                            .loss = loss_d.data(),
+                            .dlogits = xd.data(),
+                            .argmax = best_d.data(),
+                            .rows = rows,
+                            .vocab = vocab,
+                            .type = DType::f64});
+      INFO(kernels->name << " " << vocab);
+      CHECK(worst(loss, loss_d) < 1e-6);
+      CHECK(worst(x, xd) < 1e-6);
+      CHECK(best == best_d);
+    }
+  }
+}
+
+TEST_CASE("The largest logit is the first among equals") {
+  for (const Kernels* kernels : test::runnable_tables()) {
+    Floats x(50, 1.0f), loss(1);
+    x[29] = x[41] = 2.0f;
+    const int32_t target = 3;
+    int32_t best = -1;
+    kernels->cross_entropy({.logits = x.data(),
+                            .targets = &target,
+                            .loss = loss.data(),
+                            .argmax = &best,
+                            .rows = 1,
+                            .vocab = 50});
+    CHECK(best == 29);
+  }
+}
