@@ -229,7 +229,7 @@ TEST_CASE("The gradients of the linear layer are its slopes with dropout on") {
 
 TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the linear layer") {
   for (const std::string& name : available_backends()) {
-    auto backend = make_backend(name);
+    auto backend = make_test_backend(name);
     for (Format format : {Format::dense, Format::nf4}) {
       Problem p(format);
       Outcome whole = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
@@ -253,7 +253,7 @@ TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the l
 
 TEST_CASE("A run has the same bits alone in the linear layer and packed between others") {
   for (const std::string& name : available_backends()) {
-    auto backend = make_backend(name);
+    auto backend = make_test_backend(name);
     Problem p(Format::nf4);
     Outcome packed = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
     const MicroBatch runs[] = {{0, 1}, {2}, {3, 4}};
@@ -288,7 +288,7 @@ TEST_CASE("Dropout keeps what its random numbers say and scales it") {
   std::vector<RowKey> keys = row_keys(kRows);
   for (const std::string& name : available_backends()) {
     INFO(name);
-    auto backend = make_backend(name);
+    auto backend = make_test_backend(name);
     Device d(*backend, DType::f32);
     WeightView w{.out = kIn, .in = kIn, .data = d.put(Array(kIn * kIn))};
     LoraPart part{.hi = kRows, .a = d.put(identity), .b = d.put(identity), .rank = kIn};

@@ -93,7 +93,7 @@ TEST_CASE("Every backend agrees with the reference in f64 within the rounding th
   for (const Case& c : all_cases()) {
     Bound bound(c, *oracle);
     for (const std::string& name : available_backends()) {
-      auto backend = make_backend(name);
+      auto backend = make_test_backend(name);
       for (DType type : {DType::f32, DType::f64}) {
         if (name == "reference" && type == DType::f64) continue;  // it would be compared with itself
         INFO(name << " " << c.kernel << " " << c.shape << " " << qlora::name_of(type));
@@ -124,7 +124,7 @@ TEST_CASE("A wrong result does not pass for a rounding error") {
 TEST_CASE("Results have the same bits on one two and three threads and at any alignment") {
   std::vector<Case> cases = all_cases();
   for (const std::string& name : available_backends()) {
-    auto backend = make_backend(name);
+    auto backend = make_test_backend(name);
     std::vector<std::vector<Array>> alone;
     {
       ThreadCount one(1);
@@ -143,7 +143,7 @@ TEST_CASE("Results have the same bits on one two and three threads and at any al
 TEST_CASE("The index of the largest logit is the first of equal ones") {
   for (const std::string& name : available_backends()) {
     INFO(name);
-    auto backend = make_backend(name);
+    auto backend = make_test_backend(name);
     for (int64_t vocab : {1, 5, 16, 33, 1000}) {
       constexpr int64_t kRows = 4;
       Device d(*backend, DType::f32);

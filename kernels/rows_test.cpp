@@ -26,7 +26,7 @@ bool same_bits(const Array& a, const Array& b) {
 void check_rows(const std::string& what, int64_t rows, int64_t width,
                 const std::function<Array(Device&, int64_t, int64_t)>& run) {
   for (const std::string& name : available_backends()) {
-    auto backend = make_backend(name);
+    auto backend = make_test_backend(name);
     auto compute = [&](int64_t lo, int64_t hi) {
       Device d(*backend, DType::f32, lo % 3);
       return run(d, lo, hi);
@@ -180,7 +180,7 @@ TEST_CASE("A sequence's attention and its gradients have the same bits alone and
                                {4, 2, 80, 9, {30, 3, 12}},
                                {9, 3, 64, 0, {40, 90}}};
   for (const std::string& name : available_backends()) {
-    auto backend = make_backend(name);
+    auto backend = make_test_backend(name);
     for (const Sequences& batch : batches) {
       std::vector<size_t> everything;
       for (size_t s = 0; s < batch.lengths.size(); ++s) everything.push_back(s);
@@ -204,7 +204,7 @@ TEST_CASE("A query has the same bits over keys from a cache as in its whole sequ
   Array q = normals(1, kLength * kWidth), k = normals(2, kLength * kKvHeads * kDim),
         v = normals(3, kLength * kKvHeads * kDim);
   for (const std::string& name : available_backends()) {
-    auto backend = make_backend(name);
+    auto backend = make_test_backend(name);
     for (int64_t window : {0, 20}) {
       // Queries [lo, hi) over keys [0, hi), which lie `shift` rows into the buffer.
       auto run = [&](int64_t lo, int64_t hi, int64_t shift) {

@@ -5,6 +5,9 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/emulated512.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/quant/decode.h"
 #include "kernels/quant/double_quant.h"
 #include "kernels/quant/dynamic8.h"
@@ -15,6 +18,7 @@ namespace {
 
 constexpr size_t kGuard = 256;
 constexpr uint8_t kPattern = 0xFF;  // NaN in every floating-point type
+const std::string kEmulated = "avx512, emulated";
 
 }  // namespace
 
@@ -87,7 +91,12 @@ std::vector<std::string> available_backends() {
   for (const BackendInfo& info : list_backends()) {
     if (info.available) names.push_back(info.name);
   }
+  if (cpu_has_avx2()) names.push_back(kEmulated);
   return names;
+}
+
+std::unique_ptr<Backend> make_test_backend(const std::string& name) {
+  return name == kEmulated ? cpu::make_cpu(cpu::emulated512_kernels()) : make_backend(name);
 }
 
 Array normals(uint64_t seed, int64_t n, double scale) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -81,8 +82,11 @@ std::vector<Case> row_cases();
 std::vector<Case> learning_cases();
 std::vector<Case> all_cases();
 
-// Every backend that this machine can run, the reference among them.
+// Every backend that this machine can run, the reference among them, and the 16-lane build over AVX2
+// registers, so that its arithmetic is tested where there is no AVX-512. `make_test_backend` makes one of
+// them.
 std::vector<std::string> available_backends();
+std::unique_ptr<Backend> make_test_backend(const std::string& name);
 
 // ---- operands
 
