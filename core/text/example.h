@@ -32,8 +32,8 @@ class ExampleSource {
   virtual ~ExampleSource() = default;
   // The next example, or nothing at the end (an endless source never ends).
   virtual std::optional<TokenExample> next() = 0;
-  // Where the cursor stands, as JSON; restore() continues there: the same examples in the same order. An object with a
-  // number "epoch" tells how often the data has been gone through (for logs).
+  // Where the cursor stands, as JSON; restore() continues there: the same examples in the same order. An
+  // object with a number "epoch" tells how often the data has been gone through (for logs).
   virtual Json save() const = 0;
   virtual void restore(const Json&) = 0;
 };

@@ -62,6 +62,10 @@ void check_set(const Path& vectors, const std::vector<std::string>& texts) {
     CHECK(ids == row.at("ids").get<Ids>());
     CHECK(tokenizer->encode(text, true) == row.at("ids_special").get<Ids>());
     CHECK(tokenizer->decode(ids, false) == row.at("decoded").get<std::string>());
+    if (tokenizer->decode(ids, true) ==
+        tokenizer->decode(ids, false)) {  // no special token in the text itself
+      CHECK(tokenizer->decode(tokenizer->encode(text, true), true) == row.at("decoded").get<std::string>());
+    }
     ++checked;
   }
   CHECK(checked > 0);
