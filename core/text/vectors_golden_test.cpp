@@ -112,6 +112,21 @@ void check_ids(const Tokenizer& t, const std::string& text, Ids ids, bool bos) {
   CHECK(t.encode(text, !bos) == ids);
 }
 
+int check_conversations(const Path& vectors, const Tokenizer& t) {
+  int checked = 0;
+  for (const Json& row : test::read_json_lines(vectors)) {
+    std::vector<ChatMessage> messages;
+    for (const Json& m : row.at("messages")) messages.push_back({m.at("role"), m.at("content")});
+    bool prompt = row.at("add_generation_prompt").get<bool>();
+    INFO(vectors.filename().string() << ", conversation " << row.at("conversation"));
+    CHECK(recognize_chat_template(t.chat_template()).render(messages, prompt) ==
+          row.at("text").get<std::string>());
+    CHECK(encode_chat(t, messages, prompt) == row.at("ids").get<Ids>());
+    ++checked;
+  }
+  return checked;
+}
+
 }  // namespace
 
 TEST_CASE("Prompts of ggml give the same ids", "[golden]") {
@@ -210,32 +225,26 @@ TEST_CASE("Vectors of swift-transformers are equal", "[golden]") {
 TEST_CASE("Conversations become the text and the ids of the model's own template", "[golden]") {
   Path vectors = test::goldens() / "tokenizers";
   if (test::missing(vectors / "chat_templates.json")) return;
-  const Json jinja = test::read_json(vectors / "chat_templates.json");
   int checked = 0;
-  for (const auto& [name, program] : jinja.items()) {
-    Path file = vectors / ("chat_" + name + ".jsonl"), folder = test::tokenizer_data() / name;
+  const Json programs = test::read_json(vectors / "chat_templates.json");
+  for (const auto& [name, program] : programs.items()) {
+    auto jinja = program.get<std::string>();
     bool known = false;
     for (const ChatTemplate& t : chat_templates()) known |= name == t.name;
     if (!known) {
       test::skip_part("the chat template " + name + " is not supported yet");
-      CHECK_THROWS_AS(recognize_chat_template(program.get<std::string>()), Error);
+      CHECK_THROWS_AS(recognize_chat_template(jinja), Error);
       continue;
     }
-    CHECK(recognize_chat_template(program.get<std::string>()).name == name);
-    if (!std::filesystem::exists(folder) || !std::filesystem::exists(file)) {
-      test::skip_part("no vectors or no folder for the chat template " + name);
-      continue;
-    }
-    auto t = load_tokenizer(folder);
-    for (const Json& row : test::read_json_lines(file)) {
-      std::vector<ChatMessage> messages;
-      for (const Json& m : row.at("messages")) messages.push_back({m.at("role"), m.at("content")});
-      bool prompt = row.at("add_generation_prompt").get<bool>();
-      INFO(name << ", conversation " << row.at("conversation"));
-      CHECK(recognize_chat_template(t->chat_template()).render(messages, prompt) ==
-            row.at("text").get<std::string>());
-      CHECK(encode_chat(*t, messages, prompt) == row.at("ids").get<Ids>());
-      ++checked;
+    CHECK(recognize_chat_template(jinja).name == name);
+    std::vector<Path> folders = {test::tokenizer_data() / name};
+    if (name == "smollm2") folders.push_back(qlora_home() / "models/SmolLM2-135M-Instruct");  // as imported
+    for (const Path& folder : folders) {
+      if (!std::filesystem::exists(folder)) {
+        test::skip_part("no " + folder.string());
+        continue;
+      }
+      checked += check_conversations(vectors / ("chat_" + name + ".jsonl"), *load_tokenizer(folder));
     }
   }
   CHECK(checked > 0);
