@@ -11,13 +11,24 @@ namespace qlora::test {
 // ${QLORA_GOLDENS}, or ../shared/goldens beside the source tree.
 inline std::filesystem::path goldens() {
   const char* p = std::getenv("QLORA_GOLDENS");
-  return p != nullptr ? std::filesystem::path(p) : std::filesystem::path(QLORA_SOURCE_DIR) / "../shared/goldens";
+  return p != nullptr ? std::filesystem::path(p)
+                      : std::filesystem::path(QLORA_SOURCE_DIR) / "../shared/goldens";
 }
 
 // ${QLORA_TEST_DATA}, or ../shared/data beside the source tree.
 inline std::filesystem::path test_data() {
   const char* p = std::getenv("QLORA_TEST_DATA");
   return p != nullptr ? std::filesystem::path(p) : std::filesystem::path(QLORA_SOURCE_DIR) / "../shared/data";
+}
+
+// ${QLORA_HOME}/models/NAME, or .cache/qlora/models/NAME in the source tree: a real model that the user has
+// imported.
+inline std::filesystem::path model_folder(const std::string& name) {
+  const char* home = std::getenv("QLORA_HOME");
+  const std::filesystem::path base = home != nullptr
+                                         ? std::filesystem::path(home)
+                                         : std::filesystem::path(QLORA_SOURCE_DIR) / ".cache/qlora";
+  return base / "models" / name;
 }
 
 // Prints the line by which ctest counts a test as skipped, unless `path` exists. Use: if (missing(p)) return;
@@ -28,7 +39,9 @@ inline bool missing(const std::filesystem::path& path) {
 }
 
 // One part of a test has nothing to work on; the others go on. Visible, but does not count as skipped.
-inline void skip_part(const std::string& why) { std::printf("(skipped a part: %s)\n", why.c_str()); }
+inline void skip_part(const std::string& why) {
+  std::printf("(skipped a part: %s)\n", why.c_str());
+}
 
 // A fresh folder below the system's temporary folder, removed with the object.
 class TemporaryFolder {

@@ -21,8 +21,8 @@ struct Exec {
 
 class FrozenWeight;
 
-// y = x Wᵀ + bias with W never trained. The adapters' parts go in, because their delta must meet the accumulator
-// before the one rounding, in forward and in the gradient of x.
+// y = x Wᵀ + bias with W never trained. The adapters' parts go in, because their delta must meet the
+// accumulator before the one rounding, in forward and in the gradient of x.
 class FrozenLinear {
  public:
   virtual ~FrozenLinear() = default;
@@ -34,8 +34,8 @@ class FrozenLinear {
   // y [rows, out]: overwritten.
   virtual void forward(const Exec&, const Tensor& x, std::span<const LoraPart>, const Tensor& y) const = 0;
   // dx [rows, in] (may be empty: only the parts' gradients are wanted); x is read by the parts only.
-  virtual void backward(const Exec&, const Tensor& x, const Tensor& dy, std::span<const LoraPart>, const Tensor& dx,
-                        Write) const = 0;
+  virtual void backward(const Exec&, const Tensor& x, const Tensor& dy, std::span<const LoraPart>,
+                        const Tensor& dx, Write) const = 0;
   // W as [out, in] elements of `type`: tests, merging, export. Not for the hot path.
   virtual Tensor to_dense(Memory&, DType type) const = 0;
   // The plain weight behind it, so that an op may hand several that share x to one kernel; null for wrappers.
@@ -46,7 +46,7 @@ class FrozenLinear {
 struct QuantConfig {
   Format format = Format::dense;  // dense: as the compute type
   bool double_quant = false;
-  int64_t block = 64;         // elements per absmax
+  int64_t block = 64;          // elements per absmax
   int64_t nested_block = 256;  // absmax values per nested absmax (bitsandbytes allows only 256)
   bool operator==(const QuantConfig&) const = default;
 };
@@ -90,9 +90,10 @@ class FrozenWeight final : public FrozenLinear {
   Tensor bias_;
 };
 
-// Quantizes a host matrix [out, in] (f32, row-major) onto `memory`'s device. An empty span makes a weight of the right
-// size with undefined content: planning on the counting backend. NaN or infinity throws Error(data) naming the tensor.
-std::shared_ptr<FrozenWeight> quantize(Memory&, std::string name, int64_t out, int64_t in, std::span<const float>,
-                                       const QuantConfig&, DType compute_type);
+// Quantizes a host matrix [out, in] (f32, row-major) onto `memory`'s device. An empty span makes a weight of
+// the right size with undefined content: planning on the counting backend. NaN or infinity throws Error(data)
+// naming the tensor.
+std::shared_ptr<FrozenWeight> quantize(Memory&, std::string name, int64_t out, int64_t in,
+                                       std::span<const float>, const QuantConfig&, DType compute_type);
 
 }  // namespace qlora
