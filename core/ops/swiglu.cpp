@@ -13,7 +13,12 @@ Var swiglu(Context& c, const Var& gate, const Var& up) {
   auto backward = [gate = gate.value, up = up.value, gate_slot = gate.slot, up_slot = up.slot](
                       Tape& tape, std::span<const Tensor> dys) {
     Dest dgate = gate_slot >= 0 ? tape.dest(gate_slot) : Dest{};
-    Dest dup = up_slot >= 0 ? tape.dest(up_slot) : Dest{};
+    // A slot has one destination at a time: when gate and up are one value, the second share is added
+    // afterwards.
+    bool one = gate_slot == up_slot;
+    Dest dup;
+    if (one) dup.grad = Tensor(up.memory(), up.shape(), up.type());
+    if (!one && up_slot >= 0) dup = tape.dest(up_slot);
     gate.backend().swiglu_backward({.dy = dys[0].data(),
                                     .gate = gate.data(),
                                     .up = up.data(),
@@ -23,6 +28,7 @@ Var swiglu(Context& c, const Var& gate, const Var& up) {
                                     .gate_mode = dgate.mode,
                                     .up_mode = dup.mode,
                                     .type = gate.type()});
+    if (one) tape.add(up_slot, dup.grad);
   };
   return c.tape->record(std::move(y), std::move(backward));
 }

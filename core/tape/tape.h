@@ -47,7 +47,8 @@ class Tape {
   std::vector<Var> record(std::vector<Tensor> outputs, Backward);
   Var record(Tensor output, Backward);
 
-  // Where the gradient of the variable with this slot goes. REQUIRES: slot >= 0.
+  // Where the gradient of the variable with this slot goes. REQUIRES: slot >= 0; what an earlier call
+  // returned for the same slot is written and gone.
   Dest dest(int slot);
   // Adds a whole gradient. The first one is taken as it is, without a copy: shared bytes are never written
   // to.

@@ -1,0 +1,114 @@
+#include <catch2/catch.hpp>
+
+#include "core/base/error.h"
+#include "core/ops/kv_cache.h"
+#include "core/ops/op_lab.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Matchers::Contains;
+
+TEST_CASE_METHOD(OpLab, "gradients of the norm equal central differences") {
+  Tensor w = random({5});
+  CHECK(gradient_error({random({4, 5})}, [&](Context& c, std::span<const Var> in) {
+          return add(c, in[0], rms_norm(c, w, in[0], 1e-5));
+        }) < 1e-8);
+}
+
+TEST_CASE_METHOD(OpLab, "gradients of rope and attention equal central differences") {
+  std::vector<float> inv_freq = {1.0f, 0.1f};
+  for (int64_t window : {0, 2}) {
+    AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 4, .window = window, .scale = 0.7};
+    auto op = [&](Context& c, std::span<const Var> in) {
+      RopeAngles angles = rope_angles(c, inv_freq);
+      Var q = rope(c, angles, in[0], 4), k = rope(c, angles, in[1], 2);
+      return add(c, attention(c, q, k, in[2], shape, 0), in[0]);
+    };
+    CHECK(gradient_error({random({rows(), 16}), random({rows(), 8}), random({rows(), 8})}, op) < 1e-8);
+  }
+}
+
+TEST_CASE_METHOD(OpLab,
+                 "gradients of the activation equal central differences also when both inputs are one") {
+  auto two = [](Context& c, std::span<const Var> in) { return swiglu(c, in[0], in[1]); };
+  CHECK(gradient_error({random({3, 4}), random({3, 4})}, two) < 1e-8);
+  auto one = [](Context& c, std::span<const Var> in) { return swiglu(c, in[0], in[0]); };
+  CHECK(gradient_error({random({3, 4})}, one) < 1e-8);
+}
+
+TEST_CASE_METHOD(OpLab, "gradients of gathered rows reach those rows alone") {
+  std::vector<int32_t> ids = {4, 0, 2};
+  auto op = [&](Context& c, std::span<const Var> in) { return gather_rows(c, in[0], ids); };
+  CHECK(gradient_error({random({6, 3})}, op) < 1e-8);
+  auto twice = [&](Context& c, std::span<const Var> in) {
+    return add(c, gather_rows(c, in[0], ids), gather_rows(c, in[0], std::vector<int32_t>{1, 2, 3}));
+  };
+  CHECK(gradient_error({random({6, 3})}, twice) < 1e-8);
+}
+
+TEST_CASE_METHOD(OpLab, "the embedding takes the rows of the axis' tokens and asks for no gradient") {
+  Tape tape;
+  Context c = context(&tape);
+  Tensor table = random({7, 3});
+  Var x = embedding(c, table);
+  CHECK_FALSE(x.needs_grad());
+  for (int64_t i = 0; i < rows(); ++i) {
+    auto token = axis.tokens[static_cast<size_t>(i)];
+    CHECK(x.value.slice_rows(i, i + 1).to_doubles() == table.slice_rows(token, token + 1).to_doubles());
+  }
+}
+
+TEST_CASE_METHOD(OpLab, "ops on values without gradients record nothing and keep nothing") {
+  Tape tape;
+  Context c = context(&tape);
+  Var x{random({rows(), 8})}, k{random({rows(), 4})};
+  Tensor w = random({8});
+  size_t before = memory.used();
+  {
+    CHECK_FALSE(rms_norm(c, w, x, 1e-5).needs_grad());
+    CHECK_FALSE(swiglu(c, x, x).needs_grad());
+    CHECK_FALSE(add(c, x, x).needs_grad());
+    CHECK_FALSE(attention(c, x, k, k, {.heads = 4, .kv_heads = 2, .head_dim = 2}, 0).needs_grad());
+  }
+  CHECK(memory.used() == before);
+}
+
+TEST_CASE_METHOD(OpLab, "shape errors name the op and the operand and both shapes") {
+  Context c = context();
+  Var x{random({rows(), 8})};
+  CHECK_THROWS_WITH(rms_norm(c, random({6}), x, 1e-5),
+                    Contains("rms_norm: x is [10, 8], expected [rows, 6]"));
+  CHECK_THROWS_WITH(add(c, x, Var{random({rows(), 7})}), Contains("add: b is [10, 7], expected [10, 8]"));
+  CHECK_THROWS_WITH(swiglu(c, x, Var{random({2, 8})}), Contains("swiglu: up is [2, 8]"));
+  AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 2};
+  CHECK_THROWS_WITH(attention(c, x, x, x, shape, 0), Contains("attention: k is [10, 8], expected [10, 4]"));
+  CHECK_THROWS_WITH(gather_rows(c, x, std::vector<int32_t>{10}), Contains("no row 10 in [10, 8]"));
+  Context f32{.backend = *backend, .memory = memory, .axis = &axis};
+  CHECK_THROWS_WITH(add(f32, x, x), Contains("f64") && Contains("f32"));
+  Context no_axis{.backend = *backend, .memory = memory};
+  CHECK_THROWS_WITH(embedding(no_axis, random({7, 3})), Contains("no axis"));
+}
+
+TEST_CASE_METHOD(OpLab, "a cache takes rows until it is full and says which sequence did not fit") {
+  KvCache cache(memory, 2, 3, 6, 4, DType::f64);
+  Tensor k = random({rows(), 4}), v = random({rows(), 4});
+  for (int64_t layer = 0; layer < 2; ++layer) cache.append(layer, k, v, axis.cu);
+  CHECK(cache.length(2) == 0);
+  cache.advance(axis.cu);
+  CHECK(cache.length(0) == 3);
+  CHECK(cache.length(2) == 6);
+  int64_t at = cache.first_row(2);
+  CHECK(cache.keys(1).slice_rows(at, at + 6).to_doubles() == k.slice_rows(4, 10).to_doubles());
+  CHECK(cache.values(0).slice_rows(0, 3).to_doubles() == v.slice_rows(0, 3).to_doubles());
+  CHECK_THROWS_WITH(cache.append(0, k, v, axis.cu),
+                    Contains("sequence 2 has room for 6 rows, 12 are needed"));
+}
+
+TEST_CASE_METHOD(OpLab, "a cache and a tape exclude each other") {
+  Tape tape;
+  Context c = context(&tape);
+  KvCache cache(memory, 1, 3, 6, 4, DType::f64);
+  c.cache = &cache;
+  Var x{random({rows(), 4})};
+  CHECK_THROWS_AS(attention(c, x, x, x, {.heads = 2, .kv_heads = 2, .head_dim = 2}, 0), Error);
+}
