@@ -106,12 +106,15 @@ Vocabulary read_vocabulary(const Json& json, std::string_view origin) {
   return vocabulary;
 }
 
-// Files older than `type` are BPE when they have merges.
+// Files older than `type` are BPE when they have merges. Dropout would make the ids of a text random.
 void check_is_bpe(const Json& model, std::string_view origin) {
   std::string type = string_field_or(model, "type", model.contains("merges") ? "BPE" : "", origin);
   if (type.empty() && model.contains("unk_id")) type = "Unigram";
   QLORA_CHECK(type == "BPE", data, "{}: model type `{}` is not supported yet; supported: BPE", origin,
               type.empty() ? "(none named)" : type);
+  const Json* dropout = optional_field(model, "dropout", origin);
+  QLORA_CHECK(dropout == nullptr || *dropout == 0.0, data, "{}: BPE dropout is not supported; set it to null",
+              origin);
   for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
     QLORA_CHECK(string_field_or(model, key, "", origin).empty(), data, "{}: {} is not supported yet", origin,
                 key);

@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <thread>
 
 #include "core/base/error.h"
 #include "core/base/test_data.h"
@@ -85,6 +87,27 @@ TEST_CASE("Words come from the cache unchanged") {
   Ids first = t->encode("abcabd", false);
   CHECK(t->encode("abcabd", false) == first);
   CHECK(first == Ids{7, 5, 4});
+}
+
+TEST_CASE("Several threads may share a tokenizer") {
+  test::TemporaryFolder folder;
+  test::write_tiny_tokenizer(folder.path());
+  auto t = load_tokenizer(folder.path()), alone = load_tokenizer(folder.path());
+  std::vector<std::string> texts;
+  std::vector<Ids> expected;
+  for (int i = 0; i < 200; ++i) {
+    texts.push_back("the cat number " + std::to_string(i * 7919) + " and <|eos|> the hat");
+    expected.push_back(alone->encode(texts.back(), false));
+  }
+  std::vector<std::vector<Ids>> found(4);
+  std::vector<std::thread> threads;
+  for (auto& ids : found) {
+    threads.emplace_back([&] {
+      for (const std::string& text : texts) ids.push_back(t->encode(text, false));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& ids : found) CHECK(ids == expected);
 }
 
 TEST_CASE("Added tokens are found whole and the longest first") {
@@ -207,6 +230,9 @@ TEST_CASE("Other model types are named as not supported yet") {
     Json json = {{"model", {{"type", type}, {"vocab", Json::object()}}}};
     CHECK_THROWS_WITH(make(json), Catch::Contains(type) && Catch::Contains("not supported yet"));
   }
+  Json random = small();
+  random["model"]["dropout"] = 0.1;
+  CHECK_THROWS_WITH(make(random), Catch::Contains("dropout"));
   Json suffix = small();
   suffix["model"]["end_of_word_suffix"] = "</w>";
   CHECK_THROWS_WITH(make(suffix), Catch::Contains("end_of_word_suffix"));

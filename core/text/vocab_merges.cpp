@@ -31,7 +31,8 @@ Json read_merges(std::string_view text, std::string_view origin) {
 
 Json json_from_vocab_and_merges(const Json& vocab, std::string_view merges, std::string_view origin) {
   Json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
-  Json added = Json::array();
+  Json added =
+      Json::array();  // these files do not say which tokens are special: the names that GPT-2's kin use
   for (const char* name : {"<|endoftext|>", "<s>", "</s>", "<pad>", "<unk>", "<mask>"}) {
     auto id = vocab.find(name);
     if (id == vocab.end()) continue;
