@@ -76,4 +76,7 @@ struct Matches {
 // nearest name).
 Matches gather_matches(std::span<const JudgmentFile>, VoteRule, std::span<const std::string> systems = {});
 
+// compute_elo() of them, with each system's invalid votes filled in.
+EloReport rate(const Matches&, const EloOptions&);
+
 }  // namespace qlora

@@ -47,7 +47,7 @@ struct EloReport {
   std::vector<Rating> ratings;  // best first; equal ratings by name
   int64_t matches = 0, prompts = 0;
   EloOptions options;
-  std::string ci_method;  // "prompt bootstrap, 1000 resamples, 95%", or empty
+  std::string ci_method;  // "95%, prompts drawn again 1000 times, 32 orders each", or empty
   std::string note;       // for the reader, such as why there is no interval; may be empty
 };
 

@@ -1,6 +1,6 @@
 -- Results store, version 1. Never edited once landed: changes are further numbered files.
--- All tables are STRICT; small integers link them, SHA-256 digests name things for the outside; JSON columns hold
--- valid JSON; times are ISO-8601 UTC text. The connection sets the rest (results/sqlite.cpp).
+-- All tables are STRICT; small integers link them, SHA-256 digests name things for the outside; JSON columns
+-- hold valid JSON; times are ISO-8601 UTC text. The connection sets the rest (results/sqlite.cpp).
 
 -- ---------- machines, sweeps, runs ----------
 
@@ -76,7 +76,7 @@ CREATE TABLE metric_name(
   metric_id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE) STRICT;
 
-CREATE TABLE metric(                     -- a step that is written again (after a resume) replaces the earlier one
+CREATE TABLE metric(                     -- a step written again (after a resume) replaces the earlier one
   run_id INTEGER NOT NULL REFERENCES run ON DELETE CASCADE,
   metric_id INTEGER NOT NULL REFERENCES metric_name,
   step INTEGER NOT NULL CHECK(step >= 0),
@@ -251,7 +251,8 @@ CREATE VIEW curves AS                    -- one row a step
   GROUP BY m.run_id, m.step;
 
 CREATE VIEW runs_view AS                 -- one row a run, with where it stands
-  SELECT r.name, r.state, r.reason, r.model, r.dataset, r.quant, r.lora_r, r.learning_rate, r.seed, r.max_steps,
+  SELECT r.name, r.state, r.reason, r.model, r.dataset, r.quant, r.lora_r, r.learning_rate, r.seed,
+    r.max_steps,
     (SELECT max(step) FROM metric m JOIN metric_name n USING (metric_id)
       WHERE m.run_id = r.run_id AND n.name = 'loss') AS steps,
     (SELECT value FROM metric m JOIN metric_name n USING (metric_id)
@@ -274,14 +275,16 @@ CREATE VIEW scores AS                    -- one row an evaluation and metric, ov
     n.name AS metric, er.n, er.value, er.standard_error, e.started_at, e.seconds,
     s.run_id, e.evaluation_id, e.subject_model_id, e.task_id
   FROM evaluation e JOIN subject_model s USING (subject_model_id) JOIN task t USING (task_id)
-    JOIN eval_result er USING (evaluation_id) JOIN subject u USING (subject_id) JOIN metric_name n USING (metric_id)
+    JOIN eval_result er USING (evaluation_id) JOIN subject u USING (subject_id)
+    JOIN metric_name n USING (metric_id)
   WHERE u.name = '';
 
 CREATE VIEW mmlu_by_subject AS           -- accuracy by subject
   SELECT s.name, e.step, u.name AS subject, er.n, er.value AS accuracy, er.standard_error,
     coalesce(e.protocol ->> '$.name', '') AS protocol, e.shots, e.evaluation_id, s.run_id
   FROM evaluation e JOIN subject_model s USING (subject_model_id) JOIN task t USING (task_id)
-    JOIN eval_result er USING (evaluation_id) JOIN subject u USING (subject_id) JOIN metric_name n USING (metric_id)
+    JOIN eval_result er USING (evaluation_id) JOIN subject u USING (subject_id)
+    JOIN metric_name n USING (metric_id)
   WHERE t.name = 'mmlu' AND n.name = 'acc' AND u.name <> '';
 
 CREATE VIEW leaderboard AS               -- one row a run and base (and MMLU setting, where there are several)
@@ -291,14 +294,15 @@ CREATE VIEW leaderboard AS               -- one row a run and base (and MMLU set
       FROM scores WHERE task = 'mmlu' AND metric = 'acc' AND (run_id IS NULL OR step > 0)
       GROUP BY subject_model_id, task_id, protocol, shots, n),
     entrant AS (
-      SELECT r.run_id, r.name, r.state, r.model, r.dataset, r.quant, r.lora_r, r.learning_rate, r.seed, r.steps,
-        r.train_loss, r.tokens, r.seconds, r.key, s.subject_model_id
+      SELECT r.run_id, r.name, r.state, r.model, r.dataset, r.quant, r.lora_r, r.learning_rate, r.seed,
+        r.steps, r.train_loss, r.tokens, r.seconds, r.key, s.subject_model_id
       FROM runs_view r LEFT JOIN subject_model s USING (run_id)
       UNION ALL
       SELECT NULL, s.name, 'base', s.model, NULL, s.quant, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         lower(hex(s.subject_key)), s.subject_model_id
       FROM subject_model s WHERE s.run_id IS NULL)
-  SELECT e.name, e.state, e.model, e.dataset, e.quant, e.lora_r, e.learning_rate, e.seed, e.steps, e.train_loss,
+  SELECT e.name, e.state, e.model, e.dataset, e.quant, e.lora_r, e.learning_rate, e.seed, e.steps,
+    e.train_loss,
     (SELECT value FROM scores c WHERE c.run_id = e.run_id AND c.kind = 'perplexity' AND c.metric = 'loss'
       AND c.step = 0 ORDER BY c.evaluation_id DESC LIMIT 1) AS loss_before,
     (SELECT value FROM scores c WHERE c.run_id = e.run_id AND c.kind = 'perplexity' AND c.metric = 'loss'
