@@ -146,7 +146,7 @@ void add_special_ids(const GgufFile& file, Json& config) {
 }
 
 Json config_of(const GgufFile& file, const LlamaShape& s) {
-  Json config = {{"architectures", {"LlamaForCausalLM"}},
+  Json config = {{"architectures", Json::array({"LlamaForCausalLM"})},
                  {"model_type", "llama"},
                  {"hidden_size", s.hidden},
                  {"intermediate_size", s.mlp},

@@ -107,7 +107,7 @@ Json model_of(const Source& s) {
     const size_t space = merge.find(' ');
     QLORA_CHECK(space != std::string::npos && merge.find(' ', space + 1) == std::string::npos, data,
                 "{}: the merge `{}` is not two tokens with a space between", s.path, merge);
-    merges.push_back({merge.substr(0, space), merge.substr(space + 1)});
+    merges.push_back(Json::array({merge.substr(0, space), merge.substr(space + 1)}));
   }
   return {{"type", "BPE"},
           {"dropout", nullptr},
@@ -163,7 +163,7 @@ Json post_processor_of(const Source& s) {
     if (type == 0) single.push_back(part);
     pair.push_back(part);
     const auto id = std::find(s.tokens.begin(), s.tokens.end(), token) - s.tokens.begin();
-    specials[token] = {{"id", token}, {"ids", {id}}, {"tokens", {token}}};
+    specials[token] = {{"id", token}, {"ids", Json::array({id})}, {"tokens", Json::array({token})}};
   };
   for (int type : {0, 1}) {
     if (s.add_bos) add_special(*s.bos, type);
