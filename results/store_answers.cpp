@@ -117,9 +117,13 @@ Table Store::leaderboard(const std::string& sweep) const {
       "loss_after, mmlu, mmlu_se, mmlu_macro, mmlu_macro_se, mmlu_n, protocol, tokens, seconds, key "
       "FROM leaderboard l";
   if (sweep.empty()) return Statement(db, kSelect).table();
+  // A base belongs to the sweep when one of its runs stands on it: by what was scored, or by the run's
+  // configuration.
   Statement rows(db, fmt::format("{} WHERE EXISTS (SELECT 1 FROM sweep_run s JOIN run r USING (run_id) "
-                                 "WHERE s.sweep_id = ? AND (r.run_id = l.run_id "
-                                 "OR (l.run_id IS NULL AND r.model = l.model AND r.quant = l.quant)))",
+                                 "LEFT JOIN subject_model m USING (run_id) "
+                                 "WHERE s.sweep_id = ? AND (r.run_id = l.run_id OR (l.run_id IS NULL AND "
+                                 "((m.model = l.model AND m.quant = l.quant) OR "
+                                 "(r.model = l.model AND r.quant = l.quant)))))",
                                  kSelect));
   return rows.bind(sweep_id(db, sweep)).table();
 }

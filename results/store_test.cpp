@@ -207,9 +207,19 @@ TEST_CASE_METHOD(Fixture, "the leaderboard shows runs and bases best first") {
   CHECK(std::get<int64_t>(board.at(1, "lora_r")) == 8);
 
   CHECK(store.leaderboard("s").rows.size() == 3);  // two runs and their base
+  // A base is known by what the runs that stand on it were scored as.
+  SubjectModel other = {key_of("other base"), false, "tiny (nf4+dq)", "/models/tiny", "nf4+dq"};
+  store.write_evaluation(mmlu_row(other, 0, 1));
+  CHECK(store.leaderboard("s").rows.size() == 3);
+  store.write_evaluation(mmlu_row({rows[1].key, true, "two", "/models/tiny", "nf4+dq"}, 2, 0));
+  Table both = store.leaderboard("s");
+  CHECK(both.rows.size() == 4);
+  CHECK(text(both, 3, "name") == "two");
+  CHECK(text(both, 3, "quant") == "nf4+dq");
+  board = store.leaderboard();
   CHECK_THROWS_WITH(store.leaderboard("res"), Contains("did you mean `rest`"));
   CHECK(Store::open_read_only(path).leaderboard().rows == board.rows);
-  CHECK(count("SELECT count(*) FROM mmlu_by_subject WHERE subject = 'anatomy'") == 3);
+  CHECK(count("SELECT count(*) FROM mmlu_by_subject WHERE subject = 'anatomy'") == 5);
   CHECK(count("SELECT count(*) FROM run_parameters WHERE parameter = 'lora_r' AND value = 16") == 1);
 }
 

@@ -294,8 +294,8 @@ CREATE VIEW leaderboard AS               -- one row a run and base (and MMLU set
       FROM scores WHERE task = 'mmlu' AND metric = 'acc' AND (run_id IS NULL OR step > 0)
       GROUP BY subject_model_id, task_id, protocol, shots, n),
     entrant AS (
-      SELECT r.run_id, r.name, r.state, r.model, r.dataset, r.quant, r.lora_r, r.learning_rate, r.seed,
-        r.steps, r.train_loss, r.tokens, r.seconds, r.key, s.subject_model_id
+      SELECT r.run_id, r.name, r.state, r.model, r.dataset, coalesce(s.quant, r.quant) AS quant, r.lora_r,
+        r.learning_rate, r.seed, r.steps, r.train_loss, r.tokens, r.seconds, r.key, s.subject_model_id
       FROM runs_view r LEFT JOIN subject_model s USING (run_id)
       UNION ALL
       SELECT NULL, s.name, 'base', s.model, NULL, s.quant, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
