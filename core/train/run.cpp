@@ -92,7 +92,7 @@ std::optional<StepRecord> Run::update() {
   State& s = *state_;
   const double per_label = 1 / static_cast<double>(s.labels);
   StepRecord record;
-  record.loss = s.loss_sum * per_label;
+  record.loss = s.loss_sum / static_cast<double>(s.labels);
   record.grad_norm = s.optimizer.gradient_norm(per_label);
   if (stop_if_broken(record.grad_norm)) return std::nullopt;
   record.learning_rate = config_.learning_rate *

@@ -1,0 +1,156 @@
+// Saving and restoring runs.
+
+#include <catch2/catch.hpp>
+
+#include "core/io/safetensors.h"
+#include "core/train/test_runs.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+// Until the run has done `steps` steps.
+void advance(TrainPack& pack, Observer& observer, const std::string& id, int64_t steps) {
+  while (pack.find(id)->step() < steps) pack.micro_step(observer);
+}
+
+Json read(const Path& path) {
+  return Json::parse(read_file(path));
+}
+
+template <class Body>
+std::string message_of(Body body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    CHECK(e.kind() == ErrorKind::data);
+    return e.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST_CASE("A run that is saved and restored on a fresh backend goes on bit for bit") {
+  for (const std::string& name : available_backends())
+    for (DType type : {DType::f32, DType::f64}) {
+      if (type == DType::f64 && name != "reference") continue;
+      INFO(name << " " << name_of(type));
+      TemporaryFolder folder;
+      Lab lab(name, type);
+      for (const RunPlan& plan : lab.plans()) {
+        INFO(plan.id);
+        Outcome whole = lab.train({plan}).at(plan.id);
+        Recorder recorder;
+        {
+          TrainPack first = lab.pack();
+          first.add(lab.run(plan));
+          advance(first, recorder, plan.id, 2);
+          first.find(plan.id)->save(folder.path() / plan.id);
+          first.micro_step(recorder);  // what comes after the checkpoint is lost
+          recorder.steps[plan.id].resize(2);
+        }
+        Lab again(name, type);
+        TrainPack second = again.pack();
+        second.add(again.run(plan));
+        second.find(plan.id)->restore(folder.path() / plan.id);
+        CHECK(second.find(plan.id)->step() == 2);
+        while (second.active()) second.micro_step(recorder);
+        CHECK(outcome_of(*second.find(plan.id), recorder) == whole);
+      }
+    }
+}
+
+TEST_CASE("A run that moves from one pack to another goes on bit for bit") {
+  Lab lab("reference");
+  std::vector<RunPlan> plans = lab.plans();
+  Recorder recorder;
+  TrainPack first = lab.pack(), second = lab.pack(true);
+  first.add(lab.run(plans[0]));
+  first.add(lab.run(plans[1]));
+  second.add(lab.run(plans[2]));
+  advance(first, recorder, "a", 2);
+  second.micro_step(recorder);
+  second.add(first.take("a"));
+  CHECK(first.find("a") == nullptr);
+  while (first.active()) first.micro_step(recorder);
+  while (second.active()) second.micro_step(recorder);
+  std::map<std::string, Outcome> whole = lab.train(plans);
+  CHECK(outcome_of(*second.find("a"), recorder) == whole.at("a"));
+  CHECK(outcome_of(*first.find("b"), recorder) == whole.at("b"));
+  CHECK(outcome_of(*second.find("c"), recorder) == whole.at("c"));
+}
+
+TEST_CASE("A checkpoint has the files and keys that readers of the Trainer expect") {
+  TemporaryFolder folder;
+  Lab lab("reference");
+  RunPlan plan = lab.plans()[1];
+  TrainPack pack = lab.pack();
+  pack.add(lab.run(plan));
+  Recorder recorder;
+  advance(pack, recorder, plan.id, 3);
+  const Path path = folder.path() / "checkpoint-3";
+  pack.find(plan.id)->save(path, "tiny");
+  CHECK(!std::filesystem::exists(folder.path() / "checkpoint-3.tmp"));
+
+  Json config = read(path / "adapter_config.json");
+  CHECK(config["peft_type"] == "LORA");
+  CHECK(config["base_model_name_or_path"] == "tiny");
+  CHECK(config["r"] == 8);
+  CHECK(config["target_modules"] == Json({"q_proj", "v_proj"}));
+  CHECK(SafetensorsFile(path / "adapter_model.safetensors").tensors().size() == 8);
+  CHECK(SafetensorsFile(path / "optimizer.safetensors").tensors().size() == 16);
+
+  Json state = read(path / "trainer_state.json");
+  CHECK(state["global_step"] == 3);
+  CHECK(state["max_steps"] == 6);
+  REQUIRE(state["log_history"].size() == 3);
+  const StepRecord& second = recorder.steps.at(plan.id)[1];
+  const Json& entry = state["log_history"][1];
+  CHECK(entry["step"] == 2);
+  CHECK(entry["loss"] == second.loss);
+  CHECK(entry["grad_norm"] == second.grad_norm);
+  CHECK(entry["learning_rate"] == second.learning_rate);
+  CHECK(entry["epoch"] == 8.0 / 11);
+}
+
+TEST_CASE("A checkpoint that does not fit or is damaged is refused") {
+  TemporaryFolder folder;
+  Lab lab("reference");
+  std::vector<RunPlan> plans = lab.plans();
+  TrainPack pack = lab.pack();
+  pack.add(lab.run(plans[0]));
+  Recorder recorder;
+  advance(pack, recorder, "a", 1);
+  const Path path = folder.path() / "checkpoint-1";
+  pack.find("a")->save(path);
+
+  RunPlan other = plans[0];
+  other.train.seed = 99;
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("seed 11"));
+  other = plans[0];
+  other.lora.r = 5;
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("[5, 40], found [2, 40]"));
+  other = plans[0];
+  write_file(path / "trainer_state.json", "{}");
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("not readable"));
+  write_file(path / "trainer_state.json", "{");
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("trainer_state.json"));
+  std::filesystem::remove_all(path);
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("checkpoint-1"));
+}
+
+TEST_CASE("A checkpoint in the middle of a step is refused and impossible settings too") {
+  TemporaryFolder folder;
+  Lab lab("reference");
+  RunPlan plan = lab.plans()[0];  // three micro-batches a step
+  TrainPack pack = lab.pack();
+  pack.add(lab.run(plan));
+  Recorder recorder;
+  pack.micro_step(recorder);
+  CHECK_THROWS_AS(pack.find("a")->save(folder.path() / "x"), Error);
+  CHECK(!std::filesystem::exists(folder.path() / "x"));
+  plan.train.accumulation = 0;
+  CHECK_THROWS_WITH(lab.run(plan), Catch::Contains("gradient_accumulation_steps"));
+}
