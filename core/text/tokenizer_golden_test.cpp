@@ -125,12 +125,6 @@ TEST_CASE("Model folders give the ids of their tokenizer files and know their sp
   CHECK(checked > 0);
 }
 
-TEST_CASE("The tokenizer of an imported GGUF file gives the ids of the original", "[golden]") {
-  Path folder = qlora_home() / "models/SmolLM2-135M-Instruct";
-  if (data_missing() || test::missing(folder)) return;
-  check_set("smollm2", *load_tokenizer(folder));
-}
-
 TEST_CASE("A SentencePiece model follows the configuration beside it", "[golden]") {
   Path model = test::tokenizer_data() / "llama2_spm/tokenizer.model";
   if (test::missing(model)) return;

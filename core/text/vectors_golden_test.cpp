@@ -237,15 +237,12 @@ TEST_CASE("Conversations become the text and the ids of the model's own template
       continue;
     }
     CHECK(recognize_chat_template(jinja).name == name);
-    std::vector<Path> folders = {test::tokenizer_data() / name};
-    if (name == "smollm2") folders.push_back(qlora_home() / "models/SmolLM2-135M-Instruct");  // as imported
-    for (const Path& folder : folders) {
-      if (!std::filesystem::exists(folder)) {
-        test::skip_part("no " + folder.string());
-        continue;
-      }
-      checked += check_conversations(vectors / ("chat_" + name + ".jsonl"), *load_tokenizer(folder));
+    Path folder = test::tokenizer_data() / name;
+    if (!std::filesystem::exists(folder)) {
+      test::skip_part("no " + folder.string());
+      continue;
     }
+    checked += check_conversations(vectors / ("chat_" + name + ".jsonl"), *load_tokenizer(folder));
   }
   CHECK(checked > 0);
 }
