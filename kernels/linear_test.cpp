@@ -30,6 +30,7 @@ struct Problem {
   std::vector<size_t> adapter_of = {0, 0, 1, 2, 2};
   std::vector<TestAdapter> adapters = {{4, 2, 0.1f}, {9, 0.5, 0.5f}, {1, 1, 0}};
   Array x = {};
+  Array dx_before = {};        // what dx holds when the gradient is to be added to it
   std::vector<Array> dy = {};  // per term
 
   explicit Problem(Format format) {
@@ -43,6 +44,7 @@ struct Problem {
       }
     }
     x = normals(50, rows() * in);
+    dx_before = normals(51, rows() * in);
   }
   int64_t first_row(size_t sequence) const {
     int64_t row = 0;
@@ -63,7 +65,7 @@ using MicroBatch = std::vector<size_t>;
 
 class Runner {
  public:
-  Runner(const Problem& p, Backend& backend, DType type) : p_(p), d_(backend, type) {
+  Runner(const Problem& p, Backend& backend, DType type, Write mode) : p_(p), d_(backend, type), mode_(mode) {
     for (const TestAdapter& adapter : p.adapters) {
       std::vector<LoraPart> per_term;
       for (size_t t = 0; t < p.outs.size(); ++t) {
@@ -104,7 +106,8 @@ class Runner {
     for (size_t t = 0; t < terms.size(); ++t) scatter(batch, terms[t].y, p_.outs[t], result_.y[t]);
     if (!backward) return;
     LinearBackward b{.x = x, .rows = rows_, .terms = back, .keys = keys_.data(), .sequences = sequences_};
-    b.dx = d_.make(rows_ * p_.in);
+    b.dx = mode_ == Write::accumulate ? d_.put(dx_before_) : d_.make(rows_ * p_.in);
+    b.mode = mode_;
     b.type = d_.type();
     d_.backend().linear_backward(b);
     scatter(batch, b.dx, p_.in, result_.dx);
@@ -136,10 +139,12 @@ class Runner {
     spans_.clear();
     keys_.clear();
     x_.clear();
+    dx_before_.clear();
     dy_.assign(p_.outs.size(), {});
     for (size_t s : batch) {
       int64_t first = p_.first_row(s), n = p_.lengths[s];
       append(x_, p_.x, first, n, p_.in);
+      append(dx_before_, p_.dx_before, first, n, p_.in);
       for (size_t t = 0; t < p_.outs.size(); ++t) append(dy_[t], p_.dy[t], first, n, p_.outs[t]);
       for (int64_t r = 0; r < n; ++r) keys_.push_back({static_cast<uint32_t>(s), static_cast<uint32_t>(r)});
       if (spans_.empty() || spans_.back().adapter != p_.adapter_of[s]) {
@@ -164,6 +169,7 @@ class Runner {
 
   const Problem& p_;
   Device d_;
+  Write mode_;
   std::vector<std::vector<LoraPart>> parts_;  // [adapter][term]
   Outcome result_;
   // The current micro-batch.
@@ -171,13 +177,13 @@ class Runner {
   std::vector<int32_t> sequences_;
   std::vector<Span> spans_;
   std::vector<RowKey> keys_;
-  Array x_;
+  Array x_, dx_before_;
   std::vector<Array> dy_;
 };
 
 Outcome run(const Problem& p, Backend& backend, DType type, const std::vector<MicroBatch>& batches,
-            bool backward = true) {
-  Runner runner(p, backend, type);
+            bool backward = true, Write mode = Write::overwrite) {
+  Runner runner(p, backend, type, mode);
   for (const MicroBatch& batch : batches) runner.step(batch, backward);
   return runner.finish();
 }
@@ -248,6 +254,21 @@ TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the l
         }
       }
     }
+  }
+}
+
+TEST_CASE("A gradient that is added to another is finished first and rounded once more") {
+  for (const std::string& name : available_backends()) {
+    auto backend = make_test_backend(name);
+    INFO(name);
+    Problem p(Format::nf4);
+    Outcome alone = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
+    Outcome added = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}}, true, Write::accumulate);
+    Array expected = alone.dx;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      expected[i] = static_cast<double>(static_cast<float>(p.dx_before[i] + alone.dx[i]));
+    }
+    CHECK(same_bits(added.dx, expected));
   }
 }
 
