@@ -57,7 +57,7 @@ class Lm {
 struct ModelLmOptions {
   DType type = DType::f32;
   int64_t max_batch_tokens = 4096;  // rows of one forward pass
-  std::function<void(int64_t done, int64_t all)> progress;
+  std::function<void(int64_t done, int64_t all)> progress = {};  // may be empty
 };
 // Sorts requests by length, packs them (of all subjects together) on one axis, restores the order.
 std::unique_ptr<Lm> make_model_lm(std::shared_ptr<const Model>, Memory&, std::vector<Adapter*> subjects,
