@@ -46,7 +46,7 @@ TEST_CASE_METHOD(OpLab, "gradients of gathered rows reach those rows alone") {
   CHECK(gradient_error({random({6, 3})}, twice) < 1e-8);
 }
 
-TEST_CASE_METHOD(OpLab, "the embedding takes the rows of the axis' tokens and asks for no gradient") {
+TEST_CASE_METHOD(OpLab, "the embedding takes the rows that the axis names and asks for no gradient") {
   Tape tape;
   Context c = context(&tape);
   Tensor table = random({7, 3});
