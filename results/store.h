@@ -51,8 +51,8 @@ class Store {
   // ---- sweeps and runs
 
   // Declares a sweep's runs; a sweep is known by its name, and declaring it again with other runs replaces
-  // the list. Runs that are already known keep their state, whichever sweep they came from. Throws
-  // Error(usage) when two rows have the same key.
+  // the list. Runs that are already known keep their state and first name, whichever sweep they came from.
+  // Throws Error(usage) when two rows have the same key.
   void declare_sweep(const std::string& name, const std::string& yaml, std::span<const RunRow>);
   // Declares one run outside of any sweep.
   void declare_run(const RunRow&);

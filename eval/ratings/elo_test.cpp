@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
+#include <tuple>
 
 #include "core/base/check.h"
 #include "core/base/parallel.h"
@@ -62,6 +63,18 @@ void check_column(const EloReport& report, const Column& column) {
     INFO(r.system);
     CHECK(r.rating == Approx(column.at(r.system)).margin(0.4));
   }
+}
+
+// How often each outcome happened between each two systems.
+using Outcomes = std::map<std::tuple<std::string, std::string, Outcome>, int>;
+Outcomes outcomes(const std::vector<std::string>& systems, const std::vector<Match>& matches) {
+  Outcomes counts;
+  for (const Match& m : matches)
+    ++counts[{systems[static_cast<size_t>(m.first)], systems[static_cast<size_t>(m.second)], m.outcome}];
+  return counts;
+}
+std::vector<std::string> systems_of(const Preset& p) {
+  return {p.systems.begin(), p.systems.end()};
 }
 
 EloOptions paper_options() {
@@ -269,16 +282,8 @@ TEST_CASE("the released judgments of GPT-4 give the column of the paper", "[gold
     CHECK((*r.ci_hi - *r.ci_lo) / 2 < 42);
   }
 
-  // The preset's counts are those of the files.
   const Preset& counts = preset("qlora-vicuna-gpt4");
-  std::map<std::tuple<std::string, std::string, Outcome>, int> from_files, from_preset;
-  for (const Match& m : matches.matches)
-    ++from_files[{matches.systems[static_cast<size_t>(m.first)],
-                  matches.systems[static_cast<size_t>(m.second)], m.outcome}];
-  for (const Match& m : matches_of(counts))
-    ++from_preset[{std::string(counts.systems[static_cast<size_t>(m.first)]),
-                   std::string(counts.systems[static_cast<size_t>(m.second)]), m.outcome}];
-  CHECK(from_files == from_preset);
+  CHECK(outcomes(matches.systems, matches.matches) == outcomes(systems_of(counts), matches_of(counts)));
 }
 
 TEST_CASE("the human votes give the column of the paper", "[golden]") {
@@ -292,5 +297,7 @@ TEST_CASE("the human votes give the column of the paper", "[golden]") {
   Matches matches = gather_matches(files, VoteRule::majority, eight);
   CHECK(matches.matches.size() == 2240);
   check_column(compute_elo(matches.systems, matches.matches, paper_options()), kHuman);
+  const Preset& counts = preset("qlora-vicuna-human");
+  CHECK(outcomes(matches.systems, matches.matches) == outcomes(systems_of(counts), matches_of(counts)));
   CHECK(gather_matches(files, VoteRule::each, eight).matches.size() == 6720);
 }
