@@ -49,12 +49,13 @@ Split split_records(size_t count, const DatasetConfig& config) {
 std::vector<TokenExample> tokenize_records(std::span<const Record> records, std::span<const size_t> indices,
                                            const PromptFormat& format, const DatasetConfig& config,
                                            const Tokenizer& tokenizer, DatasetReport& report) {
+  // One after another, so that of several broken records the first is named.
+  std::vector<Pieces> pieces;
+  for (size_t index : indices) pieces.push_back(format.apply(records[index]));
   std::vector<Tokenized> all(indices.size());
-  parallel_for(static_cast<int64_t>(indices.size()), 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      auto at = static_cast<size_t>(i);
-      all[at] = tokenize_pieces(format.apply(records[indices[at]]), config, tokenizer);
-    }
+  parallel_for(static_cast<int64_t>(all.size()), 16, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+      all[i] = tokenize_pieces(pieces[i], config, tokenizer);
   });
   std::vector<TokenExample> kept;
   kept.reserve(all.size());

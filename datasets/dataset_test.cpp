@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <map>
 #include <set>
 
 #include "core/base/hash.h"
@@ -132,6 +133,25 @@ TEST_CASE("A set without a label or without a file is refused") {
   expect_error(ErrorKind::data, {"no/such/file.json"}, [&] { f.load(); });
   f.config.source_max_len = 0;
   expect_error(ErrorKind::usage, {"source_max_len"}, [&] { f.load(); });
+}
+
+TEST_CASE("The sample sets load whole and their formats are recognised") {
+  std::map<std::string, int> formats;
+  for (const auto& entry : std::filesystem::directory_iterator(Path(QLORA_SOURCE_DIR) / "datasets/samples")) {
+    if (!entry.path().extension().string().starts_with(".json")) continue;
+    INFO(entry.path().string());
+    DatasetConfig config;
+    config.path = entry.path().string();
+    config.source_max_len = config.target_max_len = 4000;
+    config.eval_dataset_size = 32;
+    Dataset set = load_dataset(config, ByteTokenizer());
+    CHECK(set.report.examples >= 150);
+    CHECK(set.report.tokens_lost == 0);
+    CHECK(set.eval.size() == 32);
+    ++formats[set.format];
+  }
+  CHECK(formats["alpaca"] >= 1);
+  CHECK(formats["oasst1"] >= 1);
 }
 
 TEST_CASE("Values of overlong have names and unknown ones are answered with the nearest") {

@@ -31,6 +31,8 @@ inline std::vector<Path> golden_models() {
     else
       skip_part(folder.filename().string() + ": model_type " + type + " is not registered");
   }
+  if (out.empty())
+    std::printf("SKIPPED: no model of a registered family in %s\n", (goldens() / "models").c_str());
   std::sort(out.begin(), out.end());
   return out;
 }

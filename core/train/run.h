@@ -21,8 +21,8 @@ struct TrainConfig {
   double learning_rate = 2e-4;
   ScheduleKind schedule = ScheduleKind::constant;
   int64_t warmup_steps = 0;
-  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0,
-         max_grad_norm = 0.3;  // 0 = no clipping
+  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
+  double max_grad_norm = 0.3;  // 0 = no clipping
   uint64_t seed = 0;
 };
 
