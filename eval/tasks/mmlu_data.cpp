@@ -66,7 +66,7 @@ MmluData read_mmlu(const Path& tree, const MmluOptions& options) {
       QLORA_CHECK(std::binary_search(names.begin(), names.end(), wanted), usage, "{}",
                   unknown_name("MMLU subject", wanted, names));
     std::set<std::string> chosen(options.subjects.begin(), options.subjects.end());
-    names.assign(chosen.begin(), chosen.end());
+    names = std::vector<std::string>(chosen.begin(), chosen.end());
   }
   MmluData data;
   data.split = options.split;
