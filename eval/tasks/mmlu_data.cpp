@@ -53,9 +53,9 @@ std::vector<std::string> subjects_of(const Path& folder, const std::string& spli
 
 MmluData read_mmlu(const Path& tree, const MmluOptions& options) {
   const std::vector<std::string> protocols = {"hendrycks"}, splits = {"test", "val"};
-  QLORA_CHECK(options.protocol == protocols[0], usage, "{}",
+  QLORA_CHECK(options.protocol == "hendrycks", usage, "{}",
               unknown_name("MMLU protocol", options.protocol, protocols));
-  QLORA_CHECK(std::count(splits.begin(), splits.end(), options.split) == 1, usage, "{}",
+  QLORA_CHECK(options.split == "test" || options.split == "val", usage, "{}",
               unknown_name("MMLU split", options.split, splits));
   QLORA_CHECK(options.shots >= 0 && options.shots <= 5, usage, "MMLU shots must be 0 to 5, found {}",
               options.shots);
