@@ -66,7 +66,7 @@ class Reference : public Backend {
 
   // Buffers inside one call of a kernel. They grow as needed, are reused by later calls (so that pages are
   // touched once), and live as long as the backend. Content is undefined; the address is 256-byte aligned.
-  enum class Scratch : uint8_t { dropped, low_rank, delta, sum, spare };
+  enum class Scratch : uint8_t { dropped, low_rank, delta, sum, count };
   void* scratch(Scratch, size_t bytes);
 
  private:
@@ -77,7 +77,7 @@ class Reference : public Backend {
     std::unique_ptr<std::byte, Free> bytes;
     size_t size = 0;
   };
-  std::array<Buffer, 5> scratch_;
+  std::array<Buffer, static_cast<size_t>(Scratch::count)> scratch_;
 
   void add_bias(const Linear&, const LinearTerm&);
   void part_forward(const Linear&, const LinearTerm&, const LoraPart&);
