@@ -67,6 +67,29 @@ TEST_CASE("every format decodes what it encoded within its bound for odd sizes a
       }
 }
 
+TEST_CASE("the error on normal weights is that of the literature") {
+  struct Row {
+    Format format;
+    int64_t block;
+    double error;  // mean of (w - decoded)^2 over mean of w^2
+  };
+  const std::vector<float> w = normal_numbers(1 << 19, 11);
+  for (const Row& row : {Row{Format::nf4, 32, 0.00762},
+                         {Format::nf4, 64, 0.00845},
+                         {Format::nf4, 128, 0.00914},
+                         {Format::fp4, 64, 0.01487}}) {
+    const Coded c = encoded(row.format, w, row.block);
+    const std::vector<float> back = decoded(c.view);
+    double error = 0, power = 0;
+    for (size_t i = 0; i < w.size(); ++i) {
+      error += (double{w[i]} - double{back[i]}) * (double{w[i]} - double{back[i]});
+      power += double{w[i]} * double{w[i]};
+    }
+    INFO(name_of(row.format) << " in blocks of " << row.block);
+    CHECK(error / power == Approx(row.error).epsilon(0.01));
+  }
+}
+
 TEST_CASE("every code of every format encodes back to itself and thresholds ascend") {
   for (Format format : kFormats)
     with_format(format, [&]<class F>(F) {
