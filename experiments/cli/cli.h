@@ -1,0 +1,42 @@
+#pragma once
+// The command line of the program `qlora`: one file per group of verbs. A group adds its subcommands to the
+// parser; the one that was asked for leaves its work in `Invocation::work`.
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/base/file.h"
+
+namespace CLI {
+class App;
+}
+
+namespace qlora {
+
+struct Invocation {
+  std::function<int()> work;  // returns the exit code
+  // What many verbs share. Each verb adds those that it understands.
+  std::string db;  // default: QLORA_DB, else results.db
+  std::string backend = "auto";
+  int threads = 0;
+  bool json = false;
+  Invocation();
+};
+
+void add_db_option(CLI::App&, Invocation&);
+void add_json_flag(CLI::App&, Invocation&);
+void add_compute_options(CLI::App&, Invocation&);  // --backend, --threads
+
+void add_train_commands(CLI::App&, Invocation&);    // train, sweep, worker
+void add_model_commands(CLI::App&, Invocation&);    // model, generate
+void add_eval_commands(CLI::App&, Invocation&);     // eval
+void add_elo_commands(CLI::App&, Invocation&);      // elo
+void add_results_commands(CLI::App&, Invocation&);  // results
+void add_doctor_commands(CLI::App&, Invocation&);   // doctor, version
+
+// Parses and does; prints errors to stderr. Returns the exit code: 0, 1 something failed, 2 usage, 3 data, 4
+// memory, 130 stopped.
+int run_command_line(int argc, char** argv);
+
+}  // namespace qlora

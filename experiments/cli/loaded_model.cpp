@@ -1,0 +1,68 @@
+#include "experiments/cli/loaded_model.h"
+
+#include <CLI/CLI.hpp>
+
+#include "core/base/names.h"
+#include "core/base/parallel.h"
+
+namespace qlora {
+namespace {
+
+constexpr const char* kQuants[] = {"none", "nf4", "nf4+dq", "fp4", "fp4+dq"};
+
+void set(Settings& settings, const std::string& name, const std::string& text) {
+  settings[name] = {parse_option(*find_option(name), text), {}};
+}
+
+// The quantization under which an adapter of ours was trained: its run's configuration lies beside it.
+void read_trained_quant(const Path& adapter, Settings& settings) {
+  Path file = adapter / ".." / "config.yaml";
+  if (adapter.empty() || !std::filesystem::exists(file)) return;
+  Settings trained;
+  read_settings(read_yaml(file), trained);
+  for (const char* name : {"bits", "quant_type", "double_quant"})
+    if (trained.contains(name)) settings[name] = trained[name];
+}
+
+}  // namespace
+
+void add_model_options(CLI::App& app, ModelArguments& arguments) {
+  app.add_option("--model", arguments.model, "the base model's folder")->required();
+  app.add_option("--adapter", arguments.adapter, "a LoRA adapter's folder, in PEFT's layout");
+  app.add_option("--quant", arguments.quant,
+                 "none, nf4, nf4+dq, fp4, fp4+dq (default: as the adapter was trained, else none)");
+}
+
+RunConfig base_config(const ModelArguments& arguments) {
+  Settings settings;
+  set(settings, "model_name_or_path", arguments.model);
+  set(settings, "dataset", "-");
+  set(settings, "bits", "32");
+  if (arguments.quant.empty()) {
+    read_trained_quant(arguments.adapter, settings);
+  } else {
+    std::vector<std::string> known(std::begin(kQuants), std::end(kQuants));
+    QLORA_CHECK(std::find(known.begin(), known.end(), arguments.quant) != known.end(), usage, "--quant: {}",
+                unknown_name("quantization", arguments.quant, known));
+    bool none = arguments.quant == "none";
+    set(settings, "bits", none ? "32" : "4");
+    if (!none) set(settings, "quant_type", arguments.quant.substr(0, 3));
+    set(settings, "double_quant", arguments.quant.ends_with("+dq") ? "true" : "false");
+  }
+  return RunConfig(settings);
+}
+
+LoadedModel::LoadedModel(const ModelArguments& arguments, const std::string& backend, int threads)
+    : config_(base_config(arguments)),
+      type_(compute_type(config_)),
+      backend_((threads > 0 ? set_thread_count(threads) : void(), make_backend(backend))),
+      memory_(*backend_) {
+  tokenizer_ = load_tokenizer(arguments.model);
+  LoadOptions options;
+  options.quant = quant_config(config_);
+  options.type = type_;
+  model_ = load_model(arguments.model, memory_, options);
+  if (!arguments.adapter.empty()) adapter_ = load_peft(arguments.adapter, *model_, memory_, type_);
+}
+
+}  // namespace qlora

@@ -1,0 +1,49 @@
+#pragma once
+// A model with its tokenizer and, where one is given, an adapter: what generating and evaluating start from.
+
+#include <memory>
+#include <string>
+
+#include "core/lora/lora.h"
+#include "core/text/tokenizer.h"
+#include "experiments/config.h"
+
+namespace CLI {
+class App;
+}
+
+namespace qlora {
+
+struct ModelArguments {
+  std::string model, adapter;
+  // none | nf4 | nf4+dq | fp4 | fp4+dq; empty: as the adapter was trained, where its run's config.yaml tells,
+  // else none.
+  std::string quant;
+};
+void add_model_options(CLI::App&, ModelArguments&);
+
+// The configuration of a base under this quantization: what keys and labels are made of.
+RunConfig base_config(const ModelArguments&);
+
+class LoadedModel {
+ public:
+  // Throws Error(usage) or Error(data).
+  LoadedModel(const ModelArguments&, const std::string& backend, int threads);
+  const RunConfig& config() const { return config_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  std::shared_ptr<const Model> model() const { return model_; }
+  Memory& memory() { return memory_; }
+  DType type() const { return type_; }
+  Adapter* adapter() { return adapter_.adapter.get(); }  // null: the base
+
+ private:
+  RunConfig config_;
+  DType type_;
+  std::unique_ptr<Backend> backend_;
+  Memory memory_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::shared_ptr<const Model> model_;
+  LoadedAdapter adapter_;
+};
+
+}  // namespace qlora

@@ -1,0 +1,274 @@
+// The program as its users meet it: outputs, exit codes, and what it says about bad input.
+#include <sys/mount.h>
+
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "core/base/json.h"
+#include "experiments/test_program.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+// Checks the exit code, that stderr says all of `words`, and that nothing was written to stdout.
+void check_refused(const Workbench& bench, const std::vector<std::string>& arguments, int code,
+                   const std::vector<std::string>& words) {
+  ProgramEnd end = bench.run(arguments);
+  INFO(fmt::format("{}\n{}", fmt::join(arguments, " "), end.err));
+  CHECK(end.code == code);
+  for (const std::string& word : words) CHECK_THAT(end.err, Contains(word));
+  CHECK(end.out.empty());
+}
+
+Json json_of(const Workbench& bench, std::vector<std::string> arguments) {
+  arguments.push_back("--json");
+  ProgramEnd end = bench.run(arguments);
+  INFO(fmt::format("{}\n{}", fmt::join(arguments, " "), end.err));
+  CHECK(end.code == 0);
+  return parse_json(end.out, "stdout");
+}
+
+const std::string kJudgments = "{\"question_id\": 1, \"score\": 1}\n{\"question_id\": 2, \"score\": 3}\n";
+
+}  // namespace
+
+TEST_CASE("the program explains itself") {
+  Workbench bench;
+  CHECK_THAT(bench.run({"version"}).out, Contains("qlora 0."));
+  CHECK(json_of(bench, {"version"})["commit"].is_string());
+  CHECK_THAT(bench.run({"doctor"}).out, Contains("backends") && Contains("reference") && Contains("SQLite"));
+  CHECK(json_of(bench, {"doctor"})["backends"].size() >= 2);
+  CHECK_THAT(bench.run({"doctor", "--options"}).out, Contains("lora_target_modules"));
+  for (const std::vector<std::string>& verb : std::vector<std::vector<std::string>>{{},
+                                                                                    {"sweep", "run"},
+                                                                                    {"train"},
+                                                                                    {"results", "query"},
+                                                                                    {"elo", "compute"},
+                                                                                    {"eval", "mmlu"},
+                                                                                    {"generate"},
+                                                                                    {"model", "import"}}) {
+    std::vector<std::string> words = verb;
+    words.push_back("-h");
+    ProgramEnd end = bench.run(words);
+    CHECK(end.code == 0);
+    CHECK_THAT(end.out, Contains("Examples:"));
+    CHECK(std::count(end.out.begin(), end.out.end(), '\n') <= 40);
+  }
+  check_refused(bench, {"swep", "run"}, 2, {"did you mean `qlora sweep`?"});
+  check_refused(bench, {"sweep", "rum"}, 2, {"did you mean", "run"});
+  check_refused(bench, {"train"}, 2, {"file"});
+}
+
+TEST_CASE("a sweep is described before it runs and shown after it") {
+  Workbench bench;
+  bench.write("A-vs-B-gpt-4-reviewer-threeclass.jsonl", kJudgments);
+  bench.write_sweep("s.yaml",
+                    "evals:\n  - {task: loss, at: [start, end]}\n  - {task: mmlu, data: mmlu, shots: 1, "
+                    "limit: 2, base: true}\n"
+                    "tournaments: [{name: t, files: '*-threeclass.jsonl', k: 4, orders: 50}]\n");
+  ProgramEnd dry = bench.run({"sweep", "run", "s.yaml", "--dry-run"});
+  INFO(dry.err);
+  CHECK(dry.code == 0);
+  CHECK_THAT(dry.out, Contains("to train") && Contains("MiB") &&
+                          Contains("2 runs, 2 to train; 7 evaluations, 7 to do"));
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "results.db"));
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "out"));
+  Json plan = json_of(bench, {"sweep", "run", "s.yaml", "--dry-run"});
+  CHECK(plan["runs"].size() == 2);
+  CHECK(plan["runs"][0]["memory"].get<int64_t>() > 100'000);
+
+  ProgramEnd run = bench.run({"sweep", "run", "s.yaml", "--json"});
+  INFO(run.err);
+  REQUIRE(run.code == 0);
+  std::vector<Json> lines;
+  for (size_t begin = 0, end; (end = run.out.find('\n', begin)) != std::string::npos; begin = end + 1)
+    lines.push_back(parse_json(run.out.substr(begin, end - begin), "stdout"));
+  CHECK(lines.front()["type"] == "launch");
+  CHECK(lines.back()["type"] == "done");
+  CHECK(lines.back()["leaderboard"].size() == 3);
+
+  Json board = json_of(bench, {"results", "leaderboard", "--sweep", "test"});
+  CHECK(board.size() == 3);  // two runs and their base
+  std::string name = "alpaca";
+  Json run_json = json_of(bench, {"results", "show", name});
+  CHECK(run_json["state"] == "finished");
+  CHECK(run_json["curve"].size() == 6);
+  CHECK(run_json["config"]["compute_dtype"] == "f32");
+  CHECK(run_json["config"]["dataset_format"] == "alpaca");
+  CHECK(json_of(bench, {"results", "query", "SELECT count(*) AS n FROM prediction"})[0]["n"] == 12);
+  CHECK(json_of(bench, {"sweep", "status", "test"}).size() == 2);
+  check_refused(bench, {"results", "query", "DELETE FROM run"}, 2, {"may only read"});
+  check_refused(bench, {"results", "show", "alpaka"}, 2, {"did you mean `alpaca`?"});
+  CHECK_THAT(bench.run({"sweep", "run", "s.yaml"}).out,
+             Contains("What to try next") && Contains("tournament t"));
+
+  std::string adapter;
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "out" / "test"))
+    if (entry.path().filename().string().ends_with("-alpaca")) adapter = (entry.path() / "adapter").string();
+  Json scored = json_of(bench, {"eval", "mmlu", "--model", "model", "--adapter", adapter, "--data", "mmlu",
+                                "--shots", "1", "--limit", "2"});
+  CHECK(scored["quant"] == "nf4+dq");
+  CHECK(scored["subject"] == "alpaca");
+  // The sweep had scored it already: the same evaluation under the same key.
+  CHECK(json_of(bench, {"results", "query", "SELECT count(*) AS n FROM evaluation"})[0]["n"] == 7);
+  Json text = json_of(bench, {"generate", "--model", "model", "--adapter", adapter, "--prompt", "Spell",
+                              "--greedy", "--max-new-tokens", "5"});
+  CHECK(text["ids"].size() <= 5);
+  CHECK_FALSE(text["ids"].empty());
+}
+
+TEST_CASE("one run is trained with options of the command line") {
+  Workbench bench;
+  bench.write(
+      "r.yaml",
+      "model_name_or_path: model\ndataset: alpaca.json\nmax_steps: 2\neval_dataset_size: 4\nlora_r: 64\n");
+  ProgramEnd end = bench.run({"train", "r.yaml", "--lora_r", "2", "--output-dir=elsewhere",
+                              "--gradient_accumulation_steps", "1", "--overlong", "truncate"});
+  INFO(end.err);
+  CHECK(end.code == 0);
+  CHECK(json_of(bench, {"results", "query", "SELECT lora_r FROM leaderboard"})[0]["lora_r"] == 2);
+  CHECK(std::filesystem::exists(bench.path() / "elsewhere" / "r"));
+  ProgramEnd dry = bench.run({"train", "r.yaml", "--dry-run"});
+  CHECK_THAT(dry.out, Contains("optim: adamw_torch  # default") && Contains("max_steps: 2\n"));
+  check_refused(bench, {"train", "r.yaml", "--lora_rnak", "2"}, 2, {"unknown key `lora_rnak`", "lora_rank"});
+  bench.write_sweep("s.yaml");
+  check_refused(bench, {"train", "s.yaml"}, 2, {"describes 2 runs"});
+}
+
+TEST_CASE("bad configurations are refused with their place and nothing is written") {
+  Workbench bench;
+  bench.write("key.yaml", "model_name_or_path: model\ndataset: alpaca.json\nlora_rnak: 8\n");
+  check_refused(bench, {"sweep", "run", "key.yaml"}, 2,
+                {"key.yaml:3:1: unknown key `lora_rnak`; did you mean `lora_rank`?"});
+  bench.write("twice.yaml", "model_name_or_path: model\nseed: 1\nseed: 2\n");
+  check_refused(bench, {"sweep", "run", "twice.yaml"}, 2, {"twice.yaml:3:1: key `seed` is given twice"});
+  bench.write("bf16.yaml", "model_name_or_path: model\ndataset: alpaca.json\ncompute_dtype: bf16\n");
+  check_refused(bench, {"sweep", "run", "bf16.yaml"}, 2, {"bf16.yaml:3:16", "it can: auto, f32"});
+  check_refused(bench, {"sweep", "run", "none.yaml"}, 2, {"none.yaml"});
+  bench.write_sweep("s.yaml");
+  check_refused(bench, {"sweep", "run", "s.yaml", "--memory", "lots"}, 2, {"`lots`", "12G"});
+  check_refused(bench, {"sweep", "run", "s.yaml", "--memory", "100K"}, 4, {"needs", "--memory"});
+  check_refused(bench, {"sweep", "run", "s.yaml", "--set", "lora_target_modules=[q_prj]"}, 2, {"q_proj"});
+  check_refused(bench, {"sweep", "run", "s.yaml", "--set", "model_name_or_path=nowhere"}, 3, {"nowhere"});
+  check_refused(bench, {"sweep", "run", "s.yaml", "--set", "dataset=nowhere.json"}, 3, {"nowhere.json"});
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "out"));
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "results.db"));
+}
+
+TEST_CASE("damaged models are refused") {
+  Workbench bench;
+  bench.write_sweep("s.yaml");
+  std::filesystem::copy(bench.path() / "model", bench.path() / "bare");
+  std::filesystem::remove(bench.path() / "bare" / "tokenizer.json");
+  check_refused(bench, {"sweep", "run", "s.yaml", "--set", "model_name_or_path=bare"}, 3,
+                {"bare", "tokenizer"});
+  check_refused(bench, {"generate", "--model", "bare", "--prompt", "x", "--greedy"}, 3, {"tokenizer"});
+  std::filesystem::copy(bench.path() / "model", bench.path() / "cut");
+  std::filesystem::resize_file(bench.path() / "cut" / "model.safetensors", 5000);
+  check_refused(bench, {"generate", "--model", "cut", "--prompt", "x", "--greedy"}, 3, {"model.safetensors"});
+  check_refused(bench, {"sweep", "run", "s.yaml", "--set", "model_name_or_path=cut"}, 3,
+                {"model.safetensors"});
+  bench.write("bad.gguf", "no gguf at all");
+  check_refused(bench, {"model", "import", "bad.gguf", "imported"}, 3, {"bad.gguf"});
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "imported"));
+  check_refused(bench, {"generate", "--model", "model", "--prompt", "x", "--adapter", "model"}, 3,
+                {"adapter_config.json"});
+  check_refused(bench, {"generate", "--model", "model", "--prompt", "x", "--quant", "nf3"}, 2,
+                {"did you mean `nf4`?"});
+  check_refused(bench, {"generate", "--model", "model", "--prompt", "x", "--backend", "avx3"}, 2, {"avx3"});
+}
+
+TEST_CASE("bad data is refused before anything is trained") {
+  Workbench bench;
+  bench.write_sweep("s.yaml", "evals: [{task: mmlu, data: mmlu, shots: 0}]\n");
+  bench.write("mmlu/test/anatomy_test.csv", "Q,a,b,c,d,A\nonly,five,columns,here,B\n");
+  check_refused(bench, {"sweep", "run", "s.yaml"}, 3, {"anatomy_test.csv:2"});
+  check_refused(bench, {"eval", "mmlu", "--model", "model", "--data", "mmlu", "--shots", "0"}, 3,
+                {"anatomy_test.csv:2"});
+  bench.write_sweep("t.yaml", "tournaments: [{name: t, files: '*-threeclass.jsonl'}]\n");
+  check_refused(bench, {"sweep", "run", "t.yaml"}, 3, {"threeclass.jsonl"});
+  bench.write("A-vs-B-gpt-4-reviewer-threeclass.jsonl", kJudgments + "{\"question_id\": 3}\n");
+  check_refused(bench, {"sweep", "run", "t.yaml"}, 3, {"threeclass.jsonl", "3", "score"});
+  check_refused(bench, {"elo", "compute", "A-vs-B-gpt-4-reviewer-threeclass.jsonl"}, 3, {"score"});
+  // Without an EOS an empty answer has no token that could be a label.
+  std::string config = read_file(bench.path() / "model" / "tokenizer_config.json");
+  Json tokenizer = parse_json(config, "tokenizer_config.json");
+  tokenizer.erase("eos_token");
+  bench.write("model/tokenizer_config.json", tokenizer.dump());
+  std::string masked;
+  for (int i = 0; i < 20; ++i) masked += "{\"input\": \"something\", \"output\": \"\"}\n";
+  bench.write("masked.jsonl", masked);
+  bench.write_sweep("u.yaml");
+  check_refused(bench, {"sweep", "run", "u.yaml", "--set", "dataset=masked.jsonl"}, 3,
+                {"masked.jsonl", "label"});
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "out"));
+}
+
+TEST_CASE("a store of a newer version or another file is refused") {
+  Workbench bench;
+  bench.write_sweep("s.yaml");
+  bench.write("other.db", std::string(4096, 'x'));
+  check_refused(bench, {"results", "leaderboard", "--db", "other.db"}, 3, {"other.db"});
+  check_refused(bench, {"results", "leaderboard", "--db", "missing.db"}, 3, {"missing.db"});
+  REQUIRE(
+      bench.run({"elo", "compute", "--preset", "qlora-vicuna-gpt4", "--orders", "5", "--name", "p"}).code ==
+      0);
+  // user_version stands at offset 60 of an SQLite file, big-endian.
+  std::fstream file(bench.path() / "results.db", std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(60);
+  file.write("\0\0\3\347", 4);
+  file.close();
+  check_refused(bench, {"sweep", "run", "s.yaml"}, 3, {"results.db", "newer"});
+  check_refused(bench, {"results", "leaderboard"}, 3, {"newer"});
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "out"));
+}
+
+TEST_CASE("a full disk ends a sweep with an error and the next start goes on") {
+  Workbench bench;
+  bench.write_sweep("s.yaml");
+  Path out = bench.path() / "out";
+  std::filesystem::create_directories(out);
+  if (::mount("tmpfs", out.c_str(), "tmpfs", 0, "size=48k") != 0) {
+    std::printf("SKIPPED: cannot mount a small file system (not root)\n");
+    return;
+  }
+  ProgramEnd end = bench.run({"sweep", "run", "s.yaml"});
+  INFO(end.err);
+  CHECK(end.code == 1);
+  CHECK_THAT(end.err, Contains("No space left on device"));
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(out))
+    CHECK_THAT(entry.path().string(), !Contains(".tmp"));
+  ::umount2(out.c_str(), MNT_DETACH);
+  CHECK(bench.run({"sweep", "run", "s.yaml", "--retry-failed"}).code == 0);
+}
+
+TEST_CASE("a run that fails is told and not repeated without being asked to") {
+  Workbench bench;
+  bench.write_sweep("s.yaml");
+  std::vector<std::string> command = {
+      "sweep", "run", "s.yaml", "--set", "learning_rate=1e38", "--set", "max_grad_norm=0"};
+  ProgramEnd end = bench.run(command);
+  INFO(end.err);
+  CHECK(end.code == 1);
+  CHECK_THAT(end.err, Contains("nan_loss"));
+  ProgramEnd again = bench.run(command);
+  CHECK(again.code == 1);
+  CHECK_THAT(again.err, Contains("failed before") && Contains("--retry-failed") && Contains("0 to train"));
+}
+
+TEST_CASE("published tournaments are rated from their counts") {
+  Workbench bench;
+  Json json = json_of(bench, {"elo", "compute", "--preset", "qlora-vicuna-gpt4", "--orders", "200"});
+  CHECK(json["ratings"].size() == 8);
+  CHECK(json["k"] == 4.0);
+  CHECK(json["ratings"][0]["ci_lo"].is_null());
+  CHECK_THAT(bench.run({"elo", "compute", "--preset", "qlora-vicuna-gpt4", "--orders", "5"}).out,
+             Contains("gpt-4"));
+  check_refused(bench, {"elo", "compute", "--preset", "qlora-vicuna-gpt5"}, 2, {"did you mean"});
+  check_refused(bench, {"elo", "compute", "--preset", "qlora-vicuna-gpt4", "--bootstrap", "5"}, 2,
+                {"prompts"});
+  check_refused(bench, {"elo", "compute"}, 2, {"--preset"});
+}

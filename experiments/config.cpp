@@ -1,0 +1,202 @@
+#include "experiments/config.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/base/names.h"
+
+namespace qlora {
+namespace {
+
+std::string as_written(const YamlNode& node) {
+  if (node.kind == YamlNode::Kind::null) return "none";
+  if (node.kind == YamlNode::Kind::list && node.items.empty()) return "[]";
+  return node.kind == YamlNode::Kind::scalar ? node.text : describe(node);
+}
+
+Entry translate(const Translation& translation, const YamlNode& node) {
+  bool on = std::get<bool>(read_value(node, ValueKind::boolean, translation.key));
+  const std::string& text = on ? translation.if_true : translation.if_false;
+  if (text.empty()) return {};
+  const Option* option = find_option(translation.option);
+  return {option, parse_option(*option, text)};
+}
+
+void refuse_unavailable(const Unavailable& unavailable, const YamlNode::Entry& entry) {
+  std::string written = as_written(entry.value);
+  bool harmless = written == "none" || std::find(unavailable.harmless.begin(), unavailable.harmless.end(),
+                                                 written) != unavailable.harmless.end();
+  QLORA_CHECK(harmless, usage, "{}: `{}: {}` is not in this build; {}", entry.where.text(), entry.key,
+              written, unavailable.advice);
+}
+
+// What `auto` stands for in this build, and what several options must satisfy together.
+void resolve(std::map<std::string, OptionValue, std::less<>>& values, const Settings& given) {
+  auto where = [&](std::string_view name) {
+    auto it = given.find(name);
+    return it == given.end() ? std::string(name) : it->second.where.text();
+  };
+  if (std::get<std::string>(values["compute_dtype"]) == "auto") values["compute_dtype"] = std::string("f32");
+  const std::string& format = std::get<std::string>(values["dataset_format"]);
+  std::vector<std::string> formats = dataset_formats();
+  QLORA_CHECK(format.empty() || std::find(formats.begin(), formats.end(), format) != formats.end(), usage,
+              "{}: {}", where("dataset_format"), unknown_name("dataset format", format, formats));
+  for (const char* beta : {"adam_beta1", "adam_beta2"})
+    QLORA_CHECK(std::get<double>(values[beta]) < 1, usage, "{}: `{}` must be below 1", where(beta), beta);
+  int64_t warmup = std::get<int64_t>(values["warmup_steps"]), steps = std::get<int64_t>(values["max_steps"]);
+  QLORA_CHECK(warmup <= steps, usage, "{}: `warmup_steps: {}` is more than `max_steps: {}`",
+              where("warmup_steps"), warmup, steps);
+}
+
+}  // namespace
+
+Entry read_entry(const YamlNode::Entry& entry) {
+  if (const Unavailable* unavailable = find_unavailable(entry.key)) {
+    refuse_unavailable(*unavailable, entry);
+    return {};
+  }
+  const Translation* translation = find_translation(entry.key);
+  const Option* option = find_option_or_alias(entry.key);
+  QLORA_CHECK(translation != nullptr || option != nullptr, usage, "{}: {}", entry.where.text(),
+              unknown_name("key", entry.key, known_keys()));
+  if (entry.value.kind == YamlNode::Kind::null) return {};
+  if (translation != nullptr) return translate(*translation, entry.value);
+  return {option, read_option(*option, entry.value)};
+}
+
+void read_settings(const YamlNode& map, Settings& settings) {
+  if (map.kind == YamlNode::Kind::null) return;
+  QLORA_CHECK(map.kind == YamlNode::Kind::map, usage, "{}: expected `key: value` lines, found {}",
+              map.where.text(), describe(map));
+  std::map<std::string, std::string> seen;  // option → the key that gave it
+  for (const YamlNode::Entry& entry : map.entries) {
+    Entry read = read_entry(entry);
+    if (read.option == nullptr) continue;
+    auto [first, fresh] = seen.emplace(read.option->name, entry.key);
+    QLORA_CHECK(fresh, usage, "{}: `{}` and `{}` are two names of one option (`{}`); keep one",
+                entry.where.text(), first->second, entry.key, read.option->name);
+    settings[read.option->name] = {read.value, entry.value.where};
+  }
+}
+
+YamlNode::Entry parse_assignment(const std::string& assignment) {
+  size_t equals = assignment.find('=');
+  QLORA_CHECK(equals != std::string::npos && equals > 0, usage, "--set {}: expected key=value", assignment);
+  YamlNode::Entry entry;
+  entry.key = assignment.substr(0, equals);
+  entry.where = {"--set " + assignment, 0, 0};
+  entry.value = parse_yaml(assignment.substr(equals + 1), "--set " + assignment);
+  return entry;
+}
+
+RunConfig::RunConfig(const Settings& settings) {
+  for (const Option& option : options()) {
+    if (auto it = settings.find(option.name); it != settings.end()) {
+      values_[option.name] = it->second.value;
+      continue;
+    }
+    QLORA_CHECK(!option.required, usage, "`{}` is not set: {}", option.name, option.help);
+    values_[option.name] =
+        option.fallback.empty() ? OptionValue(std::string()) : parse_option(option, option.fallback);
+  }
+  resolve(values_, settings);
+}
+
+RunConfig RunConfig::from_json(const Json& json) {
+  RunConfig config;
+  for (const Option& option : options()) {
+    QLORA_CHECK(json.contains(option.name), data, "a run's configuration lacks `{}`", option.name);
+    config.values_[option.name] = option_value_from(json.at(option.name), option.kind, option.name);
+  }
+  return config;
+}
+
+Json RunConfig::to_json() const {
+  Json json = Json::object();
+  for (const auto& [name, value] : values_) json[name] = qlora::to_json(value);
+  return json;
+}
+
+RunConfig RunConfig::with(const std::string& name, OptionValue value) const {
+  RunConfig copy = *this;
+  copy.values_[name] = std::move(value);
+  return copy;
+}
+
+const OptionValue& RunConfig::at(std::string_view name) const {
+  auto it = values_.find(name);
+  QLORA_CHECK(it != values_.end(), failure, "no option is called `{}`", name);
+  return it->second;
+}
+
+QuantConfig quant_config(const RunConfig& c) {
+  QuantConfig quant;
+  if (c.integer("bits") == 32) return quant;
+  quant.format = c.text("quant_type") == "fp4" ? Format::fp4 : Format::nf4;
+  quant.double_quant = c.flag("double_quant");
+  return quant;
+}
+
+LoraConfig lora_config(const RunConfig& c) {
+  LoraConfig lora;
+  lora.r = c.integer("lora_r");
+  lora.alpha = c.number("lora_alpha");
+  lora.dropout = static_cast<float>(c.number("lora_dropout"));
+  lora.targets = c.list("lora_target_modules");
+  lora.use_rslora = c.flag("use_rslora");
+  return lora;
+}
+
+TrainConfig train_config(const RunConfig& c) {
+  TrainConfig train;
+  train.micro_batch = c.integer("per_device_train_batch_size");
+  train.accumulation = c.integer("gradient_accumulation_steps");
+  train.max_steps = c.integer("max_steps");
+  train.learning_rate = c.number("learning_rate");
+  train.schedule = schedule_from_name(c.text("lr_scheduler_type"));
+  train.warmup_steps = c.integer("warmup_steps");
+  if (train.warmup_steps == 0)
+    train.warmup_steps =
+        static_cast<int64_t>(std::ceil(static_cast<double>(train.max_steps) * c.number("warmup_ratio")));
+  train.beta1 = c.number("adam_beta1");
+  train.beta2 = c.number("adam_beta2");
+  train.epsilon = c.number("adam_epsilon");
+  train.weight_decay = c.number("weight_decay");
+  train.max_grad_norm = c.number("max_grad_norm");
+  train.seed = static_cast<uint64_t>(c.integer("seed"));
+  return train;
+}
+
+DatasetConfig dataset_config(const RunConfig& c) {
+  DatasetConfig data;
+  data.path = c.text("dataset");
+  data.format = c.text("dataset_format");
+  data.source_max_len = c.integer("source_max_len");
+  data.target_max_len = c.integer("target_max_len");
+  data.train_on_source = c.flag("train_on_source");
+  data.max_train_samples = c.integer("max_train_samples");
+  data.eval_dataset_size = c.integer("eval_dataset_size");
+  data.group_by_length = c.flag("group_by_length");
+  data.overlong = overlong_from_name(c.text("overlong"));
+  data.data_seed = static_cast<uint64_t>(c.integer("data_seed"));
+  return data;
+}
+
+DType compute_type(const RunConfig& c) {
+  QLORA_CHECK(c.text("compute_dtype") == "f32", usage, "compute_dtype {} is not in this build; it can: f32",
+              c.text("compute_dtype"));
+  return DType::f32;
+}
+
+std::string print_config(const RunConfig& config, const Settings& given) {
+  std::string out;
+  for (const auto& [name, value] : config.values()) {
+    std::string text = to_string(value);
+    out += fmt::format("{}: {}{}\n", name, text.empty() ? "\"\"" : text,
+                       given.contains(name) ? "" : "  # default");
+  }
+  return out;
+}
+
+}  // namespace qlora

@@ -1,0 +1,79 @@
+#pragma once
+// From what users wrote to one run's resolved configuration.
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/lora/lora.h"
+#include "core/train/run.h"
+#include "datasets/dataset.h"
+#include "experiments/options.h"
+
+namespace qlora {
+
+// One option that was given, and where.
+struct Setting {
+  OptionValue value;
+  Where where;
+};
+// By the option's own name.
+using Settings = std::map<std::string, Setting, std::less<>>;
+
+// One entry of a configuration as (option, value); `option` null when it says nothing (a harmless value of
+// something that this build lacks, or an empty value). Throws Error(usage) for an unknown key, with the
+// nearest one, and for values that this build cannot honour, saying what it can.
+struct Entry {
+  const Option* option = nullptr;
+  OptionValue value;
+};
+Entry read_entry(const YamlNode::Entry&);
+
+// All entries of a map into `settings`; later calls override earlier ones. Two names of one option in one map
+// are an error: nobody could say which one counts.
+void read_settings(const YamlNode& map, Settings& settings);
+
+// "key=value" of the command line, the value as in YAML. The origin of errors is the argument itself.
+YamlNode::Entry parse_assignment(const std::string& assignment);
+
+// Every option of one run, resolved: what was not given has its default, and `auto` is replaced by what was
+// chosen.
+class RunConfig {
+ public:
+  RunConfig() = default;
+  // Throws Error(usage) naming what is missing or contradictory.
+  explicit RunConfig(const Settings&);
+  // From to_json()'s text (the worker's job, a stored run). Throws Error(data).
+  static RunConfig from_json(const Json&);
+  Json to_json() const;  // flat, all options
+
+  const OptionValue& at(std::string_view name) const;
+  bool flag(std::string_view name) const { return std::get<bool>(at(name)); }
+  int64_t integer(std::string_view name) const { return std::get<int64_t>(at(name)); }
+  double number(std::string_view name) const { return std::get<double>(at(name)); }
+  const std::string& text(std::string_view name) const { return std::get<std::string>(at(name)); }
+  const std::vector<std::string>& list(std::string_view name) const {
+    return std::get<std::vector<std::string>>(at(name));
+  }
+  const std::map<std::string, OptionValue, std::less<>>& values() const { return values_; }
+  // A copy with one value changed, unchecked.
+  RunConfig with(const std::string& name, OptionValue) const;
+  bool operator==(const RunConfig&) const = default;
+
+ private:
+  std::map<std::string, OptionValue, std::less<>> values_;
+};
+
+// The parts of a configuration as the levels below want them.
+QuantConfig quant_config(const RunConfig&);
+LoraConfig lora_config(const RunConfig&);
+TrainConfig train_config(const RunConfig&);
+DatasetConfig dataset_config(const RunConfig&);
+DType compute_type(const RunConfig&);
+
+// One `name: value` per line, sorted; what was not given is marked as a default.
+std::string print_config(const RunConfig&, const Settings& given);
+
+}  // namespace qlora

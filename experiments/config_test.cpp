@@ -1,0 +1,168 @@
+#include <catch2/catch.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include "experiments/config.h"
+
+using namespace qlora;
+using Catch::Matchers::Contains;
+
+namespace {
+
+Settings settings_of(const std::string& yaml) {
+  Settings settings;
+  read_settings(parse_yaml(yaml, "c.yaml"), settings);
+  return settings;
+}
+
+RunConfig config_of(const std::string& yaml) {
+  return RunConfig(settings_of("model_name_or_path: m\ndataset: d\n" + yaml));
+}
+
+}  // namespace
+
+TEST_CASE("defaults are those of the paper and every option has a value") {
+  RunConfig config = config_of("");
+  CHECK(config.integer("lora_r") == 64);
+  CHECK(config.number("lora_alpha") == 16);
+  CHECK(config.number("learning_rate") == 2e-4);
+  CHECK(config.number("max_grad_norm") == 0.3);
+  CHECK(config.text("quant_type") == "nf4");
+  CHECK(config.flag("double_quant"));
+  CHECK(config.list("lora_target_modules") == std::vector<std::string>{"all-linear"});
+  CHECK(config.values().size() == options().size());
+}
+
+TEST_CASE("auto values resolve to what this build can do") {
+  CHECK(config_of("").text("compute_dtype") == "f32");
+  CHECK(config_of("compute_dtype: auto").text("compute_dtype") == "f32");
+  CHECK(config_of("").text("optim") == "adamw_torch");
+  CHECK_THAT(print_config(config_of("lora_r: 8"), settings_of("lora_r: 8")),
+             Contains("lora_r: 8\n") && Contains("compute_dtype: f32  # default\n"));
+}
+
+TEST_CASE("numbers are numbers however they are written") {
+  for (const char* text : {"2e-4", "0.0002", "2.0e-4", "+2e-4", "0.2e-3", "2E-4"})
+    CHECK(config_of(std::string("learning_rate: ") + text).number("learning_rate") == 2e-4);
+  for (const char* text : {"1000", "1_000", "1e3", "1.0e3", "1000.0"})
+    CHECK(config_of(std::string("max_steps: ") + text).integer("max_steps") == 1000);
+  CHECK(config_of("lora_alpha: 16").at("lora_alpha") == config_of("lora_alpha: 16.0").at("lora_alpha"));
+}
+
+TEST_CASE("what only looks like a number is refused with its place") {
+  for (const char* text :
+       {"010", "1__0", "_1", "0x10", "nan", "inf", "'5'", "1.5.2", "five", "1e400", "[1]", "2 e-4"}) {
+    INFO(text);
+    CHECK_THROWS_WITH(config_of(std::string("learning_rate: ") + text),
+                      Contains("c.yaml:3:") && Contains("learning_rate"));
+  }
+  CHECK_THROWS_WITH(config_of("max_steps: 1.5"),
+                    "c.yaml:3:12: `max_steps` must be a whole number, found `1.5`");
+  CHECK_THROWS_WITH(config_of("max_steps: 0"), Contains("`max_steps` must be at least 1"));
+}
+
+TEST_CASE("yes and no are booleans in boolean fields only") {
+  for (const char* text : {"yes", "on", "true", "True"})
+    CHECK(config_of(std::string("train_on_source: ") + text).flag("train_on_source"));
+  for (const char* text : {"no", "off", "false"})
+    CHECK_FALSE(config_of(std::string("double_quant: ") + text).flag("double_quant"));
+  CHECK(config_of("run_name: no").text("run_name") == "no");
+  CHECK_THROWS_WITH(config_of("double_quant: 1"), Contains("must be yes or no"));
+}
+
+TEST_CASE("other tools words mean the same options") {
+  Settings settings =
+      settings_of("base_model: m\nlora_rank: 8\nmicro_batch_size: 2\ntrain-on-inputs: yes\nval_size: 10\n");
+  CHECK(std::get<std::string>(settings["model_name_or_path"].value) == "m");
+  CHECK(std::get<int64_t>(settings["lora_r"].value) == 8);
+  CHECK(std::get<int64_t>(settings["per_device_train_batch_size"].value) == 2);
+  CHECK(std::get<bool>(settings["train_on_source"].value));
+  CHECK(config_of("load_in_4bit: true").integer("bits") == 4);
+  CHECK(config_of("completion_only_loss: false").flag("train_on_source"));
+  CHECK(config_of("lora_target_linear: true") == config_of("lora_target_modules: all"));
+  CHECK(config_of("lora_target_modules: [v_proj, q_proj]") == config_of("lora_target: 'q_proj,v_proj'"));
+}
+
+TEST_CASE("two names of one option in one file are an error and in two files the later counts") {
+  CHECK_THROWS_WITH(settings_of("lora_r: 8\nlora_rank: 8\n"),
+                    "c.yaml:2:1: `lora_r` and `lora_rank` are two names of one option (`lora_r`); keep one");
+  CHECK_THROWS_AS(settings_of("load_in_4bit: true\nbits: 4\n"), Error);
+  Settings settings = settings_of("lora_r: 8\n");
+  read_settings(parse_yaml("lora_rank: 16", "d.yaml"), settings);
+  CHECK(std::get<int64_t>(settings["lora_r"].value) == 16);
+}
+
+TEST_CASE("an unknown key is answered with the nearest one") {
+  CHECK_THROWS_WITH(settings_of("seed: 1\n  \nlora_rnak: 8\n"),
+                    "c.yaml:3:1: unknown key `lora_rnak`; did you mean `lora_rank`?");
+  CHECK_THROWS_WITH(settings_of("learning_rte: 1"), Contains("did you mean `learning_rate`?"));
+}
+
+TEST_CASE("values that this build cannot honour are errors that say what it can") {
+  const std::pair<const char*, const char*> cases[] = {
+      {"compute_dtype: bf16", "auto, f32"},
+      {"bf16: true", "compute_dtype: f32"},
+      {"optim: adamw_8bit", "adamw_torch"},
+      {"optim: paged_adamw_32bit", "adamw_torch"},
+      {"bits: 8", "4, 32"},
+      {"load_in_8bit: true", "bits: 4"},
+      {"use_dora: true", "use_rslora"},
+      {"modules_to_save: [lm_head]", "LoRA adapters only"},
+      {"packing: true", "nothing to pack"},
+      {"quant_type: int4", "nf4, fp4"},
+      {"num_train_epochs: 3", "max_steps"},
+      {"cutoff_len: 512", "source_max_len"},
+      {"lr_scheduler_type: polynomial", "cosine"},
+      {"adapter_name_or_path: a", "fresh adapter"},
+      {"do_mmlu_eval: true", "evals"},
+      {"gradient_checkpointing: offload", "yes or no"},
+  };
+  for (const auto& [yaml, advice] : cases) {
+    INFO(yaml);
+    CHECK_THROWS_WITH(config_of(yaml), Contains("c.yaml:3:") && Contains(advice));
+  }
+  for (const char* harmless :
+       {"packing: false", "use_dora: no", "modules_to_save:", "modules_to_save: []", "bf16: auto",
+        "resume_from_checkpoint: true", "report_to: none", "load_in_8bit: false"})
+    CHECK(config_of(harmless) == config_of(""));
+}
+
+TEST_CASE("options that contradict each other are refused") {
+  CHECK_THROWS_WITH(config_of("warmup_steps: 20\nmax_steps: 10"), Contains("more than `max_steps: 10`"));
+  CHECK_THROWS_WITH(RunConfig(settings_of("dataset: d")), Contains("`model_name_or_path` is not set"));
+  CHECK_THROWS_WITH(config_of("dataset_format: alpaka"), Contains("did you mean `alpaca`?"));
+}
+
+TEST_CASE("warmup follows the ratio unless steps are given") {
+  CHECK(train_config(config_of("max_steps: 100\nwarmup_ratio: 0.031")).warmup_steps == 4);
+  CHECK(train_config(config_of("max_steps: 100\nwarmup_steps: 7")).warmup_steps == 7);
+}
+
+TEST_CASE("a configuration survives its JSON") {
+  RunConfig config =
+      config_of("lora_r: 8\nlearning_rate: 1e-4\nlora_target_modules: [q_proj]\noverlong: drop\n");
+  CHECK(RunConfig::from_json(config.to_json()) == config);
+  CHECK(config.to_json()["lora_alpha"].is_number_float());
+  CHECK(dataset_config(config).overlong == Overlong::drop);
+  CHECK(lora_config(config).targets == std::vector<std::string>{"q_proj"});
+  CHECK(quant_config(config_of("bits: 32")).format == Format::dense);
+}
+
+TEST_CASE("assignments of the command line read as yaml does") {
+  YamlNode::Entry entry = parse_assignment("learning-rate=2e-4");
+  CHECK(read_entry(entry).option->name == "learning_rate");
+  CHECK(std::get<double>(read_entry(entry).value) == 2e-4);
+  CHECK_THROWS_WITH(parse_assignment("lora_r"), Contains("expected key=value"));
+  CHECK_THROWS_WITH(read_entry(parse_assignment("lora_r=x")), Contains("--set lora_r=x"));
+}
+
+TEST_CASE("every default can be read back and every option has help") {
+  for (const Option& option : options()) {
+    INFO(option.name);
+    CHECK_FALSE(option.help.empty());
+    if (!option.fallback.empty()) CHECK_NOTHROW(parse_option(option, option.fallback));
+    if (!option.required && option.fallback.empty()) CHECK(option.kind == ValueKind::text);
+    CHECK(find_option_or_alias(option.name) == &option);
+    for (const std::string& alias : option.aliases) CHECK(find_option_or_alias(alias) == &option);
+  }
+}

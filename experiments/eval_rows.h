@@ -1,0 +1,25 @@
+#pragma once
+// From an evaluation's report to the row that the store keeps.
+
+#include <string>
+
+#include "eval/tasks/mmlu.h"
+#include "experiments/job.h"
+#include "results/records.h"
+
+namespace qlora {
+
+// Who is scored, as shown to users.
+SubjectModel run_subject(const RunJob&, const Path& model);
+SubjectModel base_subject(const Digest& key, const std::string& name, const Path& model,
+                          const std::string& quant);
+// "nf4", "nf4+dq", "fp4", ..., "none".
+std::string quant_label(const RunConfig&);
+
+EvalRow mmlu_row(const EvalJob&, const SubjectModel&, const MmluReport&, const std::string& started_at,
+                 double seconds);
+// `loss`: mean per label token over `labels` label tokens of `examples` examples.
+EvalRow loss_row(const EvalJob&, const SubjectModel&, double loss, int64_t labels,
+                 const std::string& started_at, double seconds);
+
+}  // namespace qlora

@@ -1,0 +1,148 @@
+#include "experiments/evals.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/base/names.h"
+#include "experiments/option_value.h"
+
+namespace qlora {
+namespace {
+
+const std::vector<YamlNode>& items_of(const YamlNode& list, std::string_view what) {
+  QLORA_CHECK(list.kind == YamlNode::Kind::list || list.kind == YamlNode::Kind::null, usage,
+              "{}: `{}` must be a list of maps, found {}", list.where.text(), what, describe(list));
+  for (const YamlNode& item : list.items)
+    QLORA_CHECK(item.kind == YamlNode::Kind::map, usage, "{}: every entry of `{}` must be a map, found {}",
+                item.where.text(), what, describe(item));
+  return list.items;
+}
+
+// The fields of one entry; refuses those that nobody has asked for.
+class Fields {
+ public:
+  Fields(const YamlNode& map, std::string what, std::vector<std::string> known)
+      : map_(map), what_(std::move(what)) {
+    for (const YamlNode::Entry& entry : map.entries)
+      QLORA_CHECK(std::find(known.begin(), known.end(), entry.key) != known.end(), usage, "{}: {}",
+                  entry.where.text(), unknown_name("key of " + what_, entry.key, known));
+  }
+
+  bool has(std::string_view key) const {
+    const YamlNode* node = map_.find(key);
+    return node != nullptr && node->kind != YamlNode::Kind::null;
+  }
+  const YamlNode& at(std::string_view key) const {
+    QLORA_CHECK(has(key), usage, "{}: {} needs `{}`", map_.where.text(), what_, key);
+    return *map_.find(key);
+  }
+  template <class T>
+  void read(std::string_view key, ValueKind kind, T& into) const {
+    if (has(key)) into = std::get<T>(read_value(at(key), kind, key));
+  }
+  void read(std::string_view key, int64_t& into, int64_t least) const {
+    read(key, ValueKind::integer, into);
+    if (has(key))
+      QLORA_CHECK(into >= least, usage, "{}: `{}` must be at least {}", at(key).where.text(), key, least);
+  }
+  // One of a few words.
+  void read_word(std::string_view key, std::string& into, const std::vector<std::string>& words) const {
+    read(key, ValueKind::text, into);
+    QLORA_CHECK(std::find(words.begin(), words.end(), into) != words.end(), usage, "{}: {}",
+                has(key) ? at(key).where.text() : map_.where.text(), unknown_name(key, into, words));
+  }
+
+ private:
+  const YamlNode& map_;
+  std::string what_;
+};
+
+void read_times(const Fields& fields, EvalSpec& spec) {
+  if (!fields.has("at")) return;
+  spec.at_start = spec.at_end = false;
+  const YamlNode& node = fields.at("at");
+  std::vector<std::string> words;
+  fields.read("at", ValueKind::list, words);
+  for (const std::string& word : words) {
+    QLORA_CHECK(word == "start" || word == "end", usage,
+                "{}: `at: {}` is not in this build; it can: start, end", node.where.text(), word);
+    (word == "start" ? spec.at_start : spec.at_end) = true;
+  }
+}
+
+EvalSpec read_mmlu_eval(const YamlNode& node) {
+  Fields fields(node, "task mmlu",
+                {"task", "data", "protocol", "split", "shots", "limit", "subjects", "at", "base"});
+  EvalSpec spec;
+  spec.task = "mmlu";
+  spec.data = std::get<std::string>(read_value(fields.at("data"), ValueKind::text, "data"));
+  fields.read_word("protocol", spec.mmlu.protocol, {"hendrycks"});
+  fields.read_word("split", spec.mmlu.split, {"test", "val"});
+  fields.read("shots", spec.mmlu.shots, 0);
+  QLORA_CHECK(spec.mmlu.shots <= 5, usage, "{}: `shots` is at most 5", fields.at("shots").where.text());
+  fields.read("limit", spec.mmlu.limit, 0);
+  fields.read("subjects", ValueKind::list, spec.mmlu.subjects);
+  fields.read("base", ValueKind::boolean, spec.base);
+  read_times(fields, spec);
+  QLORA_CHECK(!spec.at_start, usage, "{}: before training a run answers as its base: write `base: true`",
+              fields.at("at").where.text());
+  return spec;
+}
+
+EvalSpec read_loss_eval(const YamlNode& node) {
+  Fields fields(node, "task loss", {"task", "at"});
+  EvalSpec spec;
+  spec.task = "loss";
+  read_times(fields, spec);
+  return spec;
+}
+
+TournamentSpec read_tournament(const YamlNode& node) {
+  Fields fields(node, "a tournament",
+                {"name", "files", "k", "orders", "bootstrap", "votes", "systems", "preset", "seed"});
+  TournamentSpec spec;
+  spec.where = node.where;
+  spec.name = std::get<std::string>(read_value(fields.at("name"), ValueKind::text, "name"));
+  fields.read("files", ValueKind::list, spec.files);
+  fields.read("preset", ValueKind::text, spec.preset);
+  fields.read("systems", ValueKind::list, spec.systems);
+  fields.read("k", ValueKind::number, spec.k);
+  QLORA_CHECK(!fields.has("k") || spec.k > 0, usage, "{}: `k` must be above 0", fields.at("k").where.text());
+  fields.read("orders", spec.orders, 1);
+  fields.read("bootstrap", spec.bootstrap, 0);
+  fields.read("seed", spec.seed, 0);
+  fields.read_word("votes", spec.votes, {"each", "majority"});
+  QLORA_CHECK(!spec.files.empty() || !spec.preset.empty(), usage,
+              "{}: a tournament needs `files` or `preset`", node.where.text());
+  return spec;
+}
+
+}  // namespace
+
+std::vector<EvalSpec> read_evals(const YamlNode& list) {
+  std::vector<EvalSpec> specs;
+  const std::vector<std::string> tasks = {"mmlu", "loss"};
+  for (const YamlNode& node : items_of(list, "evals")) {
+    const YamlNode* task = node.find("task");
+    QLORA_CHECK(task != nullptr, usage, "{}: an evaluation needs `task`", node.where.text());
+    std::string name = std::get<std::string>(read_value(*task, ValueKind::text, "task"));
+    QLORA_CHECK(std::find(tasks.begin(), tasks.end(), name) != tasks.end(), usage, "{}: {}",
+                task->where.text(), unknown_name("task", name, tasks));
+    specs.push_back(name == "mmlu" ? read_mmlu_eval(node) : read_loss_eval(node));
+    specs.back().where = node.where;
+  }
+  return specs;
+}
+
+std::vector<TournamentSpec> read_tournaments(const YamlNode& list) {
+  std::vector<TournamentSpec> specs;
+  std::set<std::string> names;
+  for (const YamlNode& node : items_of(list, "tournaments")) {
+    specs.push_back(read_tournament(node));
+    QLORA_CHECK(names.insert(specs.back().name).second, usage, "{}: two tournaments are called `{}`",
+                node.where.text(), specs.back().name);
+  }
+  return specs;
+}
+
+}  // namespace qlora

@@ -1,0 +1,105 @@
+#pragma once
+// What the sweep's process tells a worker to do, and the lines by which the worker answers. A job is a JSON
+// file; an answer is one JSON object a line over a pipe. The worker knows no database: its parent writes what
+// it sends.
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "experiments/config.h"
+#include "experiments/spec.h"
+#include "results/records.h"
+
+namespace qlora {
+
+// One evaluation of one subject.
+struct EvalJob {
+  Digest key{};
+  std::string task;      // mmlu | loss
+  int64_t step = 0;      // of the state that is scored; 0 = before training
+  std::string protocol;  // canonical JSON
+  std::string data;      // mmlu: the tree
+  std::string data_hash;
+  MmluOptions mmlu;
+};
+
+struct RunJob {
+  std::string name;
+  Digest key{};
+  RunConfig config;
+  Path folder;         // checkpoint-N, adapter, config.yaml
+  bool train = false;  // else the adapter is there already
+  Path adapter;        // where it is, or will be
+  std::vector<EvalJob> evals;
+};
+
+// One pack: runs that share one loaded base.
+struct Job {
+  Path model;
+  std::string base_name;  // shown to users
+  Digest base_key{};
+  std::string backend = "auto";
+  int threads = 0;  // 0: the default
+  std::vector<RunJob> runs;
+  std::vector<EvalJob> base_evals;
+};
+std::string to_text(const Job&);
+// Throws Error(data) naming what is missing.
+Job job_from_text(const std::string& text, const std::string& origin);
+
+// The answers. Each has the run's key where it concerns a run.
+struct StartedMessage {  // the base is loaded; training of the run starts at this step
+  Digest run{};
+  int64_t step = 0;
+};
+struct StepMessage {
+  Digest run{};
+  StepRow row;
+  size_t memory = 0;  // bytes in use on the device, at most so far
+};
+struct EndedMessage {  // status: finished | nan_loss | no_labels
+  Digest run{};
+  std::string status;
+  int64_t step = 0;
+};
+struct ScoredMessage {
+  EvalRow row;
+};
+struct PhaseMessage {  // what the worker is doing: "loading", "scoring mmlu"; done of all where known
+  std::string what;
+  int64_t done = 0, all = 0;
+};
+struct NoteMessage {
+  std::string text;
+};
+struct FailedMessage {  // the worker ends after it
+  int kind = 1;         // ErrorKind
+  std::string text;
+};
+
+std::string to_text(const StartedMessage&);
+std::string to_text(const StepMessage&);
+std::string to_text(const EndedMessage&);
+std::string to_text(const ScoredMessage&);
+std::string to_text(const PhaseMessage&);
+std::string to_text(const NoteMessage&);
+std::string to_text(const FailedMessage&);
+
+// Who listens to a worker.
+class MessageHandler {
+ public:
+  virtual ~MessageHandler() = default;
+  virtual void on(const StartedMessage&) = 0;
+  virtual void on(const StepMessage&) = 0;
+  virtual void on(const EndedMessage&) = 0;
+  virtual void on(const ScoredMessage&) = 0;
+  virtual void on(const PhaseMessage&) = 0;
+  virtual void on(const NoteMessage&) = 0;
+  virtual void on(const FailedMessage&) = 0;
+};
+// Takes one line apart and hands it on. Throws Error(failure) for a line that is no answer.
+void dispatch(const std::string& line, MessageHandler&);
+
+}  // namespace qlora

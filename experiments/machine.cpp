@@ -1,0 +1,69 @@
+// How much memory there is, and how users write it.
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+
+#include "experiments/plan.h"
+
+namespace qlora {
+namespace {
+
+// One number in a file, or nothing.
+std::optional<size_t> number_in(const Path& path) {
+  std::ifstream file(path);
+  size_t value = 0;
+  if (file >> value) return value;
+  return std::nullopt;
+}
+
+size_t meminfo_available() {
+  std::ifstream file("/proc/meminfo");
+  std::string name, unit;
+  size_t kilobytes = 0;
+  while (file >> name >> kilobytes && std::getline(file, unit))
+    if (name == "MemAvailable:") return kilobytes * 1024;
+  return 0;
+}
+
+}  // namespace
+
+size_t available_memory() {
+  size_t bytes = meminfo_available();
+  const std::pair<const char*, const char*> cgroups[] = {
+      {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
+      {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
+  for (const auto& [limit_file, used_file] : cgroups) {
+    std::optional<size_t> limit = number_in(limit_file), used = number_in(used_file);
+    // What is used includes the page cache, which gives way: only the limit itself is hard.
+    if (limit && used && *limit > 0) bytes = std::min(bytes, *limit);
+  }
+  return bytes;
+}
+
+size_t parse_memory(const std::string& text) {
+  double value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  std::string unit(static_cast<const char*>(end), static_cast<size_t>(text.data() + text.size() - end));
+  bool good = error == std::errc() && value > 0;
+  if (good && unit == "%") return static_cast<size_t>(static_cast<double>(available_memory()) * value / 100);
+  for (const char* suffix : {"iB", "B", "b"})
+    if (unit.ends_with(suffix) && unit.size() > 1) unit.resize(unit.size() - std::string_view(suffix).size());
+  const std::string units = "KMGT";
+  double scale = 1;
+  if (unit.size() == 1 && units.find(unit[0]) != std::string::npos) {
+    for (size_t i = 0; i <= units.find(unit[0]); ++i) scale *= 1024;
+  } else {
+    good = good && (unit.empty() || unit == "B");
+  }
+  QLORA_CHECK(good, usage, "`{}` is no amount of memory; write 12G, 800M, 80% or a number of bytes", text);
+  return static_cast<size_t>(value * scale);
+}
+
+std::string format_bytes(size_t bytes) {
+  auto value = static_cast<double>(bytes);
+  if (value >= 10.0 * (1ULL << 30)) return fmt::format("{:.1f} GiB", value / (1 << 30));
+  return fmt::format("{:.0f} MiB", std::ceil(value / (1 << 20)));
+}
+
+}  // namespace qlora

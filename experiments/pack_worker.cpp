@@ -1,0 +1,168 @@
+#include "experiments/pack_worker.h"
+
+#include <chrono>
+
+#include "core/base/parallel.h"
+#include "experiments/worker.h"
+
+namespace qlora {
+
+namespace {
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Two configurations with the same text use the same tokenized examples.
+std::string data_name(const DatasetConfig& c) {
+  return fmt::format("{}\n{}\n{} {} {} {} {} {}", c.path, c.format, c.source_max_len, c.target_max_len,
+                     c.train_on_source, c.max_train_samples, c.eval_dataset_size, name_of(c.overlong));
+}
+
+}  // namespace
+
+// Keeps what the micro-batch just done has reported.
+class PackWorker::StepObserver : public Observer {
+ public:
+  void on_step(const std::string& run, const StepRecord& record) override {
+    records.emplace_back(run, record);
+  }
+  std::vector<std::pair<std::string, StepRecord>> records;
+};
+
+PackWorker::PackWorker(const Job& job, Send send, std::function<bool()> stop)
+    : job_(job), send_(std::move(send)), stop_(std::move(stop)) {
+  load();
+}
+PackWorker::~PackWorker() = default;
+
+void PackWorker::load() {
+  phase("loading");
+  if (job_.threads > 0) set_thread_count(job_.threads);
+  QLORA_CHECK(!job_.runs.empty(), failure, "a job without runs");
+  const RunConfig& config = job_.runs[0].config;
+  type_ = compute_type(config);
+  backend_ = make_backend(job_.backend);
+  memory_ = std::make_unique<Memory>(*backend_);
+  tokenizer_ = load_tokenizer(job_.model);
+  LoadOptions options;
+  options.quant = quant_config(config);
+  options.type = type_;
+  model_ = load_model(job_.model, *memory_, options);
+}
+
+const PackWorker::Data& PackWorker::data_of(const RunConfig& config) {
+  DatasetConfig dataset = dataset_config(config);
+  std::unique_ptr<Data>& data = data_[data_name(dataset)];
+  if (data == nullptr) {
+    Dataset loaded = load_dataset(dataset, *tokenizer_);
+    data = std::make_unique<Data>();
+    data->train = std::make_shared<const std::vector<TokenExample>>(std::move(loaded.train));
+    data->eval = std::move(loaded.eval);
+  }
+  return *data;
+}
+
+std::unique_ptr<Run> PackWorker::make_run(const RunJob& job) {
+  const RunConfig& config = job.config;
+  TrainConfig train = train_config(config);
+  LoraConfig lora = lora_config(config);
+  // Like length inside an effective batch, so that how it is cut into micro-batches changes nothing.
+  auto source = make_sampler(data_of(config).train, static_cast<uint64_t>(config.integer("data_seed")),
+                             config.flag("group_by_length"), train.micro_batch * train.accumulation);
+  auto adapter = make_adapter(*model_, lora, *memory_, type_, train.seed);
+  auto run = std::make_unique<Run>(hex(job.key), lora, train, std::move(adapter), std::move(source), *memory_,
+                                   type_);
+  if (Path checkpoint = latest_checkpoint(job.folder); !checkpoint.empty()) run->restore(checkpoint);
+  return run;
+}
+
+bool PackWorker::train() {
+  PackOptions options;
+  options.type = type_;
+  options.gradient_checkpointing = job_.runs[0].config.flag("gradient_checkpointing");
+  pack_ = std::make_unique<TrainPack>(model_, *memory_, options);
+  for (const RunJob& job : job_.runs) {
+    if (!job.train) continue;
+    std::unique_ptr<Run> run = make_run(job);
+    send_(to_text(StartedMessage{job.key, run->step()}));
+    Learner& learner = learners_[run->id()];
+    learner.job = &job;
+    if (!run->active()) finish(learner, *run);  // it was killed between its last checkpoint and its end
+    pack_->add(std::move(run));
+  }
+  return train_to_end();
+}
+
+bool PackWorker::train_to_end() {
+  while (pack_->active()) {
+    StepObserver observer;
+    double begin = now_seconds();
+    pack_->micro_step(observer);
+    share_time(now_seconds() - begin);
+    for (const auto& [id, record] : observer.records) after_step(learners_.at(id), *pack_->find(id), record);
+    bool stopping = stop_(), all_saved = true;
+    for (auto& run : pack_->runs()) {
+      Learner& learner = learners_.at(run->id());
+      bool stepped = std::exchange(learner.stepped, false);
+      if (!run->active()) {
+        finish(learner, *run);
+      } else if (stopping && stepped && !learner.saved) {
+        run->save(learner.job->folder / fmt::format("checkpoint-{}", run->step()));
+        learner.saved = true;
+      }
+      all_saved = all_saved && (!run->active() || learner.saved);
+    }
+    if (stopping && all_saved && pack_->active()) return false;
+  }
+  return true;
+}
+
+// The time of a micro-batch belongs to its runs by their examples.
+void PackWorker::share_time(double seconds) {
+  double examples = 0;
+  for (auto& run : pack_->runs())
+    if (!ended_.contains(run->id())) examples += static_cast<double>(run->config().micro_batch);
+  for (auto& run : pack_->runs())
+    if (!ended_.contains(run->id()))
+      learners_.at(run->id()).seconds +=
+          seconds * static_cast<double>(run->config().micro_batch) / std::max(1.0, examples);
+}
+
+void PackWorker::after_step(Learner& learner, Run& run, const StepRecord& record) {
+  learner.stepped = true;
+  StepMessage message;
+  message.run = learner.job->key;
+  message.row = {record.step,
+                 record.loss,
+                 record.grad_norm,
+                 record.learning_rate,
+                 record.tokens,
+                 record.labels,
+                 std::exchange(learner.seconds, 0.0)};
+  message.memory = memory_->peak();
+  send_(to_text(message));
+  const RunConfig& config = learner.job->config;
+  if (run.active() && run.step() % config.integer("save_steps") == 0) {
+    run.save(learner.job->folder / fmt::format("checkpoint-{}", run.step()));
+    prune_checkpoints(learner.job->folder, config.integer("save_total_limit"));
+  }
+}
+
+// Writes the adapter of a run that has reached its end; says how it ended. Once.
+void PackWorker::finish(Learner& learner, Run& run) {
+  if (!ended_.emplace(run.id(), run.status()).second) return;
+  if (run.status() == RunStatus::finished)
+    save_peft(learner.job->adapter, run.adapter(), run.lora(), job_.model.string());
+  send_(to_text(EndedMessage{learner.job->key, name_of(run.status()), run.step()}));
+}
+
+void PackWorker::phase(const std::string& what, int64_t done, int64_t all) {
+  send_(to_text(PhaseMessage{what, done, all}));
+}
+
+void PackWorker::check_stop() const {
+  if (stop_()) throw StopRequested{};
+}
+
+}  // namespace qlora

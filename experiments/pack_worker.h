@@ -1,0 +1,75 @@
+#pragma once
+// The inside of a worker: one loaded base, and what trains and scores on it. See worker.h.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/text/tokenizer.h"
+#include "core/train/pack.h"
+#include "datasets/dataset.h"
+#include "eval/lm.h"
+#include "experiments/job.h"
+
+namespace qlora {
+
+class PackWorker {
+ public:
+  using Send = std::function<void(const std::string& line)>;
+  PackWorker(const Job&, Send, std::function<bool()> stop);
+  ~PackWorker();
+
+  // Each returns false when it was asked to stop before its end.
+  bool score_start();
+  bool train();
+  bool score_end();
+
+ private:
+  struct StopRequested {};
+  // What a data set gives to its runs.
+  struct Data {
+    std::shared_ptr<const std::vector<TokenExample>> train;
+    std::vector<TokenExample> eval;
+  };
+  // One run that trains here.
+  struct Learner {
+    const RunJob* job = nullptr;
+    bool stepped = false;  // did a step in the last micro-batch: may be saved now
+    bool saved = false;    // since the stop was asked for
+    double seconds = 0;    // of its next step
+  };
+  class StepObserver;
+
+  void load();
+  const Data& data_of(const RunConfig&);
+  std::unique_ptr<Run> make_run(const RunJob&);
+  bool train_to_end();
+  void after_step(Learner&, Run&, const StepRecord&);
+  void finish(Learner&, Run&);
+  void share_time(double seconds);
+
+  Adapter* adapter_of(const RunJob&);
+  EvalLoss held_out_loss(const RunJob&, Adapter*);
+  void score_loss(const RunJob&, const EvalJob&);
+  void score_mmlu();
+  void phase(const std::string& what, int64_t done = 0, int64_t all = 0);
+  void check_stop() const;
+
+  const Job& job_;
+  Send send_;
+  std::function<bool()> stop_;
+  DType type_ = DType::f32;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Memory> memory_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::shared_ptr<const Model> model_;
+  std::map<std::string, std::unique_ptr<Data>> data_;  // by what decides its content
+  std::map<std::string, LoadedAdapter> loaded_;        // by run
+  std::map<std::string, Learner> learners_;            // by run
+  std::map<std::string, RunStatus> ended_;             // by run: those whose end was told
+  std::unique_ptr<TrainPack> pack_;
+};
+
+}  // namespace qlora

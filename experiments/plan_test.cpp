@@ -1,0 +1,144 @@
+#include <catch2/catch.hpp>
+
+#include "experiments/plan.h"
+#include "experiments/test_program.h"
+#include "experiments/worker.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+Sweep sweep_of(const Workbench& bench, const std::string& more = "") {
+  bench.write_sweep("s.yaml", more);
+  Sweep sweep = read_sweep(bench.path() / "s.yaml",
+                           {"model_name_or_path=" + (bench.path() / "model").string(),
+                            "output_dir=" + (bench.path() / "out").string(),
+                            "dataset=" + (bench.path() / "alpaca.json").string(), "lora_r=[2, 4, 8]"});
+  return sweep;
+}
+
+std::vector<const PlannedRun*> pointers(const std::vector<PlannedRun>& runs) {
+  std::vector<const PlannedRun*> out;
+  for (const PlannedRun& run : runs) out.push_back(&run);
+  return out;
+}
+
+}  // namespace
+
+TEST_CASE("planned memory is what training takes at its peak") {
+  Workbench bench;
+  Sweep sweep = sweep_of(bench);
+  Planner planner;
+  std::vector<PlannedRun> runs = planner.plan(sweep);
+  REQUIRE(runs.size() == 3);
+  CHECK(runs[0].memory < runs[2].memory);
+  size_t together = planner.memory_of(pointers(runs));
+  CHECK(together > runs[2].memory);
+  CHECK(together < runs[0].memory + runs[1].memory + runs[2].memory);
+
+  // The real thing, on a real backend, never takes more; and not much less, since the worst batch is among
+  // its batches.
+  Job job;
+  job.model = bench.path() / "model";
+  job.base_name = "model";
+  for (const PlannedRun& run : runs) {
+    RunJob& r = job.runs.emplace_back();
+    r.name = run.name;
+    r.key = run.key;
+    r.config = run.config.with("max_steps", int64_t{12}).with("save_steps", int64_t{100});
+    r.folder = bench.path() / run.name;
+    r.adapter = r.folder / "adapter";
+    r.train = true;
+    std::filesystem::create_directories(r.folder);
+  }
+  size_t peak = 0, ended = 0;
+  struct Peak : MessageHandler {
+    size_t *peak, *ended;
+    void on(const StartedMessage&) override {}
+    void on(const StepMessage& m) override { *peak = std::max(*peak, m.memory); }
+    void on(const EndedMessage&) override { ++*ended; }
+    void on(const ScoredMessage&) override {}
+    void on(const PhaseMessage&) override {}
+    void on(const NoteMessage&) override {}
+    void on(const FailedMessage&) override {}
+  } handler;
+  handler.peak = &peak;
+  handler.ended = &ended;
+  CHECK(do_job(
+      job, [&](const std::string& line) { dispatch(line, handler); }, [] { return false; }));
+  CHECK(ended == 3);
+  CHECK(peak <= together);
+  CHECK(static_cast<double>(peak) > 0.7 * static_cast<double>(together));
+}
+
+TEST_CASE("packs are as large as memory allows and keep the order") {
+  Workbench bench;
+  Sweep sweep = sweep_of(bench);
+  Planner planner;
+  std::vector<PlannedRun> runs = planner.plan(sweep);
+  std::vector<const PlannedRun*> all = pointers(runs);
+  CHECK(planner.pack(all, size_t{1} << 40).size() == 1);
+  size_t two = planner.memory_of({all[0], all[1]});
+  auto packs = planner.pack(all, std::max(two, runs[2].memory));
+  REQUIRE(packs.size() == 2);
+  CHECK(packs[0] == std::vector<const PlannedRun*>{all[0], all[1]});
+  CHECK(packs[1] == std::vector<const PlannedRun*>{all[2]});
+  CHECK_THROWS_WITH(planner.pack(all, runs[2].memory - 1), Contains("--memory"));
+  // Another quantization is another base.
+  runs[1].pack += "x";
+  CHECK(planner.pack(pointers(runs), size_t{1} << 40).size() == 2);
+}
+
+TEST_CASE("runs that differ in nothing that changes numbers are refused") {
+  Workbench bench;
+  Sweep sweep = sweep_of(bench);
+  sweep.runs[1] = sweep.runs[0];
+  sweep.runs[1].name = "twin";
+  CHECK_THROWS_WITH(Planner().plan(sweep), Contains("`twin` are the same run"));
+}
+
+TEST_CASE("amounts of memory are read as people write them") {
+  CHECK(parse_memory("800M") == size_t{800} << 20);
+  CHECK(parse_memory("12GiB") == size_t{12} << 30);
+  CHECK(parse_memory("1.5G") == size_t{3} << 29);
+  CHECK(parse_memory("4096") == 4096);
+  CHECK(parse_memory("50%") <= available_memory());
+  CHECK(parse_memory("50%") > 0);
+  for (const char* bad : {"", "lots", "-1G", "5X", "G", "1 2"}) CHECK_THROWS_AS(parse_memory(bad), Error);
+  CHECK(format_bytes(size_t{812} << 20) == "812 MiB");
+  CHECK(format_bytes(size_t{18} << 30) == "18.0 GiB");
+}
+
+TEST_CASE("checkpoints are found by number and old ones removed") {
+  TemporaryFolder folder;
+  for (const char* name :
+       {"checkpoint-2", "checkpoint-10", "checkpoint-9", "checkpoint-11.tmp", "checkpoint-x"})
+    std::filesystem::create_directories(folder.path() / name);
+  CHECK(latest_checkpoint(folder.path()).filename() == "checkpoint-10");
+  prune_checkpoints(folder.path(), 2);
+  CHECK_FALSE(std::filesystem::exists(folder.path() / "checkpoint-2"));
+  CHECK(std::filesystem::exists(folder.path() / "checkpoint-9"));
+  CHECK(latest_checkpoint(folder.path() / "none").empty());
+}
+
+TEST_CASE("a job and its messages survive the way to the worker and back") {
+  Workbench bench;
+  Sweep sweep = sweep_of(bench);
+  Job job;
+  job.model = "m";
+  job.base_key = sha256("base");
+  job.threads = 3;
+  RunJob& run = job.runs.emplace_back();
+  run.name = "r";
+  run.key = sha256("run");
+  run.config = sweep.runs[0].config;
+  run.train = true;
+  run.evals.push_back({sha256("e"), "mmlu", 6, "{}", "tree", "ff", {}});
+  run.evals[0].mmlu.subjects = {"anatomy"};
+  job.base_evals = run.evals;
+  CHECK(to_text(job_from_text(to_text(job), "job")) == to_text(job));
+  CHECK_THROWS_AS(job_from_text("{}", "job"), Error);
+  CHECK(job_from_text(to_text(job), "job").runs[0].config == run.config);
+}

@@ -1,0 +1,265 @@
+#include "experiments/scheduler.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "core/base/log.h"
+#include "experiments/doctor.h"
+#include "experiments/eval_rows.h"
+#include "experiments/leaderboard.h"
+#include "experiments/pack_runner.h"
+#include "experiments/tournament.h"
+
+namespace qlora {
+namespace {
+
+constexpr int kLockSeconds = 30;  // how long a stopped sweep's worker may take to save and end
+constexpr double kPlainLineSeconds = 10;
+
+class SweepRunner {
+ public:
+  SweepRunner(const Sweep& sweep, const SweepOptions& options)
+      : sweep_(sweep), options_(options), progress_(stderr, options.quiet, kPlainLineSeconds) {}
+
+  int run() {
+    budget_ = parse_memory(options_.memory);
+    set_log_sink([this](LogLevel level, std::string_view text) {
+      if (level == LogLevel::warning) progress_.note("warning: " + std::string(text));
+    });
+    read_tournaments_first();
+    plan_ = plan_work(planner_, sweep_, options_);
+    std::vector<std::vector<const PlannedRun*>> packs = planner_.pack(open_runs(), budget_);
+    announce(packs.size());
+    std::filesystem::create_directories(sweep_folder(sweep_));
+    FileLock lock(sweep_folder(sweep_) / "lock");
+    take(lock);
+    Store store = Store::open(options_.db);
+    declare(store);
+    settle_lost_attempts(store);
+    catch_stop_signals();
+    for (const auto& pack : packs)
+      if (stop_signals() == 0) run_pack(store, lock, pack);
+    rate_tournaments(store);
+    return finish(store);
+  }
+
+ private:
+  // Mistakes in judgment files are found before anything is trained.
+  void read_tournaments_first() {
+    for (const TournamentSpec& spec : sweep_.tournaments) tournaments_.emplace_back(spec);
+  }
+
+  // Runs that a worker must touch: to train, or to score, or whose base is to be scored.
+  std::vector<const PlannedRun*> open_runs() const {
+    std::set<size_t> open;
+    for (size_t i = 0; i < plan_.runs.size(); ++i)
+      if (plan_.needs[i] == RunNeed::train) open.insert(i);
+    for (const EvalNeed& eval : plan_.evals)
+      if (!eval.done && (eval.of_base || plan_.needs[eval.run] != RunNeed::failed_before))
+        open.insert(eval.run);
+    std::vector<const PlannedRun*> runs;
+    for (size_t i : open) runs.push_back(&plan_.runs[i]);
+    return runs;
+  }
+
+  void announce(size_t packs) {
+    if (options_.json)
+      print_json({{"type", "launch"},
+                  {"sweep", sweep_.name},
+                  {"db", options_.db.string()},
+                  {"plan", Json::parse(plan_json(sweep_, plan_, budget_))}});
+    if (options_.quiet) return;
+    progress_.note(fmt::format("sweep {}: {} runs, {} to train in {} pack{}; {} evaluations to do of {}",
+                               sweep_.name, plan_.runs.size(), plan_.to_train(), packs, packs == 1 ? "" : "s",
+                               plan_.to_score(), plan_.evals.size()));
+    if (plan_.to_train() == 0) return;
+    for (const DataNote& note : plan_.notes) progress_.note("  " + note.text);
+    const RunConfig& config = plan_.runs[0].config;
+    progress_.note(fmt::format(
+        "  resolved: compute_dtype {}, optim {}, {} base, effective batch {} = {} x {}",
+        config.text("compute_dtype"), config.text("optim"), quant_label(config),
+        config.integer("per_device_train_batch_size") * config.integer("gradient_accumulation_steps"),
+        config.integer("per_device_train_batch_size"), config.integer("gradient_accumulation_steps")));
+    progress_.note("  results in " + options_.db.string() + ", adapters below " +
+                   sweep_folder(sweep_).string());
+  }
+
+  // A worker whose parent was killed saves and ends by itself; until then its sweep is not ours.
+  void take(FileLock& lock) {
+    for (int waited = 0; !lock.try_lock(); ++waited) {
+      QLORA_CHECK(waited < kLockSeconds * 10, failure, "another process is running sweep {} ({} is locked)",
+                  sweep_.name, (sweep_folder(sweep_) / "lock").string());
+      if (waited == 5) progress_.note("waiting for the sweep's last worker to end");
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  }
+
+  void declare(Store& store) {
+    std::vector<RunRow> rows;
+    for (const PlannedRun& run : plan_.runs)
+      rows.push_back({run.key, run.name, canonical(run.config.to_json())});
+    store.declare_sweep(sweep_.name, sweep_.source, rows);
+  }
+
+  // With the lock in hand, attempts of our runs that are still open belong to processes that are gone.
+  void settle_lost_attempts(Store& store) {
+    std::set<Digest> ours;
+    for (const PlannedRun& run : plan_.runs) ours.insert(run.key);
+    for (const AttemptRow& attempt : store.open_attempts()) {
+      if (!ours.contains(attempt.run)) continue;
+      bool lives = attempt.start.hostname == machine_info().hostname &&
+                   is_our_program(static_cast<pid_t>(attempt.start.pid));
+      QLORA_CHECK(!lives, failure, "run {} is being trained by process {}", hex(attempt.run).substr(0, 12),
+                  attempt.start.pid);
+      AttemptEnd end;
+      end.outcome = "lost";
+      store.end_attempt(attempt.run, attempt.attempt, end);
+      std::optional<RunInfo> info = store.find_run(attempt.run);
+      if (info && info->state == RunState::running)
+        store.set_run_state(attempt.run, RunState::killed, "lost");
+    }
+  }
+
+  EvalJob eval_job(const EvalNeed& need) const {
+    return {need.key,        need.spec->task, need.step,      need.protocol,
+            need.spec->data, need.data_hash,  need.spec->mmlu};
+  }
+
+  // A run trained by another sweep keeps its adapter there.
+  Path find_adapter(const PlannedRun& run) const {
+    Path own = run_folder(sweep_, run) / "adapter";
+    if (std::filesystem::exists(own)) return own;
+    std::error_code error;
+    std::string start = hex(run.key).substr(0, 8) + "-";
+    for (const auto& other : std::filesystem::directory_iterator(run.config.text("output_dir"), error)) {
+      if (!other.is_directory()) continue;
+      for (const auto& folder : std::filesystem::directory_iterator(other.path(), error))
+        if (folder.path().filename().string().starts_with(start) &&
+            std::filesystem::exists(folder.path() / "adapter"))
+          return folder.path() / "adapter";
+    }
+    return own;
+  }
+
+  Job make_job(const std::vector<const PlannedRun*>& pack) const {
+    Job job;
+    const PlannedRun& first = *pack[0];
+    job.model = first.config.text("model_name_or_path");
+    job.base_name = base_name(job.model);
+    job.base_key = first.base;
+    job.backend = options_.backend;
+    job.threads = options_.threads;
+    for (const PlannedRun* run : pack) {
+      auto index = static_cast<size_t>(run - plan_.runs.data());
+      RunJob& r = job.runs.emplace_back();
+      r.name = run->name;
+      r.key = run->key;
+      r.config = run->config;
+      r.folder = run_folder(sweep_, *run);
+      r.train = plan_.needs[index] == RunNeed::train;
+      r.adapter = r.train ? r.folder / "adapter" : find_adapter(*run);
+      bool failed = plan_.needs[index] == RunNeed::failed_before;
+      for (const EvalNeed& eval : plan_.evals)
+        if (eval.run == index && !eval.done && (eval.of_base || !failed))
+          (eval.of_base ? job.base_evals : r.evals).push_back(eval_job(eval));
+    }
+    return job;
+  }
+
+  static std::string base_name(const Path& model) {
+    Path last = model.filename().empty() ? model.parent_path().filename() : model.filename();
+    return last.string();
+  }
+
+  void run_pack(Store& store, const FileLock& lock, const std::vector<const PlannedRun*>& pack) {
+    Job job = make_job(pack);
+    std::erase_if(job.runs, [&](const RunJob& run) {
+      bool missing = !run.train && !run.evals.empty() && !std::filesystem::exists(run.adapter);
+      if (missing)
+        failures_.push_back(
+            fmt::format("run {} is trained, but its adapter is not at {}", run.name, run.adapter.string()));
+      return missing;
+    });
+    if (job.runs.empty()) return;
+    for (const RunJob& run : job.runs) {
+      if (!run.train) continue;
+      std::filesystem::create_directories(run.folder);
+      write_file(run.folder / "config.yaml", print_config(run.config, {}));
+    }
+    PackRunner runner(store, progress_, job,
+                      {planner_.memory_of(pack), options_.json, sweep_folder(sweep_), lock.descriptor()});
+    runner.run();
+    failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
+  }
+
+  void rate_tournaments(Store& store) {
+    for (Tournament& tournament : tournaments_) {
+      if (stop_signals() > 0 || store.has_tournament(tournament.key())) continue;
+      store.write_tournament(tournament.row(tournament.rate()));
+      ++rated_;
+    }
+  }
+
+  int finish(Store& store) {
+    store.flush();
+    progress_.clear();
+    for (size_t i = 0; i < plan_.runs.size(); ++i)
+      if (plan_.needs[i] == RunNeed::failed_before)
+        failures_.push_back(fmt::format("run {} failed before ({}); --retry-failed runs it again",
+                                        plan_.runs[i].name, plan_.reasons[i]));
+    for (const std::string& failure : failures_) progress_.note("failed: " + failure);
+    int signal = last_stop_signal();
+    int code = signal != 0 ? 128 + signal : failures_.empty() ? 0 : 1;
+    bool nothing = plan_.to_train() == 0 && plan_.to_score() == 0 && rated_ == 0 && failures_.empty();
+    Table board = store.leaderboard(sweep_.name);
+    if (options_.json) {
+      print_json({{"type", "done"},
+                  {"sweep", sweep_.name},
+                  {"exit_code", code},
+                  {"nothing_to_do", nothing},
+                  {"failures", failures_},
+                  {"leaderboard", to_json(board)}});
+      return code;
+    }
+    if (signal != 0) {
+      progress_.note("stopped; the same command goes on from here");
+      return code;
+    }
+    if (nothing) progress_.note("nothing to do: every run is trained and every evaluation is stored");
+    print_results(store, board);
+    return code;
+  }
+
+  void print_results(const Store& store, const Table& board) const {
+    fmt::print("\n{}", render_leaderboard(board));
+    for (const TournamentSpec& spec : sweep_.tournaments)
+      fmt::print("\ntournament {}\n{}", spec.name, render_ratings(store.ratings(spec.name)));
+    fmt::print("\n{}", next_steps(sweep_, plan_, options_.db));
+    std::fflush(stdout);
+  }
+
+  static void print_json(const Json& json) {
+    fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace));
+    std::fflush(stdout);
+  }
+
+  const Sweep& sweep_;
+  SweepOptions options_;
+  Progress progress_;
+  Planner planner_;
+  WorkPlan plan_;
+  size_t budget_ = 0;
+  std::vector<Tournament> tournaments_;
+  int64_t rated_ = 0;
+  std::vector<std::string> failures_;
+};
+
+}  // namespace
+
+int run_sweep(const Sweep& sweep, const SweepOptions& options) {
+  return SweepRunner(sweep, options).run();
+}
+
+}  // namespace qlora

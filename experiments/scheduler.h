@@ -1,0 +1,59 @@
+#pragma once
+// Runs a sweep: what the store does not have yet is planned into packs, every pack is done by one worker
+// process, and what it sends is written here, by the only writer.
+
+#include <string>
+#include <vector>
+
+#include "experiments/plan.h"
+#include "experiments/sweep.h"
+
+namespace qlora {
+
+struct SweepOptions {
+  Path db = "results.db";
+  std::string backend = "auto";
+  int threads = 0;             // 0: the default
+  std::string memory = "80%";  // of what is available; see parse_memory
+  bool retry_failed = false;
+  bool json = false;  // JSON lines on stdout: launch, then what happens, then done
+  bool quiet = false;
+};
+
+// What a sweep still lacks.
+struct EvalNeed {
+  size_t run = 0;  // index into WorkPlan::runs; of a base: the first run that stands on it
+  bool of_base = false;
+  Digest key{}, subject{};
+  const EvalSpec* spec = nullptr;
+  int64_t step = 0;
+  std::string protocol, data_hash;
+  bool done = false;
+};
+enum class RunNeed { train, nothing, failed_before };
+struct WorkPlan {
+  std::vector<PlannedRun> runs;
+  std::vector<RunNeed> needs;        // by run
+  std::vector<std::string> reasons;  // by run: why it failed before
+  std::vector<EvalNeed> evals;
+  std::vector<DataNote> notes;
+  int64_t to_train() const;
+  int64_t to_score() const;
+};
+
+// Reads files, asks the store (if there is one) what is done.
+WorkPlan plan_work(Planner&, const Sweep&, const SweepOptions&);
+
+// The table of --dry-run: run, what is varied, key, memory, state.
+std::string describe_plan(const Sweep&, const WorkPlan&, size_t budget);
+std::string plan_json(const Sweep&, const WorkPlan&, size_t budget);
+
+// Where a sweep's and a run's files lie: OUT/<sweep>, OUT/<sweep>/<first digits of the key>-<name>.
+Path sweep_folder(const Sweep&);
+Path run_folder(const Sweep&, const PlannedRun&);
+
+// Does everything; prints progress to stderr and the leaderboard (or JSON lines) to stdout. Returns the exit
+// code: 0, 1 when a run or evaluation failed, 130 or 143 when stopped by SIGINT or SIGTERM.
+int run_sweep(const Sweep&, const SweepOptions&);
+
+}  // namespace qlora

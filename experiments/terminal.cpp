@@ -1,0 +1,107 @@
+#include "experiments/terminal.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+
+#include "experiments/plan.h"
+
+namespace qlora {
+namespace {
+
+constexpr double kRedraw = 0.2;  // seconds
+
+bool is_terminal(std::FILE* out) {
+  const char* kind = std::getenv("TERM");
+  return ::isatty(::fileno(out)) != 0 && kind != nullptr && std::strcmp(kind, "dumb") != 0;
+}
+
+size_t width_of(std::FILE* out) {
+  struct winsize size {};
+  return ::ioctl(::fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 10 ? size.ws_col : 80;
+}
+
+}  // namespace
+
+std::string format_seconds(double seconds) {
+  auto all = static_cast<int64_t>(seconds + 0.5);
+  if (all >= 3600) return fmt::format("{}:{:02}:{:02}", all / 3600, all / 60 % 60, all % 60);
+  return fmt::format("{}:{:02}", all / 60, all % 60);
+}
+
+Progress::Progress(std::FILE* out, bool quiet, double every)
+    : out_(out), quiet_(quiet), terminal_(is_terminal(out)), every_(every) {}
+Progress::~Progress() {
+  clear();
+}
+
+void Progress::clear() {
+  if (drawn_) std::fputs("\r\033[K", out_);
+  drawn_ = false;
+  std::fflush(out_);
+}
+
+void Progress::note(const std::string& text) {
+  clear();
+  fmt::print(out_, "{}\n", text);
+  std::fflush(out_);
+}
+
+void Progress::begin(int64_t runs, int64_t steps) {
+  runs_.clear();
+  steps_ = steps;
+  steps_done_ = tokens_ = 0;
+  begin_ = Clock::now();
+  if (steps > 0 && !quiet_)
+    note(fmt::format("training {} run{}, {} steps in all", runs, runs == 1 ? "" : "s", steps));
+}
+
+void Progress::step(const std::string& run, int64_t step, int64_t max_steps, double loss, int64_t tokens,
+                    size_t memory) {
+  runs_[run] = {step, max_steps, loss};
+  ++steps_done_;
+  tokens_ += tokens;
+  memory_ = memory;
+  show(training_line(), steps_done_ == steps_);
+}
+
+void Progress::phase(const std::string& what, int64_t done, int64_t all) {
+  show(all > 0 ? fmt::format("{} {}/{}", what, done, all) : what, false);
+}
+
+std::string Progress::training_line() const {
+  std::string losses;
+  int64_t least = INT64_MAX, most = 0, goal = 0;
+  for (const auto& [name, curve] : runs_) {
+    losses += fmt::format(" {:.3f}", curve.loss);
+    least = std::min(least, curve.step);
+    most = std::max(most, curve.step);
+    goal = std::max(goal, curve.max_steps);
+  }
+  double seconds = std::chrono::duration<double>(Clock::now() - begin_).count();
+  double left = seconds * static_cast<double>(steps_ - steps_done_) /
+                static_cast<double>(std::max<int64_t>(1, steps_done_));
+  std::string at = least == most ? fmt::format("{}", most) : fmt::format("{}-{}", least, most);
+  return fmt::format("step {}/{}  loss{}  {:.0f} tokens/s  ETA {}  {}", at, goal, losses,
+                     static_cast<double>(tokens_) / std::max(seconds, 1e-3), format_seconds(left),
+                     format_bytes(memory_));
+}
+
+void Progress::show(const std::string& line, bool final_state) {
+  if (quiet_) return;
+  double since = std::chrono::duration<double>(Clock::now() - shown_).count();
+  if (!final_state && since < (terminal_ ? kRedraw : every_)) return;
+  shown_ = Clock::now();
+  if (terminal_) {
+    fmt::print(out_, "\r\033[K{}", line.substr(0, width_of(out_) - 1));
+    drawn_ = true;
+  } else {
+    fmt::print(out_, "{}\n", line);
+  }
+  std::fflush(out_);
+}
+
+}  // namespace qlora

@@ -1,0 +1,48 @@
+#pragma once
+// What people see while a sweep runs: on a terminal one line that is redrawn, elsewhere a plain line now and
+// then.
+
+#include <chrono>
+#include <cstdio>
+#include <map>
+#include <string>
+
+namespace qlora {
+
+class Progress {
+ public:
+  // `every`: seconds between two plain lines when `out` is no terminal. `quiet`: notes only.
+  Progress(std::FILE* out, bool quiet, double every);
+  ~Progress();
+
+  // A line of its own, above the progress line.
+  void note(const std::string& text);
+  // Training of a pack begins: steps to do in all, over all runs.
+  void begin(int64_t runs, int64_t steps);
+  void step(const std::string& run, int64_t step, int64_t max_steps, double loss, int64_t tokens,
+            size_t memory);
+  // Something that is not training; `all` 0 = unknown.
+  void phase(const std::string& what, int64_t done, int64_t all);
+  void clear();
+
+ private:
+  struct Curve {
+    int64_t step = 0, max_steps = 0;
+    double loss = 0;
+  };
+  using Clock = std::chrono::steady_clock;
+  void show(const std::string& line, bool final_state);
+  std::string training_line() const;
+
+  std::FILE* out_;
+  bool quiet_, terminal_, drawn_ = false;
+  double every_;
+  std::map<std::string, Curve> runs_;
+  int64_t steps_ = 0, steps_done_ = 0, tokens_ = 0;
+  size_t memory_ = 0;
+  Clock::time_point begin_ = Clock::now(), shown_ = {};
+};
+
+std::string format_seconds(double);  // "1:23", "2:03:04"
+
+}  // namespace qlora
