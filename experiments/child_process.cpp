@@ -9,6 +9,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 
 #include "core/base/check.h"
@@ -129,9 +130,19 @@ FileLock::~FileLock() {
 }
 
 bool FileLock::try_lock() {
-  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return true;
+  if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) {
+    std::string pid = fmt::format("{}\n", ::getpid());
+    bool written = ::ftruncate(fd_, 0) == 0 && ::pwrite(fd_, pid.data(), pid.size(), 0) > 0;
+    QLORA_CHECK(written, failure, "cannot write {}: {}", path_.string(), std::strerror(errno));
+    return true;
+  }
   QLORA_CHECK(errno == EWOULDBLOCK, failure, "cannot lock {}: {}", path_.string(), std::strerror(errno));
   return false;
+}
+
+pid_t FileLock::holder() const {
+  char text[32] = {};
+  return ::pread(fd_, text, sizeof text - 1, 0) > 0 ? static_cast<pid_t>(std::atol(text)) : 0;
 }
 
 bool is_our_program(pid_t pid) {

@@ -50,7 +50,9 @@ class FileLock {
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
+  // On success the file says who holds it; holder() reads that, also when it is locked. 0: nobody yet.
   bool try_lock();
+  pid_t holder() const;
   int descriptor() const { return fd_; }
 
  private:

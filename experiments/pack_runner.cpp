@@ -168,6 +168,7 @@ void PackRunner::on(const StartedMessage& m) {
   start.program = program_line();
   start.estimated_bytes = static_cast<int64_t>(options_.memory);
   attempts_[m.run] = store_.begin_attempt(m.run, start);
+  progress_.started(m.step);
   const RunJob& job = job_of(m.run);
   if (m.step > 0) progress_.note(fmt::format("{}: goes on after step {}", job.name, m.step));
   print_json(Json{{"type", "started"}, {"run", job.name}, {"key", hex(m.run)}, {"step", m.step}}.dump());

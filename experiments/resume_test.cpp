@@ -53,7 +53,7 @@ std::unique_ptr<Program> start_until_saved(const Workbench& bench) {
     if (std::filesystem::exists(bench.path() / "out" / "test", none))
       for (const std::string& name : run_names()) {
         Path folder = run_folder(bench.path() / "out", name);
-        if (!folder.empty() && std::filesystem::exists(folder / "checkpoint-2")) return program;
+        if (!folder.empty() && std::filesystem::exists(folder / "checkpoint-20")) return program;
       }
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
   }
@@ -61,11 +61,14 @@ std::unique_ptr<Program> start_until_saved(const Workbench& bench) {
   return program;
 }
 
+// Long enough to be killed far from its end; few checkpoints, since every one waits for the disk.
 void write_long_sweep(const Workbench& bench) {
   bench.write_sweep("s.yaml", "evals: [{task: loss, at: [start, end]}]\n");
   std::string text = read_file(bench.path() / "s.yaml");
-  size_t at = text.find("max_steps: 6");
-  bench.write("s.yaml", text.replace(at, 12, "max_steps: 150"));
+  for (const auto& [from, to] : {std::pair<std::string, std::string>{"max_steps: 6", "max_steps: 120"},
+                                 {"save_steps: 2", "save_steps: 20"}})
+    text.replace(text.find(from), from.size(), to);
+  bench.write("s.yaml", text);
 }
 
 }  // namespace
@@ -88,7 +91,7 @@ TEST_CASE("a sweep whose processes are killed goes on from its checkpoints to th
   CHECK(query(bench, "SELECT count(*) AS n FROM run WHERE state = 'finished'")[0]["n"] == 2);
 }
 
-TEST_CASE("a worker that outlives its killed parent saves and the next sweep waits for it") {
+TEST_CASE("a worker that outlives its killed parent saves and the next sweep waits for it", "[slow]") {
   Workbench bench;
   write_long_sweep(bench);
   train_undisturbed(bench);
@@ -102,7 +105,7 @@ TEST_CASE("a worker that outlives its killed parent saves and the next sweep wai
   check_same_adapters(bench);
 }
 
-TEST_CASE("a killed worker is told and its runs go on at the next start") {
+TEST_CASE("a killed worker is told and its runs go on at the next start", "[slow]") {
   Workbench bench;
   write_long_sweep(bench);
   train_undisturbed(bench);
@@ -146,6 +149,23 @@ TEST_CASE("two interrupts end the sweep at once") {
   ProgramEnd end = program->wait();
   CHECK(end.code == 130);
   CHECK(program->worker() == 0);
+}
+
+TEST_CASE("a sweep that is running is not run a second time") {
+  Workbench bench;
+  write_long_sweep(bench);
+  auto program = start_until_saved(bench);
+  // The second one's output goes elsewhere, so that the first one's is kept.
+  TemporaryFolder other;
+  std::filesystem::create_symlink(bench.path() / "model", other.path() / "model");
+  for (const char* file : {"alpaca.json", "dialogues.jsonl", "s.yaml"})
+    std::filesystem::copy(bench.path() / file, other.path() / file);
+  std::string out = "output_dir=" + (bench.path() / "out").string();
+  ProgramEnd second = Program(other.path(), {"sweep", "run", "s.yaml", "--set", out}).wait();
+  CHECK(second.code == 1);
+  CHECK_THAT(second.err, Contains("is running sweep test"));
+  ::kill(program->pid(), SIGINT);
+  CHECK(program->wait().code == 130);
 }
 
 TEST_CASE("a finished sweep has nothing to do and a new evaluation trains nothing") {

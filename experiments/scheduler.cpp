@@ -15,7 +15,7 @@
 namespace qlora {
 namespace {
 
-constexpr int kLockSeconds = 30;  // how long a stopped sweep's worker may take to save and end
+constexpr int kLockSeconds = 600;  // how long a stopped sweep's worker may take to save and end
 constexpr double kPlainLineSeconds = 10;
 
 class SweepRunner {
@@ -86,12 +86,16 @@ class SweepRunner {
                    sweep_folder(sweep_).string());
   }
 
-  // A worker whose parent was killed saves and ends by itself; until then its sweep is not ours.
+  // While the sweep's process lives, the sweep is its own. A worker whose parent was killed saves and ends by
+  // itself: that is worth waiting for.
   void take(FileLock& lock) {
+    std::string name = (sweep_folder(sweep_) / "lock").string();
     for (int waited = 0; !lock.try_lock(); ++waited) {
-      QLORA_CHECK(waited < kLockSeconds * 10, failure, "another process is running sweep {} ({} is locked)",
-                  sweep_.name, (sweep_folder(sweep_) / "lock").string());
-      if (waited == 5) progress_.note("waiting for the sweep's last worker to end");
+      QLORA_CHECK(!is_our_program(lock.holder()), failure, "process {} is running sweep {} ({} is locked)",
+                  lock.holder(), sweep_.name, name);
+      QLORA_CHECK(waited < kLockSeconds * 10, failure,
+                  "the last worker of sweep {} does not end ({} is locked)", sweep_.name, name);
+      if (waited == 5) progress_.note("waiting for the sweep's last worker to save and end");
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
   }

@@ -4,6 +4,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -52,11 +53,17 @@ void Progress::note(const std::string& text) {
 
 void Progress::begin(int64_t runs, int64_t steps) {
   runs_.clear();
+  runs_expected_ = runs;
   steps_ = steps;
   steps_done_ = tokens_ = 0;
   begin_ = Clock::now();
   if (steps > 0 && !quiet_)
     note(fmt::format("training {} run{}, {} steps in all", runs, runs == 1 ? "" : "s", steps));
+}
+
+void Progress::started(int64_t before) {
+  steps_ -= before;
+  begin_ = Clock::now();
 }
 
 void Progress::step(const std::string& run, int64_t step, int64_t max_steps, double loss, int64_t tokens,
@@ -65,11 +72,19 @@ void Progress::step(const std::string& run, int64_t step, int64_t max_steps, dou
   ++steps_done_;
   tokens_ += tokens;
   memory_ = memory;
-  show(training_line(), steps_done_ == steps_);
+  // The runs of a pack report one after another; a line in between would show half a step.
+  bool whole = static_cast<int64_t>(runs_.size()) == runs_expected_ && is_last_active(run);
+  if (terminal_ || whole || steps_done_ == steps_) show(training_line(), steps_done_ == steps_);
 }
 
 void Progress::phase(const std::string& what, int64_t done, int64_t all) {
   show(all > 0 ? fmt::format("{} {}/{}", what, done, all) : what, false);
+}
+
+// Runs of a pack report in one order; those that have reached their end report no more.
+bool Progress::is_last_active(const std::string& run) const {
+  return std::all_of(runs_.upper_bound(run), runs_.end(),
+                     [](const auto& later) { return later.second.step >= later.second.max_steps; });
 }
 
 std::string Progress::training_line() const {

@@ -19,6 +19,8 @@ class Progress {
   void note(const std::string& text);
   // Training of a pack begins: steps to do in all, over all runs.
   void begin(int64_t runs, int64_t steps);
+  // A run is about to train, `before` of its steps done by an earlier process: speed and ETA count from here.
+  void started(int64_t before);
   void step(const std::string& run, int64_t step, int64_t max_steps, double loss, int64_t tokens,
             size_t memory);
   // Something that is not training; `all` 0 = unknown.
@@ -33,12 +35,13 @@ class Progress {
   using Clock = std::chrono::steady_clock;
   void show(const std::string& line, bool final_state);
   std::string training_line() const;
+  bool is_last_active(const std::string& run) const;
 
   std::FILE* out_;
   bool quiet_, terminal_, drawn_ = false;
   double every_;
   std::map<std::string, Curve> runs_;
-  int64_t steps_ = 0, steps_done_ = 0, tokens_ = 0;
+  int64_t runs_expected_ = 0, steps_ = 0, steps_done_ = 0, tokens_ = 0;
   size_t memory_ = 0;
   Clock::time_point begin_ = Clock::now(), shown_ = {};
 };

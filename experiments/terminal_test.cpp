@@ -1,0 +1,67 @@
+#include <catch2/catch.hpp>
+
+#include "core/base/file.h"
+#include "core/base/test_data.h"
+#include "experiments/terminal.h"
+
+using namespace qlora;
+using Catch::Matchers::Contains;
+
+namespace {
+
+// What a Progress writes to a file, which is no terminal.
+template <class Body>
+std::string written(bool quiet, Body body) {
+  test::TemporaryFolder folder;
+  std::FILE* file = std::fopen((folder.path() / "out").c_str(), "w");
+  {
+    Progress progress(file, quiet, 0);
+    body(progress);
+  }
+  std::fclose(file);
+  return read_file(folder.path() / "out");
+}
+
+void two_runs(Progress& progress) {
+  progress.begin(2, 6);
+  progress.started(0);
+  for (int64_t step = 1; step <= 3; ++step)
+    for (const char* run : {"a", "b"})
+      progress.step(run, step, 3, step == 3 ? 0.5 : 2.25, 100, size_t{812} << 20);
+}
+
+}  // namespace
+
+TEST_CASE("progress into a file is plain lines of whole steps") {
+  std::string text = written(false, two_runs);
+  CHECK_THAT(text, Contains("training 2 runs, 6 steps in all\n") &&
+                       Contains("step 1/3  loss 2.250 2.250  ") && Contains("step 3/3  loss 0.500 0.500") &&
+                       Contains("ETA 0:00  812 MiB\n"));
+  CHECK(text.find('\r') == std::string::npos);
+  CHECK(text.find('\033') == std::string::npos);
+  CHECK(text.find("step 1-2") == std::string::npos);
+}
+
+TEST_CASE("a run that has reached its end does not silence the others") {
+  std::string text = written(false, [](Progress& progress) {
+    progress.begin(2, 4);
+    progress.step("a", 1, 3, 1, 10, 0);
+    progress.step("b", 1, 1, 1, 10, 0);
+    progress.step("a", 2, 3, 1, 10, 0);
+  });
+  CHECK_THAT(text, Contains("step 1-2/3"));
+}
+
+TEST_CASE("quiet progress says only what is noted") {
+  CHECK(written(true, [](Progress& progress) {
+          two_runs(progress);
+          progress.phase("loading", 0, 0);
+          progress.note("stopped");
+        }) == "stopped\n");
+}
+
+TEST_CASE("seconds are shown as clocks show them") {
+  CHECK(format_seconds(0.4) == "0:00");
+  CHECK(format_seconds(83) == "1:23");
+  CHECK(format_seconds(7384) == "2:03:04");
+}
