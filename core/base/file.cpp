@@ -1,12 +1,15 @@
 #include "core/base/file.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 
 #include <cerrno>
+#include <charconv>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -25,6 +28,40 @@ void flush_folder(const Path& folder) {
 
 [[noreturn]] void fail_write(const Path& path, int error) {
   fail(ErrorKind::failure, "cannot write {}: {}", path.string(), std::strerror(error));
+}
+
+// What a killed process left of writing `path`: files called `path`.tmp.PID whose process is gone.
+void sweep_leftovers(const Path& path) {
+  const std::string prefix = path.filename().string() + ".tmp.";
+  std::error_code error;
+  std::filesystem::directory_iterator entries(path.has_parent_path() ? path.parent_path() : ".", error), end;
+  for (; !error && entries != end; entries.increment(error)) {
+    const std::string name = entries->path().filename().string();
+    if (!name.starts_with(prefix)) continue;
+    pid_t pid = 0;
+    const char* last = name.data() + name.size();
+    const auto parsed = std::from_chars(name.data() + prefix.size(), last, pid);
+    if (parsed.ec != std::errc() || parsed.ptr != last || pid <= 0) continue;
+    if (::kill(pid, 0) != 0 && errno == ESRCH) ::unlink(entries->path().c_str());
+  }
+}
+
+// Where the folder of the final name waits while another takes its place.
+Path aside(const Path& final_path) {
+  return Path(final_path) += ".tmp.old";
+}
+
+// Puts `fresh` in the place of `final_path`. Where the file system cannot exchange two names in one step, the
+// old folder waits under another name, from which it comes back on failure and after a crash.
+int replace_folder(const Path& fresh, const Path& final_path) {
+  if (::renameat2(AT_FDCWD, fresh.c_str(), AT_FDCWD, final_path.c_str(), RENAME_EXCHANGE) == 0) return 0;
+  if (errno != ENOENT && errno != EINVAL && errno != ENOSYS && errno != ENOTSUP) return errno;
+  const Path old = aside(final_path);
+  const bool waits = errno != ENOENT && ::rename(final_path.c_str(), old.c_str()) == 0;
+  if (::rename(fresh.c_str(), final_path.c_str()) == 0) return 0;
+  const int error = errno;
+  if (waits) ::rename(old.c_str(), final_path.c_str());
+  return error;
 }
 
 }  // namespace
@@ -78,11 +115,14 @@ std::string read_file(const Path& path) {
 }
 
 AtomicFile::AtomicFile(const Path& path) : path_(path), temporary_(path) {
+  sweep_leftovers(path_);
   temporary_ += fmt::format(".tmp.{}", ::getpid());
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail_write(path_, errno);
 }
-AtomicFile::~AtomicFile() { discard(); }
+AtomicFile::~AtomicFile() {
+  discard();
+}
 
 void AtomicFile::discard() noexcept {
   if (fd_ < 0) return;
@@ -103,7 +143,9 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
     bytes = bytes.subspan(static_cast<size_t>(n));
   }
 }
-void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+void AtomicFile::write(std::string_view text) {
+  write(std::as_bytes(std::span(text)));
+}
 
 void AtomicFile::commit() {
   int error = ::fsync(fd_) != 0 ? errno : 0;
@@ -124,7 +166,13 @@ void write_file(const Path& path, std::string_view content) {
 
 AtomicFolder::AtomicFolder(const Path& final_path) : final_(final_path), temporary_(final_path) {
   temporary_ += ".tmp";
+  const Path old = aside(final_);
   std::error_code error;
+  // Left by a crash in the middle of commit(): the only complete folder when there is none of the final name.
+  if (std::filesystem::exists(final_, error))
+    std::filesystem::remove_all(old, error);
+  else
+    ::rename(old.c_str(), final_.c_str());
   std::filesystem::remove_all(temporary_, error);
   std::filesystem::create_directories(temporary_, error);
   if (error) fail(ErrorKind::failure, "cannot create {}: {}", temporary_.string(), error.message());
@@ -136,22 +184,13 @@ AtomicFolder::~AtomicFolder() {
 
 void AtomicFolder::commit() {
   flush_folder(temporary_);
-  std::error_code error;
-  if (std::filesystem::exists(final_)) {
-    Path old = final_;
-    old += ".old";
-    std::filesystem::remove_all(old, error);
-    std::filesystem::rename(final_, old, error);
-    if (error) fail(ErrorKind::failure, "cannot replace {}: {}", final_.string(), error.message());
-    std::filesystem::rename(temporary_, final_, error);
-    std::error_code ignored;
-    std::filesystem::remove_all(old, ignored);
-  } else {
-    std::filesystem::rename(temporary_, final_, error);
-  }
-  if (error) fail(ErrorKind::failure, "cannot write {}: {}", final_.string(), error.message());
+  if (const int error = replace_folder(temporary_, final_); error != 0) fail_write(final_, error);
   done_ = true;
   flush_folder(final_.parent_path());
+  // Only now that the new folder is safe: the old one, under the name that it got from replace_folder().
+  std::error_code ignored;
+  std::filesystem::remove_all(temporary_, ignored);
+  std::filesystem::remove_all(aside(final_), ignored);
 }
 
 Path qlora_home() {

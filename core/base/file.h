@@ -1,5 +1,6 @@
 #pragma once
-// Files: mapped reading, whole reading (plain or gzip), and writing that leaves either the old file or the whole new one.
+// Files: mapped reading, whole reading (plain or gzip), and writing that leaves either the old file or the
+// whole new one.
 
 #include <cstddef>
 #include <filesystem>
@@ -32,8 +33,9 @@ class MappedFile {
 // The whole content of a file; a name ending in .gz is unpacked. Throws Error(data).
 std::string read_file(const Path&);
 
-// Writes a file beside `path` and, on commit, flushes it to the disk and renames it over `path`. Without commit
-// nothing is left behind. A full disk or any other failure throws Error(failure) with the path and the reason.
+// Writes a file beside `path` and, on commit, flushes it to the disk and renames it over `path`. Without
+// commit nothing is left behind, and what a killed process left is removed by the next AtomicFile of the same
+// path. A full disk or any other failure throws Error(failure) with the path and the reason.
 class AtomicFile {
  public:
   explicit AtomicFile(const Path& path);
@@ -53,8 +55,12 @@ class AtomicFile {
 // AtomicFile in one call.
 void write_file(const Path&, std::string_view content);
 
-// A folder that is written beside its final name (`final` + ".tmp"), then flushed and renamed as a whole. An older
-// folder of the final name is replaced. Without commit the temporary folder is removed.
+// A folder that is written beside its final name (`final` + ".tmp"), then flushed and renamed as a whole. An
+// older folder of the final name is replaced in one step, and removed only after that: whenever the process
+// is killed, a complete folder of the final name is there. (A file system that cannot exchange two names
+// leaves a moment without it; the old folder then lies beside it as `final` + ".tmp.old", from where the next
+// AtomicFolder of the name puts it back.) Without commit the temporary folder is removed. One writer for a
+// name at a time.
 class AtomicFolder {
  public:
   explicit AtomicFolder(const Path& final_path);

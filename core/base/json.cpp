@@ -7,7 +7,9 @@
 
 namespace qlora {
 
-std::string canonical(const Json& value) { return value.dump(-1, ' ', false, Json::error_handler_t::strict); }
+std::string canonical(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::strict);
+}
 
 Json parse_json(std::string_view text, std::string_view origin) {
   try {
@@ -20,6 +22,8 @@ Json parse_json(std::string_view text, std::string_view origin) {
     std::string reason = e.what();
     if (size_t colon = reason.rfind(": "); colon != std::string::npos) reason = reason.substr(colon + 2);
     fail(ErrorKind::data, "{}:{}:{}: not valid JSON: {}", origin, line, column, reason);
+  } catch (const Json::exception& e) {  // a number beyond a double, such as 1e999
+    fail(ErrorKind::data, "{}: not valid JSON: {}", origin, e.what());
   }
 }
 

@@ -1,10 +1,12 @@
 #pragma once
 // For tests only: where outside data lies, and how a test says that it is missing.
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <system_error>
 
 namespace qlora::test {
 
@@ -48,7 +50,9 @@ class TemporaryFolder {
  public:
   TemporaryFolder() {
     std::string name = (std::filesystem::temp_directory_path() / "qlora-test-XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
+    if (::mkdtemp(name.data()) == nullptr)
+      throw std::system_error(errno, std::generic_category(), "cannot create the folder " + name);
+    path_ = name;
   }
   ~TemporaryFolder() {
     std::error_code ignored;
