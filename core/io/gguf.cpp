@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -15,6 +16,28 @@ namespace {
 enum class Kind : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, text, array, u64, i64, f64 };
 
 constexpr int kMaxDepth = 4;  // of arrays in arrays
+
+// Bytes of a value in the file: at least so many.
+uint64_t least_bytes(Kind kind) {
+  switch (kind) {
+    case Kind::u16:
+    case Kind::i16:
+      return 2;
+    case Kind::u32:
+    case Kind::i32:
+    case Kind::f32:
+      return 4;
+    case Kind::u64:
+    case Kind::i64:
+    case Kind::f64:
+    case Kind::text:  // its length
+      return 8;
+    case Kind::array:  // type and number of its elements
+      return 12;
+    default:
+      return 1;
+  }
+}
 
 // Reads from the front of a file; what it says it is reading goes into messages.
 class Cursor {
@@ -91,11 +114,10 @@ GgufValue Cursor::value(Kind kind, const std::string& key, int depth) {
   QLORA_CHECK(depth < kMaxDepth, data, "{}: {}: arrays nested more than {} deep", path_, key, kMaxDepth);
   const auto element = read<Kind>(key);
   const auto n = read<uint64_t>(key);
-  // Each element takes a byte at least: bounds the memory that a damaged count can ask for.
-  QLORA_CHECK(n <= bytes_.size() - at_, data, "{}: {} is said to have {} elements, more than the file holds",
-              path_, key, n);
+  QLORA_CHECK(n <= (bytes_.size() - at_) / least_bytes(element), data,
+              "{}: {} is said to have {} elements, more than the file holds", path_, key, n);
   GgufArray array;
-  array.reserve(static_cast<size_t>(n));
+  array.reserve(static_cast<size_t>(std::min<uint64_t>(n, 4096)));  // a damaged count must not ask for memory
   for (uint64_t i = 0; i < n; ++i) array.push_back(value(element, key, depth + 1));
   return {std::move(array)};
 }
@@ -219,8 +241,13 @@ std::optional<int64_t> GgufFile::integer(std::string_view key) const {
 }
 
 std::optional<double> GgufFile::number(std::string_view key) const {
-  const auto* v = get<float>(key, "an f32 number");
-  return v == nullptr ? std::nullopt : std::optional(std::stod(fmt::format("{}", *v)));
+  const auto at = metadata_.find(key);
+  if (at == metadata_.end()) return std::nullopt;
+  if (const auto* wide = std::get_if<double>(&at->second.value)) return *wide;
+  const std::string decimal = fmt::format("{}", *get<float>(key, "a floating-point number"));
+  double value = 0;
+  std::from_chars(decimal.data(), decimal.data() + decimal.size(), value);
+  return value;
 }
 
 std::optional<std::string> GgufFile::text(std::string_view key) const {

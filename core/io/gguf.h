@@ -40,8 +40,8 @@ class GgufFile {
 
   // Metadata. Empty when the key is not there; Error(data) when it is of another type.
   std::optional<int64_t> integer(std::string_view key) const;
-  std::optional<double> number(
-      std::string_view key) const;  // an f32 is widened by its shortest decimal: 1e-05
+  // Of f32 or f64; an f32 is widened by its shortest decimal: 1e-05.
+  std::optional<double> number(std::string_view key) const;
   std::optional<std::string> text(std::string_view key) const;
   std::optional<bool> flag(std::string_view key) const;
   std::optional<std::vector<std::string>> texts(std::string_view key) const;

@@ -1,10 +1,13 @@
 #include "core/io/gguf_import.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "core/base/check.h"
+#include "core/base/hash.h"
 #include "core/base/json.h"
 #include "core/base/parallel.h"
 #include "core/io/gguf.h"
@@ -13,6 +16,8 @@
 
 namespace qlora {
 namespace {
+
+constexpr const char* kMarker = "qlora_import.json";  // what makes a folder an import
 
 struct LlamaShape {
   int64_t layers = 0, hidden = 0, heads = 0, kv_heads = 0, head_dim = 0, mlp = 0, vocab = 0, context = 0;
@@ -28,11 +33,29 @@ struct Item {
   int64_t heads = 0;
 };
 
-int64_t required(const GgufFile& file, const std::string& key) {
-  const auto value = file.integer(key);
-  QLORA_CHECK(value && *value > 0, data, "{}: the metadata {} is missing or not positive",
-              file.path().string(), key);
-  return *value;
+// A size of the model; without a fallback it must be there.
+int64_t size_of(const GgufFile& file, const std::string& key, int64_t fallback = 0) {
+  const int64_t value = file.integer(key).value_or(fallback);
+  QLORA_CHECK(value > 0 && value <= std::numeric_limits<int32_t>::max(), data,
+              "{}: the metadata {} is missing or not a size: {}", file.path().string(), key, value);
+  return value;
+}
+
+double positive(const GgufFile& file, const std::string& key, double fallback = 0) {
+  const double value = file.number(key).value_or(fallback);
+  QLORA_CHECK(std::isfinite(value) && value > 0, data, "{}: the metadata {} is missing or not positive: {}",
+              file.path().string(), key, value);
+  return value;
+}
+
+// Older files give the factor alone, under either name; 0 means none.
+bool scales_rope(const GgufFile& file) {
+  for (const char* key : {"llama.rope.scale_linear", "llama.rope.scaling.factor"}) {
+    const double factor = file.number(key).value_or(1);
+    if (factor != 1 && factor != 0) return true;
+  }
+  return file.text("llama.rope.scaling.type").value_or("none") != "none" ||
+         file.tensors().count("rope_freqs.weight") != 0;
 }
 
 // Features of the architecture that plain LLaMA configurations cannot say.
@@ -43,28 +66,27 @@ void refuse_variants(const GgufFile& file) {
               path, architecture);
   QLORA_CHECK(file.integer("llama.expert_count").value_or(0) == 0, data,
               "{}: a mixture of experts, which is not supported", path);
-  QLORA_CHECK(
-      file.text("llama.rope.scaling.type").value_or("none") == "none" &&
-          file.tensors().count("rope_freqs.weight") == 0,
-      data, "{}: scaled rotary embeddings cannot be imported from GGUF; use the original model folder", path);
+  QLORA_CHECK(!scales_rope(file), data,
+              "{}: scaled rotary embeddings cannot be imported from GGUF; use the original model folder",
+              path);
 }
 
 LlamaShape shape_of(const GgufFile& file) {
   refuse_variants(file);
   const std::string path = file.path().string();
   LlamaShape s;
-  s.layers = required(file, "llama.block_count");
-  s.hidden = required(file, "llama.embedding_length");
-  s.heads = required(file, "llama.attention.head_count");
-  s.kv_heads = file.integer("llama.attention.head_count_kv").value_or(s.heads);
-  s.mlp = required(file, "llama.feed_forward_length");
-  s.context = required(file, "llama.context_length");
-  s.head_dim = file.integer("llama.attention.key_length").value_or(s.hidden / s.heads);
-  s.rope_theta = file.number("llama.rope.freq_base").value_or(10000);
-  const auto eps = file.number("llama.attention.layer_norm_rms_epsilon");
-  QLORA_CHECK(eps.has_value(), data, "{}: no metadata llama.attention.layer_norm_rms_epsilon", path);
-  s.eps = *eps;
-  QLORA_CHECK(s.kv_heads > 0 && s.heads % s.kv_heads == 0 && s.head_dim > 0 && s.head_dim % 2 == 0, data,
+  s.layers = size_of(file, "llama.block_count");
+  QLORA_CHECK(static_cast<size_t>(s.layers) <= file.tensors().size(), data,
+              "{}: llama.block_count is {}, but there are {} tensors", path, s.layers, file.tensors().size());
+  s.hidden = size_of(file, "llama.embedding_length");
+  s.heads = size_of(file, "llama.attention.head_count");
+  s.kv_heads = size_of(file, "llama.attention.head_count_kv", s.heads);
+  s.mlp = size_of(file, "llama.feed_forward_length");
+  s.context = size_of(file, "llama.context_length");
+  s.head_dim = size_of(file, "llama.attention.key_length", s.hidden / s.heads);
+  s.rope_theta = positive(file, "llama.rope.freq_base", 10000);
+  s.eps = positive(file, "llama.attention.layer_norm_rms_epsilon");
+  QLORA_CHECK(s.heads % s.kv_heads == 0 && s.head_dim % 2 == 0, data,
               "{}: {} heads of {} with {} key-value heads do not fit", path, s.heads, s.head_dim, s.kv_heads);
   const int64_t rotary = file.integer("llama.rope.dimension_count").value_or(s.head_dim);
   QLORA_CHECK(rotary == s.head_dim, data,
@@ -185,14 +207,20 @@ void write_weights(const GgufFile& file, const std::vector<Item>& items, const P
   writer.commit();
 }
 
-// A folder that is not an import must not be replaced by one.
+// A folder that is not an import must not be replaced by one: it may be a model that somebody has made.
 void check_target(const Path& folder) {
   namespace fs = std::filesystem;
-  if (!fs::exists(folder) || (fs::is_directory(folder) && fs::is_empty(folder))) return;
-  QLORA_CHECK(fs::is_directory(folder) && fs::exists(folder / "config.json") &&
-                  fs::exists(folder / "model.safetensors"),
-              usage, "{} exists and is not an imported model; choose another place or remove it",
-              folder.string());
+  std::error_code error;
+  const bool absent = fs::symlink_status(folder, error).type() == fs::file_type::not_found;
+  if (absent || (fs::is_directory(folder, error) && fs::is_empty(folder, error))) return;
+  QLORA_CHECK(fs::is_regular_file(folder / kMarker, error), usage,
+              "{} exists and is not an imported model (it has no {}); choose another place or remove it",
+              folder.string(), kMarker);
+}
+
+std::string marker_of(const Path& gguf) {
+  const Json marker = {{"source", gguf.filename().string()}, {"sha256", hex(sha256_file(gguf))}};
+  return marker.dump(2) + "\n";
 }
 
 }  // namespace
@@ -218,6 +246,7 @@ void import_gguf(const Path& gguf, const Path& out_dir, const ImportProgress& pr
   write_file(folder.path() / "tokenizer.json", tokenizer.tokenizer);
   write_file(folder.path() / "tokenizer_config.json", tokenizer.config);
   write_weights(file, items, folder.path() / "model.safetensors", progress);
+  write_file(folder.path() / kMarker, marker_of(gguf));
   folder.commit();
 }
 

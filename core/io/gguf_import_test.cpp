@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/error.h"
+#include "core/base/hash.h"
 #include "core/base/json.h"
 #include "core/base/test_data.h"
 #include "core/io/gguf_import.h"
@@ -122,6 +123,9 @@ TEST_CASE("a small LLaMA becomes a Hugging Face folder with q and k rows in its 
   CHECK(config.at("bos_token_id") == 0);
   CHECK_FALSE(config.contains("pad_token_id"));
   CHECK(read_json(import.out / "generation_config.json").at("eos_token_id") == 1);
+  const Json marker = read_json(import.out / "qlora_import.json");
+  CHECK(marker.at("source") == "x.gguf");
+  CHECK(marker.at("sha256") == hex(sha256(read_file(import.gguf))));
   import_gguf(import.gguf, import.out);  // again: replaces the import
   CHECK(ModelFolder(import.out).names().size() == 11);
 }
@@ -169,6 +173,14 @@ TEST_CASE("what a Hugging Face LLaMA cannot say is refused and leaves nothing be
              Contains("mixture of experts"));
   CHECK_THAT(message_of(with_tensors(metadata().text("llama.rope.scaling.type", "yarn"))),
              Contains("rotary"));
+  CHECK_THAT(message_of(with_tensors(metadata().number("llama.rope.scale_linear", 4))), Contains("rotary"));
+  CHECK_THAT(message_of(with_tensors(metadata().number("llama.rope.scaling.factor", 2))), Contains("rotary"));
+  CHECK_THAT(message_of(with_tensors(metadata().integer("llama.attention.key_length", 1u << 31))),
+             Contains("llama.attention.key_length") && Contains("2147483648"));
+  GgufBuilder layers;
+  layers.text("general.architecture", "llama").integer("llama.block_count", 1u << 30);
+  CHECK_THAT(message_of(layers.floats("token_embd.weight", {1, 1}, {0})),
+             Contains("llama.block_count is 1073741824, but there are 1 tensors"));
   CHECK_THAT(message_of(with_tensors(metadata().integer("llama.rope.dimension_count", 2))),
              Contains("2 of 4"));
   CHECK_THAT(message_of(with_tensors(metadata().integer("tokenizer.ggml.padding_token_id", 9))),
@@ -187,4 +199,8 @@ TEST_CASE(
   write_file(import.out / "thesis.txt", "mine");
   CHECK_THROWS_WITH(import_gguf(import.gguf, import.out), Contains("not an imported model"));
   CHECK(read_file(import.out / "thesis.txt") == "mine");
+  write_file(import.out / "config.json", "{}");  // a model that somebody has made
+  write_file(import.out / "model.safetensors", "weights");
+  CHECK_THROWS_WITH(import_gguf(import.gguf, import.out), Contains("not an imported model"));
+  CHECK(read_file(import.out / "model.safetensors") == "weights");
 }

@@ -30,6 +30,7 @@ std::string message(const std::string& bytes) {
 GgufBuilder small() {
   GgufBuilder b;
   b.text("general.name", "x").integer("n", 7).number("eps", 1e-5f).flag("yes", true);
+  b.pair("wide", 12, GgufBuilder::raw(1e-300));
   b.texts("words", {"a", "", "c"}).integers("types", {1, -3});
   b.floats("w", {2, 3}, {1, 2, 3, 4, 5, 6}).floats("v", {1}, {-1});
   return b;
@@ -46,6 +47,8 @@ TEST_CASE("metadata and tensors of a GGUF file are read in versions 2 and 3") {
     CHECK(file.text("general.name") == "x");
     CHECK(file.integer("n") == 7);
     CHECK(file.number("eps") == 1e-5);
+    CHECK(file.number("wide") == 1e-300);
+    CHECK_THROWS_WITH(file.number("n"), Contains("n is not a floating-point number"));
     CHECK(file.flag("yes") == true);
     CHECK(file.texts("words") == std::vector<std::string>{"a", "", "c"});
     CHECK(file.integers("types") == std::vector<int64_t>{1, -3});
@@ -73,6 +76,9 @@ TEST_CASE("a GGUF file that lies is refused with the place and the reason") {
              Contains("long"));
   const std::string many = GgufBuilder::raw<uint32_t>(4) + GgufBuilder::raw<uint64_t>(1ull << 60);
   CHECK_THAT(message(small().pair("many", 9, many).build()), Contains("many is said to have"));
+  const std::string few =
+      GgufBuilder::raw<uint32_t>(8) + GgufBuilder::raw<uint64_t>(9);  // 72 bytes of lengths
+  CHECK_THAT(message(GgufBuilder().pair("few", 9, few).build()), Contains("few is said to have 9"));
   std::string deep;
   for (int i = 0; i < 9; ++i) deep += GgufBuilder::raw<uint32_t>(9) + GgufBuilder::raw<uint64_t>(1);
   CHECK_THAT(message(small().pair("deep", 9, deep).build()), Contains("nested"));
