@@ -61,6 +61,7 @@ std::vector<std::unique_ptr<SafetensorsFile>> open_shards(const Path& folder) {
     QLORA_CHECK(shard->find(tensor) != nullptr, data, "{}: no tensor `{}`, though the index places it there",
                 (folder / name).string(), tensor);
   }
+  QLORA_CHECK(!shards.empty(), data, "{}: `weight_map` is empty: no weights", path.string());
   std::vector<std::unique_ptr<SafetensorsFile>> files;
   for (auto& [name, shard] : shards) files.push_back(std::move(shard));
   return files;
@@ -90,7 +91,8 @@ Json fingerprint(const std::vector<std::unique_ptr<SafetensorsFile>>& files) {
 
 // The cached hash; empty when there is none for these files or it cannot be read.
 std::string cached_hash(const Path& path, const Json& files) {
-  if (!fs::exists(path)) return {};
+  std::error_code unreadable;
+  if (!fs::exists(path, unreadable)) return {};
   try {
     const Json cache = parse_json(read_file(path), path.string());
     if (cache.at("files") == files) return cache.at("sha256").get<std::string>();
@@ -102,7 +104,7 @@ std::string cached_hash(const Path& path, const Json& files) {
 
 }  // namespace
 
-ModelFolder::ModelFolder(const Path& folder) : path_(folder) {
+ModelFolder::ModelFolder(const Path& folder) try : path_(folder) {
   QLORA_CHECK(fs::exists(folder), data, "model folder {} does not exist", folder.string());
   QLORA_CHECK(fs::is_directory(folder), data,
               "{} is a file; a model is a folder with config.json and {} (a .gguf file: qlora model import "
@@ -117,6 +119,8 @@ ModelFolder::ModelFolder(const Path& folder) : path_(folder) {
   else
     fail_without_weights(folder);
   check_unique(files_);
+} catch (const fs::filesystem_error& e) {
+  fail(ErrorKind::data, "{}: cannot be read as a model folder: {}", folder.string(), e.code().message());
 }
 
 std::vector<std::string> ModelFolder::names() const {

@@ -58,6 +58,8 @@ TEST_CASE("a model folder that cannot be used says what is missing and what to d
   write_file(f / "config.json", "{}");
   CHECK_THAT(message(f), Contains("no weights"));
   CHECK_THAT(message(f / "config.json"), Contains("is a file"));
+  std::filesystem::create_symlink("loop", temporary.path() / "loop");
+  CHECK_THAT(message(temporary.path() / "loop"), Contains("loop: cannot be read as a model folder"));
   write_file(f / "pytorch_model-00001-of-00002.bin", "x");
   CHECK_THAT(message(f), Contains("pytorch_model-00001-of-00002.bin") && Contains("safe_serialization"));
   write_file(f / "m.gguf", "x");
@@ -85,6 +87,8 @@ TEST_CASE("shards are opened through the index and every lie of the index is fou
   CHECK_THAT(message(f), Contains("plain file name"));
   write_file(f / "model.safetensors.index.json", "{}");
   CHECK_THAT(message(f), Contains("weight_map"));
+  index(f, Json::object());
+  CHECK_THAT(message(f), Contains("index.json: `weight_map` is empty"));
 }
 
 TEST_CASE(
