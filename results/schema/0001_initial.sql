@@ -29,7 +29,10 @@ CREATE TABLE run(                        -- one resolved configuration
   finished_at TEXT CHECK(finished_at LIKE '____-__-__T__:__:__%Z'),
   model TEXT GENERATED ALWAYS AS (config ->> '$.model_name_or_path') VIRTUAL,
   dataset TEXT GENERATED ALWAYS AS (config ->> '$.dataset') VIRTUAL,
-  quant TEXT GENERATED ALWAYS AS (config ->> '$.quant_type') VIRTUAL,
+  quant TEXT GENERATED ALWAYS AS (       -- nf4, nf4+dq, fp4, ..., or none for a base that is not quantized
+    CASE WHEN coalesce(config ->> '$.bits', 4) = 4 AND config ->> '$.quant_type' IS NOT NULL
+      THEN (config ->> '$.quant_type') || iif(coalesce(config ->> '$.double_quant', 0), '+dq', '')
+      ELSE 'none' END) VIRTUAL,
   lora_r INTEGER GENERATED ALWAYS AS (config ->> '$.lora_r') VIRTUAL,
   learning_rate REAL GENERATED ALWAYS AS (CAST(config ->> '$.learning_rate' AS REAL)) VIRTUAL,
   seed INTEGER GENERATED ALWAYS AS (config ->> '$.seed') VIRTUAL,
