@@ -6,7 +6,7 @@
 // chunks of kKeyChunk counted from key 0 of the sequence; masked keys count as exact zeros, so that a query's
 // bits do not depend on the block that it shares, nor on whether the keys come from a cache.
 
-constexpr int64_t kQueryBlock = 84;  // whole tiles of both widths
+constexpr int64_t kQueryBlock = 84;  // whole tiles of both widths; half of it where sequences are short
 constexpr int64_t kKeyChunk = 256;   // at most one chunk of k inside a product
 
 // A block of queries of one head: queries [i0, i1) of the sequence, keys [k0, k1) that any of them may see.
@@ -32,17 +32,23 @@ QLORA_INLINE float* floats(void* p) {
   return static_cast<float*>(p);
 }
 
+// Long blocks read keys less often, short ones skip more of what the causal mask hides. Depends on the
+// sequence alone.
+QLORA_INLINE int64_t block_length(const SequenceSpan& s) {
+  return s.q_len > 2 * kQueryBlock ? kQueryBlock : kQueryBlock / 2;
+}
+QLORA_INLINE int64_t blocks_of(const SequenceSpan& s) {
+  return (s.q_len + block_length(s) - 1) / block_length(s);
+}
+
 QLORA_INLINE Block block_of_queries(const Attention& a, const SequenceSpan& s, int64_t head, int64_t number) {
-  Block b{&a, s, head, head / (a.heads / a.kv_heads), number * kQueryBlock, 0, 0, 0, 0};
-  b.i1 = smaller(s.q_len, b.i0 + kQueryBlock);
+  const int64_t length = block_length(s);
+  Block b{&a, s, head, head / (a.heads / a.kv_heads), number * length, 0, 0, 0, 0};
+  b.i1 = smaller(s.q_len, b.i0 + length);
   b.k0 = b.first_key(b.i0) / kKeyChunk * kKeyChunk;
   b.k1 = b.position(b.i1 - 1) + 1;
   b.width = (b.k1 - b.k0 + kLanes - 1) / kLanes * kLanes;
   return b;
-}
-
-QLORA_INLINE int64_t blocks_of(const SequenceSpan& s) {
-  return (s.q_len + kQueryBlock - 1) / kQueryBlock;
 }
 
 // out[rows, width] = alpha * rows of x (queries or their gradients) times rows of w (keys or values),
