@@ -285,8 +285,10 @@ int run(int argc, char** argv) {
     for (auto [out, in] : {std::pair<int64_t, int64_t>{576, 576}, {192, 576}, {1536, 576}, {576, 1536}})
       products(m, out, in, emit);
     if (m <= 512) products(m, 49152, 576, emit);
-    adapters(m, 576, 576, 8, emit);
-    adapters(m, 1536, 576, 16, emit);
+    if (m >= 64) {
+      adapters(m, 576, 576, 8, emit);
+      adapters(m, 1536, 576, 16, emit);
+    }
     elements(m, emit);
   }
   attention(80, 16, emit);

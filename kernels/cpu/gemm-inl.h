@@ -30,6 +30,8 @@ static void tile(int64_t kc, const float* a, const float* b, Destination d, int6
   Vec s[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = zero();
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r) __builtin_prefetch(d.y + r * d.ld, 1);
   for (int64_t k = 0; k < kc; ++k, a += kMr, b += kNr) {
     const Vec b0 = load(b), b1 = load(b + kLanes);
 #pragma GCC unroll 16
