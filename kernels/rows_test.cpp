@@ -174,7 +174,7 @@ struct Sequences {
 
 }  // namespace
 
-TEST_CASE("A sequence's attention and its gradients have the same bits alone and in a batch") {
+TEST_CASE("Attention and its gradients have the same bits for a sequence alone and in a batch") {
   const Sequences batches[] = {{2, 1, 16, 0, {5, 1, 70, 33, 2}},
                                {3, 3, 64, 0, {1, 64, 65, 7}},
                                {4, 2, 80, 9, {30, 3, 12}},

@@ -36,11 +36,11 @@ TEST_CASE("16-bit floats survive the way through float and round to nearest even
     if (!std::isnan(b)) REQUIRE(to_bf16(b).bits == bits);
     if (!std::isnan(h)) REQUIRE(to_f16(h).bits == bits);
   }
-  CHECK(to_bf16(1.00390625f).bits == 0x3f80);   // halfway, to even
-  CHECK(to_bf16(1.01171875f).bits == 0x3f82);   // halfway, to even above
-  CHECK(to_f16(65520.f).bits == 0x7c00);        // rounds to infinity
+  CHECK(to_bf16(1.00390625f).bits == 0x3f80);  // halfway, to even
+  CHECK(to_bf16(1.01171875f).bits == 0x3f82);  // halfway, to even above
+  CHECK(to_f16(65520.f).bits == 0x7c00);       // rounds to infinity
   CHECK(to_f16(65519.f).bits == 0x7bff);
-  CHECK(to_f16(0x1p-25f).bits == 0);            // half of the smallest, to even
+  CHECK(to_f16(0x1p-25f).bits == 0);  // half of the smallest, to even
   CHECK(to_f16(0x1.8p-24f).bits == 2);
   CHECK(std::isnan(to_float(to_f16(std::numeric_limits<float>::quiet_NaN()))));
 }
@@ -58,7 +58,8 @@ TEST_CASE("parallel_for covers every index once for any number of threads") {
       for (auto& h : hits) REQUIRE(h == 1);
     }
   }
-  CHECK_THROWS_AS(parallel_for(100, 1, [](int64_t, int64_t) { throw Error(ErrorKind::failure, "x"); }), Error);
+  CHECK_THROWS_AS(parallel_for(100, 1, [](int64_t, int64_t) { throw Error(ErrorKind::failure, "x"); }),
+                  Error);
   set_thread_count(before);
 }
 
@@ -78,6 +79,17 @@ TEST_CASE("a file is replaced as a whole or not at all") {
   CHECK_THROWS_AS(write_file(dir.path() / "no/such/folder", "x"), Error);
 }
 
+TEST_CASE("the worst error of a test is infinite once an error is not a number") {
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double infinity = std::numeric_limits<double>::infinity();
+  CHECK(test::worse(0, 0.5) == 0.5);
+  CHECK(test::worse(0.5, 0.25) == 0.5);
+  for (double bad : {nan, -nan, infinity, -infinity}) {
+    CHECK(test::worse(0.5, bad) == infinity);
+    CHECK(test::worse(test::worse(0.5, bad), 0.25) == infinity);
+  }
+}
+
 TEST_CASE("a folder is replaced as a whole or not at all") {
   test::TemporaryFolder dir;
   Path p = dir.path() / "checkpoint";
@@ -92,7 +104,7 @@ TEST_CASE("a folder is replaced as a whole or not at all") {
   CHECK(std::distance(std::filesystem::directory_iterator(dir.path()), {}) == 1);
 }
 
-TEST_CASE("SHA-256 of the standard's examples") {
+TEST_CASE("SHA-256 of the examples in the standard") {
   CHECK(hex(sha256("abc")) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   CHECK(hex(sha256("")) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
   CHECK(digest_from_hex(hex(sha256("abc"))) == sha256("abc"));

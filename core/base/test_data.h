@@ -1,10 +1,13 @@
 #pragma once
-// For tests only: where outside data lies, and how a test says that it is missing.
+// For tests only: where outside data lies, how a test says that it is missing, and the worst of many errors.
 
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <system_error>
 
@@ -43,6 +46,13 @@ inline bool missing(const std::filesystem::path& path) {
 // One part of a test has nothing to work on; the others go on. Visible, but does not count as skipped.
 inline void skip_part(const std::string& why) {
   std::printf("(skipped a part: %s)\n", why.c_str());
+}
+
+// The larger of two errors, for the worst of many. An error that is not finite is infinite: std::max(worst,
+// NaN) would be `worst`, and a result that is NaN would pass for a right one.
+inline double worse(double so_far, double error) {
+  return std::isfinite(so_far) && std::isfinite(error) ? std::max(so_far, error)
+                                                       : std::numeric_limits<double>::infinity();
 }
 
 // A fresh folder below the system's temporary folder, removed with the object.

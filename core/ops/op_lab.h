@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/base/philox.h"
+#include "core/base/test_data.h"
 #include "core/ops/ops.h"
 
 namespace qlora::test {
@@ -76,7 +77,7 @@ class OpLab {
         p[i] = kept - h;
         double down = value(inputs, op, weights);
         p[i] = kept;
-        worst = std::max(worst, std::abs((up - down) / (2 * h) - found[k][static_cast<size_t>(i)]));
+        worst = worse(worst, std::abs((up - down) / (2 * h) - found[k][static_cast<size_t>(i)]));
       }
     }
     return worst;

@@ -222,7 +222,7 @@ TEST_CASE("Vectors of swift-transformers are equal", "[golden]") {
   }
 }
 
-TEST_CASE("Conversations become the text and the ids of the model's own template", "[golden]") {
+TEST_CASE("Conversations become the text and the ids of the template of the model", "[golden]") {
   Path vectors = test::goldens() / "tokenizers";
   if (test::missing(vectors / "chat_templates.json")) return;
   int checked = 0;

@@ -69,7 +69,7 @@ double worst_error(const SafetensorsFile& file, Adapter& adapter, Tensor Param::
   for (auto& [linear, lora] : adapter.lora)
     for (auto [part, param] : {std::pair(".lora_A.weight", &lora.a), std::pair(".lora_B.weight", &lora.b)}) {
       std::vector<double> found = (param->*member).to_doubles();
-      worst = std::max(worst, relative_error(found, doubles(file.at("base_model.model." + linear + part))));
+      worst = worse(worst, relative_error(found, doubles(file.at("base_model.model." + linear + part))));
       ++compared;
     }
   CHECK(compared == file.tensors().size());
@@ -98,7 +98,7 @@ Json train_curve(Subject& s, const std::vector<TokenExample>& examples, const Js
 double worst_difference(const Json& a, const Json& b, size_t count) {
   double worst = 0;
   for (size_t i = 0; i < count; ++i)
-    worst = std::max(worst, std::abs(a.at(i).get<double>() - b.at(i).get<double>()));
+    worst = worse(worst, std::abs(a.at(i).get<double>() - b.at(i).get<double>()));
   return worst;
 }
 
@@ -165,7 +165,7 @@ TEST_CASE("Logits with a PEFT adapter are those of PEFT", "[golden]") {
                             expected = doubles(file.at("logits_" + std::to_string(i)));
         REQUIRE(found.size() == expected.size());
         double worst = 0;
-        for (size_t k = 0; k < found.size(); ++k) worst = std::max(worst, std::abs(found[k] - expected[k]));
+        for (size_t k = 0; k < found.size(); ++k) worst = worse(worst, std::abs(found[k] - expected[k]));
         CHECK(worst < (type == DType::f64 ? 1e-5 : f32));
       }
     }

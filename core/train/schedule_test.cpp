@@ -21,7 +21,7 @@ std::vector<double> doubles(const TensorView& view) {
 double worst(const std::vector<float>& a, const std::vector<float>& b) {
   REQUIRE(a.size() == b.size());
   double out = 0;
-  for (size_t i = 0; i < a.size(); ++i) out = std::max(out, std::abs(static_cast<double>(a[i]) - b[i]));
+  for (size_t i = 0; i < a.size(); ++i) out = test::worse(out, std::abs(static_cast<double>(a[i]) - b[i]));
   return out;
 }
 

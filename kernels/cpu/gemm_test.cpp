@@ -9,6 +9,7 @@
 
 #include "core/base/parallel.h"
 #include "core/base/philox.h"
+#include "core/base/test_data.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/test_tables.h"
 #include "kernels/quant/decode.h"
@@ -103,7 +104,7 @@ TEST_CASE("Dense products of every layout and odd size agree with sums in f64") 
             }
             auto at = static_cast<size_t>(i * s.n + j);
             double expected = 0.5 * sum + (a.add ? before[at] : 0.0f);
-            worst = std::max(worst, std::abs(y[at] - expected) / (size + 1));
+            worst = test::worse(worst, std::abs(y[at] - expected) / (size + 1));
           }
         CHECK(worst < 1e-6);
       }
