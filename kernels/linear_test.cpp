@@ -3,7 +3,6 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstring>
 #include <functional>
 
 #include "kernels/cases/cases.h"
@@ -20,20 +19,32 @@ struct TestAdapter {
   std::vector<Array> a = {}, b = {};  // per term
 };
 
-// Sequences of several runs through one layer of two terms, and the sum of dy * y as its loss.
-struct Problem {
+struct Sizes {
   int64_t in = 70;
-  std::vector<int64_t> outs = {33, 20};
+  std::vector<int64_t> outs = {33, 20};  // per term
+  std::vector<int64_t> lengths = {6, 1, 9, 4, 13};
+  std::vector<size_t> adapter_of = {0, 0, 1, 2, 2};  // per sequence, ascending
+};
+
+// Beyond what the SIMD products cut their sums and their work into: chunks of 320 terms, blocks of 504 rows,
+// super-chunks of 4,096 terms. The terms of the gradients of an adapter are the rows of a sequence.
+std::vector<Sizes> long_sizes() {
+  return {{330, {340}, {5, 700, 2, 330}, {0, 1, 1, 2}}, {20, {18}, {3, 4200, 7, 321}, {0, 1, 1, 2}}};
+}
+
+// A micro-batch: sequences, in the order in which their rows lie.
+using MicroBatch = std::vector<size_t>;
+
+// Sequences of several runs through one layer of some terms, and the sum of dy * y as its loss.
+struct Problem : Sizes {
   std::vector<TestWeight> weights = {};
   std::vector<Array> biases = {};
-  std::vector<int64_t> lengths = {6, 1, 9, 4, 13};
-  std::vector<size_t> adapter_of = {0, 0, 1, 2, 2};
   std::vector<TestAdapter> adapters = {{4, 2, 0.1f}, {9, 0.5, 0.5f}, {1, 1, 0}};
   Array x = {};
   Array dx_before = {};        // what dx holds when the gradient is to be added to it
   std::vector<Array> dy = {};  // per term
 
-  explicit Problem(Format format) {
+  explicit Problem(Format format, Sizes sizes = {}) : Sizes(std::move(sizes)) {
     for (size_t t = 0; t < outs.size(); ++t) {
       weights.push_back(make_weight(t, format, true, outs[t], in));
       biases.push_back(normals(20 + t, outs[t]));
@@ -52,6 +63,18 @@ struct Problem {
     return row;
   }
   int64_t rows() const { return first_row(lengths.size()); }
+  MicroBatch everything() const {
+    MicroBatch all;
+    for (size_t s = 0; s < lengths.size(); ++s) all.push_back(s);
+    return all;
+  }
+  MicroBatch sequences_of(size_t adapter) const {
+    MicroBatch some;
+    for (size_t s = 0; s < lengths.size(); ++s) {
+      if (adapter_of[s] == adapter) some.push_back(s);
+    }
+    return some;
+  }
 };
 
 struct Outcome {
@@ -59,9 +82,6 @@ struct Outcome {
   Array dx;              // [rows, in]
   std::vector<std::vector<Array>> grad_a, grad_b;  // [adapter][term]
 };
-
-// A micro-batch: sequences, in the order in which their rows lie.
-using MicroBatch = std::vector<size_t>;
 
 class Runner {
  public:
@@ -213,8 +233,52 @@ void check_slopes(const std::string& what, Problem& p, Backend& backend, Array& 
   }
 }
 
-bool same_bits(const Array& a, const Array& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0;
+// The whole batch at once, and cut into micro-batches of one, two and three sequences.
+void check_cuts(const std::string& name, const Problem& p) {
+  auto backend = make_test_backend(name);
+  const MicroBatch all = p.everything();
+  Outcome whole = run(p, *backend, DType::f32, {all});
+  for (size_t size : {1, 2, 3}) {
+    std::vector<MicroBatch> cut;
+    for (size_t s : all) {
+      if (s % size == 0) cut.emplace_back();
+      cut.back().push_back(s);
+    }
+    INFO(name << ", " << p.rows() << " rows in micro-batches of " << size);
+    Outcome parts = run(p, *backend, DType::f32, cut);
+    CHECK(same_bits(parts.dx, whole.dx));
+    for (size_t t = 0; t < p.outs.size(); ++t) {
+      CHECK(same_bits(parts.y[t], whole.y[t]));
+      for (size_t i = 0; i < p.adapters.size(); ++i) {
+        CHECK(same_bits(parts.grad_a[i][t], whole.grad_a[i][t]));
+        CHECK(same_bits(parts.grad_b[i][t], whole.grad_b[i][t]));
+      }
+    }
+  }
+}
+
+// Every run alone, and between the others.
+void check_alone(const std::string& name, const Problem& p) {
+  auto backend = make_test_backend(name);
+  Outcome packed = run(p, *backend, DType::f32, {p.everything()});
+  for (size_t i = 0; i < p.adapters.size(); ++i) {
+    INFO(name << ", " << p.rows() << " rows, run " << i);
+    Outcome alone = run(p, *backend, DType::f32, {p.sequences_of(i)});
+    for (size_t t = 0; t < p.outs.size(); ++t) {
+      CHECK(same_bits(alone.grad_a[i][t], packed.grad_a[i][t]));
+      CHECK(same_bits(alone.grad_b[i][t], packed.grad_b[i][t]));
+    }
+    for (size_t s : p.sequences_of(i)) {
+      auto rows = [&](const Array& all, int64_t width) {
+        auto begin = all.begin() + p.first_row(s) * width;
+        return Array(begin, begin + p.lengths[s] * width);
+      };
+      CHECK(same_bits(rows(alone.dx, p.in), rows(packed.dx, p.in)));
+      for (size_t t = 0; t < p.outs.size(); ++t) {
+        CHECK(same_bits(rows(alone.y[t], p.outs[t]), rows(packed.y[t], p.outs[t])));
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -235,25 +299,9 @@ TEST_CASE("The gradients of the linear layer are its slopes with dropout on") {
 
 TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the linear layer") {
   for (const std::string& name : available_backends()) {
-    auto backend = make_test_backend(name);
-    for (Format format : {Format::dense, Format::nf4}) {
-      Problem p(format);
-      Outcome whole = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
-      const std::vector<MicroBatch> cuts[] = {
-          {{0}, {1}, {2}, {3}, {4}}, {{0, 1, 2}, {3, 4}}, {{0}, {1, 2, 3}, {4}}};
-      for (const auto& cut : cuts) {
-        INFO(name << ", " << cut.size() << " micro-batches");
-        Outcome parts = run(p, *backend, DType::f32, cut);
-        CHECK(same_bits(parts.dx, whole.dx));
-        for (size_t t = 0; t < p.outs.size(); ++t) {
-          CHECK(same_bits(parts.y[t], whole.y[t]));
-          for (size_t i = 0; i < p.adapters.size(); ++i) {
-            CHECK(same_bits(parts.grad_a[i][t], whole.grad_a[i][t]));
-            CHECK(same_bits(parts.grad_b[i][t], whole.grad_b[i][t]));
-          }
-        }
-      }
-    }
+    for (Format format : {Format::dense, Format::nf4}) check_cuts(name, Problem(format));
+    if (name == "reference") continue;  // its sums have no pieces
+    for (const Sizes& sizes : long_sizes()) check_cuts(name, Problem(Format::nf4, sizes));
   }
 }
 
@@ -274,28 +322,9 @@ TEST_CASE("A gradient that is added to another is finished first and rounded onc
 
 TEST_CASE("A run has the same bits alone in the linear layer and packed between others") {
   for (const std::string& name : available_backends()) {
-    auto backend = make_test_backend(name);
-    Problem p(Format::nf4);
-    Outcome packed = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
-    const MicroBatch runs[] = {{0, 1}, {2}, {3, 4}};
-    for (size_t i = 0; i < p.adapters.size(); ++i) {
-      INFO(name << ", run " << i);
-      Outcome alone = run(p, *backend, DType::f32, {runs[i]});
-      for (size_t t = 0; t < p.outs.size(); ++t) {
-        CHECK(same_bits(alone.grad_a[i][t], packed.grad_a[i][t]));
-        CHECK(same_bits(alone.grad_b[i][t], packed.grad_b[i][t]));
-      }
-      for (size_t s : runs[i]) {
-        auto rows = [&](const Array& all, int64_t width) {
-          auto begin = all.begin() + p.first_row(s) * width;
-          return Array(begin, begin + p.lengths[s] * width);
-        };
-        CHECK(same_bits(rows(alone.dx, p.in), rows(packed.dx, p.in)));
-        for (size_t t = 0; t < p.outs.size(); ++t) {
-          CHECK(same_bits(rows(alone.y[t], p.outs[t]), rows(packed.y[t], p.outs[t])));
-        }
-      }
-    }
+    check_alone(name, Problem(Format::nf4));
+    if (name == "reference") continue;  // its sums have no pieces
+    for (const Sizes& sizes : long_sizes()) check_alone(name, Problem(Format::nf4, sizes));
   }
 }
 

@@ -1,9 +1,9 @@
 // Every available backend against the f64 reference, over the whole case table; and the laws that need no
 // oracle: the same bits on any number of threads, at any alignment.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "core/base/parallel.h"
@@ -68,13 +68,8 @@ class Bound {
 };
 
 bool same_bits(const std::vector<Array>& a, const std::vector<Array>& b) {
-  if (a.size() != b.size()) return false;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (a[i].size() != b[i].size()) return false;
-    if (!a[i].empty() && std::memcmp(a[i].data(), b[i].data(), a[i].size() * sizeof(double)) != 0)
-      return false;
-  }
-  return true;
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Array& x, const Array& y) { return test::same_bits(x, y); });
 }
 
 class ThreadCount {

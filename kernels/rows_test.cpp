@@ -2,7 +2,6 @@
 // rows, on every available backend.
 
 #include <catch2/catch.hpp>
-#include <cstring>
 #include <functional>
 
 #include "kernels/cases/cases.h"
@@ -15,11 +14,6 @@ namespace {
 
 Array slice(const Array& all, int64_t lo, int64_t hi, int64_t width) {
   return {all.begin() + lo * width, all.begin() + hi * width};
-}
-
-bool same_bits(const Array& a, const Array& b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
 }
 
 // run(device, lo, hi) computes rows [lo, hi) and returns [hi - lo, width]. Checks cuts of `rows` rows.

@@ -4,6 +4,7 @@
 // with the oracle, independence of threads and of alignment follow.
 
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <string>
@@ -15,6 +16,11 @@
 namespace qlora::test {
 
 using Array = std::vector<double>;
+
+inline bool same_bits(const Array& a, const Array& b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
+}
 
 // Puts operands where a backend can use them. Every block stands `offset` elements behind an aligned address
 // and has guard bytes on both sides. Frees all with itself.

@@ -7,23 +7,15 @@
 #include <vector>
 
 #include "core/base/parallel.h"
-#include "core/base/philox.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/test_floats.h"
 #include "kernels/cpu/test_tables.h"
 
 using namespace qlora;
+using namespace qlora::test;
 using cpu::Kernels;
 
 namespace {
-
-using Floats = std::vector<float>;
-
-Floats random_floats(int64_t n, uint64_t seed) {
-  PhiloxStream stream(seed);
-  Floats v(static_cast<size_t>(n));
-  for (float& x : v) x = stream.uniform() * 2 - 1;
-  return v;
-}
 
 // A batch with its inputs and outputs, in f32 or f64.
 template <class T>
@@ -64,19 +56,6 @@ struct Problem {
         {.forward = a, .dout = dout.data(), .dq = dq.data(), .dk = dk.data(), .dv = dv.data()});
   }
 };
-
-double worst(const Floats& a, const std::vector<double>& b) {
-  double w = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    double error = std::abs(static_cast<double>(a[i]) - b[i]) / (1 + std::abs(b[i]));
-    w = std::isfinite(error) ? std::max(w, error) : 1e30;
-  }
-  return w;
-}
-
-bool same_bits(const float* a, const float* b, int64_t n) {
-  return std::memcmp(a, b, static_cast<size_t>(n) * sizeof(float)) == 0;
-}
 
 // One sequence of `n` rows, another before it and an empty one between.
 std::vector<SequenceSpan> ragged(int64_t n) {

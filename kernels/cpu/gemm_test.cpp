@@ -9,23 +9,17 @@
 
 #include "core/base/parallel.h"
 #include "core/base/philox.h"
-#include "core/base/test_data.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/test_floats.h"
 #include "kernels/cpu/test_tables.h"
 #include "kernels/quant/decode.h"
 
 using namespace qlora;
+using namespace qlora::test;
 using cpu::GemmArgs;
 using cpu::Kernels;
 
 namespace {
-
-std::vector<float> random_floats(size_t n, uint64_t seed) {
-  PhiloxStream stream(seed);
-  std::vector<float> v(n);
-  for (float& x : v) x = stream.uniform() * 2 - 1;
-  return v;
-}
 
 struct Shape {
   int64_t m, n, k;
@@ -73,10 +67,6 @@ struct Quantized {
   }
 };
 
-bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 }  // namespace
 
 TEST_CASE("Dense products of every layout and odd size agree with sums in f64") {
@@ -85,9 +75,8 @@ TEST_CASE("Dense products of every layout and odd size agree with sums in f64") 
       for (Layout layout : {Layout::nt, Layout::nn, Layout::tn}) {
         INFO(kernels->name << " layout " << static_cast<int>(layout) << " " << s.m << " " << s.n << " "
                            << s.k);
-        auto x = random_floats(static_cast<size_t>(s.m * s.k), 1),
-             w = random_floats(static_cast<size_t>(s.n * s.k), 2);
-        auto y = random_floats(static_cast<size_t>(s.m * s.n), 3), before = y;
+        auto x = random_floats(s.m * s.k, 1), w = random_floats(s.n * s.k, 2);
+        auto y = random_floats(s.m * s.n, 3), before = y;
         GemmArgs a = arguments(layout, s, x.data(), w.data(), y.data());
         a.alpha = 0.5f;
         a.add = s.m % 2 == 1;
@@ -104,7 +93,7 @@ TEST_CASE("Dense products of every layout and odd size agree with sums in f64") 
             }
             auto at = static_cast<size_t>(i * s.n + j);
             double expected = 0.5 * sum + (a.add ? before[at] : 0.0f);
-            worst = test::worse(worst, std::abs(y[at] - expected) / (size + 1));
+            worst = worse(worst, std::abs(y[at] - expected) / (size + 1));
           }
         CHECK(worst < 1e-6);
       }
@@ -116,8 +105,7 @@ TEST_CASE("A product writes nothing outside its destination and reads nothing ou
   for (const Kernels* kernels : test::runnable_tables()) {
     const Shape s{9, 21, 37};
     // Exact allocations: an address sanitizer sees a read beyond them; the frame around y shows writes.
-    auto x = random_floats(static_cast<size_t>(s.m * s.k), 1),
-         w = random_floats(static_cast<size_t>(s.n * s.k), 2);
+    auto x = random_floats(s.m * s.k, 1), w = random_floats(s.n * s.k, 2);
     const int64_t ld = s.n + 5;
     std::vector<float> y(static_cast<size_t>((s.m + 2) * ld), 7.0f);
     GemmArgs a = arguments(Layout::nt, s, x.data(), w.data(), y.data() + ld);
@@ -134,8 +122,7 @@ TEST_CASE("A row of a product has the same bits alone and among others and on an
   for (const Kernels* kernels : test::runnable_tables()) {
     const Shape s{70, 150, 700};
     for (Layout layout : {Layout::nt, Layout::nn}) {
-      auto x = random_floats(static_cast<size_t>(s.m * s.k), 1),
-           w = random_floats(static_cast<size_t>(s.n * s.k), 2);
+      auto x = random_floats(s.m * s.k, 1), w = random_floats(s.n * s.k, 2);
       std::vector<float> all(static_cast<size_t>(s.m * s.n)), three(all.size()), alone(all.size());
       set_thread_count(1);
       kernels->gemm(arguments(layout, s, x.data(), w.data(), all.data()));
@@ -154,8 +141,7 @@ TEST_CASE("A row of a product has the same bits alone and among others and on an
 TEST_CASE("Every instruction set gives the same bits for a product") {
   auto tables = test::runnable_tables();
   const Shape s{31, 77, 650};
-  auto x = random_floats(static_cast<size_t>(s.m * s.k), 1),
-       w = random_floats(static_cast<size_t>(s.n * s.k), 2);
+  auto x = random_floats(s.m * s.k, 1), w = random_floats(s.n * s.k, 2);
   std::vector<float> first(static_cast<size_t>(s.m * s.n)), other(first.size());
   for (size_t t = 0; t < tables.size(); ++t) {
     auto& y = t == 0 ? first : other;
@@ -196,7 +182,7 @@ TEST_CASE("A product with a quantized weight has the bits of the product with it
       WeightView w{.out = c.out, .in = c.in, .data = dense.data()};
       for (Layout layout : {Layout::nt, Layout::nn}) {
         bool forward = layout == Layout::nt;
-        auto x = random_floats(static_cast<size_t>(c.rows * (forward ? c.in : c.out)), 8);
+        auto x = random_floats(c.rows * (forward ? c.in : c.out), 8);
         std::vector<float> a(static_cast<size_t>(c.rows * (forward ? c.out : c.in)), 1.0f), b = a;
         backend->qgemm({.layout = layout,
                         .x = x.data(),

@@ -9,39 +9,18 @@
 
 #include "core/base/parallel.h"
 #include "core/base/philox.h"
-#include "core/base/test_data.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/cpu/test_floats.h"
 #include "kernels/cpu/test_tables.h"
 
 using namespace qlora;
+using namespace qlora::test;
 using cpu::Kernels;
 
 namespace {
 
-using Floats = std::vector<float>;
-using Doubles = std::vector<double>;
-
-Floats random_floats(int64_t n, uint64_t seed, float size = 1) {
-  PhiloxStream stream(seed);
-  Floats v(static_cast<size_t>(n));
-  for (float& x : v) x = (stream.uniform() * 2 - 1) * size;
-  return v;
-}
-
 Doubles wide(const Floats& v) {
   return {v.begin(), v.end()};
-}
-
-double worst(const Floats& a, const Doubles& b) {
-  double w = a.size() == b.size() ? 0 : 1e30;
-  for (size_t i = 0; i < a.size() && i < b.size(); ++i) {
-    w = test::worse(w, std::abs(static_cast<double>(a[i]) - b[i]) / (1 + std::abs(b[i])));
-  }
-  return w;
-}
-
-bool same_bits(const Floats& a, const Floats& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 // The bits of the exponential's neighbours in f32, as a distance.
@@ -61,7 +40,7 @@ TEST_CASE("The vectorized exponential is within one unit in the last place and h
     y.resize(x.size());
     kernels->exp(x.data(), y.data(), static_cast<int64_t>(x.size()));
     double w = 0;
-    for (size_t i = 0; i < x.size(); ++i) w = test::worse(w, ulps(y[i], std::exp(static_cast<double>(x[i]))));
+    for (size_t i = 0; i < x.size(); ++i) w = worse(w, ulps(y[i], std::exp(static_cast<double>(x[i]))));
     INFO(kernels->name);
     CHECK(w < 1.01);
     const float infinity = std::numeric_limits<float>::infinity();
