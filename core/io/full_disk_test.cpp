@@ -1,14 +1,12 @@
 #include <catch2/catch.hpp>
 
-#include <sys/mount.h>
 #include <sys/resource.h>
 
 #include <csignal>
-#include <cstdio>
 
 #include "core/base/error.h"
-#include "core/base/test_data.h"
 #include "core/io/safetensors.h"
+#include "core/io/small_disk.h"
 
 using namespace qlora;
 using Catch::Matchers::Contains;
@@ -31,27 +29,37 @@ void check_that_it_does_not_fit(const Path& folder, const std::string& reason) {
   CHECK(std::filesystem::is_empty(folder));
 }
 
+// No file of this process may grow beyond `bytes`; a write that would is an error instead of a signal.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {
+    REQUIRE(::getrlimit(RLIMIT_FSIZE, &before_) == 0);
+    rlimit small = before_;
+    small.rlim_cur = bytes;
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+
+ private:
+  void (*handler_)(int);
+  rlimit before_{};
+};
+
 }  // namespace
 
 TEST_CASE("a file that outgrows the limit of the system is an error that leaves nothing behind") {
   test::TemporaryFolder folder;
-  rlimit before{};
-  REQUIRE(::getrlimit(RLIMIT_FSIZE, &before) == 0);
-  rlimit small = before;
-  small.rlim_cur = 1 << 16;
-  auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  REQUIRE(::setrlimit(RLIMIT_FSIZE, &small) == 0);
+  FileSizeLimit limit(1 << 16);
   check_that_it_does_not_fit(folder.path(), "File too large");
-  ::setrlimit(RLIMIT_FSIZE, &before);
-  std::signal(SIGXFSZ, handler);
 }
 
 TEST_CASE("a full disk is an error that leaves nothing behind") {
-  test::TemporaryFolder folder;
-  if (::mount("tmpfs", folder.path().c_str(), "tmpfs", 0, "size=256k") != 0) {
-    std::printf("SKIPPED: cannot mount a small file system (not root)\n");
-    return;
-  }
-  check_that_it_does_not_fit(folder.path(), "No space left on device");
-  ::umount2(folder.path().c_str(), MNT_DETACH);
+  test::SmallDisk disk("256k");
+  if (!disk.mounted()) return;
+  check_that_it_does_not_fit(disk.path(), "No space left on device");
 }
