@@ -4,6 +4,7 @@
 
 #include "core/models/tiny_model.h"
 #include "eval/lm.h"
+#include "kernels/test_backends.h"
 
 using namespace qlora;
 
@@ -25,13 +26,6 @@ struct Fixture {
   Adapter first, second;
 };
 
-std::vector<std::string> backends() {
-  std::vector<std::string> names;
-  for (const BackendInfo& b : list_backends())
-    if (b.available) names.push_back(b.name);
-  return names;
-}
-
 std::vector<NextTokenRequest> next_token_requests() {
   std::vector<NextTokenRequest> requests;
   auto contexts = test::random_examples(3, {7, 1, 12, 5, 12, 3, 9}, 61);
@@ -43,7 +37,7 @@ std::vector<NextTokenRequest> next_token_requests() {
 }  // namespace
 
 TEST_CASE("answers of a model do not depend on what shares their batch") {
-  for (const std::string& name : backends()) {
+  for (const std::string& name : test::runnable_backends()) {
     CAPTURE(name);
     Fixture f(name);
     auto requests = next_token_requests();
@@ -63,7 +57,7 @@ TEST_CASE("answers of a model do not depend on what shares their batch") {
 }
 
 TEST_CASE("a log-likelihood is the sum of its tokens and its probabilities sum to one") {
-  for (const std::string& name : backends()) {
+  for (const std::string& name : test::runnable_backends()) {
     CAPTURE(name);
     Fixture f(name);
     std::vector<int32_t> context = {3, 1, 4};

@@ -5,19 +5,12 @@
 #include "core/models/tiny_model.h"
 #include "core/ops/kv_cache.h"
 #include "core/ops/ops.h"
+#include "kernels/test_backends.h"
 
 using namespace qlora;
 using namespace qlora::test;
 
 namespace {
-
-std::vector<std::string> backends() {
-  std::vector<std::string> names;
-  for (const BackendInfo& b : list_backends()) {
-    if (b.available && b.name != "counting") names.push_back(b.name);
-  }
-  return names;
-}
 
 Tensor forward(const Model& model, Memory& memory, const Batch& batch, KvCache* cache) {
   Context c{.backend = memory.backend(), .memory = memory, .axis = &batch.axis, .cache = cache};
@@ -44,7 +37,7 @@ Batch slice(const std::vector<TinyRun>& runs, size_t lo, size_t hi) {
 }  // namespace
 
 TEST_CASE("rows computed piece by piece over a cache have the bits of one forward pass") {
-  for (const std::string& name : backends()) {
+  for (const std::string& name : runnable_backends()) {
     for (const TinyConfig& config : {TinyConfig{}, TinyConfig{.model_type = "mistral", .window = 5},
                                      TinyConfig{.model_type = "qwen2"}}) {
       INFO(name << " " << config.model_type);
@@ -80,7 +73,7 @@ TEST_CASE("rows computed piece by piece over a cache have the bits of one forwar
 }
 
 TEST_CASE("greedy answers do not depend on what shares the batch and follow the whole forward pass") {
-  for (const std::string& name : backends()) {
+  for (const std::string& name : runnable_backends()) {
     INFO(name);
     auto backend = make_backend(name);
     Memory memory(*backend);

@@ -19,25 +19,39 @@ inline Path golden_models_path() {
   return goldens() / "models";
 }
 
-// The folders below golden_models_path() whose family this build knows; the others are named as skipped.
+inline Json read_golden_json(const Path& path) {
+  return parse_json(read_file(path), path.string());
+}
+
+// The folders of causal models whose family this build knows; the others are named as skipped. Without any, a
+// test has compared nothing and counts as skipped.
 inline std::vector<Path> golden_models() {
   std::vector<Path> folders;
   std::vector<std::string> known = model_types();
   for (const auto& entry : std::filesystem::directory_iterator(golden_models_path())) {
-    if (!std::filesystem::exists(entry.path() / "config.json")) continue;
+    if (!std::filesystem::exists(entry.path() / "inputs.json")) continue;
+    std::string name = entry.path().filename().string();
     std::string type = read_model_type(entry.path() / "config.json");
-    if (std::find(known.begin(), known.end(), type) != known.end()) {
-      folders.push_back(entry.path());
+    if (std::find(known.begin(), known.end(), type) == known.end()) {
+      skip_part(name + ": model_type " + type + " is not registered");
+    } else if (read_golden_json(entry.path() / "inputs.json").at("kind") != "causal") {
+      skip_part(name + ": not a causal language model");
     } else {
-      skip_part(entry.path().filename().string() + ": model_type " + type + " is not registered");
+      folders.push_back(entry.path());
     }
+  }
+  if (folders.empty()) {
+    std::printf("SKIPPED: no model of a registered family in %s\n", golden_models_path().c_str());
   }
   std::sort(folders.begin(), folders.end());
   return folders;
 }
 
-inline Json read_golden_json(const Path& path) {
-  return parse_json(read_file(path), path.string());
+// Its config files: the new spelling, and the old one where there is one.
+inline std::vector<std::string> golden_configs(const Path& golden) {
+  std::vector<std::string> names = {"config.json"};
+  if (std::filesystem::exists(golden / "config_v4.json")) names.emplace_back("config_v4.json");
+  return names;
 }
 
 // A model folder made of a golden's weights and one of its configs ("config.json", "config_v4.json").
@@ -54,18 +68,9 @@ class GoldenFolder {
   TemporaryFolder folder_;
 };
 
-// Available backends that compute in f32, best first.
-inline std::vector<std::string> computing_backends() {
-  std::vector<std::string> names;
-  for (const BackendInfo& b : list_backends()) {
-    if (b.available && b.name != "counting") names.push_back(b.name);
-  }
-  return names;
-}
-
 template <class A, class B>
 double largest_difference(const std::vector<A>& a, const std::vector<B>& b) {
-  if (a.size() != b.size()) return 1e300;
+  if (a.size() != b.size()) return std::numeric_limits<double>::infinity();
   double worst = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     worst = worse(worst, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));

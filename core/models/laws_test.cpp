@@ -4,8 +4,10 @@
 #include <catch2/catch.hpp>
 
 #include "core/base/parallel.h"
+#include "core/base/test_data.h"
 #include "core/models/tiny_model.h"
 #include "core/ops/ops.h"
+#include "kernels/test_backends.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -17,14 +19,6 @@ const std::vector<TinyConfig> kModels = {
     {.model_type = "mistral", .head_dim = 6, .window = 5},
     {.model_type = "qwen2", .tied = true},
 };
-
-std::vector<std::string> backends() {
-  std::vector<std::string> names;
-  for (const BackendInfo& b : list_backends()) {
-    if (b.available && b.name != "counting") names.push_back(b.name);
-  }
-  return names;
-}
 
 // A backend, a model on it, and three adapters of different rank, with dropout.
 struct Lab {
@@ -134,7 +128,7 @@ TEST_CASE("gradients through a whole model equal central differences") {
 }
 
 TEST_CASE("a run packed with others has the bits it has alone") {
-  for (const std::string& backend : backends()) {
+  for (const std::string& backend : runnable_backends()) {
     for (const TinyConfig& config : kModels) {
       Lab lab = lab_on(backend, config);
       std::vector<double> packed = lab.step(lab.runs);
@@ -156,7 +150,7 @@ TEST_CASE("a run packed with others has the bits it has alone") {
 }
 
 TEST_CASE("checkpointing changes no bit and needs less memory") {
-  for (const std::string& backend : backends()) {
+  for (const std::string& backend : runnable_backends()) {
     Lab lab = lab_on(backend, {.layers = 4});
     lab.memory.reset_peak();
     std::vector<double> plain = lab.step(lab.runs, false);
@@ -174,7 +168,7 @@ TEST_CASE("checkpointing changes no bit and needs less memory") {
 }
 
 TEST_CASE("micro-batches of one example add up to the whole batch bit for bit") {
-  for (const std::string& backend : backends()) {
+  for (const std::string& backend : runnable_backends()) {
     Lab lab = lab_on(backend, {});
     std::vector<double> whole = lab.step({lab.runs[1]});
     std::vector<std::vector<double>> gradients = lab.gradients(1);
@@ -195,7 +189,7 @@ TEST_CASE("micro-batches of one example add up to the whole batch bit for bit") 
 
 TEST_CASE("one thread and two give the same bits") {
   int before = thread_count();
-  for (const std::string& backend : backends()) {
+  for (const std::string& backend : runnable_backends()) {
     Lab lab = lab_on(backend, {});
     set_thread_count(1);
     std::vector<double> one = lab.step(lab.runs);

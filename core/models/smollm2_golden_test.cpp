@@ -3,8 +3,8 @@
 #include <catch2/catch.hpp>
 
 #include <cmath>
-#include <cstdlib>
 
+#include "core/io/test_models.h"
 #include "core/models/generate.h"
 #include "core/models/golden_models.h"
 #include "core/models/tiny_model.h"
@@ -14,12 +14,6 @@ using namespace qlora;
 using namespace qlora::test;
 
 namespace {
-
-Path smollm2() {
-  const char* home = std::getenv("QLORA_HOME");
-  Path base = home != nullptr ? Path(home) : Path(QLORA_SOURCE_DIR) / ".cache/qlora";
-  return base / "models/SmolLM2-135M-Instruct";
-}
 
 double log_sum_exp(const std::vector<float>& v, size_t lo, size_t hi) {
   double most = *std::max_element(v.begin() + static_cast<int64_t>(lo), v.begin() + static_cast<int64_t>(hi)),

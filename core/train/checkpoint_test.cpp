@@ -3,7 +3,9 @@
 #include <catch2/catch.hpp>
 
 #include "core/io/safetensors.h"
+#include "core/io/small_disk.h"
 #include "core/train/test_runs.h"
+#include "kernels/test_backends.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -33,7 +35,7 @@ std::string message_of(Body body) {
 }  // namespace
 
 TEST_CASE("A run that is saved and restored on a fresh backend goes on bit for bit") {
-  for (const std::string& name : available_backends())
+  for (const std::string& name : runnable_backends())
     for (DType type : {DType::f32, DType::f64}) {
       if (type == DType::f64 && name != "reference") continue;
       INFO(name << " " << name_of(type));
@@ -153,4 +155,27 @@ TEST_CASE("A checkpoint in the middle of a step is refused and impossible settin
   CHECK(!std::filesystem::exists(folder.path() / "x"));
   plan.train.accumulation = 0;
   CHECK_THROWS_WITH(lab.run(plan), Catch::Contains("gradient_accumulation_steps"));
+}
+
+TEST_CASE("A checkpoint that the disk has no room for is an error that leaves the one before intact") {
+  SmallDisk disk("64k");
+  if (!disk.mounted()) return;
+  Lab lab("reference");
+  RunPlan plan = lab.plans()[0];
+  TrainPack pack = lab.pack();
+  pack.add(lab.run(plan));
+  Recorder recorder;
+  advance(pack, recorder, plan.id, 1);
+  const Path path = disk.path() / "checkpoint";
+  pack.find(plan.id)->save(path);
+  const std::string before = read_file(path / "trainer_state.json");
+
+  write_file(disk.path() / "filler", std::string(std::filesystem::space(disk.path()).available - 8192, 'x'));
+  advance(pack, recorder, plan.id, 2);
+  CHECK_THROWS_WITH(pack.find(plan.id)->save(path),
+                    Catch::Contains(disk.path().string()) && Catch::Contains("No space left on device"));
+  CHECK(read_file(path / "trainer_state.json") == before);
+  CHECK(std::distance(std::filesystem::directory_iterator(disk.path()), {}) == 2);  // it and the filler
+  std::filesystem::remove(disk.path() / "filler");
+  lab.run(plan)->restore(path);
 }

@@ -7,10 +7,12 @@
 #include "core/io/safetensors.h"
 #include "core/io/test_models.h"
 #include "core/models/generate.h"
+#include "core/models/golden_models.h"
 #include "core/ops/ops.h"
 #include "core/train/collate.h"
-#include "core/train/golden_models.h"
+#include "core/train/golden_examples.h"
 #include "core/train/test_runs.h"
+#include "kernels/test_backends.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -39,7 +41,7 @@ constexpr QuantConfig kNf4 = {.format = Format::nf4, .double_quant = true};
 // Every backend in f32, and the reference in f64 too.
 std::vector<std::pair<std::string, DType>> variants() {
   std::vector<std::pair<std::string, DType>> out = {{"reference", DType::f64}};
-  for (const std::string& name : available_backends()) out.emplace_back(name, DType::f32);
+  for (const std::string& name : runnable_backends()) out.emplace_back(name, DType::f32);
   return out;
 }
 
@@ -105,9 +107,9 @@ double worst_difference(const Json& a, const Json& b, size_t count) {
 // One curve file (dense or NF4) of one model, on one backend.
 void check_curves(const Path& folder, const std::string& file, QuantConfig quant, const std::string& backend,
                   DType type) {
-  const Json json = read_json(folder / file);
+  const Json json = read_golden_json(folder / file);
   const std::vector<TokenExample> examples =
-      golden_examples(read_json(folder / "inputs.json").at("sequences"));
+      golden_examples(read_golden_json(folder / "inputs.json").at("sequences"));
   for (const auto& [name, curve] : json.at("curves").items()) {
     if (name.ends_with("_hf_groups")) continue;  // differs for classifiers only
     INFO(folder.filename().string() << " " << file << " " << name << " " << backend << " " << name_of(type));
@@ -149,13 +151,13 @@ std::vector<double> logits(Subject& s, const TokenExample& example) {
 }  // namespace
 
 TEST_CASE("Logits with a PEFT adapter are those of PEFT", "[golden]") {
-  if (missing(goldens() / "models")) return;
+  if (missing(golden_models_path())) return;
   for (const Path& folder : golden_models()) {
-    const Json checks = read_json(folder / "expected.json").at("checks");
+    const Json checks = read_golden_json(folder / "expected.json").at("checks");
     const double f32 = std::max(
         5e-5, 5 * std::max(checks.at("f32_eager").get<double>(), checks.at("f32_sdpa").get<double>()));
     const std::vector<TokenExample> examples =
-        golden_examples(read_json(folder / "inputs.json").at("sequences"));
+        golden_examples(read_golden_json(folder / "inputs.json").at("sequences"));
     SafetensorsFile file(folder / "adapter_forward.safetensors");
     for (const auto& [backend, type] : variants()) {
       INFO(folder.filename().string() << " " << backend << " " << name_of(type));
@@ -173,13 +175,13 @@ TEST_CASE("Logits with a PEFT adapter are those of PEFT", "[golden]") {
 }
 
 TEST_CASE("Gradients of LoRA are those of PyTorch", "[golden]") {
-  if (missing(goldens() / "models")) return;
+  if (missing(golden_models_path())) return;
   for (const Path& folder : golden_models())
     for (const auto& [backend, type] : variants()) {
       INFO(folder.filename().string() << " " << backend << " " << name_of(type));
       Subject s(backend, folder, folder / "adapter", type);
       const std::vector<TokenExample> examples =
-          golden_examples(read_json(folder / "inputs.json").at("sequences"));
+          golden_examples(read_golden_json(folder / "inputs.json").at("sequences"));
       Batch batch;
       append_span(batch, examples, 0, {.adapter = s.loaded.adapter.get()});
       Tape tape;
@@ -204,22 +206,22 @@ TEST_CASE("Gradients of LoRA are those of PyTorch", "[golden]") {
 }
 
 TEST_CASE("Ten AdamW steps on a dense base follow PyTorch", "[golden]") {
-  if (missing(goldens() / "models")) return;
+  if (missing(golden_models_path())) return;
   for (const Path& folder : golden_models())
     for (const auto& [backend, type] : variants()) check_curves(folder, "curve.json", {}, backend, type);
 }
 
 TEST_CASE("Ten AdamW steps on a double-quantized NF4 base follow PyTorch", "[golden]") {
-  if (missing(goldens() / "models")) return;
+  if (missing(golden_models_path())) return;
   for (const Path& folder : golden_models())
     for (const auto& [backend, type] : variants())
       check_curves(folder, "curve_nf4.json", kNf4, backend, type);
 }
 
 TEST_CASE("Greedy tokens with an adapter are those of transformers", "[golden]") {
-  if (missing(goldens() / "models")) return;
+  if (missing(golden_models_path())) return;
   for (const Path& folder : golden_models()) {
-    const Json greedy = read_json(folder / "greedy.json");
+    const Json greedy = read_golden_json(folder / "greedy.json");
     const auto expected = greedy.at("adapter_tokens").get<std::vector<int32_t>>();
     for (const auto& [backend, type] : variants()) {
       INFO(folder.filename().string() << " " << backend << " " << name_of(type));
@@ -236,7 +238,7 @@ TEST_CASE("Greedy tokens with an adapter are those of transformers", "[golden]")
 }
 
 TEST_CASE("An adapter of PEFT that is written back has the same tensors and settings", "[golden]") {
-  if (missing(goldens() / "models")) return;
+  if (missing(golden_models_path())) return;
   for (const Path& folder : golden_models()) {
     INFO(folder.filename().string());
     Subject s("reference", folder, folder / "adapter", DType::f32);
@@ -250,8 +252,8 @@ TEST_CASE("An adapter of PEFT that is written back has the same tensors and sett
       CHECK(mine.shape == view.shape);
       CHECK(std::equal(mine.bytes.begin(), mine.bytes.end(), view.bytes.begin(), view.bytes.end()));
     }
-    Json a = read_json(folder / "adapter/adapter_config.json"),
-         b = read_json(out.path() / "adapter_config.json");
+    Json a = read_golden_json(folder / "adapter/adapter_config.json"),
+         b = read_golden_json(out.path() / "adapter_config.json");
     std::sort(a["target_modules"].begin(), a["target_modules"].end());
     for (const auto& [key, value] : b.items())
       if (key != "base_model_name_or_path") CHECK(a.at(key) == value);
@@ -262,8 +264,9 @@ TEST_CASE("Twenty QLoRA steps of SmolLM2 follow PyTorch", "[golden][slow]") {
   const Path golden = goldens() / "smollm2", folder = smollm2();
   if (missing(golden) || missing(folder)) return;
   Subject s("auto", folder, golden / "adapter_init", DType::f32, kNf4);
-  const Json curve = read_json(golden / "curves.json").at("nf4_dq_f32");
-  const std::vector<TokenExample> examples = golden_examples(read_json(golden / "train_examples.json"));
+  const Json curve = read_golden_json(golden / "curves.json").at("nf4_dq_f32");
+  const std::vector<TokenExample> examples =
+      golden_examples(read_golden_json(golden / "train_examples.json"));
   Json found = train_curve(
       s, examples, curve, {.micro_batch = 4, .accumulation = 1, .learning_rate = 2e-4, .max_grad_norm = 0.3});
   const double loss = worst_difference(found.at("losses"), curve.at("losses"), curve.at("losses").size());

@@ -6,12 +6,13 @@
 
 #include "core/base/parallel.h"
 #include "core/train/test_runs.h"
+#include "kernels/test_backends.h"
 
 using namespace qlora;
 using namespace qlora::test;
 
 TEST_CASE("Four runs packed learn the same bits as each of them alone") {
-  for (const std::string& name : available_backends()) {
+  for (const std::string& name : runnable_backends()) {
     INFO(name);
     Lab lab(name);
     std::map<std::string, Outcome> packed = lab.train(lab.plans());
@@ -27,7 +28,7 @@ TEST_CASE("Four runs packed learn the same bits as each of them alone") {
 }
 
 TEST_CASE("A micro-batch of four has the bits of four micro-batches of one") {
-  for (const std::string& name : available_backends()) {
+  for (const std::string& name : runnable_backends()) {
     INFO(name);
     Lab lab(name);
     for (RunPlan plan : lab.plans()) {
@@ -46,7 +47,7 @@ TEST_CASE("A micro-batch of four has the bits of four micro-batches of one") {
 }
 
 TEST_CASE("Training gives the same bits on one thread and on two") {
-  for (const std::string& name : available_backends()) {
+  for (const std::string& name : runnable_backends()) {
     INFO(name);
     Lab lab(name);
     const int before = thread_count();
@@ -60,7 +61,7 @@ TEST_CASE("Training gives the same bits on one thread and on two") {
 }
 
 TEST_CASE("Training gives the same bits with gradient checkpointing and without") {
-  for (const std::string& name : available_backends()) {
+  for (const std::string& name : runnable_backends()) {
     INFO(name);
     Lab lab(name);
     CHECK(lab.train(lab.plans(), true) == lab.train(lab.plans(), false));
@@ -99,7 +100,7 @@ TEST_CASE("A run without a label in its effective batch ends so while the others
 }
 
 TEST_CASE("The loss falls on a task that can be learned") {
-  for (const std::string& name : available_backends()) {
+  for (const std::string& name : runnable_backends()) {
     INFO(name);
     Lab lab(name);
     RunPlan plan = lab.plans()[2];
@@ -120,7 +121,7 @@ TEST_CASE("The loss falls on a task that can be learned") {
 }
 
 TEST_CASE("A held-out loss does not depend on its batch and a fresh adapter changes nothing") {
-  for (const std::string& name : available_backends()) {
+  for (const std::string& name : runnable_backends()) {
     INFO(name);
     Lab lab(name);
     RunPlan plan = lab.plans()[0];

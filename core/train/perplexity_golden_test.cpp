@@ -3,24 +3,17 @@
 #include <catch2/catch.hpp>
 
 #include <cmath>
-#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "core/base/hash.h"
 #include "core/base/json.h"
-#include "core/base/test_data.h"
+#include "core/io/test_models.h"
 #include "core/text/tokenizer.h"
 #include "core/train/pack.h"
 
 using namespace qlora;
 
 namespace {
-
-Path smollm2() {
-  const char* home = std::getenv("QLORA_HOME");
-  Path base = home != nullptr ? Path(home) : Path(QLORA_SOURCE_DIR) / ".cache/qlora";
-  return base / "models/SmolLM2-135M-Instruct";
-}
 
 // The first `n` characters (not bytes) of UTF-8 text.
 std::string first_characters(const std::string& text, size_t n) {
@@ -36,7 +29,7 @@ std::string first_characters(const std::string& text, size_t n) {
 std::vector<TokenExample> windows(const Json& perplexity) {
   std::string text = read_file(test::test_data() / perplexity.at("source").get<std::string>());
   text = first_characters(text, perplexity.at("chars").get<size_t>());
-  std::vector<int32_t> ids = load_tokenizer(smollm2())->encode(text, false);
+  std::vector<int32_t> ids = load_tokenizer(test::smollm2())->encode(text, false);
   auto count = perplexity.at("windows").get<size_t>(), length = perplexity.at("length").get<size_t>();
   REQUIRE(ids.size() >= count * length);
   ids.resize(count * length);
@@ -58,7 +51,7 @@ std::vector<TokenExample> windows(const Json& perplexity) {
 TEST_CASE("SmolLM2 has the perplexity of transformers in f32 and NF4 and with double quantization",
           "[golden][slow]") {
   Path golden = test::goldens() / "smollm2/expected.json";
-  if (test::missing(golden) || test::missing(smollm2())) return;
+  if (test::missing(golden) || test::missing(test::smollm2())) return;
   Json perplexity = parse_json(read_file(golden), golden.string()).at("perplexity");
   if (test::missing(test::test_data() / perplexity.at("source").get<std::string>())) return;
   std::vector<TokenExample> examples = windows(perplexity);
@@ -71,7 +64,7 @@ TEST_CASE("SmolLM2 has the perplexity of transformers in f32 and NF4 and with do
   for (const auto& [name, quant] : forms) {
     INFO(name << " on " << backend->name());
     Memory memory(*backend);
-    auto model = load_model(smollm2(), memory, {.quant = quant});
+    auto model = load_model(test::smollm2(), memory, {.quant = quant});
     EvalLoss loss = evaluate_loss(*model, memory, DType::f32, nullptr, examples, 2);
     const Json& expected = perplexity.at("nll").at(name);
     CHECK(loss.labels == expected.at("tokens").get<int64_t>());

@@ -116,14 +116,6 @@ inline Outcome outcome_of(Run& run, const Recorder& recorder) {
   return out;
 }
 
-// The backends that can run here.
-inline std::vector<std::string> available_backends() {
-  std::vector<std::string> names;
-  for (const BackendInfo& info : list_backends())
-    if (info.available && info.name != "counting") names.push_back(info.name);
-  return names;
-}
-
 // A tiny model with quantized linears on a backend of its own.
 struct Lab {
   std::unique_ptr<Backend> backend;

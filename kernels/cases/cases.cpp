@@ -12,6 +12,7 @@
 #include "kernels/quant/double_quant.h"
 #include "kernels/quant/dynamic8.h"
 #include "kernels/quant/encode.h"
+#include "kernels/test_backends.h"
 
 namespace qlora::test {
 namespace {
@@ -87,10 +88,7 @@ std::vector<Case> all_cases() {
 }
 
 std::vector<std::string> available_backends() {
-  std::vector<std::string> names;
-  for (const BackendInfo& info : list_backends()) {
-    if (info.available) names.push_back(info.name);
-  }
+  std::vector<std::string> names = runnable_backends();
   if (cpu_has_avx2()) names.push_back(kEmulated);
   return names;
 }
