@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "core/base/check.h"
 #include "core/base/json.h"
@@ -11,6 +13,9 @@
 namespace qlora {
 
 namespace {
+
+constexpr int64_t kMaxSize = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMaxLayers = 1 << 16;
 
 // What an absent key means, and which switches a family has.
 struct Family {
@@ -38,6 +43,11 @@ const Family& family(const std::string& name, const std::string& origin) {
   fail(ErrorKind::data, "{}: {}", origin, unknown_name("model_type", name, known));
 }
 
+// A whole number that int64_t does not hold.
+bool wraps(const Json& number) {
+  return number.is_number_unsigned() && !std::in_range<int64_t>(number.get<uint64_t>());
+}
+
 // The keys of one JSON object; a null counts as absent.
 class Keys {
  public:
@@ -53,13 +63,14 @@ class Keys {
   int64_t whole(const char* key, int64_t fallback) const {
     const Json* v = find(key);
     if (v == nullptr) return fallback;
-    QLORA_CHECK(v->is_number_integer(), data, "{}: {} must be a whole number, found {}", origin_, key,
-                v->dump());
+    QLORA_CHECK(v->is_number_integer() && !wraps(*v), data, "{}: {} must be a whole number, found {}",
+                origin_, key, v->dump());
     return v->get<int64_t>();
   }
-  int64_t positive(const char* key, int64_t fallback) const {
+  int64_t positive(const char* key, int64_t fallback, int64_t most = kMaxSize) const {
     int64_t v = whole(key, fallback);
     QLORA_CHECK(v > 0, data, "{}: {} must be positive, found {}", origin_, key, v);
+    QLORA_CHECK(v <= most, data, "{}: {} must be at most {}, found {}", origin_, key, most, v);
     return v;
   }
   double number(const char* key, double fallback) const {
@@ -86,8 +97,8 @@ class Keys {
     if (v == nullptr) return {};
     std::vector<int32_t> all;
     for (const Json& id : v->is_array() ? *v : Json::array({*v})) {
-      QLORA_CHECK(id.is_number_integer(), data, "{}: {} must hold token ids, found {}", origin_, key,
-                  v->dump());
+      QLORA_CHECK(id.is_number_integer() && std::in_range<int32_t>(id.get<int64_t>()) && !wraps(id), data,
+                  "{}: {} must hold token ids, found {}", origin_, key, v->dump());
       all.push_back(id.get<int32_t>());
     }
     return all;
@@ -134,14 +145,20 @@ std::vector<int64_t> read_windows(const Keys& k, const Family& f, int64_t layers
   bool none = k.is_null("sliding_window");  // an absent key means the default
   int64_t window = on && !none ? k.positive("sliding_window", f.window) : 0;
   int64_t first = f.window_is_opt_in ? k.whole("max_window_layers", 28) : 0;
+  QLORA_CHECK(first >= 0, data, "{}: max_window_layers must not be negative, found {}", k.origin(), first);
   std::vector<int64_t> windows(static_cast<size_t>(layers), 0);
   for (int64_t i = first; i < layers; ++i) windows[static_cast<size_t>(i)] = window;
   const Json* types = k.find("layer_types");
   if (types == nullptr) return windows;
   QLORA_CHECK(types->is_array() && static_cast<int64_t>(types->size()) == layers, data,
               "{}: layer_types must name all {} layers", k.origin(), layers);
+  const std::vector<std::string> known = {"full_attention", "sliding_attention"};
   for (size_t i = 0; i < windows.size(); ++i) {
-    windows[i] = (*types)[i] == Json("sliding_attention") ? window : 0;
+    const Json& type = (*types)[i];
+    const std::string name = type.is_string() ? type.get<std::string>() : type.dump();
+    QLORA_CHECK(name == known[0] || name == known[1], data, "{}: layer_types: {}", k.origin(),
+                unknown_name("type of layer", name, known));
+    windows[i] = name == known[1] ? window : 0;
   }
   return windows;
 }
@@ -150,7 +167,7 @@ void read_sizes(const Keys& k, const Family& f, HfConfig& c) {
   c.vocab_size = k.positive("vocab_size", f.vocab);
   c.hidden_size = k.positive("hidden_size", f.hidden);
   c.intermediate_size = k.positive("intermediate_size", f.intermediate);
-  c.layers = k.positive("num_hidden_layers", f.layers);
+  c.layers = k.positive("num_hidden_layers", f.layers, kMaxLayers);
   c.heads = k.positive("num_attention_heads", f.heads);
   c.kv_heads = k.positive("num_key_value_heads", f.kv_heads == 0 ? c.heads : f.kv_heads);
   QLORA_CHECK(c.heads % c.kv_heads == 0, data,

@@ -85,6 +85,17 @@ TEST_CASE("what a config cannot mean is an error that names file and key") {
   CHECK_THAT(message(R"("num_attention_heads": 6, "hidden_size": 48, "num_key_value_heads": 4)"),
              Contains("num_key_value_heads 4"));
   CHECK_THAT(message(R"("hidden_act": "gelu")"), Contains("gelu"));
+  CHECK_THAT(message(R"("num_hidden_layers": 4000000000)"),
+             Contains("num_hidden_layers must be at most 65536, found 4000000000"));
+  CHECK_THAT(message(R"("vocab_size": 2147483648)"), Contains("vocab_size must be at most 2147483647"));
+  CHECK_THAT(message(R"("vocab_size": 18446744073709551615)"), Contains("vocab_size must be a whole number"));
+  for (const char* id : {"4294967298", "18446744073709551615"})
+    CHECK_THAT(message(std::string("\"eos_token_id\": ") + id), Contains("eos_token_id must hold token ids"));
+  CHECK_THAT(message(R"("num_hidden_layers": 2, "layer_types": ["full_attention", "slidng_attention"])"),
+             Contains("layer_types: unknown type of layer `slidng_attention`") &&
+                 Contains("did you mean `sliding_attention`"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "qwen2", "use_sliding_window": true, "max_window_layers": -1})"),
+                    Contains("max_window_layers must not be negative, found -1"));
   CHECK_THAT(message(R"("rope_scaling": {"rope_type": "yarn", "factor": 4})"), Contains("yarn"));
   CHECK_THAT(message(R"("rope_scaling": {"rope_type": "llama3", "factor": 4})"),
              Contains("original_max_position"));

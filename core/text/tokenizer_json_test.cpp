@@ -171,6 +171,13 @@ TEST_CASE("Post processors put ids around a text") {
   CHECK(t->special().unk == 0);
   json["post_processor"] = {{"type", "TemplateProcessing"}, {"single", Json::array()}};
   CHECK_THROWS_WITH(make(json), Catch::Contains("places"));
+  for (const char* id : {"-1", "4294967299", "18446744073709551615"}) {
+    json["post_processor"] = parse_json(R"({"type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "c"}}], "special_tokens": {"c": {"ids": [)" +
+                                            std::string(id) + "]}}}",
+                                        "test");
+    CHECK_THROWS_WITH(make(json), Catch::Contains("expected token ids, found " + std::string(id)));
+  }
 }
 
 TEST_CASE("Decoders turn tokens into text") {

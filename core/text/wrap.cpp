@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
 #include "core/base/check.h"
 #include "core/base/names.h"
@@ -9,6 +10,11 @@
 
 namespace qlora {
 namespace {
+
+bool is_token_id(const Json& id) {
+  if (id.is_number_unsigned()) return std::in_range<int32_t>(id.get<uint64_t>());
+  return id.is_number_integer() && id >= 0 && std::in_range<int32_t>(id.get<int64_t>());
+}
 
 Wrap make_nothing(const Json&, std::string_view) {
   return {};
@@ -25,8 +31,9 @@ Wrap make_template(const Json& json, std::string_view origin) {
     std::string name = string_field(field(part, "SpecialToken", origin), "id", origin);
     const Json& token = field(field(json, "special_tokens", origin), name, origin);
     for (const Json& id : array_field(token, "ids", origin)) {
-      QLORA_CHECK(id.is_number_integer(), data,
-                  "{}: special token `{}` of the template: its ids are not integers", origin, name);
+      QLORA_CHECK(is_token_id(id), data,
+                  "{}: special token `{}` of the template: expected token ids, found {}", origin, name,
+                  id.dump());
       (texts == 0 ? wrap.before : wrap.after).push_back(id.get<int32_t>());
     }
   }
@@ -37,8 +44,8 @@ Wrap make_template(const Json& json, std::string_view origin) {
 
 int32_t pair_id(const Json& json, const char* key, std::string_view origin) {
   const Json& pair = array_field(json, key, origin);
-  QLORA_CHECK(pair.size() == 2 && pair[1].is_number_integer(), data, "{}: field `{}`: expected [token, id]",
-              origin, key);
+  QLORA_CHECK(pair.size() == 2 && is_token_id(pair[1]), data, "{}: field `{}`: expected [token, id]", origin,
+              key);
   return pair[1].get<int32_t>();
 }
 
