@@ -22,6 +22,10 @@ struct TensorView {
   int64_t size() const;
 };
 
+// Whether to_floats() reads it.
+constexpr bool is_floating(DType type) {
+  return type == DType::f32 || type == DType::f64 || type == DType::bf16 || type == DType::f16;
+}
 // Converts a view of f32, f64, bf16 or f16 to floats. Throws Error(data) for other types.
 std::vector<float> to_floats(const TensorView&);
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"
+#include "core/io/safetensors.h"
 #include "core/lora/peft_config.h"
 #include "core/models/tiny_model.h"
 
@@ -178,6 +179,34 @@ TEST_CASE("An adapter with a missing or misshapen tensor or for another model is
   CHECK_THAT(message_of(ErrorKind::data, load), Catch::Contains("no adapter_model.safetensors"));
   std::filesystem::remove(folder.path() / "adapter_config.json");
   CHECK_THAT(message_of(ErrorKind::data, load), Catch::Contains("no adapter_config.json"));
+}
+
+TEST_CASE("An adapter tensor of whole numbers or with NaN is refused by its name") {
+  Lab lab;
+  TemporaryFolder folder;
+  LoraConfig config{.r = 2, .targets = {"q_proj"}};
+  auto adapter = lab.adapter(config);
+  const Path path = folder.path() / "adapter_model.safetensors";
+  // Reads a file whose second tensor has another type or another first value.
+  auto refusal = [&](DType type, float first) {
+    save_peft(folder.path(), *adapter, config, "tiny");
+    std::vector<std::vector<float>> values;
+    std::vector<TensorOut> out;
+    const SafetensorsFile file(path);
+    for (const auto& [name, view] : file.tensors()) {
+      values.push_back(to_floats(view));
+      out.push_back({name, out.size() == 1 ? type : DType::f32, view.shape, {}});
+    }
+    values[1][0] = first;
+    for (size_t i = 0; i < out.size(); ++i) out[i].bytes = std::as_bytes(std::span(values[i]));
+    write_safetensors(path, out);
+    return message_of(ErrorKind::data, [&] { load_peft(folder.path(), *lab.model, lab.memory, DType::f32); });
+  };
+  const std::string tensor = "lora_B of `model.layers.0.self_attn.q_proj`";
+  CHECK(refusal(DType::f32, 0) == "no error");
+  CHECK_THAT(refusal(DType::i32, 0), Catch::Contains(tensor) && Catch::Contains("found i32"));
+  CHECK_THAT(refusal(DType::f32, std::nanf("")), Catch::Contains(tensor) && Catch::Contains("NaN"));
+  CHECK_THAT(refusal(DType::f32, HUGE_VALF), Catch::Contains(tensor));
 }
 
 TEST_CASE("Adapter configurations of the field are read or refused by a key", "[golden]") {

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "core/base/check.h"
@@ -67,11 +69,21 @@ std::map<std::string, Pair> pairs_of(const SafetensorsFile& file) {
   return pairs;
 }
 
-void check_shape(const Path& path, const std::string& linear, const char* part, const TensorView* view,
-                 const Shape& expected) {
+void check_tensor(const Path& path, const std::string& linear, const char* part, const TensorView* view,
+                  const Shape& expected) {
   QLORA_CHECK(view != nullptr, data, "{}: no {} for `{}`", path.string(), part, linear);
   QLORA_CHECK(view->shape == expected, data, "{}: {} of `{}`: expected shape {}, found {}", path.string(),
               part, linear, to_string(expected), to_string(view->shape));
+  QLORA_CHECK(is_floating(view->type), data, "{}: {} of `{}`: expected f32, f64, bf16 or f16, found {}",
+              path.string(), part, linear, name_of(view->type));
+}
+
+std::vector<float> finite_floats(const Path& path, const std::string& linear, const char* part,
+                                 const TensorView& view) {
+  std::vector<float> values = to_floats(view);
+  QLORA_CHECK(std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }), data,
+              "{}: {} of `{}` holds NaN or infinity: the adapter is broken", path.string(), part, linear);
+  return values;
 }
 
 // Every linear that the configuration targets must have its tensors.
@@ -132,10 +144,11 @@ LoadedAdapter load_peft(const Path& folder, const Model& model, Memory& memory, 
   out.adapter = std::make_unique<Adapter>();
   for (const auto& [name, pair] : pairs) {
     const LinearInfo& linear = find_linear(path, model, name);
-    check_shape(path, name, "lora_A", pair.a, {peft.lora.r, linear.in});
-    check_shape(path, name, "lora_B", pair.b, {linear.out, peft.lora.r});
+    check_tensor(path, name, "lora_A", pair.a, {peft.lora.r, linear.in});
+    check_tensor(path, name, "lora_B", pair.b, {linear.out, peft.lora.r});
     out.adapter->lora.emplace(
-        name, make_lora(linear, peft.lora, memory, type, to_floats(*pair.a), to_floats(*pair.b)));
+        name, make_lora(linear, peft.lora, memory, type, finite_floats(path, name, "lora_A", *pair.a),
+                        finite_floats(path, name, "lora_B", *pair.b)));
   }
   if (peft.targets_listed) {
     check_complete(path, model, peft.lora, pairs);

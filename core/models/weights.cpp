@@ -28,7 +28,7 @@ std::string section(const char* what, const std::vector<std::string>& names) {
 
 void check_weights(const ModelFolder& folder, std::span<const WeightSpec> expected,
                    std::span<const std::string> ignored) {
-  std::vector<std::string> missing, wrong, unused;
+  std::vector<std::string> missing, wrong, whole, unused;
   std::set<std::string> known;
   for (const WeightSpec& w : expected) {
     known.insert(w.name);
@@ -38,14 +38,17 @@ void check_weights(const ModelFolder& folder, std::span<const WeightSpec> expect
     } else if (found->shape != w.shape) {
       wrong.push_back(
           fmt::format("{} is {}, expected {}", w.name, to_string(found->shape), to_string(w.shape)));
+    } else if (!is_floating(found->type)) {
+      whole.push_back(fmt::format("{} is {}", w.name, name_of(found->type)));
     }
   }
   for (const std::string& name : folder.names()) {
     if (!known.contains(name) && !is_ignored(name, ignored)) unused.push_back(name);
   }
-  QLORA_CHECK(missing.empty() && wrong.empty() && unused.empty(), data,
-              "{}: the weights do not fit config.json{}{}{}", folder.path().string(),
-              section("missing", missing), section("wrong shape", wrong), section("not used", unused));
+  QLORA_CHECK(missing.empty() && wrong.empty() && whole.empty() && unused.empty(), data,
+              "{}: the weights do not fit config.json{}{}{}{}", folder.path().string(),
+              section("missing", missing), section("wrong shape", wrong),
+              section("not f32, f64, bf16 or f16", whole), section("not used", unused));
 }
 
 std::vector<float> WeightLoader::read(const WeightSpec& w) const {

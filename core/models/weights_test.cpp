@@ -42,6 +42,23 @@ TEST_CASE_METHOD(Loader, "weights that are missing or misshapen or unused are li
   CHECK_THAT(message, Contains("not used (1): model.layers.0.self_attn.q_norm.weight"));
 }
 
+TEST_CASE_METHOD(Loader, "weights of whole numbers are named with their type") {
+  TinyConfig config{.layers = 1};
+  TemporaryFolder plain;
+  write_tiny_model(plain.path(), config);
+  ModelFolder source(plain.path());
+  std::vector<TensorOut> out;
+  for (const std::string& name : source.names()) {
+    const TensorView* t = source.find(name);
+    const bool hit = name == "model.norm.weight";
+    out.push_back({name, hit ? DType::i32 : t->type, t->shape, t->bytes});
+  }
+  write_file(folder.path() / "config.json", tiny_config_json(config));
+  write_safetensors(folder.path() / "model.safetensors", out);
+  CHECK_THROWS_WITH(load_model(folder.path(), memory, {}),
+                    Contains("not f32, f64, bf16 or f16 (1): model.norm.weight is i32"));
+}
+
 TEST_CASE_METHOD(Loader, "rotary buffers of old checkpoints and the copy of a tied head are left aside") {
   TinyConfig config{.layers = 1, .tied = true};
   TemporaryFolder plain;
