@@ -107,6 +107,7 @@ TEST_CASE("A checkpoint has the files and keys that readers of the Trainer expec
   Json state = read(path / "trainer_state.json");
   CHECK(state["global_step"] == 3);
   CHECK(state["max_steps"] == 6);
+  for (const char* unknown : {"num_train_epochs", "total_flos"}) CHECK_FALSE(state.contains(unknown));
   REQUIRE(state["log_history"].size() == 3);
   const StepRecord& second = recorder.steps.at(plan.id)[1];
   const Json& entry = state["log_history"][1];
@@ -133,7 +134,21 @@ TEST_CASE("A checkpoint that does not fit or is damaged is refused") {
   CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("seed 11"));
   other = plans[0];
   other.lora.r = 5;
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("[5, 40], found [2, 40]"));
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }),
+             Catch::Contains("`r` is 2, but this run's is 5"));
+  other = plans[0];
+  other.lora.alpha = 17;
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("`lora_alpha` is 16"));
+  other = plans[0];
+  other.lora.dropout = 0.2f;
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("`lora_dropout` is 0.1"));
+  other = plans[0];
+  other.lora.use_rslora = true;
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("`use_rslora` is false"));
+  other = plans[0];
+  other.lora.targets = {"q_proj"};  // fewer linears than the checkpoint has
+  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }),
+             Catch::Contains("adapter_model.safetensors: 28 tensors, but this run's adapter has 4"));
   other = plans[0];
   write_file(path / "trainer_state.json", "{}");
   CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("not readable"));

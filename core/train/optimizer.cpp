@@ -57,6 +57,12 @@ void Optimizer::zero_gradients() {
   for (Param* param : params_) param->grad.fill_zero();
 }
 
+void check_no_more(const SafetensorsFile& file, size_t expected) {
+  QLORA_CHECK(file.tensors().size() <= expected, data,
+              "{}: {} tensors, but this run's adapter has {}: a checkpoint of another run?",
+              file.path().string(), file.tensors().size(), expected);
+}
+
 std::vector<Optimizer::Named> Optimizer::tensors() const {
   std::vector<Named> all;
   for (size_t i = 0; i < params_.size(); ++i) {
@@ -81,6 +87,7 @@ void Optimizer::save(const Path& file) const {
 
 void Optimizer::restore(const Path& path) {
   SafetensorsFile file(path);
+  check_no_more(file, tensors().size());
   for (const Named& named : tensors()) {
     const TensorView& view = file.at(named.name);
     QLORA_CHECK(view.type == type_ && view.shape == named.tensor.shape(), data,

@@ -10,6 +10,11 @@
 
 namespace qlora {
 
+class SafetensorsFile;
+
+// Throws Error(data) when a file of a checkpoint has more tensors than the run that reads it.
+void check_no_more(const SafetensorsFile&, size_t expected);
+
 class Optimizer {
  public:
   // Moments start at zero, on the parameters' device and of their type.
@@ -24,7 +29,7 @@ class Optimizer {
   // The moments as named tensors ("exp_avg.NAME", "exp_avg_sq.NAME"), and, where PEFT's f32 file would round
   // them, the parameters ("param.NAME"): exactly what continues the run.
   void save(const Path& file) const;
-  // Throws Error(data) when a tensor is missing or has another type or size.
+  // Throws Error(data) when a tensor is missing, has another type or size, or has no place in this run.
   void restore(const Path& file);
 
  private:

@@ -6,12 +6,14 @@
 #include "core/base/check.h"
 #include "core/io/safetensors.h"
 #include "core/lora/build.h"
+#include "core/lora/peft_config.h"
 #include "core/train/run_state.h"
 
 namespace qlora {
 namespace {
 
 constexpr const char* kAdapterFile = "adapter_model.safetensors";
+constexpr const char* kAdapterConfig = "adapter_config.json";
 constexpr const char* kOptimizerFile = "optimizer.safetensors";
 constexpr const char* kTrainerFile = "trainer_state.json";
 constexpr const char* kDataFile = "data_state.json";
@@ -25,7 +27,8 @@ Json log_entry(const LoggedStep& logged) {
           {"learning_rate", r.learning_rate}};
 }
 
-// The keys of transformers' TrainerState and no others: it takes each as an argument.
+// Keys of transformers' TrainerState and no others: it takes each as an argument. What is not known here,
+// such as total_flos, is left out and gets its default.
 Json trainer_state(const TrainConfig& config, int64_t step, int64_t tokens_seen,
                    const std::vector<LoggedStep>& history) {
   Json log = Json::array();
@@ -41,8 +44,6 @@ Json trainer_state(const TrainConfig& config, int64_t step, int64_t tokens_seen,
           {"logging_steps", 1},
           {"max_steps", config.max_steps},
           {"num_input_tokens_seen", tokens_seen},
-          {"num_train_epochs", 1},
-          {"total_flos", 0},
           {"train_batch_size", config.micro_batch},
           {"trial_name", nullptr},
           {"trial_params", nullptr}};
@@ -87,8 +88,22 @@ void restore_param(const SafetensorsFile& file, const std::string& name, const T
       Tensor::from_floats(value.memory(), view.shape, value.type(), to_floats(view), Tag::scratch));
 }
 
+// A factor or a dropout of another run would change what is learned without a trace in the tensors.
+void check_lora(const Path& path, const LoraConfig& run) {
+  const LoraConfig saved = read_peft_config(path).lora;
+  auto same = [&](const char* key, auto found, auto expected) {
+    QLORA_CHECK(found == expected, data, "{}: `{}` is {}, but this run's is {}: a checkpoint of another run?",
+                path.string(), key, found, expected);
+  };
+  same("r", saved.r, run.r);
+  same("lora_alpha", saved.alpha, run.alpha);
+  same("lora_dropout", saved.dropout, run.dropout);
+  same("use_rslora", saved.use_rslora, run.use_rslora);
+}
+
 void restore_adapter(const Path& path, Adapter& adapter) {
   SafetensorsFile file(path);
+  check_no_more(file, adapter.lora.size() * 2);
   for (auto& [linear, lora] : adapter.lora) {
     restore_param(file, peft_name(linear, "lora_A"), lora.a.value);
     restore_param(file, peft_name(linear, "lora_B"), lora.b.value);
@@ -126,6 +141,7 @@ void Run::restore(const Path& folder) {
   } catch (const Json::exception& e) {
     fail(ErrorKind::data, "{}: the state of the run is not readable: {}", folder.string(), e.what());
   }
+  check_lora(folder / kAdapterConfig, lora_);
   restore_adapter(folder / kAdapterFile, *adapter_);
   state_->optimizer.restore(folder / kOptimizerFile);
   status_ = step_ >= config_.max_steps ? RunStatus::finished : RunStatus::running;
