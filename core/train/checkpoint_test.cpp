@@ -170,6 +170,12 @@ TEST_CASE("A checkpoint in the middle of a step is refused and impossible settin
   CHECK(!std::filesystem::exists(folder.path() / "x"));
   plan.train.accumulation = 0;
   CHECK_THROWS_WITH(lab.run(plan), Catch::Contains("gradient_accumulation_steps"));
+  plan = lab.plans()[0];
+  plan.train.epsilon = 0;
+  CHECK_THROWS_WITH(lab.run(plan), Catch::Contains("adam_epsilon"));
+  plan = lab.plans()[0];
+  plan.train.weight_decay = -1;
+  CHECK_THROWS_WITH(lab.run(plan), Catch::Contains("weight_decay"));
 }
 
 TEST_CASE("A checkpoint that the disk has no room for is an error that leaves the one before intact") {

@@ -7,6 +7,26 @@
 #include "core/train/collate.h"
 
 namespace qlora {
+namespace {
+
+// `who` for messages: "run X", or what else the examples belong to.
+void check_examples(const std::string& who, std::span<const TokenExample> examples, const HfConfig& config) {
+  for (const TokenExample& example : examples) {
+    const auto length = static_cast<int64_t>(example.ids.size());
+    QLORA_CHECK(length <= config.max_positions, data,
+                "{}: an example of {} tokens, but the model takes {} (max_position_embeddings); lower "
+                "source_max_len or target_max_len",
+                who, length, config.max_positions);
+    for (int32_t id : example.ids)
+      QLORA_CHECK(
+          id >= 0 && id < config.vocab_size, data,
+          "{}: token {} is outside the model's vocabulary of {}: do the tokenizer and the model belong "
+          "together?",
+          who, id, config.vocab_size);
+  }
+}
+
+}  // namespace
 
 TrainPack::TrainPack(std::shared_ptr<const Model> model, Memory& memory, PackOptions options)
     : model_(std::move(model)), memory_(memory), options_(options) {
@@ -40,10 +60,12 @@ void TrainPack::micro_step(Observer& observer) {
   std::vector<Run*> runs;
   std::vector<Run::Micro> micros;
   for (auto& run : runs_)
-    if (run->active()) {
-      runs.push_back(run.get());
-      micros.push_back(run->next_micro());
-    }
+    if (run->active())
+      if (std::optional<Run::Micro> micro = run->next_micro()) {
+        check_examples("run " + run->id(), micro->examples, model_->config());
+        runs.push_back(run.get());
+        micros.push_back(std::move(*micro));
+      }
   if (runs.empty()) return;
 
   Batch batch = collate(runs, micros);
@@ -68,9 +90,15 @@ void TrainPack::micro_step(Observer& observer) {
   }
 }
 
+double EvalLoss::mean() const {
+  QLORA_CHECK(labels > 0, data, "the held-out examples have no labels: nothing of them is learned");
+  return loss_sum / static_cast<double>(labels);
+}
+
 EvalLoss evaluate_loss(const Model& model, Memory& memory, DType type, Adapter* adapter,
                        std::span<const TokenExample> examples, int64_t batch_size) {
   QLORA_CHECK(batch_size >= 1, usage, "the evaluation batch must be at least 1, found {}", batch_size);
+  check_examples("the held-out examples", examples, model.config());
   EvalLoss out;
   const auto step = static_cast<size_t>(batch_size);
   for (size_t lo = 0; lo < examples.size(); lo += step) {

@@ -25,8 +25,9 @@ class TrainPack {
   // Between micro-steps; ids must differ. The run's tensors must live in the pack's memory.
   void add(std::unique_ptr<Run>);
   // One forward and backward for the active runs, and the optimizer step of those whose effective batch it
-  // completes. What else is in the pack changes no bit of a run. REQUIRES: between calls nothing of a Run is
-  // changed from outside.
+  // completes. What else is in the pack changes no bit of a run. An example that the model cannot take (too
+  // long, or with tokens outside its vocabulary) is an Error(data) naming the run. REQUIRES: between calls
+  // nothing of a Run is changed from outside.
   void micro_step(Observer&);
   bool active() const;
   std::vector<std::unique_ptr<Run>>& runs() { return runs_; }
@@ -45,7 +46,7 @@ class TrainPack {
 struct EvalLoss {
   double loss_sum = 0;
   int64_t labels = 0;
-  double mean() const { return labels == 0 ? 0 : loss_sum / static_cast<double>(labels); }
+  double mean() const;  // Error(data) without labels: that is no loss of 0
 };
 // Of examples under an adapter (null: the base model), without dropout, `batch` examples a forward pass.
 EvalLoss evaluate_loss(const Model&, Memory&, DType, Adapter*, std::span<const TokenExample>, int64_t batch);

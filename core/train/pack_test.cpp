@@ -99,6 +99,64 @@ TEST_CASE("A run without a label in its effective batch ends so while the others
   CHECK(lab.train({plans[0]}).at("a") == packed.at("a"));
 }
 
+TEST_CASE("A run whose examples end before its last step ends so while the others go on") {
+  Lab lab("reference");
+  std::vector<RunPlan> plans = lab.plans();
+  const RunPlan& plan = plans[0];
+  TrainPack pack = lab.pack();
+  auto ending = std::make_unique<EndingSource>(plan.examples);  // 11 examples: three steps of three
+  pack.add(std::make_unique<Run>(plan.id, plan.lora, plan.train,
+                                 make_adapter(*lab.model, plan.lora, lab.memory, lab.type, plan.train.seed),
+                                 std::move(ending), lab.memory, lab.type));
+  pack.add(lab.run(plans[2]));
+  Recorder recorder;
+  while (pack.active()) pack.micro_step(recorder);
+  CHECK(pack.find("a")->status() == RunStatus::no_data);
+  CHECK(std::string(name_of(RunStatus::no_data)) == "no_data");
+  CHECK(pack.find("a")->step() == 3);
+  TemporaryFolder folder;
+  pack.find("a")->save(folder.path() / "a");  // it stands between two steps
+  CHECK(outcome_of(*pack.find("c"), recorder) == lab.train({plans[2]}).at("c"));
+  RunPlan shorter = plan;
+  shorter.train.max_steps = 3;
+  Outcome three = lab.train({shorter}).at("a"), ended = outcome_of(*pack.find("a"), recorder);
+  CHECK(ended.params == three.params);
+  CHECK(ended.losses == three.losses);
+}
+
+TEST_CASE("An example that the model cannot take is an error that names the run and what to do") {
+  Lab lab("reference");
+  auto refusal = [&](const TokenExample& example) {
+    RunPlan plan = lab.plans()[0];
+    plan.examples = {example};
+    TrainPack pack = lab.pack();
+    pack.add(lab.run(plan));
+    Recorder recorder;
+    CHECK_THROWS_AS(evaluate_loss(*lab.model, lab.memory, lab.type, nullptr, plan.examples, 1), Error);
+    try {
+      pack.micro_step(recorder);
+    } catch (const Error& e) {
+      CHECK(e.kind() == ErrorKind::data);
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  const auto most = static_cast<size_t>(lab.model->config().max_positions);
+  CHECK_THAT(refusal({.ids = std::vector<int32_t>(most + 1, 3), .labels = std::vector<int32_t>(most + 1, 3)}),
+             Catch::Contains("run a: an example of 257 tokens") && Catch::Contains("takes 256") &&
+                 Catch::Contains("source_max_len"));
+  CHECK_THAT(refusal({.ids = {5, 61}, .labels = {5, 6}}),
+             Catch::Contains("run a: token 61 is outside the model's vocabulary of 61"));
+}
+
+TEST_CASE("A held-out loss without labels is an error and not a perfect one") {
+  Lab lab("reference");
+  std::vector<TokenExample> examples = {{.ids = {5, 6, 7}, .labels = {-100, -100, -100}}};
+  EvalLoss loss = evaluate_loss(*lab.model, lab.memory, lab.type, nullptr, examples, 1);
+  CHECK(loss.labels == 0);
+  CHECK_THROWS_WITH(loss.mean(), Catch::Contains("no labels"));
+}
+
 TEST_CASE("The loss falls on a task that can be learned") {
   for (const std::string& name : runnable_backends()) {
     INFO(name);

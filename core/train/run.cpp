@@ -10,7 +10,7 @@
 namespace qlora {
 namespace {
 
-constexpr const char* kStatusNames[] = {"running", "finished", "nan_loss", "no_labels"};
+constexpr const char* kStatusNames[] = {"running", "finished", "nan_loss", "no_labels", "no_data"};
 
 void check_config(const TrainConfig& c) {
   QLORA_CHECK(c.micro_batch >= 1, usage, "per_device_train_batch_size must be at least 1, found {}",
@@ -21,6 +21,10 @@ void check_config(const TrainConfig& c) {
   QLORA_CHECK(c.warmup_steps >= 0, usage, "warmup_steps must not be negative, found {}", c.warmup_steps);
   QLORA_CHECK(std::isfinite(c.learning_rate) && c.learning_rate >= 0, usage,
               "learning_rate must not be negative, found {}", c.learning_rate);
+  QLORA_CHECK(std::isfinite(c.epsilon) && c.epsilon > 0, usage, "adam_epsilon must be positive, found {}",
+              c.epsilon);
+  QLORA_CHECK(std::isfinite(c.weight_decay) && c.weight_decay >= 0, usage,
+              "weight_decay must be a number from 0, found {}", c.weight_decay);
   QLORA_CHECK(c.max_grad_norm >= 0, usage, "max_grad_norm must not be negative (0 = no clipping), found {}",
               c.max_grad_norm);
   QLORA_CHECK(c.beta1 >= 0 && c.beta1 < 1 && c.beta2 >= 0 && c.beta2 < 1, usage,
@@ -49,13 +53,16 @@ Run::Run(std::string id, LoraConfig lora, TrainConfig config, std::unique_ptr<Ad
 
 Run::~Run() = default;
 
-Run::Micro Run::next_micro() {
+std::optional<Run::Micro> Run::next_micro() {
   Micro micro;
   micro.first = state_->micros * config_.micro_batch;
   for (int64_t i = 0; i < config_.micro_batch; ++i) {
     std::optional<TokenExample> example = source_->next();
-    QLORA_CHECK(example.has_value(), data, "run {}: the training examples ended in step {} of {}", id_,
-                step_ + 1, config_.max_steps);
+    if (!example) {
+      status_ = RunStatus::no_data;
+      clear_batch();
+      return std::nullopt;
+    }
     micro.examples.push_back(std::move(*example));
   }
   return micro;
@@ -81,11 +88,16 @@ std::optional<StepRecord> Run::absorb(std::span<const double> example_losses, in
   std::optional<StepRecord> record;
   if (s.labels > 0 && !broken) record = update();
   if (s.labels == 0 && !broken) status_ = RunStatus::no_labels;
+  clear_batch();
+  if (active() && step_ >= config_.max_steps) status_ = RunStatus::finished;
+  return record;
+}
+
+void Run::clear_batch() {
+  State& s = *state_;
   s.optimizer.zero_gradients();
   s.micros = s.labels = s.tokens = 0;
   s.loss_sum = 0;
-  if (active() && step_ >= config_.max_steps) status_ = RunStatus::finished;
-  return record;
 }
 
 std::optional<StepRecord> Run::update() {

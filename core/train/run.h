@@ -27,7 +27,7 @@ struct TrainConfig {
 };
 
 // Why a run ended.
-enum class RunStatus { running, finished, nan_loss, no_labels };
+enum class RunStatus { running, finished, nan_loss, no_labels, no_data };
 const char* name_of(RunStatus);
 
 class Run {
@@ -48,13 +48,13 @@ class Run {
   RunStatus status() const { return status_; }
   bool active() const { return status_ == RunStatus::running; }
 
-  // The next micro-batch, and the index of its first example in the effective batch. A source that ends
-  // before max_steps is an Error(data).
+  // The next micro-batch, and the index of its first example in the effective batch. Nothing when the source
+  // ends before max_steps: that ends the run as no_data, with what the last complete step made of it.
   struct Micro {
     std::vector<TokenExample> examples;
     int64_t first = 0;
   };
-  Micro next_micro();
+  std::optional<Micro> next_micro();
   // After the micro-batch's forward and backward: the summed loss of each example, and the micro-batch's
   // label and other tokens. When the effective batch is complete, does the optimizer step and returns its
   // record. A loss or gradient that is not a number ends the run as nan_loss and a batch without labels as
@@ -73,6 +73,7 @@ class Run {
  private:
   struct State;
   std::optional<StepRecord> update();  // the optimizer step
+  void clear_batch();                  // forgets what the effective batch has gathered
   bool stop_if_broken(double loss_or_norm);
   std::string id_;
   LoraConfig lora_;

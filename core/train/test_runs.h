@@ -44,6 +44,21 @@ inline std::vector<TokenExample> random_token_examples(uint64_t seed, int64_t co
   return out;
 }
 
+// Gives the examples once.
+class EndingSource final : public ExampleSource {
+ public:
+  explicit EndingSource(std::vector<TokenExample> examples) : examples_(std::move(examples)) {}
+  std::optional<TokenExample> next() override {
+    return at_ < examples_.size() ? std::optional(examples_[at_++]) : std::nullopt;
+  }
+  Json save() const override { return {{"at", at_}}; }
+  void restore(const Json& state) override { at_ = state.at("at"); }
+
+ private:
+  std::vector<TokenExample> examples_;
+  size_t at_ = 0;
+};
+
 // What a run is made of, so that it can be made again.
 struct RunPlan {
   std::string id;
