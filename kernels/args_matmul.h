@@ -84,8 +84,8 @@ struct Dropout {
 // One adapter on rows [lo, hi) of the token axis.
 //   forward:  u = drop(x) aᵀ ;  y += scale * u bᵀ
 //   backward: du = scale * dy b ;  grad_b += scale * dyᵀ u ;  grad_a += duᵀ drop(x) ;  dx += drop'(du a)
-// Gradients are summed per sequence from zero, and the sequences' sums are added in order, so that cutting an
-// effective batch into micro-batches changes no bit.
+// Gradients add each sequence in order, in chunks of rows, each summed from zero. The chunks depend on the
+// sequence's length alone, so that cutting an effective batch into micro-batches changes no bit.
 struct LoraPart {
   int64_t lo = 0, hi = 0;
   const void* a = nullptr;  // [rank, in]

@@ -38,11 +38,12 @@ inline std::vector<float> random_floats(uint64_t seed, const std::string& name, 
 inline std::string tiny_config_json(const TinyConfig& c) {
   std::string window = c.window > 0 ? std::to_string(c.window) : "null";
   return fmt::format(
-      R"({{"model_type": "{}", "vocab_size": {}, "hidden_size": {}, "intermediate_size": {}, "num_hidden_layers": {},
- "num_attention_heads": {}, "num_key_value_heads": {}, "head_dim": {}, "max_position_embeddings": {},
- "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "rope_scaling": null, "hidden_act": "silu", "sliding_window": {},
- "attention_bias": {}, "mlp_bias": {}, "tie_word_embeddings": {}, "bos_token_id": 1, "eos_token_id": 2,
- "torch_dtype": "float32"}}
+      R"({{"model_type": "{}", "vocab_size": {}, "hidden_size": {}, "intermediate_size": {},
+ "num_hidden_layers": {}, "num_attention_heads": {}, "num_key_value_heads": {},
+ "head_dim": {}, "max_position_embeddings": {}, "rms_norm_eps": 1e-05,
+ "rope_theta": 10000.0, "rope_scaling": null, "hidden_act": "silu",
+ "sliding_window": {}, "attention_bias": {}, "mlp_bias": {}, "tie_word_embeddings": {},
+ "bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}}
 )",
       c.model_type, c.vocab, c.hidden, c.intermediate, c.layers, c.heads, c.kv_heads, c.head_dim,
       c.max_positions, window, c.biases, c.biases, c.tied);
