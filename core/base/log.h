@@ -1,6 +1,6 @@
 #pragma once
-// Warnings and notes of the library. The library never prints: the program installs a sink; tests install one that
-// fails on a warning.
+// Warnings and notes of the library. The library never prints: the program installs a sink; tests install one
+// that fails on a warning.
 
 #include <fmt/format.h>
 

@@ -127,13 +127,16 @@ int default_thread_count() {
   for (const char* name : {"QLORA_THREADS", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"})
     if (int n = positive_env(name)) return n;
   cpu_set_t set;
-  int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
-                                                          : static_cast<int>(std::thread::hardware_concurrency());
+  int cores = sched_getaffinity(0, sizeof set, &set) == 0
+                  ? CPU_COUNT(&set)
+                  : static_cast<int>(std::thread::hardware_concurrency());
   if (int quota = cgroup_cores()) cores = std::min(cores, quota);
   return std::max(1, cores);
 }
 
-int thread_count() { return pool()->size(); }
+int thread_count() {
+  return pool()->size();
+}
 
 void set_thread_count(int n) {
   if (n == pool()->size()) return;

@@ -10,7 +10,7 @@ struct Philox4 {
   uint32_t v[4];
 };
 
-// Ten rounds. The known answer of the paper's test vectors: key 0, counter 0 gives 6627e8d5 e169c58d bc57ac4c 9b00dbd8.
+// Ten rounds. Known answer of the paper: key 0, counter 0 gives 6627e8d5 e169c58d bc57ac4c 9b00dbd8.
 constexpr Philox4 philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
   auto k0 = static_cast<uint32_t>(key), k1 = static_cast<uint32_t>(key >> 32);
   for (int round = 0; round < 10; ++round) {
