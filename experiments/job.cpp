@@ -170,13 +170,16 @@ Digest run_of(const Json& json) {
 std::string to_text(const Job& job) {
   Json runs = Json::array();
   for (const RunJob& run : job.runs)
-    runs.push_back({{"name", run.name},
-                    {"key", hex(run.key)},
-                    {"config", run.config.to_json()},
-                    {"folder", run.folder.string()},
-                    {"train", run.train},
-                    {"adapter", run.adapter.string()},
-                    {"evals", eval_jobs_json(run.evals)}});
+    runs.push_back(
+        {{"name", run.name},
+         {"key", hex(run.key)},
+         {"config", run.config.to_json()},
+         {"content",
+          {{"model", run.content.model}, {"tokenizer", run.content.tokenizer}, {"data", run.content.data}}},
+         {"folder", run.folder.string()},
+         {"train", run.train},
+         {"adapter", run.adapter.string()},
+         {"evals", eval_jobs_json(run.evals)}});
   Json json = {{"model", job.model.string()},
                {"base_name", job.base_name},
                {"base_key", hex(job.base_key)},
@@ -202,6 +205,8 @@ Job job_from_text(const std::string& text, const std::string& origin) {
       run.name = r.at("name");
       run.key = digest_from_hex(r.at("key").get<std::string>());
       run.config = RunConfig::from_json(r.at("config"));
+      const Json& content = r.at("content");
+      run.content = {content.at("model"), content.at("tokenizer"), content.at("data")};
       run.folder = r.at("folder").get<std::string>();
       run.train = r.at("train");
       run.adapter = r.at("adapter").get<std::string>();

@@ -29,9 +29,10 @@ struct RunJob {
   std::string name;
   Digest key{};
   RunConfig config;
-  Path folder;         // checkpoint-N, adapter, config.yaml
-  bool train = false;  // else the adapter is there already
-  Path adapter;        // where it is, or will be
+  ContentHashes content;  // of which the key speaks: the worker refuses files that have changed since
+  Path folder;            // checkpoint-N, adapter, qlora_run.json
+  bool train = false;     // else the adapter is there already
+  Path adapter;           // where it is, or will be
   std::vector<EvalJob> evals;
 };
 

@@ -105,7 +105,9 @@ PackEnd PackRunner::settle(const ProcessEnd& end) {
   if (end.signal == 0 && end.exit_code == 0) return failures_.empty() ? PackEnd::done : PackEnd::failed;
   if (end.signal == 0 && end.exit_code == kSavedExit) {
     end_open_attempts("interrupted", RunState::pending, "", end);
-    return PackEnd::stopped;
+    if (stop_signals() > 0) return PackEnd::stopped;
+    failures_.push_back("somebody else stopped the worker; it has saved: run the sweep again to go on");
+    return PackEnd::failed;
   }
   if (stops_sent_ > 0) {
     end_open_attempts("killed", RunState::killed, "interrupted", end);
@@ -125,8 +127,11 @@ PackEnd PackRunner::settle(const ProcessEnd& end) {
   if (failed_text_.empty())
     failed_text_ = fmt::format("the worker ended with code {}; see {}", end.exit_code,
                                (options_.folder / "worker.log").string());
-  end_open_attempts(end.exit_code == static_cast<int>(ErrorKind::memory) ? "oom" : "failed", RunState::failed,
-                    reason_of(failed_kind_ != 0 ? failed_kind_ : end.exit_code), end);
+  int kind = failed_kind_ != 0 ? failed_kind_ : end.exit_code;
+  // A full disk is no fault of the run: it may go on from its checkpoint.
+  bool outside = kind == static_cast<int>(ErrorKind::failure);
+  end_open_attempts(kind == static_cast<int>(ErrorKind::memory) ? "oom" : "failed",
+                    outside ? RunState::killed : RunState::failed, reason_of(kind), end);
   failures_.push_back(failed_text_);
   return PackEnd::failed;
 }

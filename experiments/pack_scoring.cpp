@@ -31,7 +31,7 @@ bool PackWorker::score_start() try {
     for (const EvalJob& eval : run.evals) {
       if (eval.task != "loss" || eval.step != 0) continue;
       Clock clock;
-      const Data* data = &data_of(run.config);
+      const Data* data = &data_of(run);
       if (!known.contains(data)) known[data] = held_out_loss(run, nullptr);
       const EvalLoss& loss = known[data];
       send_(to_text(ScoredMessage{loss_row(eval, run_subject(run, job_.model), loss.mean(), loss.labels,
@@ -62,7 +62,7 @@ Adapter* PackWorker::adapter_of(const RunJob& run) {
 }
 
 EvalLoss PackWorker::held_out_loss(const RunJob& run, Adapter* adapter) {
-  std::span<const TokenExample> examples = data_of(run.config).eval;
+  std::span<const TokenExample> examples = data_of(run).eval;
   EvalLoss all;
   for (size_t begin = 0; begin < examples.size(); begin += kChunk) {
     check_stop();

@@ -45,21 +45,27 @@ void PackWorker::load() {
   backend_ = make_backend(job_.backend);
   memory_ = std::make_unique<Memory>(*backend_);
   tokenizer_ = load_tokenizer(job_.model);
+  const ContentHashes& known = job_.runs[0].content;  // a pack has one base
+  QLORA_CHECK(known.tokenizer == tokenizer_->content_hash() && known.model == model_content_hash(job_.model),
+              data, "{} has changed since the sweep was started", job_.model.string());
   LoadOptions options;
   options.quant = quant_config(config);
   options.type = type_;
   model_ = load_model(job_.model, *memory_, options);
 }
 
-const PackWorker::Data& PackWorker::data_of(const RunConfig& config) {
-  DatasetConfig dataset = dataset_config(config);
+const PackWorker::Data& PackWorker::data_of(const RunJob& run) {
+  DatasetConfig dataset = dataset_config(run.config);
   std::unique_ptr<Data>& data = data_[data_name(dataset)];
   if (data == nullptr) {
     Dataset loaded = load_dataset(dataset, *tokenizer_);
     data = std::make_unique<Data>();
+    data->hash = loaded.content_hash;
     data->train = std::make_shared<const std::vector<TokenExample>>(std::move(loaded.train));
     data->eval = std::move(loaded.eval);
   }
+  QLORA_CHECK(run.content.data == data->hash, data, "{} has changed since the sweep was started",
+              dataset.path);
   return *data;
 }
 
@@ -68,7 +74,7 @@ std::unique_ptr<Run> PackWorker::make_run(const RunJob& job) {
   TrainConfig train = train_config(config);
   LoraConfig lora = lora_config(config);
   // Like length inside an effective batch, so that how it is cut into micro-batches changes nothing.
-  auto source = make_sampler(data_of(config).train, static_cast<uint64_t>(config.integer("data_seed")),
+  auto source = make_sampler(data_of(job).train, static_cast<uint64_t>(config.integer("data_seed")),
                              config.flag("group_by_length"), train.micro_batch * train.accumulation);
   auto adapter = make_adapter(*model_, lora, *memory_, type_, train.seed);
   auto run = std::make_unique<Run>(hex(job.key), lora, train, std::move(adapter), std::move(source), *memory_,
@@ -108,7 +114,7 @@ bool PackWorker::train_to_end() {
       if (!run->active()) {
         finish(learner, *run);
       } else if (stopping && stepped && !learner.saved) {
-        run->save(learner.job->folder / fmt::format("checkpoint-{}", run->step()));
+        run->save(learner.job->folder / fmt::format("checkpoint-{}", run->step()), job_.model.string());
         learner.saved = true;
       }
       all_saved = all_saved && (!run->active() || learner.saved);
@@ -144,7 +150,7 @@ void PackWorker::after_step(Learner& learner, Run& run, const StepRecord& record
   send_(to_text(message));
   const RunConfig& config = learner.job->config;
   if (run.active() && run.step() % config.integer("save_steps") == 0) {
-    run.save(learner.job->folder / fmt::format("checkpoint-{}", run.step()));
+    run.save(learner.job->folder / fmt::format("checkpoint-{}", run.step()), job_.model.string());
     prune_checkpoints(learner.job->folder, config.integer("save_total_limit"));
   }
 }

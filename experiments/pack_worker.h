@@ -32,6 +32,7 @@ class PackWorker {
   struct Data {
     std::shared_ptr<const std::vector<TokenExample>> train;
     std::vector<TokenExample> eval;
+    std::string hash;  // of the file
   };
   // One run that trains here.
   struct Learner {
@@ -43,7 +44,7 @@ class PackWorker {
   class StepObserver;
 
   void load();
-  const Data& data_of(const RunConfig&);
+  const Data& data_of(const RunJob&);
   std::unique_ptr<Run> make_run(const RunJob&);
   bool train_to_end();
   void after_step(Learner&, Run&, const StepRecord&);

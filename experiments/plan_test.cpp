@@ -47,6 +47,7 @@ TEST_CASE("planned memory is what training takes at its peak") {
     RunJob& r = job.runs.emplace_back();
     r.name = run.name;
     r.key = run.key;
+    r.content = run.content;
     r.config = run.config.with("max_steps", int64_t{12}).with("save_steps", int64_t{100});
     r.folder = bench.path() / run.name;
     r.adapter = r.folder / "adapter";

@@ -10,6 +10,7 @@
 #include "experiments/eval_rows.h"
 #include "experiments/leaderboard.h"
 #include "experiments/pack_runner.h"
+#include "experiments/run_file.h"
 #include "experiments/tournament.h"
 
 namespace qlora {
@@ -161,6 +162,7 @@ class SweepRunner {
       r.name = run->name;
       r.key = run->key;
       r.config = run->config;
+      r.content = run->content;
       r.folder = run_folder(sweep_, *run);
       r.train = plan_.needs[index] == RunNeed::train;
       r.adapter = r.train ? r.folder / "adapter" : find_adapter(*run);
@@ -190,7 +192,7 @@ class SweepRunner {
     for (const RunJob& run : job.runs) {
       if (!run.train) continue;
       std::filesystem::create_directories(run.folder);
-      write_file(run.folder / "config.yaml", print_config(run.config, {}));
+      write_run_file(run.folder, {run.name, run.key, job.base_key, run.config});
     }
     PackRunner runner(store, progress_, job,
                       {planner_.memory_of(pack), options_.json, sweep_folder(sweep_), lock.descriptor()});

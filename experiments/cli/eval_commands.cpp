@@ -8,6 +8,7 @@
 #include "experiments/cli/cli.h"
 #include "experiments/cli/loaded_model.h"
 #include "experiments/eval_rows.h"
+#include "experiments/run_file.h"
 #include "experiments/terminal.h"
 #include "results/store.h"
 
@@ -21,8 +22,16 @@ struct MmluArguments {
   bool no_store = false;
 };
 
-// Who is scored: the base; a run that the store knows, when the adapter lies in its folder; any other adapter
-// by content.
+// The finished run of the store whose final adapter this is, as long as it is scored on the run's own base.
+std::optional<RunInfo> run_of(const Store& store, const Path& adapter, const Digest& base) {
+  if (adapter.filename() != "adapter") return std::nullopt;  // a checkpoint is another state
+  std::optional<RunFile> file = read_run_file(run_folder_of(adapter));
+  if (!file || file->base != base) return std::nullopt;
+  std::optional<RunInfo> run = store.find_run(file->key);
+  return run && run->state == RunState::finished ? run : std::nullopt;
+}
+
+// Who is scored: the base; a run that the store knows; any other adapter by content.
 SubjectModel subject_of(const Store* store, const MmluArguments& arguments, const RunConfig& config,
                         const Digest& base, int64_t& step) {
   const ModelArguments& m = arguments.model;
@@ -30,17 +39,12 @@ SubjectModel subject_of(const Store* store, const MmluArguments& arguments, cons
   SubjectModel subject = base_subject(base, model.filename().string(), m.model, quant_label(config));
   if (m.adapter.empty()) return subject;
   Path adapter = std::filesystem::weakly_canonical(m.adapter);
-  std::string folder = adapter.parent_path().filename().string();
-  if (size_t dash = folder.find('-'); store != nullptr && dash == 8) {
-    try {
-      RunInfo run = store->resolve_run(folder.substr(0, dash));
-      if (run.state == RunState::finished && folder.substr(dash + 1) == run.name) {
-        step = run.last_step;
-        return {run.key, true, run.name, m.model, subject.quant};
-      }
-    } catch (const Error&) {  // no such run: an adapter from elsewhere
-    }
+  if (adapter.filename().empty()) adapter = adapter.parent_path();
+  if (std::optional<RunInfo> run = store != nullptr ? run_of(*store, adapter, base) : std::nullopt) {
+    step = run->last_step;
+    return {run->key, true, run->name, m.model, subject.quant};
   }
+  std::string folder = adapter.parent_path().filename().string();
   subject.key = sha256(hex(base) + " " + hex(sha256_file(adapter / "adapter_model.safetensors")));
   subject.name = folder.empty() ? adapter.filename().string() : folder + "/" + adapter.filename().string();
   return subject;
@@ -96,9 +100,10 @@ int score(const Invocation& in, const MmluArguments& arguments) {
   std::string started = now_utc();
   auto begin = std::chrono::steady_clock::now();
   MmluData data = read_mmlu(arguments.data, arguments.options);
+  LoadedModel loaded(arguments.model, in.backend, in.threads);
+  // Before the long part, so that a store that cannot be written costs nothing.
   std::optional<Store> store;
   if (!arguments.no_store) store = Store::open(in.db);
-  LoadedModel loaded(arguments.model, in.backend, in.threads);
   MmluReport report;
   {
     Progress progress(stderr, in.json, 10);

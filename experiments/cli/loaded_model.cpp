@@ -4,6 +4,7 @@
 
 #include "core/base/names.h"
 #include "core/base/parallel.h"
+#include "experiments/run_file.h"
 
 namespace qlora {
 namespace {
@@ -14,14 +15,12 @@ void set(Settings& settings, const std::string& name, const std::string& text) {
   settings[name] = {parse_option(*find_option(name), text), {}};
 }
 
-// The quantization under which an adapter of ours was trained: its run's configuration lies beside it.
+// The quantization under which an adapter of ours was trained: its run's file lies beside it.
 void read_trained_quant(const Path& adapter, Settings& settings) {
-  Path file = adapter / ".." / "config.yaml";
-  if (adapter.empty() || !std::filesystem::exists(file)) return;
-  Settings trained;
-  read_settings(read_yaml(file), trained);
-  for (const char* name : {"bits", "quant_type", "double_quant"})
-    if (trained.contains(name)) settings[name] = trained[name];
+  if (adapter.empty()) return;
+  std::optional<RunFile> run = read_run_file(run_folder_of(adapter));
+  if (!run) return;
+  for (const char* name : {"bits", "quant_type", "double_quant"}) settings[name] = {run->config.at(name), {}};
 }
 
 }  // namespace

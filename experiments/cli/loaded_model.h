@@ -16,8 +16,8 @@ namespace qlora {
 
 struct ModelArguments {
   std::string model, adapter;
-  // none | nf4 | nf4+dq | fp4 | fp4+dq; empty: as the adapter was trained, where its run's config.yaml tells,
-  // else none.
+  // none | nf4 | nf4+dq | fp4 | fp4+dq; empty: as the adapter was trained, where its run's qlora_run.json
+  // tells, else none.
   std::string quant;
 };
 void add_model_options(CLI::App&, ModelArguments&);
