@@ -11,11 +11,17 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
+#include <fstream>
+#include <sstream>
 
 #include "core/base/check.h"
 
 namespace qlora {
 namespace {
+
+constexpr int kEndSeconds = 10;     // for a child that is not needed any more to save and end
+constexpr int64_t kClockSlack = 2;  // seconds between the system's clocks
 
 // Between fork and exec only what is safe after fork: no allocation, no locks.
 [[noreturn]] void become(char* const* argv, int log, int pipe_end, const std::vector<int>& inherit,
@@ -36,6 +42,31 @@ namespace {
   for (int fd : inherit) ::fcntl(fd, F_SETFD, 0);
   ::execv("/proc/self/exe", argv);
   ::_exit(127);
+}
+
+// When a process began, in clock ticks since the machine's start; 0 when there is none, or only what is left
+// of one for its parent to collect.
+int64_t start_ticks(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/stat", pid));
+  std::string line, state, skipped;
+  std::getline(file, line);
+  size_t name_end = line.rfind(')');  // the name before it may hold blanks
+  if (name_end == std::string::npos) return 0;
+  std::istringstream fields(line.substr(name_end + 1));
+  fields >> state;
+  for (int field = 4; field < 22; ++field) fields >> skipped;
+  int64_t ticks = 0;
+  return state != "Z" && fields >> ticks ? ticks : 0;
+}
+
+// The same as seconds since 1970.
+int64_t start_seconds(pid_t pid) {
+  std::ifstream file("/proc/stat");
+  std::string word;
+  int64_t boot = 0;
+  while (file >> word)
+    if (word == "btime" && file >> boot) break;
+  return boot + start_ticks(pid) / ::sysconf(_SC_CLK_TCK);
 }
 
 }  // namespace
@@ -72,11 +103,15 @@ ChildProcess::ChildProcess(const std::vector<std::string>& arguments, const Path
 }
 
 ChildProcess::~ChildProcess() {
-  if (pid_ > 0) {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
+  if (pipe_ >= 0) ::close(pipe_);  // first, so that the child cannot wait for us to read
+  if (pid_ <= 0) return;
+  send(SIGTERM);
+  for (int waited = 0; waited < kEndSeconds * 10; ++waited) {
+    if (::waitpid(pid_, nullptr, WNOHANG) != 0) return;
+    ::usleep(100'000);
   }
-  if (pipe_ >= 0) ::close(pipe_);
+  send(SIGKILL);
+  ::waitpid(pid_, nullptr, 0);
 }
 
 bool ChildProcess::read_some(std::string& buffer) {
@@ -131,7 +166,7 @@ FileLock::~FileLock() {
 
 bool FileLock::try_lock() {
   if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) {
-    std::string pid = fmt::format("{}\n", ::getpid());
+    std::string pid = fmt::format("{} {}\n", ::getpid(), start_ticks(::getpid()));
     bool written = ::ftruncate(fd_, 0) == 0 && ::pwrite(fd_, pid.data(), pid.size(), 0) > 0;
     QLORA_CHECK(written, failure, "cannot write {}: {}", path_.string(), std::strerror(errno));
     return true;
@@ -141,16 +176,23 @@ bool FileLock::try_lock() {
 }
 
 pid_t FileLock::holder() const {
-  char text[32] = {};
-  return ::pread(fd_, text, sizeof text - 1, 0) > 0 ? static_cast<pid_t>(std::atol(text)) : 0;
+  char text[64] = {};
+  long pid = 0, ticks = 0;
+  if (::pread(fd_, text, sizeof text - 1, 0) <= 0 || std::sscanf(text, "%ld %ld", &pid, &ticks) != 2)
+    return 0;
+  auto process = static_cast<pid_t>(pid);
+  return process > 0 && ticks > 0 && start_ticks(process) == ticks ? process : 0;
 }
 
-bool is_our_program(pid_t pid) {
-  if (pid <= 0) return false;
+bool lives_since(pid_t pid, const std::string& time) {
+  if (pid <= 0 || pid == ::getpid() || start_ticks(pid) == 0) return false;
   std::error_code error;
   Path theirs = std::filesystem::read_symlink(fmt::format("/proc/{}/exe", pid), error);
-  if (error) return false;
-  return theirs.filename() == std::filesystem::read_symlink("/proc/self/exe", error).filename();
+  if (error || theirs.filename() != std::filesystem::read_symlink("/proc/self/exe", error).filename())
+    return false;
+  std::tm parts{};
+  if (::strptime(time.c_str(), "%Y-%m-%dT%H:%M:%S", &parts) == nullptr) return true;
+  return start_seconds(pid) <= ::timegm(&parts) + kClockSlack;
 }
 
 }  // namespace qlora

@@ -27,7 +27,7 @@ class ChildProcess {
   // `inherit`: file descriptors that stay open in the child (locks). Throws Error(failure).
   ChildProcess(const std::vector<std::string>& arguments, const Path& log,
                const std::vector<int>& inherit = {});
-  ~ChildProcess();  // kills it if it still runs
+  ~ChildProcess();  // asks it to end if it still runs; kills it when that takes too long
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
 
@@ -50,7 +50,8 @@ class FileLock {
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
-  // On success the file says who holds it; holder() reads that, also when it is locked. 0: nobody yet.
+  // On success the file says who holds it. holder() reads that, also when it is locked: the process that took
+  // the lock, or 0 once that has ended (a child of it may still hold the lock).
   bool try_lock();
   pid_t holder() const;
   int descriptor() const { return fd_; }
@@ -60,7 +61,8 @@ class FileLock {
   int fd_ = -1;
 };
 
-// True while a process of this program with this id lives on this machine.
-bool is_our_program(pid_t);
+// True while another process of this program with this id lives on this machine that began before `time`
+// (ISO-8601, UTC). A later one has only got the id of one that is gone.
+bool lives_since(pid_t, const std::string& time);
 
 }  // namespace qlora

@@ -89,6 +89,14 @@ TEST_CASE("a sweep is described before it runs and shown after it") {
   CHECK(lines.front()["type"] == "launch");
   CHECK(lines.back()["type"] == "done");
   CHECK(lines.back()["leaderboard"].size() == 3);
+  CHECK(lines.back()["ratings"]["t"].size() == 2);
+  Json attempts = json_of(bench, {"results", "query", "SELECT seconds, peak_bytes, exit_code FROM attempt"});
+  REQUIRE(attempts.size() == 2);
+  for (const Json& attempt : attempts) {
+    CHECK(attempt["seconds"] > 0);
+    CHECK(attempt["peak_bytes"] > 1'000'000);
+    CHECK(attempt["exit_code"] == 0);
+  }
 
   Json board = json_of(bench, {"results", "leaderboard", "--sweep", "test"});
   CHECK(board.size() == 3);  // two runs and their base
@@ -114,6 +122,15 @@ TEST_CASE("a sweep is described before it runs and shown after it") {
   CHECK(scored["subject"] == "alpaca");
   // The sweep had scored it already: the same evaluation under the same key.
   CHECK(json_of(bench, {"results", "query", "SELECT count(*) AS n FROM evaluation"})[0]["n"] == 7);
+  // A checkpoint, or the adapter on another base, is not what the run is known for.
+  std::string checkpoint = (Path(adapter).parent_path() / "checkpoint-4").string();
+  for (const std::vector<std::string>& other :
+       {std::vector<std::string>{checkpoint, "nf4+dq"}, {adapter, "none"}}) {
+    Json unknown = json_of(bench, {"eval", "mmlu", "--model", "model", "--adapter", other[0], "--quant",
+                                   other[1], "--data", "mmlu", "--shots", "1", "--limit", "2"});
+    CHECK(unknown["subject"] != "alpaca");
+  }
+  CHECK(json_of(bench, {"results", "query", "SELECT count(*) AS n FROM evaluation"})[0]["n"] == 9);
   Json text = json_of(bench, {"generate", "--model", "model", "--adapter", adapter, "--prompt", "Spell",
                               "--greedy", "--max-new-tokens", "5"});
   CHECK(text["ids"].size() <= 5);
@@ -149,6 +166,12 @@ TEST_CASE("bad configurations are refused with their place and nothing is writte
   check_refused(bench, {"sweep", "run", "bf16.yaml"}, 2, {"bf16.yaml:3:16", "it can: auto, f32"});
   check_refused(bench, {"sweep", "run", "none.yaml"}, 2, {"none.yaml"});
   bench.write_sweep("s.yaml");
+  check_refused(bench, {"sweep", "run", "s.yaml", "--backend", "avx3"}, 2, {"avx3"});
+  check_refused(bench, {"sweep", "run", "s.yaml", "--db", "nowhere/r.db"}, 2, {"no folder nowhere"});
+  check_refused(bench, {"eval", "mmlu", "--model", "nowhere", "--data", "mmlu"}, 3, {"nowhere"});
+  bench.write("preset.yaml", read_file(bench.path() / "s.yaml") +
+                                 "tournaments: [{name: p, preset: qlora-vicuna-gpt4, votes: majority}]\n");
+  check_refused(bench, {"sweep", "run", "preset.yaml"}, 2, {"give the files"});
   check_refused(bench, {"sweep", "run", "s.yaml", "--memory", "lots"}, 2, {"`lots`", "12G"});
   check_refused(bench, {"sweep", "run", "s.yaml", "--memory", "100K"}, 4, {"needs", "--memory"});
   check_refused(bench, {"sweep", "run", "s.yaml", "--set", "lora_target_modules=[q_prj]"}, 2, {"q_proj"});
@@ -224,6 +247,34 @@ TEST_CASE("a store of a newer version or another file is refused") {
   check_refused(bench, {"sweep", "run", "s.yaml"}, 3, {"results.db", "newer"});
   check_refused(bench, {"results", "leaderboard"}, 3, {"newer"});
   CHECK_FALSE(std::filesystem::exists(bench.path() / "out"));
+}
+
+TEST_CASE("an empty file is a store that is not filled yet") {
+  Workbench bench;
+  bench.write_sweep("s.yaml");
+  bench.write("results.db", "");
+  CHECK(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).code == 0);
+  CHECK(bench.run({"sweep", "run", "s.yaml", "--set", "max_steps=1"}).code == 0);
+  CHECK(json_of(bench, {"sweep", "status", "test"}).size() == 2);
+}
+
+TEST_CASE("a tournament shows its own ratings whatever it was called or given before") {
+  Workbench bench;
+  bench.write("A-vs-B-gpt-4-reviewer-threeclass.jsonl", kJudgments);
+  auto best = [&](const std::string& name, int k) {
+    bench.write_sweep("s.yaml", fmt::format("tournaments: [{{name: {}, files: '*-threeclass.jsonl', k: {}, "
+                                            "orders: 5}}]\n",
+                                            name, k));
+    ProgramEnd end = bench.run({"sweep", "run", "s.yaml", "--set", "max_steps=1", "--json"});
+    INFO(end.err);
+    REQUIRE(end.code == 0);
+    std::string last = end.out.substr(end.out.rfind('\n', end.out.size() - 2) + 1);
+    return parse_json(last, "done")["ratings"][name][0]["rating"].get<double>();
+  };
+  double small = best("t", 4), large = best("t", 32);
+  CHECK(small < large);
+  CHECK(best("t", 4) == small);
+  CHECK(best("renamed", 32) == large);
 }
 
 TEST_CASE("a full disk ends a sweep with an error and the next start goes on") {

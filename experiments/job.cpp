@@ -225,7 +225,8 @@ std::string to_text(const StepMessage& m) {
   return line_of("step", {{"run", hex(m.run)}, {"row", step_json(m.row)}, {"memory", m.memory}});
 }
 std::string to_text(const EndedMessage& m) {
-  return line_of("ended", {{"run", hex(m.run)}, {"status", m.status}, {"step", m.step}});
+  return line_of("ended",
+                 {{"run", hex(m.run)}, {"status", m.status}, {"step", m.step}, {"peak_bytes", m.peak_bytes}});
 }
 std::string to_text(const ScoredMessage& m) {
   return line_of("scored", {{"row", eval_row_json(m.row)}});
@@ -247,7 +248,9 @@ void dispatch(const std::string& line, MessageHandler& handler) {
     if (type == "started") return handler.on(StartedMessage{run_of(json), json.at("step")});
     if (type == "step")
       return handler.on(StepMessage{run_of(json), step_from(json.at("row")), json.at("memory")});
-    if (type == "ended") return handler.on(EndedMessage{run_of(json), json.at("status"), json.at("step")});
+    if (type == "ended")
+      return handler.on(
+          EndedMessage{run_of(json), json.at("status"), json.at("step"), json.at("peak_bytes")});
     if (type == "scored") return handler.on(ScoredMessage{eval_row_from(json.at("row"))});
     if (type == "phase") return handler.on(PhaseMessage{json.at("what"), json.at("done"), json.at("all")});
     if (type == "note") return handler.on(NoteMessage{json.at("text")});

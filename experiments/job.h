@@ -64,6 +64,7 @@ struct EndedMessage {  // status: finished | nan_loss | no_labels
   Digest run{};
   std::string status;
   int64_t step = 0;
+  int64_t peak_bytes = 0;  // of the process so far
 };
 struct ScoredMessage {
   EvalRow row;

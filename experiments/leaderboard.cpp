@@ -1,6 +1,7 @@
 #include "experiments/leaderboard.h"
 
 #include <algorithm>
+#include <cctype>
 
 namespace qlora {
 namespace {
@@ -27,6 +28,18 @@ Table select(const Table& table, const std::vector<std::string>& names) {
   return out;
 }
 
+// As a shell reads it back.
+std::string quoted(const std::string& word) {
+  auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("/._-+=:,@").find(c) != std::string_view::npos;
+  };
+  if (!word.empty() && std::all_of(word.begin(), word.end(), plain)) return word;
+  std::string out = "'";
+  for (char c : word) out += c == '\'' ? "'\\''" : std::string(1, c);
+  return out + "'";
+}
+
 }  // namespace
 
 std::string render_leaderboard(const Table& leaderboard) {
@@ -47,21 +60,22 @@ std::string render_ratings(const Table& ratings) {
                      style);
 }
 
-std::string next_steps(const Sweep& sweep, const WorkPlan& plan, const Path& db) {
-  if (plan.runs.empty()) return "";
-  const PlannedRun& run = plan.runs[0];
-  std::string model = run.config.text("model_name_or_path");
-  std::string adapter = (run_folder(sweep, run) / "adapter").string();
-  std::string store = db == "results.db" ? "" : " --db " + db.string();
+std::string next_steps(const Sweep& sweep, const PlannedRun& run, const Path& adapter,
+                       const SweepOptions& options) {
+  std::string program = quoted(options.program);
+  std::string store = " --db " + quoted(options.db.string());
+  std::string model = fmt::format("--model {} --adapter {}", quoted(run.config.text("model_name_or_path")),
+                                  quoted(adapter.string()));
   std::string out = "What to try next:\n";
-  out += fmt::format("  qlora results show {}{}\n", run.name, store);
-  out += fmt::format(
-      "  qlora results query \"SELECT name, loss_after FROM leaderboard ORDER BY loss_after\"{}\n", store);
-  out += fmt::format("  qlora generate --model {} --adapter {} --prompt \"...\" --greedy\n", model, adapter);
+  out += fmt::format("  {} results show {}{}\n", program, hex(run.key).substr(0, 12), store);
+  out +=
+      fmt::format("  {} results query \"SELECT name, loss_after FROM leaderboard ORDER BY loss_after\"{}\n",
+                  program, store);
+  out += fmt::format("  {} generate {} --prompt \"...\" --greedy\n", program, model);
   for (const EvalSpec& eval : sweep.evals)
     if (eval.task == "mmlu" && eval.mmlu.limit > 0) {
-      out += fmt::format("  qlora eval mmlu --model {} --adapter {} --data {} --shots {}   # all questions\n",
-                         model, adapter, eval.data, eval.mmlu.shots);
+      out += fmt::format("  {} eval mmlu {} --data {} --split {} --shots {}{}   # all questions\n", program,
+                         model, quoted(eval.data), eval.mmlu.split, eval.mmlu.shots, store);
       break;
     }
   return out;

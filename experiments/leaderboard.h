@@ -13,7 +13,7 @@ namespace qlora {
 std::string render_leaderboard(const Table& leaderboard);
 std::string render_ratings(const Table& ratings);
 
-// One line each for what to try after a sweep.
-std::string next_steps(const Sweep&, const WorkPlan&, const Path& db);
+// Commands to try after a sweep, one line each, to be pasted into a shell; `run` is a finished one.
+std::string next_steps(const Sweep&, const PlannedRun& run, const Path& adapter, const SweepOptions&);
 
 }  // namespace qlora

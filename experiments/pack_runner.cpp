@@ -1,6 +1,7 @@
 #include "experiments/pack_runner.h"
 
 #include <poll.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
@@ -19,7 +20,9 @@ namespace {
 constexpr int kPollMilliseconds = 100;
 
 std::atomic<int> stops = 0, last_stop = 0;
+std::atomic<bool> ends_at_once = false;
 extern "C" void count_stop(int signal) {
+  if (ends_at_once) ::_exit(128 + signal);
   last_stop = signal;
   ++stops;
 }
@@ -49,6 +52,13 @@ int stop_signals() {
 }
 int last_stop_signal() {
   return last_stop;
+}
+
+StopEndsAtOnce::StopEndsAtOnce() {
+  ends_at_once = true;
+}
+StopEndsAtOnce::~StopEndsAtOnce() {
+  ends_at_once = false;
 }
 
 PackRunner::PackRunner(Store& store, Progress& progress, const Job& job, Options options)
@@ -89,9 +99,9 @@ void PackRunner::pump(ChildProcess& worker) {
     };
     ::poll(&waiting, 1, kPollMilliseconds);
     for (; stops_sent_ < std::min(stop_signals(), 2); ++stops_sent_) {
+      worker.send(stops_sent_ == 0 ? SIGTERM : SIGKILL);
       progress_.note(stops_sent_ == 0 ? "stopping: every run is saved at its next step (again: stop now)"
                                       : "stopped");
-      worker.send(stops_sent_ == 0 ? SIGTERM : SIGKILL);
     }
     open = worker.read_some(buffer);
     size_t begin = 0;
@@ -140,12 +150,13 @@ void PackRunner::end_open_attempts(const std::string& outcome, RunState state, c
                                    const ProcessEnd& end) {
   for (const auto& [run, attempt] : attempts_) {
     AttemptEnd row;
+    row.seconds = attempt.seconds();
     row.outcome = outcome;
     if (end.signal != 0) row.signal = end.signal;
     if (end.signal == 0) row.exit_code = end.exit_code;
     row.error = failed_text_;
     row.peak_bytes = end.peak_bytes;
-    store_.end_attempt(run, attempt, row);
+    store_.end_attempt(run, attempt.number, row);
     store_.set_run_state(run, state, reason);
   }
   attempts_.clear();
@@ -159,7 +170,7 @@ const RunJob& PackRunner::job_of(const Digest& run) const {
 
 void PackRunner::print_json(const std::string& text) const {
   if (!options_.json) return;
-  fmt::print("{}\n", text);
+  std::fputs((text + "\n").c_str(), stdout);  // a reader who has gone away stops no training
   std::fflush(stdout);
 }
 
@@ -172,7 +183,7 @@ void PackRunner::on(const StartedMessage& m) {
   start.host_json = machine_json();
   start.program = program_line();
   start.estimated_bytes = static_cast<int64_t>(options_.memory);
-  attempts_[m.run] = store_.begin_attempt(m.run, start);
+  attempts_[m.run].number = store_.begin_attempt(m.run, start);
   progress_.started(m.step);
   const RunJob& job = job_of(m.run);
   if (m.step > 0) progress_.note(fmt::format("{}: goes on after step {}", job.name, m.step));
@@ -195,7 +206,11 @@ void PackRunner::on(const EndedMessage& m) {
   AttemptEnd end;
   end.outcome = finished ? "finished" : "failed";
   end.error = finished ? "" : m.status;
-  store_.end_attempt(m.run, attempts_.at(m.run), end);
+  // The process goes on to score and to train the others; this run's part of it ends here.
+  end.seconds = attempts_.at(m.run).seconds();
+  end.peak_bytes = m.peak_bytes;
+  if (finished) end.exit_code = 0;
+  store_.end_attempt(m.run, attempts_.at(m.run).number, end);
   attempts_.erase(m.run);
   const RunJob& job = job_of(m.run);
   if (!finished) failures_.push_back(fmt::format("run {} failed at step {}: {}", job.name, m.step, m.status));

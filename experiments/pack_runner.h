@@ -1,6 +1,7 @@
 #pragma once
 // One pack: starts its worker, writes what it sends into the store, and settles how it ended.
 
+#include <chrono>
 #include <map>
 #include <string>
 #include <vector>
@@ -16,6 +17,14 @@ namespace qlora {
 void catch_stop_signals();
 int stop_signals();
 int last_stop_signal();
+// While one lives, a stop signal ends the process at once: for long work that has nothing to save.
+class StopEndsAtOnce {
+ public:
+  StopEndsAtOnce();
+  ~StopEndsAtOnce();
+  StopEndsAtOnce(const StopEndsAtOnce&) = delete;
+  StopEndsAtOnce& operator=(const StopEndsAtOnce&) = delete;
+};
 
 enum class PackEnd { done, stopped, failed };
 
@@ -35,6 +44,12 @@ class PackRunner : private MessageHandler {
   const std::vector<std::string>& failures() const { return failures_; }
 
  private:
+  struct Attempt {
+    using Clock = std::chrono::steady_clock;
+    int64_t number = 0;
+    Clock::time_point begin = Clock::now();
+    double seconds() const { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+  };
   void on(const StartedMessage&) override;
   void on(const StepMessage&) override;
   void on(const EndedMessage&) override;
@@ -54,7 +69,7 @@ class PackRunner : private MessageHandler {
   const Job& job_;
   Options options_;
   pid_t pid_ = 0;
-  std::map<Digest, int64_t> attempts_;  // open ones
+  std::map<Digest, Attempt> attempts_;  // open ones
   std::string failed_text_;
   int failed_kind_ = 0;
   int stops_sent_ = 0;

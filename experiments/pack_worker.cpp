@@ -1,5 +1,7 @@
 #include "experiments/pack_worker.h"
 
+#include <sys/resource.h>
+
 #include <chrono>
 
 #include "core/base/parallel.h"
@@ -160,7 +162,10 @@ void PackWorker::finish(Learner& learner, Run& run) {
   if (!ended_.emplace(run.id(), run.status()).second) return;
   if (run.status() == RunStatus::finished)
     save_peft(learner.job->adapter, run.adapter(), run.lora(), job_.model.string());
-  send_(to_text(EndedMessage{learner.job->key, name_of(run.status()), run.step()}));
+  struct rusage usage {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  int64_t peak = static_cast<int64_t>(usage.ru_maxrss) * 1024;
+  send_(to_text(EndedMessage{learner.job->key, name_of(run.status()), run.step(), peak}));
 }
 
 void PackWorker::phase(const std::string& what, int64_t done, int64_t all) {

@@ -72,6 +72,15 @@ TEST_CASE("planned memory is what training takes at its peak") {
   CHECK(ended == 3);
   CHECK(peak <= together);
   CHECK(static_cast<double>(peak) > 0.7 * static_cast<double>(together));
+
+  auto ignore = [](const std::string&) {};
+  auto never = [] { return false; };
+  Job changed = job;
+  changed.runs[2].content.data = std::string(64, '0');
+  CHECK_THROWS_WITH(do_job(changed, ignore, never), Contains("alpaca.json has changed since"));
+  changed = job;
+  changed.runs[0].content.model = std::string(64, '0');
+  CHECK_THROWS_WITH(do_job(changed, ignore, never), Contains("model has changed since"));
 }
 
 TEST_CASE("packs are as large as memory allows and keep the order") {

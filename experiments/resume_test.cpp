@@ -1,5 +1,6 @@
 // Sweeps that are killed, stopped and run again, through the program itself.
 #include <catch2/catch.hpp>
+#include <cerrno>
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"
@@ -138,17 +139,33 @@ TEST_CASE("one interrupt saves every run and exits with 130") {
   check_same_adapters(bench);
 }
 
+TEST_CASE("a worker that somebody else stops is a failure of the sweep") {
+  Workbench bench;
+  write_long_sweep(bench);
+  auto program = start_until_saved(bench);
+  pid_t worker = program->worker();
+  REQUIRE(worker > 0);
+  ::kill(worker, SIGTERM);
+  ProgramEnd end = program->wait();
+  CHECK(end.code == 1);
+  CHECK_THAT(end.err, Contains("somebody else stopped the worker"));
+  CHECK(query(bench, "SELECT count(*) AS n FROM run WHERE state = 'pending'")[0]["n"] == 2);
+}
+
 TEST_CASE("two interrupts end the sweep at once") {
   Workbench bench;
   write_long_sweep(bench);
   auto program = start_until_saved(bench);
+  pid_t worker = program->worker();
+  REQUIRE(worker > 0);
   ::kill(program->pid(), SIGINT);
   ::kill(program->pid(), SIGINT);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   ::kill(program->pid(), SIGINT);
   ProgramEnd end = program->wait();
   CHECK(end.code == 130);
-  CHECK(program->worker() == 0);
+  CHECK(::kill(worker, 0) == -1);
+  CHECK(errno == ESRCH);
 }
 
 TEST_CASE("a sweep that is running is not run a second time") {

@@ -7,11 +7,11 @@
 
 #include "core/base/log.h"
 #include "experiments/doctor.h"
-#include "experiments/eval_rows.h"
 #include "experiments/leaderboard.h"
 #include "experiments/pack_runner.h"
 #include "experiments/run_file.h"
 #include "experiments/tournament.h"
+#include "kernels/backend.h"
 
 namespace qlora {
 namespace {
@@ -29,14 +29,25 @@ class SweepRunner {
     set_log_sink([this](LogLevel level, std::string_view text) {
       if (level == LogLevel::warning) progress_.note("warning: " + std::string(text));
     });
+    make_backend(options_.backend);  // an unknown one is refused here
+    check_place_of_store();
     read_tournaments_first();
-    plan_ = plan_work(planner_, sweep_, options_);
-    std::vector<std::vector<const PlannedRun*>> packs = planner_.pack(open_runs(), budget_);
-    announce(packs.size());
+    // A store that is there is brought up to date, or refused, before anything else; a new one is made only
+    // once the sweep is known to be good.
+    std::optional<Store> opened;
+    if (std::filesystem::exists(options_.db)) opened = Store::open(options_.db);
+    plan_ = plan_work(planner_, sweep_);
+    mark_done(plan_, opened ? &*opened : nullptr, options_.retry_failed);
+    planner_.pack(open_runs(), budget_);  // refuses a run that is too large
     std::filesystem::create_directories(sweep_folder(sweep_));
     FileLock lock(sweep_folder(sweep_) / "lock");
     take(lock);
-    Store store = Store::open(options_.db);
+    if (!opened) opened = Store::open(options_.db);
+    Store& store = *opened;
+    // What the last worker did while we waited for the lock counts too.
+    mark_done(plan_, &store, options_.retry_failed);
+    std::vector<std::vector<const PlannedRun*>> packs = planner_.pack(open_runs(), budget_);
+    announce(packs.size());
     declare(store);
     settle_lost_attempts(store);
     catch_stop_signals();
@@ -47,6 +58,12 @@ class SweepRunner {
   }
 
  private:
+  void check_place_of_store() const {
+    Path folder = options_.db.has_parent_path() ? options_.db.parent_path() : Path(".");
+    QLORA_CHECK(std::filesystem::is_directory(folder), usage, "--db {}: there is no folder {}",
+                options_.db.string(), folder.string());
+  }
+
   // Mistakes in judgment files are found before anything is trained.
   void read_tournaments_first() {
     for (const TournamentSpec& spec : sweep_.tournaments) tournaments_.emplace_back(spec);
@@ -76,13 +93,7 @@ class SweepRunner {
                                sweep_.name, plan_.runs.size(), plan_.to_train(), packs, packs == 1 ? "" : "s",
                                plan_.to_score(), plan_.evals.size()));
     if (plan_.to_train() == 0) return;
-    for (const DataNote& note : plan_.notes) progress_.note("  " + note.text);
-    const RunConfig& config = plan_.runs[0].config;
-    progress_.note(fmt::format(
-        "  resolved: compute_dtype {}, optim {}, {} base, effective batch {} = {} x {}",
-        config.text("compute_dtype"), config.text("optim"), quant_label(config),
-        config.integer("per_device_train_batch_size") * config.integer("gradient_accumulation_steps"),
-        config.integer("per_device_train_batch_size"), config.integer("gradient_accumulation_steps")));
+    for (const std::string& line : describe_settings(plan_)) progress_.note("  " + line);
     progress_.note("  results in " + options_.db.string() + ", adapters below " +
                    sweep_folder(sweep_).string());
   }
@@ -92,8 +103,8 @@ class SweepRunner {
   void take(FileLock& lock) {
     std::string name = (sweep_folder(sweep_) / "lock").string();
     for (int waited = 0; !lock.try_lock(); ++waited) {
-      QLORA_CHECK(!is_our_program(lock.holder()), failure, "process {} is running sweep {} ({} is locked)",
-                  lock.holder(), sweep_.name, name);
+      QLORA_CHECK(lock.holder() == 0, failure, "process {} is running sweep {} ({} is locked)", lock.holder(),
+                  sweep_.name, name);
       QLORA_CHECK(waited < kLockSeconds * 10, failure,
                   "the last worker of sweep {} does not end ({} is locked)", sweep_.name, name);
       if (waited == 5) progress_.note("waiting for the sweep's last worker to save and end");
@@ -115,7 +126,7 @@ class SweepRunner {
     for (const AttemptRow& attempt : store.open_attempts()) {
       if (!ours.contains(attempt.run)) continue;
       bool lives = attempt.start.hostname == machine_info().hostname &&
-                   is_our_program(static_cast<pid_t>(attempt.start.pid));
+                   lives_since(static_cast<pid_t>(attempt.start.pid), attempt.started_at);
       QLORA_CHECK(!lives, failure, "run {} is being trained by process {}", hex(attempt.run).substr(0, 12),
                   attempt.start.pid);
       AttemptEnd end;
@@ -201,9 +212,16 @@ class SweepRunner {
   }
 
   void rate_tournaments(Store& store) {
+    store.flush();
     for (Tournament& tournament : tournaments_) {
       if (stop_signals() > 0 || store.has_tournament(tournament.key())) continue;
-      store.write_tournament(tournament.row(tournament.rate()));
+      progress_.phase("rating tournament " + tournament.name(), 0, 0);
+      EloReport report;
+      {
+        StopEndsAtOnce at_once;
+        report = tournament.rate();
+      }
+      store.write_tournament(tournament.row(report));
       ++rated_;
     }
   }
@@ -221,12 +239,15 @@ class SweepRunner {
     bool nothing = plan_.to_train() == 0 && plan_.to_score() == 0 && rated_ == 0 && failures_.empty();
     Table board = store.leaderboard(sweep_.name);
     if (options_.json) {
+      Json ratings = Json::object();
+      for (const Tournament& t : tournaments_) ratings[t.name()] = to_json(store.ratings_of(t.key()));
       print_json({{"type", "done"},
                   {"sweep", sweep_.name},
                   {"exit_code", code},
                   {"nothing_to_do", nothing},
                   {"failures", failures_},
-                  {"leaderboard", to_json(board)}});
+                  {"leaderboard", to_json(board)},
+                  {"ratings", ratings}});
       return code;
     }
     if (signal != 0) {
@@ -240,14 +261,20 @@ class SweepRunner {
 
   void print_results(const Store& store, const Table& board) const {
     fmt::print("\n{}", render_leaderboard(board));
-    for (const TournamentSpec& spec : sweep_.tournaments)
-      fmt::print("\ntournament {}\n{}", spec.name, render_ratings(store.ratings(spec.name)));
-    fmt::print("\n{}", next_steps(sweep_, plan_, options_.db));
+    for (const Tournament& t : tournaments_)
+      fmt::print("\ntournament {}\n{}", t.name(), render_ratings(store.ratings_of(t.key())));
+    for (const PlannedRun& run : plan_.runs) {
+      std::optional<RunInfo> info = store.find_run(run.key);
+      if (!info || info->state != RunState::finished) continue;
+      fmt::print("\n{}", next_steps(sweep_, run, find_adapter(run), options_));
+      break;
+    }
     std::fflush(stdout);
   }
 
   static void print_json(const Json& json) {
-    fmt::print("{}\n", json.dump(-1, ' ', false, Json::error_handler_t::replace));
+    std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
+    std::fputs((text + "\n").c_str(), stdout);
     std::fflush(stdout);
   }
 

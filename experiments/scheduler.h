@@ -10,6 +10,8 @@
 
 namespace qlora {
 
+class Store;
+
 struct SweepOptions {
   Path db = "results.db";
   std::string backend = "auto";
@@ -18,6 +20,7 @@ struct SweepOptions {
   bool retry_failed = false;
   bool json = false;  // JSON lines on stdout: launch, then what happens, then done
   bool quiet = false;
+  std::string program = "qlora";  // as it was called; for commands that are shown
 };
 
 // What a sweep still lacks.
@@ -41,8 +44,12 @@ struct WorkPlan {
   int64_t to_score() const;
 };
 
-// Reads files, asks the store (if there is one) what is done.
-WorkPlan plan_work(Planner&, const Sweep&, const SweepOptions&);
+// Reads files; nothing is done yet.
+WorkPlan plan_work(Planner&, const Sweep&);
+// Asks the store (null: there is none) what is done by now.
+void mark_done(WorkPlan&, const Store*, bool retry_failed);
+// What was found out about the data, and what the options of the first run came to; one line each.
+std::vector<std::string> describe_settings(const WorkPlan&);
 
 // The table of --dry-run: run, what is varied, key, memory, state.
 std::string describe_plan(const Sweep&, const WorkPlan&, size_t budget);

@@ -47,7 +47,7 @@ void Progress::clear() {
 
 void Progress::note(const std::string& text) {
   clear();
-  fmt::print(out_, "{}\n", text);
+  std::fputs((text + "\n").c_str(), out_);  // a terminal that is gone stops nothing
   std::fflush(out_);
 }
 
@@ -111,10 +111,10 @@ void Progress::show(const std::string& line, bool final_state) {
   if (!final_state && since < (terminal_ ? kRedraw : every_)) return;
   shown_ = Clock::now();
   if (terminal_) {
-    fmt::print(out_, "\r\033[K{}", line.substr(0, width_of(out_) - 1));
+    std::fputs(("\r\033[K" + line.substr(0, width_of(out_) - 1)).c_str(), out_);
     drawn_ = true;
   } else {
-    fmt::print(out_, "{}\n", line);
+    std::fputs((line + "\n").c_str(), out_);
   }
   std::fflush(out_);
 }

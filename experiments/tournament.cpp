@@ -3,7 +3,6 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "eval/judge/judgments.h"
 #include "eval/ratings/presets.h"
 #include "results/table.h"
 
@@ -48,23 +47,25 @@ Tournament::Tournament(const TournamentSpec& spec) : spec_(spec) {
                  {"votes", spec.votes}};
   if (!spec.preset.empty()) params["preset"] = spec.preset;
   if (!restrict_to.empty()) params["systems"] = restrict_to;
-  std::string identity = "elo " + canonical(params);
+  std::string identity = "elo " + spec.name + "\n" + canonical(params);
   row_.name = spec.name;
   if (!spec.files.empty()) {
     std::vector<JudgmentFile> files;
     for (const Path& path : find_judgment_files(spec.files)) files.push_back(read_judgments(path));
-    Matches gathered = gather_matches(files, vote_rule_from(spec.votes), restrict_to);
+    matches_ = gather_matches(files, vote_rule_from(spec.votes), restrict_to);
     for (const JudgmentFile& file : files) {
       identity += "\n" + hex(file.content) + " " + file.name.first + " " + file.name.second;
       row_.files.push_back(vote_file(file));
     }
-    systems_ = gathered.systems;
-    matches_ = gathered.matches;
-    invalid_ = gathered.invalid;
-    row_.invalid = gathered.invalid_rows;
+    row_.invalid = matches_.invalid_rows;
   } else {
     QLORA_CHECK(spec.bootstrap == 0, usage,
                 "preset {}: counts have no prompts, so there is no bootstrap; give the files", spec.preset);
+    QLORA_CHECK(
+        spec.systems.empty() && spec.votes == "each", usage,
+        "preset {}: its counts are rated as published, for all systems; to choose systems or how votes "
+        "count, give the files",
+        spec.preset);
     for (const PairCount& count : preset(spec.preset).counts) row_.invalid += count.invalid;
   }
   row_.params_json = canonical(params);
@@ -73,11 +74,7 @@ Tournament::Tournament(const TournamentSpec& spec) : spec_(spec) {
 
 EloReport Tournament::rate() {
   if (spec_.files.empty()) return compute_preset(preset(spec_.preset), options_, spec_.k > 0);
-  EloReport report = compute_elo(systems_, matches_, options_);
-  for (Rating& rating : report.ratings)
-    for (size_t i = 0; i < systems_.size() && i < invalid_.size(); ++i)
-      if (systems_[i] == rating.system) rating.invalid = invalid_[i];
-  return report;
+  return qlora::rate(matches_, options_);
 }
 
 TournamentRow Tournament::row(const EloReport& report) const {

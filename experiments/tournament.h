@@ -1,17 +1,18 @@
 #pragma once
 // Tournaments of a sweep file and of `qlora elo compute`: judgment files in, ratings out.
 
-#include "eval/ratings/elo.h"
+#include "eval/judge/judgments.h"
 #include "experiments/evals.h"
 #include "results/records.h"
 
 namespace qlora {
 
-// Reads what the specification names, and checks it. The key follows the method, its parameters and the
-// files' content. `rate` (costly) gives the ratings.
+// Reads what the specification names, and checks it. The key follows the name, the method, its
+// parameters and the files' content. `rate` (costly) gives the ratings.
 class Tournament {
  public:
   explicit Tournament(const TournamentSpec&);
+  const std::string& name() const { return row_.name; }
   const Digest& key() const { return row_.key; }
   EloReport rate();
   // The row of the store with these ratings.
@@ -20,9 +21,7 @@ class Tournament {
  private:
   TournamentSpec spec_;
   EloOptions options_;
-  std::vector<std::string> systems_;
-  std::vector<Match> matches_;
-  std::vector<int64_t> invalid_;
+  Matches matches_;  // of the files; empty when a preset's counts are rated
   TournamentRow row_;
 };
 

@@ -3,16 +3,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "experiments/eval_rows.h"
 #include "experiments/scheduler.h"
 #include "results/store.h"
 
 namespace qlora {
 namespace {
-
-std::optional<Store> existing_store(const Path& db) {
-  if (!std::filesystem::exists(db)) return std::nullopt;
-  return Store::open_read_only(db);
-}
 
 // Every evaluation that the file asks for, of every run and base.
 std::vector<EvalNeed> list_evals(const Sweep& sweep, const std::vector<PlannedRun>& runs) {
@@ -64,22 +60,37 @@ int64_t WorkPlan::to_score() const {
   });
 }
 
-WorkPlan plan_work(Planner& planner, const Sweep& sweep, const SweepOptions& options) {
+WorkPlan plan_work(Planner& planner, const Sweep& sweep) {
   WorkPlan plan;
-  // A store of a newer version is found out before anything is read or planned.
-  std::optional<Store> store = existing_store(options.db);
   plan.runs = planner.plan(sweep);
   plan.notes = planner.notes();
   plan.evals = list_evals(sweep, plan.runs);
+  return plan;
+}
+
+void mark_done(WorkPlan& plan, const Store* store, bool retry_failed) {
+  plan.needs.clear();
+  plan.reasons.clear();
   for (const PlannedRun& run : plan.runs) {
-    std::optional<RunInfo> info = store ? store->find_run(run.key) : std::nullopt;
+    std::optional<RunInfo> info = store != nullptr ? store->find_run(run.key) : std::nullopt;
     bool finished = info && info->state == RunState::finished;
-    bool failed = info && info->state == RunState::failed && !options.retry_failed;
+    bool failed = info && info->state == RunState::failed && !retry_failed;
     plan.needs.push_back(finished ? RunNeed::nothing : failed ? RunNeed::failed_before : RunNeed::train);
     plan.reasons.push_back(info ? info->reason : "");
   }
-  for (EvalNeed& eval : plan.evals) eval.done = store && store->has_evaluation(eval.key);
-  return plan;
+  for (EvalNeed& eval : plan.evals) eval.done = store != nullptr && store->has_evaluation(eval.key);
+}
+
+std::vector<std::string> describe_settings(const WorkPlan& plan) {
+  std::vector<std::string> lines;
+  for (const DataNote& note : plan.notes) lines.push_back(note.text);
+  const RunConfig& config = plan.runs.at(0).config;
+  int64_t batch = config.integer("per_device_train_batch_size");
+  int64_t accumulation = config.integer("gradient_accumulation_steps");
+  lines.push_back(fmt::format("resolved: compute_dtype {}, optim {}, {} base, effective batch {} = {} x {}",
+                              config.text("compute_dtype"), config.text("optim"), quant_label(config),
+                              batch * accumulation, batch, accumulation));
+  return lines;
 }
 
 std::string describe_plan(const Sweep& sweep, const WorkPlan& plan, size_t budget) {
@@ -113,8 +124,13 @@ std::string plan_json(const Sweep& sweep, const WorkPlan& plan, size_t budget) {
                     {"state", state_text(plan, i)},
                     {"config", run.config.to_json()}});
   }
-  Json json = {{"sweep", sweep.name},         {"varied", sweep.varied},      {"runs", runs},
-               {"to_train", plan.to_train()}, {"to_score", plan.to_score()}, {"budget", budget},
+  Json json = {{"notes", describe_settings(plan)},
+               {"sweep", sweep.name},
+               {"varied", sweep.varied},
+               {"runs", runs},
+               {"to_train", plan.to_train()},
+               {"to_score", plan.to_score()},
+               {"budget", budget},
                {"left_out", sweep.left_out}};
   return json.dump(1);
 }

@@ -86,6 +86,15 @@ Store Store::open_read_only(const Path& path) {
   return Store(std::make_unique<Impl>(std::move(database)));
 }
 
+std::optional<Store> Store::open_if_filled(const Path& path) {
+  if (!std::filesystem::exists(path)) return std::nullopt;
+  {
+    Database database(path, Database::Mode::read);
+    if (store_version(database, newest_version()) == 0) return std::nullopt;
+  }
+  return open_read_only(path);
+}
+
 const Path& Store::path() const {
   return impl_->database.path();
 }

@@ -40,6 +40,8 @@ class Store {
   // Opens an existing store for reading. The same errors, and Error(data) when it is missing or of an older
   // version (which a writing command brings up to date).
   static Store open_read_only(const Path&);
+  // The same, or nothing when the file is missing or nothing was ever written to it.
+  static std::optional<Store> open_if_filled(const Path&);
 
   Store(Store&&) noexcept;
   Store& operator=(Store&&) noexcept;
@@ -94,6 +96,8 @@ class Store {
   // Ratings of the newest tournament of that name (all tournaments when empty): tournament, rank, system,
   // rating, order_sd, ci_lo, ci_hi, games, wins, losses, ties.
   Table ratings(const std::string& tournament = "") const;
+  // Ratings of the tournament with this key, in the same columns; no rows when it is not there.
+  Table ratings_of(const Digest& key) const;
 
   // ---- answers
 

@@ -258,6 +258,10 @@ TEST_CASE_METHOD(Fixture, "a tournament is stored once with its votes") {
   CHECK(text(store.ratings(), 0, "system") == "blue");
   CHECK(store.ratings().rows.size() == 2);
   CHECK(count("SELECT count(*) FROM vote") == 3);
+  CHECK(text(store.ratings_of(row.key), 0, "system") == "blue");
+  CHECK(text(store.ratings_of(key_of("tournament")), 0, "system") == "red");
+  CHECK(store.ratings_of(key_of("none")).empty());
+
   CHECK_THROWS_WITH(store.ratings("sampel"), Contains("did you mean `sample`"));
 
   row.key = key_of("half an interval");

@@ -90,4 +90,14 @@ Table Store::ratings(const std::string& tournament) const {
   fail(ErrorKind::usage, "{}: {}", db.path().string(), unknown_name("tournament", tournament, known));
 }
 
+Table Store::ratings_of(const Digest& key) const {
+  Statement rows(
+      impl_->database,
+      "SELECT t.name AS tournament, rank() OVER (ORDER BY g.rating DESC) AS rank, s.name AS system, "
+      "g.rating, g.order_sd, g.ci_lo, g.ci_hi, g.games, g.wins, g.losses, g.ties "
+      "FROM rating g JOIN tournament t USING (tournament_id) JOIN system s USING (system_id) "
+      "WHERE t.tournament_key = ? ORDER BY g.rating DESC");
+  return rows.bind(key).table();
+}
+
 }  // namespace qlora

@@ -1,6 +1,7 @@
 #include "experiments/cli/cli.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -32,24 +33,27 @@ const CLI::App& deepest(const CLI::App& app) {
   return app;
 }
 
+// "qlora", "qlora sweep run".
+std::string path_of(const CLI::App& app) {
+  return app.get_parent() == nullptr ? "qlora" : path_of(*app.get_parent()) + " " + app.get_name();
+}
+
 // CLI11 reports an unknown verb as a surplus word: say what is known instead.
 int complain_usage(const CLI::App& app, const CLI::ParseError& error, char** argv, int argc) {
   const CLI::App& at = deepest(app);
-  std::vector<std::string> verbs = verbs_of(at);
-  std::string path = at.get_parent() == nullptr ? "qlora" : "qlora " + at.get_name();
-  std::string last = argc > 1 ? argv[1] : "";
-  if (at.get_parent() != nullptr) last = argc > 2 ? argv[2] : "";
-  if (!verbs.empty()) {
-    std::string text = last.empty() || last[0] == '-'
-                           ? fmt::format("{}: one of {}", path, fmt::join(verbs, ", "))
-                           : unknown_name("command", path + " " + last, [&] {
-                               std::vector<std::string> full;
-                               for (const std::string& v : verbs) full.push_back(path + " " + v);
-                               return full;
-                             }());
-    return complain(ErrorKind::usage, text.c_str());
+  const std::string path = path_of(at);
+  const std::vector<std::string> verbs = verbs_of(at);
+  if (verbs.empty())
+    return complain(ErrorKind::usage, fmt::format("{}; see {} -h", error.what(), path).c_str());
+  auto depth = static_cast<int>(std::count(path.begin(), path.end(), ' ')) + 1;
+  const std::string word = depth < argc ? argv[depth] : "";
+  std::string text = fmt::format("{}: one of {}", path, fmt::join(verbs, ", "));
+  if (!word.empty() && word[0] != '-') {
+    std::vector<std::string> known;
+    for (const std::string& verb : verbs) known.push_back(path + " " + verb);
+    text = unknown_name("command", path + " " + word, known);
   }
-  return complain(ErrorKind::usage, fmt::format("{}; see {} -h", error.what(), path).c_str());
+  return complain(ErrorKind::usage, text.c_str());
 }
 
 }  // namespace
@@ -74,6 +78,7 @@ void add_compute_options(CLI::App& app, Invocation& in) {
 
 int run_command_line(int argc, char** argv) {
   Invocation in;
+  if (argc > 0) in.program = argv[0];
   CLI::App app("QLoRA finetuning, evaluation and ratings in one program.", "qlora");
   app.set_version_flag("--version", program_line());
   app.set_help_flag("-h,--help", "this text; also after every command");

@@ -21,6 +21,7 @@ struct Invocation {
   std::string backend = "auto";
   int threads = 0;
   bool json = false;
+  std::string program = "qlora";  // as it was called
   Invocation();
 };
 

@@ -6,6 +6,7 @@
 #include "experiments/cli/cli.h"
 #include "experiments/scheduler.h"
 #include "experiments/worker.h"
+#include "kernels/backend.h"
 #include "results/store.h"
 
 namespace qlora {
@@ -15,7 +16,7 @@ struct RunArguments {
   std::string file;
   std::vector<std::string> sets;
   std::string memory = "80%";
-  bool dry_run = false, retry_failed = false, quiet = false, list_options = false;
+  bool dry_run = false, retry_failed = false, quiet = false;
 };
 
 // `--lora_r 8`, `--lora-r=8`: the options of a run as arguments, as qlora.py and transformers have them.
@@ -44,18 +45,22 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
     loss.at_start = loss.at_end = true;
     sweep.evals.push_back(loss);
   }
-  SweepOptions options{in.db,   in.backend,     in.threads, arguments.memory, arguments.retry_failed,
-                       in.json, arguments.quiet};
+  SweepOptions options{in.db,   in.backend,      in.threads, arguments.memory, arguments.retry_failed,
+                       in.json, arguments.quiet, in.program};
   if (!arguments.dry_run) return run_sweep(sweep, options);
   Planner planner;
   size_t budget = parse_memory(options.memory);
-  WorkPlan plan = plan_work(planner, sweep, options);
+  make_backend(options.backend);
+  std::optional<Store> store = Store::open_if_filled(options.db);
+  WorkPlan plan = plan_work(planner, sweep);
+  mark_done(plan, store ? &*store : nullptr, options.retry_failed);
   if (in.json) {
     fmt::print("{}\n", plan_json(sweep, plan, budget));
     return 0;
   }
   if (one_run) fmt::print("{}\n", print_config(plan.runs[0].config, sweep.runs[0].settings));
   fmt::print("{}", describe_plan(sweep, plan, budget));
+  for (const std::string& line : describe_settings(plan)) fmt::print("{}\n", line);
   return 0;
 }
 
