@@ -153,10 +153,17 @@ Dataset load_dataset(const DatasetConfig& config, const Tokenizer& tokenizer) {
   out.train = tokenize_records(records, split.train, format, config, tokenizer, out.report);
   out.eval = tokenize_records(records, split.eval, format, config, tokenizer, out.report);
   check_report(out.report, config);
-  int64_t labels = 0;
-  for (const TokenExample& example : out.train) labels += label_count(example);
-  QLORA_CHECK(labels > 0, data,
+  auto labels = [](const std::vector<TokenExample>& examples) {
+    int64_t count = 0;
+    for (const TokenExample& example : examples) count += label_count(example);
+    return count;
+  };
+  QLORA_CHECK(labels(out.train) > 0, data,
               "{}: no token of the training examples is a label, so there is nothing to learn", config.path);
+  QLORA_CHECK(config.eval_dataset_size == 0 || labels(out.eval) > 0, data,
+              "{}: no token of the {} held-out examples is a label, so they have no loss; raise "
+              "eval_dataset_size, or set it to 0",
+              config.path, config.eval_dataset_size);
   return out;
 }
 

@@ -1,6 +1,7 @@
 #include "experiments/config.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -47,6 +48,21 @@ void resolve(std::map<std::string, OptionValue, std::less<>>& values, const Sett
   int64_t warmup = std::get<int64_t>(values["warmup_steps"]), steps = std::get<int64_t>(values["max_steps"]);
   QLORA_CHECK(warmup <= steps, usage, "{}: `warmup_steps: {}` is more than `max_steps: {}`",
               where("warmup_steps"), warmup, steps);
+}
+
+// A text as YAML reads it back.
+std::string yaml_text(const std::string& text) {
+  auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("._-+/").find(c) != std::string_view::npos;
+  };
+  bool bare = !text.empty() && std::isalpha(static_cast<unsigned char>(text[0])) != 0 &&
+              std::all_of(text.begin(), text.end(), plain) && text != "null" && text != "Null" &&
+              text != "NULL";
+  if (bare) return text;
+  std::string out = "\"";
+  for (char c : text) out += c == '"' || c == '\\' ? std::string{'\\', c} : std::string(1, c);
+  return out + "\"";
 }
 
 }  // namespace
@@ -193,8 +209,12 @@ std::string print_config(const RunConfig& config, const Settings& given) {
   std::string out;
   for (const auto& [name, value] : config.values()) {
     std::string text = to_string(value);
-    out += fmt::format("{}: {}{}\n", name, text.empty() ? "\"\"" : text,
-                       given.contains(name) ? "" : "  # default");
+    if (std::holds_alternative<std::string>(value)) text = yaml_text(text);
+    const std::string& fallback = find_option(name)->fallback;
+    const char* origin = given.contains(name)                 ? ""
+                         : fallback.empty() && text != "\"\"" ? "  # from the data"
+                                                              : "  # default";
+    out += fmt::format("{}: {}{}\n", name, text, origin);
   }
   return out;
 }

@@ -73,7 +73,7 @@ TrainConfig train_config(const RunConfig&);
 DatasetConfig dataset_config(const RunConfig&);
 DType compute_type(const RunConfig&);
 
-// One `name: value` per line, sorted; what was not given is marked as a default.
+// One `name: value` per line, sorted, as YAML; what was not given is marked with where it comes from.
 std::string print_config(const RunConfig&, const Settings& given);
 
 }  // namespace qlora

@@ -39,6 +39,14 @@ TEST_CASE("auto values resolve to what this build can do") {
   CHECK(config_of("").text("optim") == "adamw_torch");
   CHECK_THAT(print_config(config_of("lora_r: 8"), settings_of("lora_r: 8")),
              Contains("lora_r: 8\n") && Contains("compute_dtype: f32  # default\n"));
+  RunConfig odd = config_of("")
+                      .with("run_name", std::string("a: \"b\" #1"))
+                      .with("dataset_format", std::string("alpaca"));
+  CHECK_THAT(print_config(odd, {}),
+             Contains(R"(run_name: "a: \"b\" #1")") && Contains("dataset_format: alpaca  # from the data\n"));
+  Settings read;
+  read_settings(parse_yaml(print_config(odd, {}), "printed"), read);
+  CHECK(RunConfig(read) == odd);
 }
 
 TEST_CASE("numbers are numbers however they are written") {

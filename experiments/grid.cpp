@@ -51,6 +51,7 @@ SweepAxis read_columns(const YamlNode& map) {
     QLORA_CHECK(entry.value.kind == YamlNode::Kind::list, usage,
                 "{}: `{}` must be a list, like its neighbours", entry.value.where.text(), entry.key);
     size_t count = entry.value.items.size();
+    QLORA_CHECK(count > 0, usage, "{}: `{}` has no values", entry.value.where.text(), entry.key);
     QLORA_CHECK(axis.rows.empty() || axis.rows.size() == count, usage,
                 "{}: `{}` has {} values, its neighbours have {}", entry.value.where.text(), entry.key, count,
                 axis.rows.size());
@@ -58,7 +59,11 @@ SweepAxis read_columns(const YamlNode& map) {
     for (size_t i = 0; i < count; ++i) {
       Entry read = read_entry({entry.key, entry.where, entry.value.items[i]});
       QLORA_CHECK(read.option != nullptr, usage, "{}: `{}` cannot be varied", entry.where.text(), entry.key);
-      if (i == 0) axis.names.push_back(read.option->name);
+      if (i == 0) {
+        bool fresh = std::find(axis.names.begin(), axis.names.end(), read.option->name) == axis.names.end();
+        QLORA_CHECK(fresh, usage, "{}: `{}` is varied twice", entry.where.text(), read.option->name);
+        axis.names.push_back(read.option->name);
+      }
       axis.rows[i].push_back({read.value, entry.value.items[i].where});
     }
   }
@@ -78,6 +83,7 @@ SweepAxis read_rows(std::span<const YamlNode> maps) {
     if (axis.names.empty()) axis.names = names;
     QLORA_CHECK(names == axis.names, usage, "{}: rows of `zip` must name the same options: {}",
                 map.where.text(), fmt::join(axis.names, ", "));
+    QLORA_CHECK(!names.empty(), usage, "{}: this row of `zip` sets nothing", map.where.text());
     axis.rows.emplace_back();
     for (auto& [name, setting] : row) axis.rows.back().push_back(std::move(setting));
   }
@@ -115,6 +121,7 @@ void read_parameter(const YamlNode::Entry& entry, bool listed, Settings& base, s
 void read_zip(const YamlNode& list, std::vector<SweepAxis>& axes) {
   QLORA_CHECK(list.kind == YamlNode::Kind::list, usage, "{}: `zip` must be a list of maps, found {}",
               list.where.text(), describe(list));
+  QLORA_CHECK(!list.items.empty(), usage, "{}: `zip` has no entries", list.where.text());
   std::vector<SweepAxis> found;
   std::vector<YamlNode> rows;
   for (const YamlNode& map : list.items) {

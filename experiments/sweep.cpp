@@ -71,8 +71,7 @@ class Reader {
     } else if (key == "parameters") {
       QLORA_CHECK(value.kind == YamlNode::Kind::map, usage, "{}: `parameters` must be a map, found {}",
                   value.where.text(), describe(value));
-      std::map<std::string, std::string> inside;
-      for (const YamlNode::Entry& parameter : value.entries) read_run_key(parameter, true, inside);
+      for (const YamlNode::Entry& parameter : value.entries) read_run_key(parameter, true, seen);
     } else if (key == "zip") {
       read_zip(value, axes_);
     } else if (key == "exclude") {
@@ -91,6 +90,16 @@ class Reader {
     }
   }
 
+  // The option that an entry says something about; empty: none.
+  static std::string option_set_by(const YamlNode::Entry& entry) {
+    if (const Option* option = find_option_or_alias(entry.key)) return option->name;
+    const Translation* translation = find_translation(entry.key);
+    if (translation == nullptr) return "";
+    if (entry.value.kind != YamlNode::Kind::scalar) return translation->option;
+    const Option* said = read_entry(entry).option;
+    return said == nullptr ? "" : said->name;
+  }
+
   void read_run_key(const YamlNode::Entry& entry, bool listed, std::map<std::string, std::string>& seen) {
     QLORA_CHECK(std::find(kForeignKeys.begin(), kForeignKeys.end(), entry.key) == kForeignKeys.end(), usage,
                 "{}: `{}` is not in this build; a sweep can have: {}", entry.where.text(), entry.key,
@@ -100,10 +109,13 @@ class Reader {
     bool understood = option != nullptr || find_translation(entry.key) || find_unavailable(entry.key);
     if (!listed) known.insert(known.end(), kOwnKeys.begin(), kOwnKeys.end());
     QLORA_CHECK(understood, usage, "{}: {}", entry.where.text(), unknown_name("key", entry.key, known));
-    if (option != nullptr) {
-      auto [first, fresh] = seen.emplace(option->name, entry.key);
+    if (std::string name = option_set_by(entry); !name.empty()) {
+      auto [first, fresh] = seen.emplace(name, entry.key);
+      QLORA_CHECK(fresh || first->second != entry.key, usage,
+                  "{}: `{}` is given at the top and under `parameters`; keep one", entry.where.text(),
+                  entry.key);
       QLORA_CHECK(fresh, usage, "{}: `{}` and `{}` are two names of one option (`{}`); keep one",
-                  entry.where.text(), first->second, entry.key, option->name);
+                  entry.where.text(), first->second, entry.key, name);
     }
     read_parameter(entry, listed, base_, axes_);
   }
@@ -214,12 +226,13 @@ class Reader {
   }
 
   void name_runs(Sweep& sweep, const std::vector<Settings>& all) const {
-    std::map<std::string, int> taken;
+    std::set<std::string> taken;
     for (const Settings& settings : all) {
       SweepRun run{.name = "", .settings = settings, .config = RunConfig(settings)};
-      run.name = slug(sweep, run.config);
-      int count = ++taken[run.name];
-      if (count > 1) run.name += fmt::format("-{}", count);
+      const std::string name = slug(sweep, run.config);
+      run.name = name;
+      for (int count = 2; !taken.insert(run.name).second; ++count)
+        run.name = fmt::format("{}-{}", name, count);
       sweep.runs.push_back(std::move(run));
     }
   }

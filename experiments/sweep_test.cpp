@@ -50,6 +50,10 @@ TEST_CASE("zip varies options together as columns or as rows") {
                     Contains("`seed` has 1 values"));
   CHECK_THROWS_WITH(sweep_of("dataset: d\nlora_r: [1, 2]\nzip: [{lora_r: [8, 16], seed: [1, 2]}]"),
                     Contains("varied twice"));
+  CHECK_THROWS_WITH(sweep_of("dataset: d\nzip: [{lora_r: [], seed: []}]"), Contains("has no values"));
+  CHECK_THROWS_WITH(sweep_of("dataset: d\nzip: []"), Contains("has no entries"));
+  CHECK_THROWS_WITH(sweep_of("dataset: d\nzip: [{lora_r: [8, 16], lora_rank: [1, 2]}]"),
+                    Contains("varied twice"));
   CHECK_THROWS_WITH(sweep_of("dataset: d\nzip:\n  - {lora_r: 8, seed: 1}\n  - {lora_r: 16}\n"),
                     Contains("same options"));
 }
@@ -118,6 +122,11 @@ TEST_CASE("mistakes in a sweep file are told with their place") {
   CHECK_THROWS_WITH(sweep_of("dataset: d\nearly_terminate: {type: hyperband}\n"),
                     Contains("not in this build"));
   CHECK_THROWS_WITH(sweep_of("dataset: d\nlora_r: 8\nlora_rank: 8\n"), Contains("two names of one option"));
+  CHECK_THROWS_WITH(sweep_of("dataset: d\nseed: 8\nparameters: {seed: [1, 2]}\n"),
+                    Contains("at the top and under `parameters`"));
+  CHECK_THROWS_WITH(sweep_of("dataset: d\nload_in_4bit: true\nbits: 32\n"),
+                    Contains("two names of one option (`bits`)"));
+  CHECK(sweep_of("dataset: d\nload_in_4bit: false\nbits: 32\n").runs[0].config.integer("bits") == 32);
   CHECK_THROWS_WITH(sweep_of("seed: 1\n"), Contains("`dataset` is not set"));
   CHECK_THROWS_WITH(sweep_of("dataset: [a]\nexclude: [{dataset: a}]\n"), Contains("no run is left"));
 }
@@ -138,6 +147,8 @@ TEST_CASE("names of runs are distinct and fit for folders") {
     CHECK(run.name.find('/') == std::string::npos);
   }
   CHECK(names == std::set<std::string>{"x", "x-2", "c_d"});
+  sweep = sweep_of("dataset: ['x-2.json', 'a/x.json', 'b/x.json']\n");
+  CHECK(sweep.runs[2].name == "x-3");
 }
 
 TEST_CASE("evaluations and tournaments are read and checked") {
