@@ -1,9 +1,8 @@
 #pragma once
 // Data files to records. Which reader is used follows from the name's extension (before .gz):
 //   .jsonl      one JSON object a line; blank lines are skipped
-//   .json       a list of objects, or, when it does not begin with `[`, like .jsonl (the field has such
-//   files) .csv, .tsv  RFC 4180 with `,` or a tab; the first row names the fields; quoted fields may span
-//   lines
+//   .json       a list of objects, or, when it does not begin with `[`, like .jsonl (such files exist)
+//   .csv, .tsv  RFC 4180 with `,` or a tab; the first row names the fields; quoted fields may span lines
 // A row with more or fewer fields than the first, a value that is not an object, text that is not UTF-8, a
 // quote that is never closed: each is an Error(data) that names the file and the line.
 

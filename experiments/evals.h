@@ -9,9 +9,10 @@
 
 namespace qlora {
 
-// evals: [{task: mmlu, data: DIR, protocol: hendrycks, split: test, shots: 5, limit: 4, subjects: [..], at:
-// end,
-//          base: true}, {task: loss, at: [start, end]}]
+// evals:
+//   - {task: mmlu, data: DIR, protocol: hendrycks, split: test, shots: 5, limit: 4, subjects: [..],
+//      at: end, base: true}
+//   - {task: loss, at: [start, end]}
 struct EvalSpec {
   std::string task;  // mmlu | loss
   Where where;

@@ -65,7 +65,7 @@ OptionValue read_option(const Option&, const YamlNode&);
 // The value that `text` stands for, e.g. a default. REQUIRES: text is valid for the option.
 OptionValue parse_option(const Option&, std::string_view text);
 
-// A table for a README and `qlora train --options`: name, default, meaning, one line each.
+// A table for a README and `qlora doctor --options`: name, default, meaning, one line each.
 std::string describe_options();
 
 }  // namespace qlora

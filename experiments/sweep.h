@@ -4,8 +4,8 @@
 //
 //   name: rank-vs-data            # default: the file's name
 //   base: common.yaml             # a file, an inline map, or a list of both; later ones override earlier
-//   ones max_steps: 100                # any option of a run; a list is an axis of the grid parameters: #
-//   W&B's shape: {value: v}, {values: [..]}, a bare list, or a bare value
+//   max_steps: 100                # any option of a run; a list is an axis of the grid
+//   parameters:                   # W&B's shape: {value: v}, {values: [..]}, a bare list, or a bare value
 //     lora_r: {values: [8, 64]}
 //   zip:                          # options that vary together: columns in one map ...
 //     - {lora_alpha: [16, 32], lora_dropout: [0.0, 0.1]}

@@ -2,8 +2,8 @@
 // Files of pairwise judgments, in the layout of the QLoRA release (Dettmers et al. 2023, eval/ratings-gpt4)
 // and of the human votes of PRD (Li et al. 2023, vicuna80/ratings-human): JSON lines, plain or gzip, one
 // judgment a line,
-//   {"question_id": 1, ..., "score": 1 | 2 | 3 | -1}    1: first shown wins, 2: second, 3: tie, -1: no valid
-//   verdict
+//   {"question_id": 1, ..., "score": 1 | 2 | 3 | -1}
+// 1: the first shown wins, 2: the second, 3: a tie, -1: no valid verdict.
 // The names of the two systems stand in the file's name alone:
 // FIRST-vs-SECOND-JUDGE-reviewer-threeclass.jsonl (or with underscores, as the release's program writes it).
 

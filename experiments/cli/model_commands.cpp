@@ -81,32 +81,29 @@ void add_model_commands(CLI::App& app, Invocation& in) {
   CLI::App* model = app.add_subcommand("model", "model folders");
   model->require_subcommand(1);
   auto file = std::make_shared<std::string>(), folder = std::make_shared<std::string>();
-  CLI::App* import = model->add_subcommand("import", "make a Hugging Face folder of a GGUF file");
-  import->add_option("file", *file, "the GGUF file")->required();
-  import->add_option("out_dir", *folder, "the folder to write")->required();
-  add_json_flag(*import, in);
-  import->footer(
+  CLI::App* importer = model->add_subcommand("import", "make a Hugging Face folder of a GGUF file");
+  importer->add_option("file", *file, "the GGUF file")->required();
+  importer->add_option("out_dir", *folder, "the folder to write")->required();
+  add_json_flag(*importer, in);
+  importer->footer(
       "Examples:\n  qlora model import SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2\n"
       "  qlora model import tiny.gguf models/tiny --json");
-  import->callback([=, &in] { in.work = [=, &in] { return import_model(in, *file, *folder);
-};
-}  // namespace qlora
-);
+  importer->callback([=, &in] { in.work = [=, &in] { return import_model(in, *file, *folder); }; });
 
-auto arguments = std::make_shared<GenerateArguments>();
-CLI::App* verb = app.add_subcommand("generate", "the model's answer to a prompt");
-add_model_options(*verb, arguments->model);
-verb->add_option("--prompt", arguments->prompt, "the text to go on from")->required();
-verb->add_flag("--greedy", arguments->greedy, "always the likeliest token (all that this build does)");
-verb->add_flag("--chat", arguments->chat, "put the prompt into the model's chat template");
-verb->add_option("--max-new-tokens", arguments->max_new_tokens, "at most so many")
-    ->check(CLI::PositiveNumber);
-add_compute_options(*verb, in);
-add_json_flag(*verb, in);
-verb->footer(
-    "Examples:\n  qlora generate --model DIR --prompt \"Once upon a time\" --greedy\n"
-    "  qlora generate --model DIR --adapter DIR --chat --prompt \"What is an atom?\" --greedy");
-verb->callback([=, &in] { in.work = [=, &in] { return generate(in, *arguments); }; });
+  auto arguments = std::make_shared<GenerateArguments>();
+  CLI::App* verb = app.add_subcommand("generate", "the model's answer to a prompt");
+  add_model_options(*verb, arguments->model);
+  verb->add_option("--prompt", arguments->prompt, "the text to go on from")->required();
+  verb->add_flag("--greedy", arguments->greedy, "always the likeliest token (all that this build does)");
+  verb->add_flag("--chat", arguments->chat, "put the prompt into the model's chat template");
+  verb->add_option("--max-new-tokens", arguments->max_new_tokens, "at most so many")
+      ->check(CLI::PositiveNumber);
+  add_compute_options(*verb, in);
+  add_json_flag(*verb, in);
+  verb->footer(
+      "Examples:\n  qlora generate --model DIR --prompt \"Once upon a time\" --greedy\n"
+      "  qlora generate --model DIR --adapter DIR --chat --prompt \"What is an atom?\" --greedy");
+  verb->callback([=, &in] { in.work = [=, &in] { return generate(in, *arguments); }; });
 }
 
 }  // namespace qlora
