@@ -68,7 +68,10 @@ void Progress::started(int64_t before) {
 
 void Progress::step(const std::string& run, int64_t step, int64_t max_steps, double loss, int64_t tokens,
                     size_t memory) {
-  runs_[run] = {step, max_steps, loss};
+  auto same = [&](const auto& known) { return known.first == run; };
+  auto at = std::find_if(runs_.begin(), runs_.end(), same);
+  if (at == runs_.end()) at = runs_.insert(runs_.end(), {run, {}});
+  at->second = {step, max_steps, loss};
   ++steps_done_;
   tokens_ += tokens;
   memory_ = memory;
@@ -83,8 +86,10 @@ void Progress::phase(const std::string& what, int64_t done, int64_t all) {
 
 // Runs of a pack report in one order; those that have reached their end report no more.
 bool Progress::is_last_active(const std::string& run) const {
-  return std::all_of(runs_.upper_bound(run), runs_.end(),
-                     [](const auto& later) { return later.second.step >= later.second.max_steps; });
+  auto later = std::find_if(runs_.rbegin(), runs_.rend(), [&](const auto& known) {
+    return known.first == run || known.second.step < known.second.max_steps;
+  });
+  return later != runs_.rend() && later->first == run;
 }
 
 std::string Progress::training_line() const {

@@ -4,8 +4,9 @@
 
 #include <chrono>
 #include <cstdio>
-#include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace qlora {
 
@@ -40,7 +41,7 @@ class Progress {
   std::FILE* out_;
   bool quiet_, terminal_, drawn_ = false;
   double every_;
-  std::map<std::string, Curve> runs_;
+  std::vector<std::pair<std::string, Curve>> runs_;  // in the order of their first reports, which stays
   int64_t runs_expected_ = 0, steps_ = 0, steps_done_ = 0, tokens_ = 0;
   size_t memory_ = 0;
   Clock::time_point begin_ = Clock::now(), shown_ = {};

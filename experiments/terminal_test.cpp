@@ -26,7 +26,7 @@ void two_runs(Progress& progress) {
   progress.begin(2, 6);
   progress.started(0);
   for (int64_t step = 1; step <= 3; ++step)
-    for (const char* run : {"a", "b"})
+    for (const char* run : {"b", "a"})
       progress.step(run, step, 3, step == 3 ? 0.5 : 2.25, 100, size_t{812} << 20);
 }
 
@@ -45,9 +45,9 @@ TEST_CASE("progress into a file is plain lines of whole steps") {
 TEST_CASE("a run that has reached its end does not silence the others") {
   std::string text = written(false, [](Progress& progress) {
     progress.begin(2, 4);
-    progress.step("a", 1, 3, 1, 10, 0);
-    progress.step("b", 1, 1, 1, 10, 0);
-    progress.step("a", 2, 3, 1, 10, 0);
+    progress.step("b", 1, 3, 1, 10, 0);
+    progress.step("a", 1, 1, 1, 10, 0);
+    progress.step("b", 2, 3, 1, 10, 0);
   });
   CHECK_THAT(text, Contains("step 1-2/3"));
 }
