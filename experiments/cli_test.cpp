@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"
+#include "core/io/gguf_test_file.h"
 #include "experiments/test_program.h"
 
 using namespace qlora;
@@ -196,6 +197,11 @@ TEST_CASE("damaged models are refused") {
                 {"model.safetensors"});
   bench.write("bad.gguf", "no gguf at all");
   check_refused(bench, {"model", "import", "bad.gguf", "imported"}, 3, {"bad.gguf"});
+  GgufBuilder gguf;
+  gguf.text("general.architecture", "llama").entry("token_embd.weight", {1, 32}, 200, 0);
+  bench.write("odd.gguf", gguf.build());
+  check_refused(bench, {"model", "import", "odd.gguf", "imported"}, 3,
+                {"odd.gguf", "token_embd.weight", "200"});
   CHECK_FALSE(std::filesystem::exists(bench.path() / "imported"));
   check_refused(bench, {"generate", "--model", "model", "--prompt", "x", "--adapter", "model"}, 3,
                 {"adapter_config.json"});
