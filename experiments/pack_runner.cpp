@@ -46,6 +46,7 @@ void catch_stop_signals() {
   struct sigaction action {};
   action.sa_handler = count_stop;
   for (int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);  // a reader of our output who has gone away stops no training
 }
 int stop_signals() {
   return stops;
@@ -170,7 +171,7 @@ const RunJob& PackRunner::job_of(const Digest& run) const {
 
 void PackRunner::print_json(const std::string& text) const {
   if (!options_.json) return;
-  std::fputs((text + "\n").c_str(), stdout);  // a reader who has gone away stops no training
+  std::fputs((text + "\n").c_str(), stdout);
   std::fflush(stdout);
 }
 

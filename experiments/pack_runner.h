@@ -13,7 +13,7 @@
 
 namespace qlora {
 
-// Counts of SIGINT and SIGTERM since `catch_stop_signals`; the last one's number.
+// Counts of SIGINT, SIGTERM and SIGHUP since `catch_stop_signals`; the last one's number.
 void catch_stop_signals();
 int stop_signals();
 int last_stop_signal();
