@@ -217,6 +217,9 @@ TEST_CASE("bad data is refused before anything is trained") {
   check_refused(bench, {"sweep", "run", "s.yaml"}, 3, {"anatomy_test.csv:2"});
   check_refused(bench, {"eval", "mmlu", "--model", "model", "--data", "mmlu", "--shots", "0"}, 3,
                 {"anatomy_test.csv:2"});
+  // A question that no context has room for.
+  bench.write("mmlu/test/anatomy_test.csv", std::string(5000, 'q') + ",a,b,c,d,A\n");
+  check_refused(bench, {"sweep", "run", "s.yaml"}, 3, {"anatomy"});
   bench.write_sweep("t.yaml", "tournaments: [{name: t, files: '*-threeclass.jsonl'}]\n");
   check_refused(bench, {"sweep", "run", "t.yaml"}, 3, {"threeclass.jsonl"});
   bench.write("A-vs-B-gpt-4-reviewer-threeclass.jsonl", kJudgments + "{\"question_id\": 3}\n");

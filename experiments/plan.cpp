@@ -121,6 +121,14 @@ std::vector<PlannedRun> Planner::plan(const Sweep& sweep) {
   return planned;
 }
 
+void Planner::check_mmlu(const RunConfig& config, const MmluData& data, const MmluOptions& options) {
+  MmluData first = data;
+  for (MmluSubject& subject : first.subjects)
+    if (subject.questions.size() > 1) subject.questions.resize(1);
+  plan_mmlu(first, options, *tokenizer_of(config.text("model_name_or_path")),
+            base_of(config).model->config().max_positions);
+}
+
 size_t Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
   const RunConfig& first = runs.at(0)->config;
   Base& base = base_of(first);

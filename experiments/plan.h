@@ -40,6 +40,9 @@ class Planner {
  public:
   std::vector<PlannedRun> plan(const Sweep&);
   const std::vector<DataNote>& notes() const { return notes_; }
+  // Checks that the run's model can be asked these questions: answers of one token, and a context that the
+  // first question of every subject fits into. Throws Error(data).
+  void check_mmlu(const RunConfig&, const MmluData&, const MmluOptions&);
 
   // Bytes at the peak of training these runs together. REQUIRES: equal pack keys.
   size_t memory_of(const std::vector<const PlannedRun*>&);

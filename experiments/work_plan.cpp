@@ -11,12 +11,17 @@ namespace qlora {
 namespace {
 
 // Every evaluation that the file asks for, of every run and base.
-std::vector<EvalNeed> list_evals(const Sweep& sweep, const std::vector<PlannedRun>& runs) {
+std::vector<EvalNeed> list_evals(Planner& planner, const Sweep& sweep, const std::vector<PlannedRun>& runs) {
   std::vector<EvalNeed> all;
   for (const EvalSpec& spec : sweep.evals) {
     std::string data_hash, protocol;
     if (spec.task == "mmlu") {
-      data_hash = read_mmlu(spec.data, spec.mmlu).content_hash;
+      MmluData data = read_mmlu(spec.data, spec.mmlu);
+      std::set<std::string> models;
+      for (const PlannedRun& run : runs)
+        if (models.insert(run.config.text("model_name_or_path")).second)
+          planner.check_mmlu(run.config, data, spec.mmlu);
+      data_hash = data.content_hash;
       protocol = mmlu_protocol(spec.mmlu);
     }
     std::set<Digest> bases;
@@ -64,7 +69,7 @@ WorkPlan plan_work(Planner& planner, const Sweep& sweep) {
   WorkPlan plan;
   plan.runs = planner.plan(sweep);
   plan.notes = planner.notes();
-  plan.evals = list_evals(sweep, plan.runs);
+  plan.evals = list_evals(planner, sweep, plan.runs);
   return plan;
 }
 
