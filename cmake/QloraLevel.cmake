@@ -53,7 +53,7 @@ function(qlora_tests name)
       set(spec "[slow]~[golden]")
     else()
       set(spec "[golden][slow]")
-      set(labels "golden\\;slow")
+      set(labels golden_slow)  # found by -L golden and by -L slow
     endif()
     catch_discover_tests(qlora_${name}_test TEST_SPEC ${spec} ${common}
       PROPERTIES LABELS ${labels} SKIP_REGULAR_EXPRESSION "SKIPPED: " TIMEOUT 1200)

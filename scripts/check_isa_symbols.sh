@@ -10,8 +10,8 @@ set -euo pipefail
 objdump -d --no-show-raw-insn "$@" | awk '
   /^[0-9a-f]+ <.*>:$/ {
     name = substr($2, 2, length($2) - 3)
-    narrow = name ~ /^_ZZ?NK?5qlora(4avx2|11emulated512)/
-    region = narrow || name ~ /^_ZZ?NK?5qlora6avx512/
+    narrow = name ~ /^_Z+NK?5qlora(4avx2|11emulated512)/
+    region = narrow || name ~ /^_Z+NK?5qlora6avx512/
     next
   }
   # "  1a:  vmulps ..." - mnemonics with v that are not vector instructions belong to virtual machines and segments.
