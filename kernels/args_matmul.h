@@ -10,6 +10,24 @@
 
 namespace qlora {
 
+// How a product reads the elements of x and w. What is stored stays as it is, and sums are of `type` either
+// way.
+//   as_stored  as they are (a quantized element: f32(level * absmax)).
+//   bf16       each is rounded to bf16, to nearest even, as the product reads it (a quantized element:
+//              bf16(f32(level * absmax)), the value bitsandbytes computes with). Values of f64 pass through
+//              f32.
+// Every reader of a stored value rounds it in the same way, so nothing is kept twice and recomputing changes
+// no bit.
+//
+// The f32 sums of bf16 operands are defined to the bit, as vdpbf16ps computes them, on every SIMD backend.
+// The values of k are cut into the chunks of the f32 product (they depend on k alone: chunk_of() in
+// cpu/gemm-inl.h). A chunk is summed from zero in pairs (2j, 2j + 1) counted from its first value, a missing
+// last element being zero:
+//   sum = fma(x[2j+1], w[2j+1], sum);  sum = fma(x[2j], w[2j], sum)
+// The first chunk gives y = alpha * sum, or y = fma(alpha, sum, y) when accumulating; each later one adds
+// itself by y = fma(alpha, sum, y). Denormal operands and results of all these operations count as zeros.
+enum class Operands : uint8_t { as_stored, bf16 };
+
 // What happens to a destination: parameters accumulate, activation gradients do what they are told.
 enum class Write : uint8_t { overwrite, accumulate };
 
@@ -27,10 +45,12 @@ struct Gemm {
   int64_t m = 0, n = 0, k = 0;
   double alpha = 1;
   Write mode = Write::overwrite;
-  DType type = DType::f32;  // of x, w and y: f32 or f64
+  DType type = DType::f32;  // of x and y, and of the sums: f32 or f64
+  DType w_type = type;      // of the elements of w: the same, or bf16
+  Operands operands = Operands::as_stored;
 };
 
-// A frozen weight [out, in] on the device. Dense: `data` holds elements of the compute type. Quantized:
+// A frozen weight [out, in] on the device. Dense: `data` holds elements of `type`. Quantized:
 // `data` holds packed codes of blocks that run over the flattened matrix, with one absmax per block: either
 // f32 (`absmax`) or, double-quantized, u8 codes with their own scales (quant/double_quant.h):
 //   absmax[i] = f32(f32(code_map[absmax_codes[i]] * nested_absmax[i / 256]) + nested_offset)
@@ -44,6 +64,7 @@ struct WeightView {
   const float* nested_absmax = nullptr;
   const float* code_map = nullptr;  // 256 entries
   float nested_offset = 0;
+  DType type = DType::f32;  // of dense elements: that of the call, or bf16
 };
 
 // y[rows, out] = x[rows, in] * Wᵀ   (nt, forward)
@@ -56,10 +77,11 @@ struct QGemm {
   int64_t rows = 0;
   Write mode = Write::overwrite;
   DType type = DType::f32;
+  Operands operands = Operands::as_stored;
 };
 
 // dst[out, in] = the weight as elements of `type` (f32, f64, bf16, f16): one f32 product level*absmax, then
-// one rounding. A dense weight must hold elements of `type` already and is copied.
+// one rounding. A dense weight holds elements of `type`, or of bf16 that become f32 or f64.
 struct Dequantize {
   WeightView w = {};
   void* dst = nullptr;
@@ -113,6 +135,7 @@ struct Linear {
   std::span<const LinearTerm> terms = {};
   const RowKey* keys = nullptr;  // host memory, [rows]; needed only with dropout
   DType type = DType::f32;
+  Operands operands = Operands::as_stored;  // of all products, those of the parts too
 };
 
 struct LinearBackwardTerm {
@@ -132,6 +155,7 @@ struct LinearBackward {
   void* dx = nullptr;                       // [rows, in], or null when nobody needs it
   Write mode = Write::overwrite;
   DType type = DType::f32;
+  Operands operands = Operands::as_stored;  // of all products, those of the parts too
 };
 
 }  // namespace qlora

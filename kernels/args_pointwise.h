@@ -85,13 +85,14 @@ struct Add {
   DType type = DType::f32;
 };
 
-// y[i] = table[ids[i]] for rows of `cols` elements.
+// y[i] = table[ids[i]] for rows of `cols` elements; a bf16 table becomes elements of `type`, exactly.
 struct GatherRows {
   const void* table = nullptr;
   const int32_t* ids = nullptr;  // host memory, [rows]
   void* y = nullptr;
   int64_t rows = 0, cols = 0;
   DType type = DType::f32;
+  DType table_type = type;  // of the table: the same, or bf16
 };
 
 // The transpose of GatherRows for distinct ids: y[ids[i]] (+)= x[i]; in mode overwrite all other of the

@@ -128,6 +128,11 @@ TEST_CASE("The counting backend adds up operations bytes and calls") {
   CHECK(backend->work().calls == 1);
 
   backend->reset();
+  backend->gemm({.m = 3, .n = 5, .k = 7, .w_type = DType::bf16, .operands = Operands::bf16});
+  CHECK(backend->work().flops == 2 * 3 * 5 * 7);
+  CHECK(backend->work().bytes == 4 * (3 * 7 + 3 * 5) + 2 * 5 * 7);
+
+  backend->reset();
   WeightView w{.format = Format::nf4, .out = 64, .in = 128, .block = 64};
   LoraPart part{.lo = 2, .hi = 6, .rank = 8};
   LinearTerm term{.w = w, .lora = {&part, 1}};

@@ -32,10 +32,15 @@ std::unique_ptr<Backend> make_none() {
 const std::vector<Entry>& table() {
   static const std::vector<Entry> entries = {
       {"cuda", "", "this build has no CUDA plug-in yet", make_none},
-      {"avx512", "f32 kernels of 16 lanes, " + cpu_brand(), "this machine has no AVX-512 (F, BW, DQ, VL)",
-       make_avx512},
-      {"avx2", "f32 kernels of 8 lanes, " + cpu_brand(), "this machine has no AVX2 with FMA", make_avx2},
-      {"reference", "plain loops, any processor; f32 and f64", "", make_reference},
+      {"avx512",
+       std::string("f32 kernels of 16 lanes, bf16 products by ") +
+           (cpu_has_avx512_bf16() ? "vdpbf16ps, " : "two multiply-adds, ") + cpu_brand() +
+           (cpu_has_amx_bf16() ? "; its AMX tiles are not used" : ""),
+       "this machine has no AVX-512 (F, BW, DQ, VL)", make_avx512},
+      {"avx2", "f32 kernels of 8 lanes, bf16 products by two multiply-adds, " + cpu_brand(),
+       "this machine has no AVX2 with FMA", make_avx2},
+      {"reference", "plain loops, any processor; f32 and f64, operands of products also bf16", "",
+       make_reference},
   };
   return entries;
 }

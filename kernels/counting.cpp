@@ -25,9 +25,9 @@ double product(int64_t a, int64_t b, int64_t c) {
 }
 
 // Bytes that a pass over the weight reads.
-double weight_bytes(const WeightView& w, DType type) {
+double weight_bytes(const WeightView& w) {
   int64_t n = w.out * w.in;
-  if (w.format == Format::dense) return static_cast<double>(n) * size(type);
+  if (w.format == Format::dense) return static_cast<double>(n) * size(w.type);
   double blocks = static_cast<double>((n + w.block - 1) / w.block);
   return static_cast<double>(packed_bytes(w.format, n)) + blocks * (w.absmax_codes != nullptr ? 1.0 : 4.0);
 }
@@ -85,13 +85,14 @@ class Counting final : public CountingBackend {
 
   void gemm(const Gemm& a) override {
     count(2 * product(a.m, a.n, a.k),
-          (product(a.m, a.k) + product(a.n, a.k) + visited(a.mode) * product(a.m, a.n)) * size(a.type));
+          (product(a.m, a.k) + visited(a.mode) * product(a.m, a.n)) * size(a.type) +
+              product(a.n, a.k) * size(a.w_type));
   }
   void qgemm(const QGemm& a) override {
     count(2 * product(a.rows, a.w.out, a.w.in), quantized_bytes(a.w, a.rows, a.mode, a.type));
   }
   void dequantize(const Dequantize& a) override {
-    count(product(a.w.out, a.w.in), weight_bytes(a.w, a.type) + product(a.w.out, a.w.in) * size(a.type));
+    count(product(a.w.out, a.w.in), weight_bytes(a.w) + product(a.w.out, a.w.in) * size(a.type));
   }
   void linear(const Linear& a) override;
   void linear_backward(const LinearBackward& a) override;
@@ -117,7 +118,9 @@ class Counting final : public CountingBackend {
   void swiglu(const SwiGlu& a) override { elements(a.n, 5, 3, a.type); }
   void swiglu_backward(const SwiGluBackward& a) override { elements(a.n, 10, 5, a.type); }
   void add(const Add& a) override { elements(a.n, 1, 3, a.type); }
-  void gather_rows(const GatherRows& a) override { elements(a.rows * a.cols, 0, 2, a.type); }
+  void gather_rows(const GatherRows& a) override {
+    count(0, product(a.rows, a.cols) * (size(a.type) + size(a.table_type)));
+  }
   void scatter_rows(const ScatterRows& a) override {
     count(0, (product(a.rows, a.cols) * (1 + visited(a.mode)) +
               (a.mode == Write::overwrite ? product(a.total - a.rows, a.cols) : 0)) *
@@ -149,7 +152,7 @@ class Counting final : public CountingBackend {
     count(static_cast<double>(n) * flops, static_cast<double>(n) * visits * size(type));
   }
   static double quantized_bytes(const WeightView& w, int64_t rows, Write mode, DType type) {
-    return weight_bytes(w, type) + (product(rows, w.in) + visited(mode) * product(rows, w.out)) * size(type);
+    return weight_bytes(w) + (product(rows, w.in) + visited(mode) * product(rows, w.out)) * size(type);
   }
 
   uintptr_t next_ = kFirstAddress;

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "core/base/half.h"
 #include "core/base/parallel.h"
 #include "core/base/philox.h"
 #include "kernels/backend.h"
@@ -123,18 +124,26 @@ void products(int64_t m, int64_t out, int64_t in, const Report& emit) {
   std::vector<uint8_t> codes(static_cast<size_t>(out * in / 2));
   PhiloxStream stream(3);
   for (uint8_t& c : codes) c = static_cast<uint8_t>(stream.next());
-  for (Format format : {Format::dense, Format::nf4}) {
+  std::vector<bf16> narrow(dense.size());
+  std::transform(dense.begin(), dense.end(), narrow.begin(), to_bf16);
+  for (auto [format, operands] : {std::pair{Format::dense, Operands::as_stored},
+                                  {Format::dense, Operands::bf16},
+                                  {Format::nf4, Operands::as_stored},
+                                  {Format::nf4, Operands::bf16}}) {
     WeightView w{.format = format, .out = out, .in = in, .data = dense.data(), .block = 64};
+    if (operands == Operands::bf16) w.data = narrow.data(), w.type = DType::bf16;
     if (format == Format::nf4) w.data = codes.data(), w.absmax = absmax.data();
     for (Layout layout : {Layout::nt, Layout::nn}) {
       const bool forward = layout == Layout::nt;
       Floats x = random_floats(m * (forward ? in : out), 4), y(static_cast<size_t>(m * (forward ? out : in)));
-      emit(
-          {fmt::format("{} {} {}x{}, {} rows", name_of(format), forward ? "forward" : "backward", out, in, m),
-           2.0 * static_cast<double>(m * out * in), 0, m, std::min<int64_t>(m, 7), &y,
-           [&](Backend& b, int64_t rows) {
-             b.qgemm({.layout = layout, .x = x.data(), .w = w, .y = y.data(), .rows = rows});
-           }});
+      QGemm product{.layout = layout, .x = x.data(), .w = w, .y = y.data(), .operands = operands};
+      emit({fmt::format("{}{} {} {}x{}, {} rows", name_of(format), operands == Operands::bf16 ? " bf16" : "",
+                        forward ? "forward" : "backward", out, in, m),
+            2.0 * static_cast<double>(m * out * in), 0, m, std::min<int64_t>(m, 7), &y,
+            [&](Backend& b, int64_t rows) {
+              product.rows = rows;
+              b.qgemm(product);
+            }});
     }
   }
 }

@@ -12,6 +12,8 @@ using namespace qlora::test;
 
 namespace {
 
+constexpr Operands kOperands[] = {Operands::as_stored, Operands::bf16};
+
 struct TestAdapter {
   int64_t rank;
   double scale;
@@ -39,12 +41,14 @@ using MicroBatch = std::vector<size_t>;
 struct Problem : Sizes {
   std::vector<TestWeight> weights = {};
   std::vector<Array> biases = {};
+  Operands operands = Operands::as_stored;
   std::vector<TestAdapter> adapters = {{4, 2, 0.1f}, {9, 0.5, 0.5f}, {1, 1, 0}};
   Array x = {};
   Array dx_before = {};        // what dx holds when the gradient is to be added to it
   std::vector<Array> dy = {};  // per term
 
-  explicit Problem(Format format, Sizes sizes = {}) : Sizes(std::move(sizes)) {
+  explicit Problem(Format format, Sizes sizes = {}, Operands read_as = Operands::as_stored)
+      : Sizes(std::move(sizes)), operands(read_as) {
     for (size_t t = 0; t < outs.size(); ++t) {
       weights.push_back(make_weight(t, format, true, outs[t], in));
       biases.push_back(normals(20 + t, outs[t]));
@@ -85,7 +89,8 @@ struct Outcome {
 
 class Runner {
  public:
-  Runner(const Problem& p, Backend& backend, DType type, Write mode) : p_(p), d_(backend, type), mode_(mode) {
+  Runner(const Problem& p, Backend& backend, DType type, Write mode)
+      : p_(p), d_(backend, type, 0, p.operands), mode_(mode) {
     for (const TestAdapter& adapter : p.adapters) {
       std::vector<LoraPart> per_term;
       for (size_t t = 0; t < p.outs.size(); ++t) {
@@ -122,13 +127,19 @@ class Runner {
       back.push_back({.w = w, .lora = lora[t], .dy = d_.put(dy_[t])});
     }
     const void* x = d_.put(x_);
-    d_.backend().linear({.x = x, .rows = rows_, .terms = terms, .keys = keys_.data(), .type = d_.type()});
+    d_.backend().linear({.x = x,
+                         .rows = rows_,
+                         .terms = terms,
+                         .keys = keys_.data(),
+                         .type = d_.type(),
+                         .operands = d_.operands()});
     for (size_t t = 0; t < terms.size(); ++t) scatter(batch, terms[t].y, p_.outs[t], result_.y[t]);
     if (!backward) return;
     LinearBackward b{.x = x, .rows = rows_, .terms = back, .keys = keys_.data(), .sequences = sequences_};
     b.dx = mode_ == Write::accumulate ? d_.put(dx_before_) : d_.make(rows_ * p_.in);
     b.mode = mode_;
     b.type = d_.type();
+    b.operands = d_.operands();
     d_.backend().linear_backward(b);
     scatter(batch, b.dx, p_.in, result_.dx);
   }
@@ -299,9 +310,11 @@ TEST_CASE("The gradients of the linear layer are its slopes with dropout on") {
 
 TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the linear layer") {
   for (const std::string& name : available_backends()) {
-    for (Format format : {Format::dense, Format::nf4}) check_cuts(name, Problem(format));
-    if (name == "reference") continue;  // its sums have no pieces
-    for (const Sizes& sizes : long_sizes()) check_cuts(name, Problem(Format::nf4, sizes));
+    for (Operands operands : kOperands) {
+      for (Format format : {Format::dense, Format::nf4}) check_cuts(name, Problem(format, {}, operands));
+      if (name == "reference") continue;  // its sums have no pieces
+      for (const Sizes& sizes : long_sizes()) check_cuts(name, Problem(Format::nf4, sizes, operands));
+    }
   }
 }
 
@@ -309,22 +322,26 @@ TEST_CASE("A gradient that is added to another is finished first and rounded onc
   for (const std::string& name : available_backends()) {
     auto backend = make_test_backend(name);
     INFO(name);
-    Problem p(Format::nf4);
-    Outcome alone = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
-    Outcome added = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}}, true, Write::accumulate);
-    Array expected = alone.dx;
-    for (size_t i = 0; i < expected.size(); ++i) {
-      expected[i] = static_cast<double>(static_cast<float>(p.dx_before[i] + alone.dx[i]));
+    for (Operands operands : kOperands) {
+      Problem p(Format::nf4, {}, operands);
+      Outcome alone = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
+      Outcome added = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}}, true, Write::accumulate);
+      Array expected = alone.dx;
+      for (size_t i = 0; i < expected.size(); ++i) {
+        expected[i] = static_cast<double>(static_cast<float>(p.dx_before[i] + alone.dx[i]));
+      }
+      CHECK(same_bits(added.dx, expected));
     }
-    CHECK(same_bits(added.dx, expected));
   }
 }
 
 TEST_CASE("A run has the same bits alone in the linear layer and packed between others") {
   for (const std::string& name : available_backends()) {
-    check_alone(name, Problem(Format::nf4));
-    if (name == "reference") continue;  // its sums have no pieces
-    for (const Sizes& sizes : long_sizes()) check_alone(name, Problem(Format::nf4, sizes));
+    for (Operands operands : kOperands) {
+      check_alone(name, Problem(Format::nf4, {}, operands));
+      if (name == "reference") continue;  // its sums have no pieces
+      for (const Sizes& sizes : long_sizes()) check_alone(name, Problem(Format::nf4, sizes, operands));
+    }
   }
 }
 

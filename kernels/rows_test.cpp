@@ -36,6 +36,7 @@ void check_rows(const std::string& what, int64_t rows, int64_t width,
 }
 
 constexpr int64_t kRows = 45;
+constexpr Operands kOperands[] = {Operands::as_stored, Operands::bf16};
 
 }  // namespace
 
@@ -44,16 +45,21 @@ TEST_CASE("A row of a dense product has the same bits alone and among others") {
     Array x = normals(1, kRows * k), w = normals(2, n * k), y = normals(3, kRows * n);
     for (Layout layout : {Layout::nt, Layout::nn}) {
       for (Write mode : {Write::overwrite, Write::accumulate}) {
-        auto run = [&](Device& d, int64_t lo, int64_t hi) {
-          Gemm a{
-              .layout = layout, .x = d.put(slice(x, lo, hi, k)), .w = d.put(w), .m = hi - lo, .n = n, .k = k};
-          a.y = d.put(slice(y, lo, hi, n));
-          a.alpha = 0.7;
-          a.mode = mode;
-          d.backend().gemm(a);
-          return d.get(a.y, (hi - lo) * n);
-        };
-        check_rows("n " + std::to_string(n) + " k " + std::to_string(k), kRows, n, run);
+        for (Operands operands : kOperands) {
+          auto run = [&](Device& d, int64_t lo, int64_t hi) {
+            Gemm a{.layout = layout, .x = d.put(slice(x, lo, hi, k)), .w = d.put(w)};
+            a.y = d.put(slice(y, lo, hi, n));
+            a.m = hi - lo;
+            a.n = n;
+            a.k = k;
+            a.alpha = 0.7;
+            a.mode = mode;
+            a.operands = operands;
+            d.backend().gemm(a);
+            return d.get(a.y, (hi - lo) * n);
+          };
+          check_rows("n " + std::to_string(n) + " k " + std::to_string(k), kRows, n, run);
+        }
       }
     }
   }
@@ -66,12 +72,16 @@ TEST_CASE("A row of a quantized product has the same bits alone and among others
       for (Layout layout : {Layout::nt, Layout::nn}) {
         int64_t k = layout == Layout::nt ? in : out, n = layout == Layout::nt ? out : in;
         Array x = normals(1, kRows * k);
-        check_rows(w.name(), kRows, n, [&](Device& d, int64_t lo, int64_t hi) {
-          void* y = d.make((hi - lo) * n);
-          QGemm a{.layout = layout, .x = d.put(slice(x, lo, hi, k)), .w = w.view(d), .y = y, .rows = hi - lo};
-          d.backend().qgemm(a);
-          return d.get(y, (hi - lo) * n);
-        });
+        for (Operands operands : kOperands) {
+          check_rows(w.name(), kRows, n, [&](Device& d, int64_t lo, int64_t hi) {
+            void* y = d.make((hi - lo) * n);
+            QGemm a{
+                .layout = layout, .x = d.put(slice(x, lo, hi, k)), .w = w.view(d), .y = y, .rows = hi - lo};
+            a.operands = operands;
+            d.backend().qgemm(a);
+            return d.get(y, (hi - lo) * n);
+          });
+        }
       }
     }
   }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Wide instructions stay inside their regions. Disassembles objects or archives and fails
-#   - if a VEX or EVEX instruction stands in a function outside the namespaces qlora::avx2, avx512, emulated512: such
+#   - if a VEX or EVEX instruction stands in a function outside the namespaces qlora::avx2, avx512, avx512bf16, emulated512: such
 #     a function, when shared (a template, an inline), could be chosen by the linker for the baseline machine too;
 #   - if an AVX-512 instruction stands in a function of avx2 or emulated512;
 #   - if no wide function was found at all (then it looked at the wrong files).
@@ -11,7 +11,7 @@ objdump -d --no-show-raw-insn "$@" | awk '
   /^[0-9a-f]+ <.*>:$/ {
     name = substr($2, 2, length($2) - 3)
     narrow = name ~ /^_Z+NK?5qlora(4avx2|11emulated512)/
-    region = narrow || name ~ /^_Z+NK?5qlora6avx512/
+    region = narrow || name ~ /^_Z+NK?5qlora(6avx512|10avx512bf16)/
     next
   }
   # "  1a:  vmulps ..." - mnemonics with v that are not vector instructions belong to virtual machines and segments.

@@ -20,6 +20,7 @@ size_t FrozenWeight::bytes() const {
 WeightView FrozenWeight::view() const {
   WeightView w{
       .format = parts_.format, .out = out_, .in = in_, .data = parts_.data.data(), .block = parts_.block};
+  if (parts_.format == Format::dense) w.type = parts_.data.type();
   if (parts_.absmax) w.absmax = parts_.absmax.as<const float>();
   if (parts_.absmax_codes) {
     w.absmax_codes = parts_.absmax_codes.as<const uint8_t>();

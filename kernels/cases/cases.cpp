@@ -5,6 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "core/base/half.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/emulated512.h"
 #include "kernels/cpu/isa.h"
@@ -43,6 +44,13 @@ void* Device::put(const Array& values) {
   return put_bytes(rounded.data(), rounded.size() * sizeof(float), before);
 }
 
+void* Device::put_bf16(const Array& values) {
+  std::vector<bf16> rounded;
+  for (double v : values) rounded.push_back(to_bf16(static_cast<float>(v)));
+  return put_bytes(rounded.data(), rounded.size() * sizeof(bf16),
+                   static_cast<size_t>(offset_) * sizeof(bf16));
+}
+
 void* Device::make(int64_t n) {
   return put_bytes(nullptr, static_cast<size_t>(n) * size_of(type_),
                    static_cast<size_t>(offset_) * size_of(type_));
@@ -69,7 +77,7 @@ void Device::check_guards() const {
 
 std::vector<Array> evaluate(const Case& c, Backend& backend, DType type, int64_t offset,
                             const std::vector<Array>& inputs) {
-  Device device(backend, type, offset);
+  Device device(backend, type, offset, c.operands);
   std::vector<Array> results = c.run(device, inputs);
   device.check_guards();
   return results;
@@ -77,6 +85,18 @@ std::vector<Array> evaluate(const Case& c, Backend& backend, DType type, int64_t
 
 std::vector<Array> evaluate(const Case& c, Backend& backend, DType type, int64_t offset) {
   return evaluate(c, backend, type, offset, c.inputs);
+}
+
+std::vector<Case> with_bf16_operands(std::vector<Case> plain) {
+  const size_t n = plain.size();
+  for (size_t i = 0; i < n; ++i) {
+    Case c = plain[i];
+    c.operands = Operands::bf16;
+    c.shape += " bf16";
+    plain[i].flips.clear();
+    plain.push_back(std::move(c));
+  }
+  return plain;
 }
 
 std::vector<Case> all_cases() {
@@ -125,7 +145,10 @@ std::string TestWeight::name() const {
 WeightView TestWeight::view(Device& device, const Array* elements) const {
   WeightView v{.format = format, .out = out, .in = in};
   if (format == Format::dense) {
-    v.data = device.put(elements != nullptr ? *elements : dense);
+    const Array& values = elements != nullptr ? *elements : dense;
+    const bool narrow = device.operands() == Operands::bf16;
+    v.type = narrow ? DType::bf16 : device.type();
+    v.data = narrow ? device.put_bf16(values) : device.put(values);
     return v;
   }
   v.data = device.put_raw(codes);

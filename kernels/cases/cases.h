@@ -26,16 +26,20 @@ inline bool same_bits(const Array& a, const Array& b) {
 // and has guard bytes on both sides. Frees all with itself.
 class Device {
  public:
-  Device(Backend& backend, DType type, int64_t offset = 0)
-      : backend_(backend), type_(type), offset_(offset) {}
+  Device(Backend& backend, DType type, int64_t offset = 0, Operands operands = Operands::as_stored)
+      : backend_(backend), type_(type), offset_(offset), operands_(operands) {}
   ~Device();
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
   Backend& backend() const { return backend_; }
   DType type() const { return type_; }
+  // How the products of the case read their operands.
+  Operands operands() const { return operands_; }
   // The values as elements of the device's type.
   void* put(const Array& values);
+  // The values rounded to bf16.
+  void* put_bf16(const Array& values);
   // Anything else, as it is, aligned; null for an empty vector.
   template <class T>
   T* put_raw(const std::vector<T>& values) {
@@ -62,6 +66,7 @@ class Device {
   Backend& backend_;
   DType type_;
   int64_t offset_;
+  Operands operands_;
   std::vector<Block> blocks_;
 };
 
@@ -74,6 +79,10 @@ struct Case {
   std::function<std::vector<Array>(Device&, const std::vector<Array>&)> run = {};
   // Sizes of numbers that cancel inside a result, one per result array (or empty: none). See parity_test.cpp.
   std::vector<double> cancels = {};
+  Operands operands = Operands::as_stored;
+  // With bf16 operands: how far a result moves, per result array, when a value that the kernel computes and
+  // then reads as an operand falls to the other side of a rounding (or empty: there is none).
+  std::vector<double> flips = {};
 };
 
 // Runs the case on its own operands, and checks the guards.
@@ -87,6 +96,8 @@ std::vector<Case> attention_cases();
 std::vector<Case> row_cases();
 std::vector<Case> learning_cases();
 std::vector<Case> all_cases();
+// `plain` and a copy of each with bf16 operands.
+std::vector<Case> with_bf16_operands(std::vector<Case> plain);
 
 // Every backend that this machine can run, the reference among them, and the 16-lane build over AVX2
 // registers, so that its arithmetic is tested where there is no AVX-512. `make_test_backend` makes one of
@@ -109,7 +120,8 @@ struct TestWeight {
   std::vector<float> absmax = {}, nested_absmax = {}, code_map = {};
   float nested_offset = 0;
   std::string name() const;
-  // On the device; `elements` replace the dense elements of a dense weight when given.
+  // On the device; `elements` replace the dense elements of a dense weight when given. Where operands are
+  // bf16, dense elements are stored as bf16.
   WeightView view(Device&, const Array* elements = nullptr) const;
 };
 

@@ -1,5 +1,7 @@
 // Cases of the linear layer with its adapters.
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "kernels/cases/cases.h"
@@ -46,6 +48,23 @@ LoraPart part_of(const Part& p, size_t term) {
   return part;
 }
 
+// What one flip of a rounding to bf16 is worth: a value's last bit times the largest that stands against it.
+// Operands of the cases stay within five standard deviations.
+double flip(double value, double against) {
+  return 0x1p-8 * (5 * value) * (5 * against);
+}
+
+constexpr double kSmall = 0.2;  // the spread of adapters, of gradients before, and of u in backward
+
+// The spread of what dropout leaves of elements with spread 1, and 0 where nothing drops.
+struct Dropped {
+  double spread = 1, rounded = 0;
+  explicit Dropped(const Shape& s) {
+    for (const Part& p : s.parts) spread = std::max(spread, 1 / (1 - static_cast<double>(p.dropout)));
+    if (spread > 1) rounded = spread;
+  }
+};
+
 Case forward_case(const Shape& s) {
   Case c{.kernel = "linear", .shape = s.name, .length = s.in};
   std::vector<TestWeight> weights = weights_of(s);
@@ -56,9 +75,18 @@ Case forward_case(const Shape& s) {
     c.inputs.push_back(normals(seed++, s.outs[t]));
     for (const Part& p : s.parts) {
       int64_t rank = part_of(p, t).rank;
-      c.inputs.push_back(normals(seed++, rank * s.in, 0.2));
-      c.inputs.push_back(normals(seed++, s.outs[t] * rank, 0.2));
+      c.inputs.push_back(normals(seed++, rank * s.in, kSmall));
+      c.inputs.push_back(normals(seed++, s.outs[t] * rank, kSmall));
     }
+  }
+  // y reads u, which reads what dropout has left of x.
+  const Dropped dropped(s);
+  const double u = kSmall * dropped.spread * std::sqrt(static_cast<double>(s.in));
+  double largest_scale = 0;
+  for (const Part& p : s.parts) largest_scale = std::max(largest_scale, p.scale);
+  for (size_t t = 0; t < weights.size(); ++t) {
+    c.flips.push_back(largest_scale * flip(u, kSmall));
+    for (size_t i = 0; i < s.parts.size(); ++i) c.flips.push_back(flip(dropped.rounded, kSmall));
   }
   c.run = [s, weights](Device& d, const std::vector<Array>& in) {
     Next next(in);
@@ -81,7 +109,12 @@ Case forward_case(const Shape& s) {
       term.y = d.make(s.rows * s.outs[t]);
       terms.push_back(term);
     }
-    d.backend().linear({.x = x, .rows = s.rows, .terms = terms, .keys = keys.data(), .type = d.type()});
+    d.backend().linear({.x = x,
+                        .rows = s.rows,
+                        .terms = terms,
+                        .keys = keys.data(),
+                        .type = d.type(),
+                        .operands = d.operands()});
     std::vector<Array> results;
     for (size_t t = 0; t < terms.size(); ++t) {
       results.push_back(d.get(terms[t].y, s.rows * s.outs[t]));
@@ -106,9 +139,19 @@ Case backward_case(const Shape& s) {
     for (const Part& p : s.parts) {
       int64_t rank = part_of(p, t).rank;
       for (int64_t n : {rank * s.in, s.outs[t] * rank, (p.hi - p.lo) * rank, rank * s.in, s.outs[t] * rank}) {
-        c.inputs.push_back(normals(seed++, n, 0.2));
+        c.inputs.push_back(normals(seed++, n, kSmall));
       }
     }
+  }
+  // dx and grad_a read du, and grad_a what dropout has left of x.
+  const Dropped dropped(s);
+  double du = 0;
+  for (int64_t out : s.outs)
+    for (const Part& p : s.parts) du = std::max(du, p.scale * kSmall * std::sqrt(static_cast<double>(out)));
+  if (s.wants_dx) c.flips.push_back(dropped.spread * flip(du, kSmall));
+  for (size_t i = 0; i < weights.size() * s.parts.size(); ++i) {
+    c.flips.push_back(flip(du, dropped.spread));
+    c.flips.push_back(0);
   }
   c.run = [s, weights](Device& d, const std::vector<Array>& in) {
     Next next(in);
@@ -118,6 +161,7 @@ Case backward_case(const Shape& s) {
     if (s.wants_dx) a.dx = s.mode == Write::accumulate ? d.put(before) : d.make(s.rows * s.in);
     a.mode = s.mode;
     a.type = d.type();
+    a.operands = d.operands();
     std::vector<std::vector<LoraPart>> parts(weights.size());
     std::vector<LinearBackwardTerm> terms;
     for (size_t t = 0; t < weights.size(); ++t) {
@@ -219,7 +263,7 @@ std::vector<Case> linear_cases() {
     all.push_back(forward_case(s));
     all.push_back(backward_case(s));
   }
-  return all;
+  return with_bf16_operands(std::move(all));
 }
 
 }  // namespace qlora::test

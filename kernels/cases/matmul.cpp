@@ -34,7 +34,8 @@ Case gemm_case(Layout layout, int64_t m, int64_t n, int64_t k, double alpha, Wri
                       .k = k,
                       .alpha = alpha,
                       .mode = mode,
-                      .type = d.type()});
+                      .type = d.type(),
+                      .operands = d.operands()});
     return {d.get(y, m * n)};
   };
   return c;
@@ -53,7 +54,8 @@ Case qgemm_case(const TestWeight& w, Layout layout, int64_t rows, Write mode) {
                        .y = y,
                        .rows = rows,
                        .mode = mode,
-                       .type = d.type()});
+                       .type = d.type(),
+                       .operands = d.operands()});
     return {d.get(y, rows * n)};
   };
   return c;
@@ -73,7 +75,7 @@ Case dequantize_case(const TestWeight& w) {
 }  // namespace
 
 std::vector<Case> matmul_cases() {
-  std::vector<Case> all;
+  std::vector<Case> all, decoded;
   struct Size {
     int64_t m, n, k;
   };
@@ -104,9 +106,11 @@ std::vector<Case> matmul_cases() {
         all.push_back(qgemm_case(w, layout, s.rows, Write::overwrite));
       }
       all.push_back(qgemm_case(w, s.rows % 2 == 0 ? Layout::nt : Layout::nn, s.rows, Write::accumulate));
-      all.push_back(dequantize_case(w));
+      decoded.push_back(dequantize_case(w));
     }
   }
+  all = with_bf16_operands(std::move(all));
+  all.insert(all.end(), decoded.begin(), decoded.end());
   return all;
 }
 

@@ -173,13 +173,20 @@ Case add_case(int64_t n, bool in_place) {
   return c;
 }
 
-Case gather_case(std::vector<int32_t> ids, int64_t total, int64_t cols) {
+Case gather_case(std::vector<int32_t> ids, int64_t total, int64_t cols, bool narrow = false) {
   auto rows = static_cast<int64_t>(ids.size());
-  Case c{.kernel = "gather_rows", .shape = sizes(rows, cols), .inputs = {normals(1, total * cols)}};
+  Case c{.kernel = "gather_rows",
+         .shape = sizes(rows, cols) + (narrow ? " bf16" : ""),
+         .inputs = {normals(1, total * cols)}};
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
     void* y = d.make(rows * cols);
-    d.backend().gather_rows(
-        {.table = d.put(in[0]), .ids = ids.data(), .y = y, .rows = rows, .cols = cols, .type = d.type()});
+    d.backend().gather_rows({.table = narrow ? d.put_bf16(in[0]) : d.put(in[0]),
+                             .ids = ids.data(),
+                             .y = y,
+                             .rows = rows,
+                             .cols = cols,
+                             .type = d.type(),
+                             .table_type = narrow ? DType::bf16 : d.type()});
     return {d.get(y, rows * cols)};
   };
   return c;
@@ -232,6 +239,7 @@ std::vector<Case> row_cases() {
   all.push_back(swiglu_backward_case(100, Write::accumulate, Write::overwrite, true, false));
   all.push_back(add_case(70001, false));
   all.push_back(gather_case({3, 0, 3, 6, 1}, 7, 33));
+  all.push_back(gather_case({3, 0, 3, 6, 1}, 7, 33, true));
   all.push_back(gather_case({}, 2, 8));
   all.push_back(gather_case(std::vector<int32_t>(300, 1), 2, 576));
   for (Write mode : kModes) {

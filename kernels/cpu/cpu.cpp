@@ -41,18 +41,20 @@ class Cpu final : public Reference {
 
   void gemm(const Gemm& a) override {
     if (a.type != DType::f32) return Reference::gemm(a);
-    kernels_.gemm({.layout = a.layout,
-                   .x = f32(a.x),
-                   .dense = f32(a.w),
-                   .y = f32(a.y),
-                   .ldx = a.layout == Layout::tn ? a.m : a.k,
-                   .ldw = a.layout == Layout::nt ? a.k : a.n,
-                   .ldy = a.n,
-                   .m = a.m,
-                   .n = a.n,
-                   .k = a.k,
-                   .alpha = static_cast<float>(a.alpha),
-                   .add = a.mode == Write::accumulate});
+    const bool bf16 = a.w_type == DType::bf16;
+    product(a.operands)({.layout = a.layout,
+                         .x = f32(a.x),
+                         .dense = bf16 ? nullptr : f32(a.w),
+                         .dense_bf16 = bf16 ? static_cast<const uint16_t*>(a.w) : nullptr,
+                         .y = f32(a.y),
+                         .ldx = a.layout == Layout::tn ? a.m : a.k,
+                         .ldw = a.layout == Layout::nt ? a.k : a.n,
+                         .ldy = a.n,
+                         .m = a.m,
+                         .n = a.n,
+                         .k = a.k,
+                         .alpha = static_cast<float>(a.alpha),
+                         .add = a.mode == Write::accumulate});
   }
 
   void qgemm(const QGemm& a) override {
@@ -60,17 +62,17 @@ class Cpu final : public Reference {
     const bool forward = a.layout == Layout::nt;
     const Codes codes = codes_of(a.w);
     const int64_t n = forward ? a.w.out : a.w.in, k = forward ? a.w.in : a.w.out;
-    kernels_.gemm({.layout = a.layout,
-                   .x = f32(a.x),
-                   .codes = &codes,
-                   .y = f32(a.y),
-                   .ldx = k,
-                   .ldw = a.w.in,
-                   .ldy = n,
-                   .m = a.rows,
-                   .n = n,
-                   .k = k,
-                   .add = a.mode == Write::accumulate});
+    product(a.operands)({.layout = a.layout,
+                         .x = f32(a.x),
+                         .codes = &codes,
+                         .y = f32(a.y),
+                         .ldx = k,
+                         .ldw = a.w.in,
+                         .ldy = n,
+                         .m = a.rows,
+                         .n = n,
+                         .k = k,
+                         .add = a.mode == Write::accumulate});
   }
 
   void dequantize(const Dequantize& a) override {
@@ -119,6 +121,9 @@ class Cpu final : public Reference {
   }
 
  private:
+  void (*product(Operands operands) const)(const cpu::GemmArgs&) {
+    return operands == Operands::bf16 ? kernels_.gemm_bf16 : kernels_.gemm;
+  }
   // Double-quantized scales are expanded for the call: a 64th of the weight's elements.
   Codes codes_of(const WeightView& w) const {
     const float* absmax = w.absmax;
@@ -149,7 +154,8 @@ std::unique_ptr<Backend> make_avx2() {
 }
 
 std::unique_ptr<Backend> make_avx512() {
-  return cpu_has_avx512() ? cpu::make_cpu(cpu::avx512_kernels()) : nullptr;
+  if (!cpu_has_avx512()) return nullptr;
+  return cpu::make_cpu(cpu_has_avx512_bf16() ? cpu::avx512_bf16_kernels() : cpu::avx512_kernels());
 }
 
 }  // namespace qlora

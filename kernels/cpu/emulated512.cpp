@@ -9,6 +9,7 @@
 #include "kernels/cpu/tasks.h"
 
 #define QLORA_INLINE static inline __attribute__((always_inline))
+#define QLORA_PAIRS 1
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")

@@ -4,7 +4,8 @@
 //
 // Order of sums: y = sum over chunks of k, in order, of (sum over the chunk's k, in order, one fma each). The
 // chunks depend on k alone, tails of rows and columns run the same code, and tasks split outputs: so no bit
-// of y depends on m, on threads, or on whether w came from codes or from its dense equal.
+// of y depends on m, on threads, or on whether w came from codes or from its dense equal. `Operand` is one of
+// the structs of operands-inl.h, which also order the chunk's k.
 
 constexpr int64_t kChunkMax = 320;   // of k: a panel of w stays in the first-level cache
 constexpr int64_t kSuperMax = 4096;  // of k: how much of x is packed at a time
@@ -25,20 +26,23 @@ struct Destination {
 };
 
 // y[R, cols] = (add ? y : 0) + alpha * sum over k of a[k][row] b[k][column].
-template <int R>
+template <class Operand, int R>
 static void tile(int64_t kc, const float* a, const float* b, Destination d, int64_t cols) {
   Vec s[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = zero();
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) __builtin_prefetch(d.y + r * d.ld, 1);
-  for (int64_t k = 0; k < kc; ++k, a += kMr, b += kNr) {
-    const Vec b0 = load(b), b1 = load(b + kLanes);
+  for (int64_t i = Operand::steps(kc); i > 0; --i, a += Operand::kRows * kMr, b += Operand::kRows * kNr) {
+#pragma GCC unroll 2
+    for (int row = Operand::kRows - 1; row >= 0; --row) {
+      const Vec b0 = load(b + row * kNr), b1 = load(b + row * kNr + kLanes);
 #pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const Vec x = set1(a[r]);
-      s[r][0] = fma(x, b0, s[r][0]);
-      s[r][1] = fma(x, b1, s[r][1]);
+      for (int r = 0; r < R; ++r) {
+        const Vec x = set1(a[row * kMr + r]);
+        s[r][0] = Operand::step(x, b0, s[r][0]);
+        s[r][1] = Operand::step(x, b1, s[r][1]);
+      }
     }
   }
   const Vec alpha = set1(d.alpha);
@@ -61,13 +65,13 @@ static void tile(int64_t kc, const float* a, const float* b, Destination d, int6
   }
 }
 
-template <int R>
+template <class Operand, int R>
 static void short_tile(int64_t rows, int64_t kc, const float* a, const float* b, Destination d,
                        int64_t cols) {
   if constexpr (R > 1) {
-    if (rows < R) return short_tile<R - 1>(rows, kc, a, b, d, cols);
+    if (rows < R) return short_tile<Operand, R - 1>(rows, kc, a, b, d, cols);
   }
-  tile<R>(kc, a, b, d, cols);
+  tile<Operand, R>(kc, a, b, d, cols);
 }
 
 // x of one product, packed: for every chunk of k, the tiles of all rows.
@@ -83,14 +87,18 @@ struct PackedX {
   }
 };
 
+template <class Operand>
 QLORA_INLINE void pack_x(const GemmArgs& g, const PackedX& packed, int64_t t, int64_t k_begin, int64_t k0,
                          int64_t kc) {
   const bool transposed = g.layout == Layout::tn;
   const int64_t row = t * kMr, k = k_begin + k0;
   const float* p = transposed ? g.x + k * g.ldx + row : g.x + row * g.ldx + k;
-  pack_x_tile(p, g.ldx, transposed, smaller(kMr, g.m - row), kc, packed.at(t, k0, kc));
+  float* tile = packed.at(t, k0, kc);
+  pack_x_tile(p, g.ldx, transposed, smaller(kMr, g.m - row), kc, tile);
+  Operand::finish(tile, kc, kMr, false);
 }
 
+template <class Operand>
 QLORA_INLINE void pack_w(const GemmArgs& g, int64_t k, int64_t kc, int64_t column, int64_t cols, float* out) {
   const bool rows_are_k = g.layout != Layout::nt;
   if (g.codes != nullptr) {
@@ -99,12 +107,17 @@ QLORA_INLINE void pack_w(const GemmArgs& g, int64_t k, int64_t kc, int64_t colum
     else
       decode_panel_nt(*g.codes, k, kc, column, cols, out);
   } else {
-    const float* p = rows_are_k ? g.dense + k * g.ldw + column : g.dense + column * g.ldw + k;
-    pack_w_dense(p, g.ldw, rows_are_k, cols, kc, out);
+    const int64_t at = rows_are_k ? k * g.ldw + column : column * g.ldw + k;
+    if (g.dense_bf16 != nullptr)
+      pack_w_dense(g.dense_bf16 + at, g.ldw, rows_are_k, cols, kc, out);
+    else
+      pack_w_dense(g.dense + at, g.ldw, rows_are_k, cols, kc, out);
   }
+  Operand::finish(out, kc, kNr, g.dense_bf16 != nullptr);
 }
 
 // A rectangle of y: row tiles [t0, t1) times panels [p0, p1), over values [k_begin, k_begin + k) of the sum.
+template <class Operand>
 static void multiply(const GemmArgs& g, const PackedX& packed, int64_t k_begin, int64_t k, int64_t t0,
                      int64_t t1, int64_t p0, int64_t p1) {
   float* panel = cpu::scratch(cpu::Scratch::packed_w, kChunkMax * kNr);
@@ -113,10 +126,11 @@ static void multiply(const GemmArgs& g, const PackedX& packed, int64_t k_begin, 
     const bool add = g.add || k_begin + k0 > 0;
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
-      pack_w(g, k_begin + k0, kc, column, cols, panel);
+      pack_w<Operand>(g, k_begin + k0, kc, column, cols, panel);
+      const FlushDenormals flush(Operand::kFlush);
       for (int64_t t = t0; t < t1; ++t) {
         const Destination d{g.y + t * kMr * g.ldy + column, g.ldy, g.alpha, add};
-        short_tile<kMr>(smaller(kMr, g.m - t * kMr), kc, packed.at(t, k0, kc), panel, d, cols);
+        short_tile<Operand, kMr>(smaller(kMr, g.m - t * kMr), kc, packed.at(t, k0, kc), panel, d, cols);
       }
     }
   }
@@ -140,6 +154,7 @@ QLORA_INLINE Cut cut(int64_t tiles, int64_t panels) {
           (panels + panels_per_task - 1) / panels_per_task};
 }
 
+template <class Operand>
 static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t chunk) {
   const int64_t tiles = (g.m + kMr - 1) / kMr, panels = (g.n + kNr - 1) / kNr;
   const int64_t chunks = (k + chunk - 1) / chunk;
@@ -147,7 +162,7 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
   parallel(tiles * chunks, larger(1, 65536 / (kMr * chunk)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t k0 = i / tiles * chunk;
-      pack_x(g, packed, i % tiles, k_begin, k0, smaller(chunk, k - k0));
+      pack_x<Operand>(g, packed, i % tiles, k_begin, k0, smaller(chunk, k - k0));
     }
   });
   const Cut c = cut(tiles, panels);
@@ -156,13 +171,14 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
   parallel(tasks, g.m * g.n * k < int64_t{1} << 20 ? tasks : 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t t0 = i / c.panel_tasks * c.tiles_per_task, p0 = i % c.panel_tasks * c.panels_per_task;
-      multiply(g, packed, k_begin, k, t0, smaller(tiles, t0 + c.tiles_per_task), p0,
-               smaller(panels, p0 + c.panels_per_task));
+      multiply<Operand>(g, packed, k_begin, k, t0, smaller(tiles, t0 + c.tiles_per_task), p0,
+                        smaller(panels, p0 + c.panels_per_task));
     }
   });
 }
 
-static void gemm(const GemmArgs& g) {
+template <class Operand>
+static void gemm_of(const GemmArgs& g) {
   if (g.m <= 0 || g.n <= 0) return;
   if (g.k <= 0) {
     for (int64_t i = 0; i < g.m && !g.add; ++i)
@@ -170,7 +186,11 @@ static void gemm(const GemmArgs& g) {
     return;
   }
   const int64_t chunk = chunk_of(g.k), super = larger(1, kSuperMax / chunk) * chunk;
-  for (int64_t k = 0; k < g.k; k += super) gemm_range(g, k, smaller(super, g.k - k), chunk);
+  for (int64_t k = 0; k < g.k; k += super) gemm_range<Operand>(g, k, smaller(super, g.k - k), chunk);
+}
+
+static void gemm(const GemmArgs& g) {
+  gemm_of<AsStored>(g);
 }
 
 // Twelve independent chains of multiply-adds: what the machine can do at most.

@@ -181,23 +181,21 @@ TEST_CASE("A product with a quantized weight has the bits of the product with it
       decode_range(q.view, 0, c.out * c.in, dense.data());
       WeightView w{.out = c.out, .in = c.in, .data = dense.data()};
       for (Layout layout : {Layout::nt, Layout::nn}) {
-        bool forward = layout == Layout::nt;
-        auto x = random_floats(c.rows * (forward ? c.in : c.out), 8);
-        std::vector<float> a(static_cast<size_t>(c.rows * (forward ? c.out : c.in)), 1.0f), b = a;
-        backend->qgemm({.layout = layout,
-                        .x = x.data(),
-                        .w = w,
-                        .y = a.data(),
-                        .rows = c.rows,
-                        .mode = Write::accumulate});
-        backend->qgemm({.layout = layout,
-                        .x = x.data(),
-                        .w = q.view,
-                        .y = b.data(),
-                        .rows = c.rows,
-                        .mode = Write::accumulate});
-        INFO(kernels->name << " " << c.out << "x" << c.in << " block " << c.block << " forward " << forward);
-        CHECK(same_bits(a, b));
+        for (Operands operands : {Operands::as_stored, Operands::bf16}) {
+          bool forward = layout == Layout::nt;
+          auto x = random_floats(c.rows * (forward ? c.in : c.out), 8);
+          std::vector<float> a(static_cast<size_t>(c.rows * (forward ? c.out : c.in)), 1.0f), b = a;
+          QGemm product{.layout = layout, .x = x.data(), .w = w, .y = a.data(), .rows = c.rows};
+          product.mode = Write::accumulate;
+          product.operands = operands;
+          backend->qgemm(product);
+          product.w = q.view;
+          product.y = b.data();
+          backend->qgemm(product);
+          INFO(kernels->name << " " << c.out << "x" << c.in << " block " << c.block << " forward "
+                             << forward);
+          CHECK(same_bits(a, b));
+        }
       }
     }
   }

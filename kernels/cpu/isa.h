@@ -9,6 +9,10 @@ namespace qlora {
 bool cpu_has_avx2();
 // AVX-512 F, BW, DQ and VL, likewise.
 bool cpu_has_avx512();
+// AVX512-BF16 beside them: vdpbf16ps, two bf16 products a lane.
+bool cpu_has_avx512_bf16();
+// AMX tiles with bf16, which nothing here uses yet.
+bool cpu_has_amx_bf16();
 // The processor's own name ("AMD EPYC 7B13 64-Core Processor"), or "unknown processor".
 std::string cpu_brand();
 

@@ -4,8 +4,8 @@
 // Cpu (cpu.cpp) turns the calls of Backend into calls of a table, and is compiled once, for the baseline
 // machine.
 //
-// All of it computes in f32. Element sums always run in the same order, whatever the number of rows or
-// threads.
+// All of it computes in f32, with bf16 operands where a product asks for them. Element sums always run in the
+// same order, whatever the number of rows or threads.
 
 #include <cstdint>
 
@@ -26,12 +26,13 @@ struct Codes {
 };
 
 // y = alpha x w (or y += alpha x w), laid out as `layout` says (args_matmul.h), rows at the given strides (in
-// elements). w: `dense`, or `codes` when it is not null (nt: w is [n, k]; nn: w is [k, n]; then ldw is not
-// used).
+// elements). w: `codes` when it is not null (nt: w is [n, k]; nn: w is [k, n]; then ldw is not used), else
+// `dense_bf16` (bit patterns) when that is not null, else `dense`.
 struct GemmArgs {
   Layout layout = Layout::nt;
   const float* x = nullptr;
   const float* dense = nullptr;
+  const uint16_t* dense_bf16 = nullptr;
   const Codes* codes = nullptr;
   float* y = nullptr;
   int64_t ldx = 0, ldw = 0, ldy = 0;
@@ -60,6 +61,10 @@ struct Kernels {
   float (*fma_peak)(int64_t rounds) = nullptr;
 
   void (*gemm)(const GemmArgs&) = nullptr;
+  // The same with bf16 operands (Operands::bf16), by vdpbf16ps where the table is of a region that has it;
+  // and always as two multiply-adds on f32, which gives the same bits.
+  void (*gemm_bf16)(const GemmArgs&) = nullptr;
+  void (*gemm_bf16_fma)(const GemmArgs&) = nullptr;
   void (*dequantize)(const Codes&, float* y) = nullptr;
   // absmax[i] = f32(f32(map[codes[i]] * nested[i / 256]) + offset)
   void (*absmax)(const WeightView&, int64_t blocks, float* out) = nullptr;
@@ -81,5 +86,6 @@ struct Kernels {
 // One table per region. Call their functions only where the processor has the instructions (isa.h).
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512_bf16_kernels();
 
 }  // namespace qlora::cpu

@@ -24,20 +24,39 @@ QLORA_INLINE void transpose8(__m256 (&r)[8]) {
   }
 }
 
+// Eight elements, and one, of f32 or stored as bf16.
+QLORA_INLINE __m256 load8(const float* p) {
+  return _mm256_loadu_ps(p);
+}
+QLORA_INLINE __m256 load8(const uint16_t* p) {
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+QLORA_INLINE float load1(const float* p) {
+  return *p;
+}
+QLORA_INLINE float load1(const uint16_t* p) {
+  const uint32_t bits = static_cast<uint32_t>(*p) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+
 // out[k * stride + i] = row i of p at k, for kc values of k and `rows` <= 8 rows; the lanes of missing rows
 // become zero. Writes eight values at every k, also where the column is shorter: k runs upwards, so what is
 // written beyond a column is overwritten by the next, and `out` needs slack at its end.
-QLORA_INLINE void transpose_rows(const float* p, int64_t ld, int64_t rows, int64_t kc, float* out,
+template <class T>
+QLORA_INLINE void transpose_rows(const T* p, int64_t ld, int64_t rows, int64_t kc, float* out,
                                  int64_t stride) {
   int64_t k = 0;
   for (; k + 8 <= kc; k += 8) {
     __m256 r[8];
-    for (int i = 0; i < 8; ++i) r[i] = i < rows ? _mm256_loadu_ps(p + i * ld + k) : _mm256_setzero_ps();
+    for (int i = 0; i < 8; ++i) r[i] = i < rows ? load8(p + i * ld + k) : _mm256_setzero_ps();
     transpose8(r);
     for (int i = 0; i < 8; ++i) _mm256_storeu_ps(out + (k + i) * stride, r[i]);
   }
   for (; k < kc; ++k)
-    for (int i = 0; i < 8; ++i) out[k * stride + i] = i < rows ? p[i * ld + k] : 0.0f;
+    for (int i = 0; i < 8; ++i) out[k * stride + i] = i < rows ? load1(p + i * ld + k) : 0.0f;
 }
 
 // The first n of eight lanes, clamped to [0, 8].
@@ -47,8 +66,8 @@ QLORA_INLINE __m256i eight_below(int64_t n) {
 }
 
 // One tile of x: rows [0, rows) of p, values [0, kc) of k, as [kc][kMr]. transposed: x is stored [k, rows].
-// Needs kTileSlack floats more.
-constexpr int64_t kTileSlack = 8;
+// Needs kTileSlack floats more: the overhang of the last column, or one more row (operands-inl.h).
+constexpr int64_t kTileSlack = 16;
 QLORA_INLINE void pack_x_tile(const float* p, int64_t ld, bool transposed, int64_t rows, int64_t kc,
                               float* out) {
   if (transposed) {
@@ -64,17 +83,18 @@ QLORA_INLINE void pack_x_tile(const float* p, int64_t ld, bool transposed, int64
   transpose_rows(p, ld, rows < 8 ? rows : 8, kc, out, kMr);
 }
 
-// A panel of dense w, [kc][kNr], columns beyond `cols` zero.
-// rows_are_k: w is stored [k, n], else [n, k].
-QLORA_INLINE void pack_w_dense(const float* p, int64_t ld, bool rows_are_k, int64_t cols, int64_t kc,
-                               float* out) {
-  if (!rows_are_k) {
+// The rows of a panel of w that is stored [k, n].
+QLORA_INLINE void copy_rows(const uint16_t* p, int64_t ld, int64_t cols, int64_t kc, float* out) {
+  for (int64_t k = 0; k < kc; ++k, p += ld, out += kNr)
     for (int64_t j = 0; j < kNr; j += 8) {
-      int64_t left = cols - j;
-      transpose_rows(p + j * ld, ld, left < 0 ? 0 : (left < 8 ? left : 8), kc, out + j, kNr);
+      if (j + 8 <= cols) {
+        _mm256_storeu_ps(out + j, load8(p + j));
+      } else {
+        for (int64_t i = j; i < j + 8; ++i) out[i] = i < cols ? load1(p + i) : 0.0f;
+      }
     }
-    return;
-  }
+}
+QLORA_INLINE void copy_rows(const float* p, int64_t ld, int64_t cols, int64_t kc, float* out) {
   if (cols >= kNr) {
     for (int64_t k = 0; k < kc; ++k) {
       store(out + k * kNr, load(p + k * ld));
@@ -86,5 +106,17 @@ QLORA_INLINE void pack_w_dense(const float* p, int64_t ld, bool rows_are_k, int6
   for (int64_t k = 0; k < kc; ++k) {
     store(out + k * kNr, load_n(p + k * ld, first));
     store(out + k * kNr + kLanes, load_n(p + k * ld + first, cols - first));
+  }
+}
+
+// A panel of dense w, f32 or bf16, as [kc][kNr] of f32, columns beyond `cols` zero.
+// rows_are_k: w is stored [k, n], else [n, k].
+template <class T>
+QLORA_INLINE void pack_w_dense(const T* p, int64_t ld, bool rows_are_k, int64_t cols, int64_t kc,
+                               float* out) {
+  if (rows_are_k) return copy_rows(p, ld, cols, kc, out);
+  for (int64_t j = 0; j < kNr; j += 8) {
+    int64_t left = cols - j;
+    transpose_rows(p + j * ld, ld, left < 0 ? 0 : (left < 8 ? left : 8), kc, out + j, kNr);
   }
 }

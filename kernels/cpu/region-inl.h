@@ -1,10 +1,12 @@
 // The files of a region, in the order in which they need each other (after one of the vec*-inl.h files).
-// Defines what all of them use: QLORA_INLINE functions disappear into their callers.
+// QLORA_PAIRS says whether that one has dot_pairs(). Defines what all of them use: QLORA_INLINE functions
+// disappear into their callers.
 
 // clang-format off
 #include "kernels/cpu/parallel-inl.h"
 #include "kernels/cpu/pack-inl.h"
 #include "kernels/cpu/decode-inl.h"
+#include "kernels/cpu/operands-inl.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/rows-inl.h"

@@ -6,6 +6,8 @@ static Kernels make_table(const char* name) {
   t.lanes = kLanes;
   t.fma_peak = fma_peak;
   t.gemm = gemm;
+  t.gemm_bf16 = gemm_of<Bf16Best>;
+  t.gemm_bf16_fma = gemm_of<Bf16>;
   t.dequantize = dequantize;
   t.absmax = expand_absmax;
   t.attention = attention;

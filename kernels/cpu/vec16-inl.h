@@ -116,6 +116,25 @@ QLORA_INLINE Vec to_float(IVec a) {
 QLORA_INLINE Vec as_float(IVec a) {
   return {_mm512_castsi512_ps(a.v)};
 }
+QLORA_INLINE IVec as_int(Vec a) {
+  return {_mm512_castps_si512(a.v)};
+}
+QLORA_INLINE Vec round_bf16(Vec a) {
+  const __m512i u = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_or_si512(u, _mm512_set1_epi32(0x400000));
+  const __m512i kept = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), quiet);
+  return {_mm512_castsi512_ps(_mm512_and_si512(kept, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u))))};
+}
+
+#if QLORA_PAIRS
+// sum + x[1] w[1] + x[0] w[0] in every lane, of the two bf16 values in it: the upper first, each product
+// fused with its addition, denormals flushed.
+QLORA_INLINE Vec dot_pairs(Vec x, Vec w, Vec sum) {
+  return {_mm512_dpbf16_ps(sum.v, (__m512bh)x.v, (__m512bh)w.v)};
+}
+#endif
 
 QLORA_INLINE void multiply_wide(IVec a, IVec b, IVec* high, IVec* low) {
   __m512i even = _mm512_mul_epu32(a.v, b.v);

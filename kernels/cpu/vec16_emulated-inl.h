@@ -124,6 +124,20 @@ QLORA_INLINE Vec to_float(IVec x) {
 QLORA_INLINE Vec as_float(IVec x) {
   return {half::as_float(x.a), half::as_float(x.b)};
 }
+QLORA_INLINE IVec as_int(Vec x) {
+  return {half::as_int(x.a), half::as_int(x.b)};
+}
+QLORA_INLINE Vec round_bf16(Vec x) {
+  return {half::round_bf16(x.a), half::round_bf16(x.b)};
+}
+
+// vdpbf16ps in its own order. REQUIRES: denormals are flushed.
+QLORA_INLINE Vec dot_pairs(Vec x, Vec w, Vec sum) {
+  const IVec xi = as_int(x), wi = as_int(w);
+  sum =
+      fma(as_float(shift_left<16>(shift_right<16>(xi))), as_float(shift_left<16>(shift_right<16>(wi))), sum);
+  return fma(as_float(shift_left<16>(xi)), as_float(shift_left<16>(wi)), sum);
+}
 
 QLORA_INLINE void multiply_wide(IVec x, IVec y, IVec* high, IVec* low) {
   half::multiply_wide(x.a, y.a, &high->a, &low->a);

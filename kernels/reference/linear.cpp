@@ -57,7 +57,13 @@ void Reference::drop_rows(const DropRows& a) {
 void Reference::linear(const Linear& a) {
   if (a.rows == 0) return;
   for (const LinearTerm& term : a.terms) {
-    qgemm({.layout = Layout::nt, .x = a.x, .w = term.w, .y = term.y, .rows = a.rows, .type = a.type});
+    qgemm({.layout = Layout::nt,
+           .x = a.x,
+           .w = term.w,
+           .y = term.y,
+           .rows = a.rows,
+           .type = a.type,
+           .operands = a.operands});
     for (const LoraPart& part : term.lora) {
       if (!empty(part)) part_forward(a, term, part);
     }
@@ -87,7 +93,8 @@ void Reference::part_forward(const Linear& a, const LinearTerm& term, const Lora
         .m = rows,
         .n = part.rank,
         .k = in,
-        .type = a.type});
+        .type = a.type,
+        .operands = a.operands});
   gemm({.layout = Layout::nt,
         .x = part.u,
         .w = part.b,
@@ -97,7 +104,8 @@ void Reference::part_forward(const Linear& a, const LinearTerm& term, const Lora
         .k = part.rank,
         .alpha = part.scale,
         .mode = Write::accumulate,
-        .type = a.type});
+        .type = a.type,
+        .operands = a.operands});
 }
 
 void Reference::add_bias(const Linear& a, const LinearTerm& term) {
@@ -128,7 +136,8 @@ void Reference::linear_backward(const LinearBackward& a) {
              .y = dx,
              .rows = a.rows,
              .mode = mode,
-             .type = a.type});
+             .type = a.type,
+             .operands = a.operands});
     }
     mode = Write::accumulate;
     for (const LoraPart& part : term.lora) {
@@ -156,7 +165,8 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
         .n = rank,
         .k = out,
         .alpha = part.scale,
-        .type = a.type});
+        .type = a.type,
+        .operands = a.operands});
 
   const void* x = part.grad_a == nullptr ? nullptr : at(a.x, part.lo * in, a.type);
   if (drops && x != nullptr) {
@@ -170,7 +180,11 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
     int64_t lo = std::max<int64_t>(a.sequences[s], part.lo) - part.lo;
     int64_t hi = std::min<int64_t>(a.sequences[s + 1], part.hi) - part.lo;
     if (hi <= lo) continue;
-    Gemm partial{.layout = Layout::tn, .k = hi - lo, .mode = Write::accumulate, .type = a.type};
+    Gemm partial{.layout = Layout::tn,
+                 .k = hi - lo,
+                 .mode = Write::accumulate,
+                 .type = a.type,
+                 .operands = a.operands};
     if (part.grad_b != nullptr) {
       partial.x = at(dy, lo * out, a.type);
       partial.w = at(part.u, lo * rank, a.type);
@@ -200,7 +214,8 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
             .n = in,
             .k = rank,
             .mode = Write::accumulate,
-            .type = a.type};
+            .type = a.type,
+            .operands = a.operands};
   if (drops) {
     back.y = scratch(Scratch::delta, bytes_of(rows * in, a.type));
     back.mode = Write::overwrite;

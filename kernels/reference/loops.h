@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/base/dtype.h"
+#include "core/base/half.h"
 #include "core/base/parallel.h"
 #include "kernels/args_matmul.h"
 
@@ -36,6 +37,16 @@ void split(int64_t n, int64_t work, Body&& body) {
     return;
   }
   parallel_for(n, grain, body);
+}
+
+// A stored element as one of the compute type, exactly.
+template <class T>
+T widened(T value) {
+  return value;
+}
+template <class T>
+T widened(bf16 value) {
+  return static_cast<T>(to_float(value));
 }
 
 template <class T>

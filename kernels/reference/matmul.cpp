@@ -57,11 +57,30 @@ void multiply(const Product<T>& p, Fill&& fill) {
   });
 }
 
+// The element that a product reads, from the stored one.
 template <class T>
+T operand(T value, Operands operands) {
+  return operands == Operands::bf16 ? static_cast<T>(to_float(to_bf16(static_cast<float>(value)))) : value;
+}
+
+// x as the product reads it: itself, or a rounded copy in `room`.
+template <class T>
+const T* operands_of(const void* x, int64_t n, Operands operands, std::vector<T>& room) {
+  const auto* values = static_cast<const T*>(x);
+  if (operands == Operands::as_stored) return values;
+  room.resize(static_cast<size_t>(n));
+  split(n, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) room[static_cast<size_t>(i)] = operand(values[i], operands);
+  });
+  return room.data();
+}
+
+template <class T, class W>
 void dense_product(const Gemm& a) {
-  const auto* w = static_cast<const T*>(a.w);
+  const auto* w = static_cast<const W*>(a.w);
+  std::vector<T> room;
   bool transposed_x = a.layout == Layout::tn;
-  Product<T> p{static_cast<const T*>(a.x),
+  Product<T> p{operands_of(a.x, a.m * a.k, a.operands, room),
                transposed_x ? 1 : a.k,
                transposed_x ? a.m : 1,
                static_cast<T*>(a.y),
@@ -74,7 +93,8 @@ void dense_product(const Gemm& a) {
   int64_t along_k = a.layout == Layout::nt ? 1 : a.n, along_n = a.layout == Layout::nt ? a.k : 1;
   multiply(p, [&](int64_t column, int64_t width, T* panel) {
     for (int64_t k = 0; k < a.k; ++k) {
-      for (int64_t j = 0; j < width; ++j) panel[k * kPanel + j] = w[k * along_k + (column + j) * along_n];
+      for (int64_t j = 0; j < width; ++j)
+        panel[k * kPanel + j] = operand(widened<T>(w[k * along_k + (column + j) * along_n]), a.operands);
     }
   });
 }
@@ -83,20 +103,30 @@ template <class T>
 void quantized_product(const QGemm& a) {
   bool forward = a.layout == Layout::nt;
   int64_t n = forward ? a.w.out : a.w.in, k_size = forward ? a.w.in : a.w.out;
-  Product<T> p{static_cast<const T*>(a.x), k_size, 1, static_cast<T*>(a.y), a.rows, n, k_size, T{1}, a.mode};
+  std::vector<T> room;
+  Product<T> p{operands_of(a.x, a.rows * k_size, a.operands, room),
+               k_size,
+               1,
+               static_cast<T*>(a.y),
+               a.rows,
+               n,
+               k_size,
+               T{1},
+               a.mode};
   multiply(p, [&](int64_t column, int64_t width, T* panel) {
     if (forward) {
       std::vector<float> row(static_cast<size_t>(k_size));
       for (int64_t j = 0; j < width; ++j) {
         decode_range(a.w, (column + j) * k_size, (column + j + 1) * k_size, row.data());
         for (int64_t k = 0; k < k_size; ++k)
-          panel[k * kPanel + j] = static_cast<T>(row[static_cast<size_t>(k)]);
+          panel[k * kPanel + j] = static_cast<T>(operand(row[static_cast<size_t>(k)], a.operands));
       }
     } else {
       float row[kPanel];
       for (int64_t k = 0; k < k_size; ++k) {
         decode_range(a.w, k * n + column, k * n + column + width, row);
-        for (int64_t j = 0; j < width; ++j) panel[k * kPanel + j] = static_cast<T>(row[j]);
+        for (int64_t j = 0; j < width; ++j)
+          panel[k * kPanel + j] = static_cast<T>(operand(row[j], a.operands));
       }
     }
   });
@@ -132,7 +162,9 @@ void decode_to(const WeightView& w, T* out) {
 }  // namespace
 
 void Reference::gemm(const Gemm& a) {
-  by_compute_type(a.type, [&]<class T>(T) { dense_product<T>(a); });
+  by_compute_type(a.type, [&]<class T>(T) {
+    a.w_type == DType::bf16 ? dense_product<T, bf16>(a) : dense_product<T, T>(a);
+  });
 }
 
 void Reference::qgemm(const QGemm& a) {
@@ -146,15 +178,26 @@ void Reference::qgemm(const QGemm& a) {
                  .n = forward ? a.w.out : a.w.in,
                  .k = forward ? a.w.in : a.w.out,
                  .mode = a.mode,
-                 .type = a.type});
+                 .type = a.type,
+                 .w_type = a.w.type,
+                 .operands = a.operands});
   }
   by_compute_type(a.type, [&]<class T>(T) { quantized_product<T>(a); });
 }
 
 void Reference::dequantize(const Dequantize& a) {
-  if (a.w.format == Format::dense) {
-    std::memcpy(a.dst, a.w.data, static_cast<size_t>(a.w.out * a.w.in) * size_of(a.type));
+  const int64_t n = a.w.out * a.w.in;
+  if (a.w.format == Format::dense && a.w.type == a.type) {
+    std::memcpy(a.dst, a.w.data, static_cast<size_t>(n) * size_of(a.type));
     return;
+  }
+  if (a.w.format == Format::dense) {
+    return by_compute_type(a.type, [&]<class T>(T) {
+      const auto* from = static_cast<const bf16*>(a.w.data);
+      split(n, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) static_cast<T*>(a.dst)[i] = widened<T>(from[i]);
+      });
+    });
   }
   switch (a.type) {
     case DType::f64:

@@ -79,6 +79,18 @@ void rotate(const Rope& a) {
   });
 }
 
+// From a bf16 table.
+template <class T>
+void gather_wide(const GatherRows& a) {
+  split(a.rows, a.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const bf16* from = static_cast<const bf16*>(a.table) + a.ids[row] * a.cols;
+      T* y = static_cast<T*>(a.y) + row * a.cols;
+      for (int64_t c = 0; c < a.cols; ++c) y[c] = widened<T>(from[c]);
+    }
+  });
+}
+
 template <class T>
 void scatter(const ScatterRows& a) {
   auto* y = static_cast<T*>(a.y);
@@ -110,6 +122,9 @@ void Reference::rope(const Rope& a) {
 }
 
 void Reference::gather_rows(const GatherRows& a) {
+  if (a.table_type == DType::bf16) {
+    return by_compute_type(a.type, [&]<class T>(T) { gather_wide<T>(a); });
+  }
   size_t bytes = static_cast<size_t>(a.cols) * size_of(a.type);
   split(a.rows, a.cols, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {

@@ -1,0 +1,181 @@
+// Products with bf16 operands: every instruction set gives the bits of the definition (args_matmul.h),
+// written out here once more in scalars.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "core/base/half.h"
+#include "core/base/parallel.h"
+#include "kernels/cpu/test_floats.h"
+#include "kernels/cpu/test_tables.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using cpu::GemmArgs;
+using cpu::Kernels;
+
+namespace {
+
+// Denormals are zeros, with their sign.
+float flushed(float v) {
+  return std::abs(v) < 0x1p-126f ? std::copysign(0.0f, v) : v;
+}
+
+float multiply_add(float a, float b, float c) {
+  return flushed(std::fma(flushed(a), flushed(b), flushed(c)));
+}
+
+// One product's operands: x as x(i, k), w as w(k, j).
+struct Operand {
+  const Floats& values;
+  int64_t row_stride, column_stride;
+  float at(int64_t row, int64_t column, int64_t rows, int64_t columns) const {
+    if (row >= rows || column >= columns) return 0;
+    return to_float(to_bf16(values[static_cast<size_t>(row * row_stride + column * column_stride)]));
+  }
+};
+
+// y[i, j] of the definition; `y` is what stands there before, when it is added to.
+float defined(const Operand& x, const Operand& w, int64_t i, int64_t j, int64_t k, float alpha, bool add,
+              float y) {
+  const int64_t chunks = (k + 319) / 320, chunk = ((k + chunks - 1) / chunks + 7) / 8 * 8;
+  for (int64_t begin = 0; begin < k; begin += chunk) {
+    const int64_t end = std::min(k, begin + chunk);
+    float sum = 0;
+    for (int64_t p = begin; p < end; p += 2) {
+      sum = multiply_add(x.at(i, p + 1, i + 1, end), w.at(p + 1, j, end, j + 1), sum);
+      sum = multiply_add(x.at(i, p, i + 1, end), w.at(p, j, end, j + 1), sum);
+    }
+    y = add || begin > 0 ? multiply_add(alpha, sum, y) : flushed(alpha * sum);
+  }
+  return y;
+}
+
+bool equal(float a, float b) {
+  return std::memcmp(&a, &b, sizeof a) == 0 || (std::isnan(a) && std::isnan(b));
+}
+
+// What sums meet: ordinary values; products around the smallest normal number, denormal operands among them;
+// or now and then a value that overflows. Ties between two bf16 values and zeros stand in all of them.
+enum class Kind { ordinary, tiny, huge };
+
+Floats operands(int64_t n, uint64_t seed, Kind kind) {
+  PhiloxStream stream(seed);
+  Floats v = random_floats(n, seed + 1);
+  for (float& value : v) {
+    const uint32_t draw = stream.next() % 256;
+    if (draw < 8) value = value < 0 ? -1.00390625f : 1.01171875f;
+    if (draw == 8) value = std::copysign(0.0f, value);
+    if (kind == Kind::tiny) value *= draw % 16 == 15 ? 0x1p-130f : 0x1p-63f;
+    if (kind == Kind::huge && draw == 9) value *= 0x1p127f;
+  }
+  return v;
+}
+
+struct Shape {
+  int64_t m, n, k;
+};
+// Around the tiles, the chunk of k (320) and the super-chunk (4,096), with odd ends of k.
+const Shape kShapes[] = {{1, 1, 1},   {1, 40, 17},  {6, 16, 320},   {7, 17, 321}, {13, 33, 7}, {14, 32, 64},
+                         {29, 70, 9}, {5, 15, 641}, {100, 31, 130}, {3, 9, 4099}, {2, 50, 2}};
+
+}  // namespace
+
+TEST_CASE("Products with bf16 operands have the bits of their definition on every instruction set") {
+  for (const Shape& s : kShapes) {
+    for (Kind kind : {Kind::ordinary, Kind::tiny, Kind::huge}) {
+      const Floats x = operands(s.m * s.k, 1, kind), w = operands(s.n * s.k, 5, kind);
+      const Floats before = random_floats(s.m * s.n, 9, kind == Kind::tiny ? 0x1p-125f : 1.0f);
+      std::vector<uint16_t> narrow;
+      for (float v : w) narrow.push_back(to_bf16(v).bits);
+      for (Layout layout : {Layout::nt, Layout::nn, Layout::tn}) {
+        const bool tn = layout == Layout::tn, nt = layout == Layout::nt, add = s.n % 2 == 1;
+        const Operand xo{x, tn ? 1 : s.k, tn ? s.m : 1}, wo{w, nt ? 1 : s.n, nt ? s.k : 1};
+        const float alpha = add ? 0.7f : 1.0f;
+        Floats expected = before;
+        for (int64_t i = 0; i < s.m; ++i)
+          for (int64_t j = 0; j < s.n; ++j) {
+            float& y = expected[static_cast<size_t>(i * s.n + j)];
+            y = defined(xo, wo, i, j, s.k, alpha, add, y);
+          }
+        for (const Kernels* kernels : runnable_tables())
+          for (auto* product : {kernels->gemm_bf16, kernels->gemm_bf16_fma})
+            for (bool stored : {false, true}) {
+              Floats y = before;
+              product({.layout = layout,
+                       .x = x.data(),
+                       .dense = stored ? nullptr : w.data(),
+                       .dense_bf16 = stored ? narrow.data() : nullptr,
+                       .y = y.data(),
+                       .ldx = tn ? s.m : s.k,
+                       .ldw = nt ? s.k : s.n,
+                       .ldy = s.n,
+                       .m = s.m,
+                       .n = s.n,
+                       .k = s.k,
+                       .alpha = alpha,
+                       .add = add});
+              int64_t wrong = 0;
+              for (size_t i = 0; i < y.size(); ++i) wrong += !equal(y[i], expected[i]);
+              INFO(kernels->name << (product == kernels->gemm_bf16 ? "" : " by fma") << ", layout "
+                                 << static_cast<int>(layout) << " " << s.m << "x" << s.n << "x" << s.k
+                                 << " kind " << static_cast<int>(kind)
+                                 << (stored ? ", w stored as bf16" : ""));
+              CHECK(wrong == 0);
+            }
+      }
+    }
+  }
+}
+
+TEST_CASE("Operands are rounded to bf16 as core base rounds them for every kind of f32") {
+  // y = x * 1: what comes out is the rounded operand.
+  std::vector<uint32_t> bits;
+  for (uint32_t top = 0; top < 0x10000; top += 7)
+    for (uint32_t low : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+      bits.push_back(top << 16 | low);
+  Floats x(bits.size()), y(bits.size());
+  std::memcpy(x.data(), bits.data(), bits.size() * sizeof(float));
+  const float one = 1;
+  const auto m = static_cast<int64_t>(x.size());
+  for (const Kernels* kernels : runnable_tables())
+    for (auto* product : {kernels->gemm_bf16, kernels->gemm_bf16_fma}) {
+      product({.x = x.data(),
+               .dense = &one,
+               .y = y.data(),
+               .ldx = 1,
+               .ldw = 1,
+               .ldy = 1,
+               .m = m,
+               .n = 1,
+               .k = 1});
+      int64_t wrong = 0;
+      for (size_t i = 0; i < x.size(); ++i) {
+        // The sum begins at +0, so a zero comes out positive.
+        wrong += !equal(y[i], flushed(to_float(to_bf16(x[i]))) + 0.0f);
+      }
+      INFO(kernels->name);
+      CHECK(wrong == 0);
+    }
+}
+
+TEST_CASE("A product with bf16 operands leaves the flushing of denormals as it was") {
+  volatile float tiny = 0x1p-127f;
+  for (const Kernels* kernels : runnable_tables()) {
+    const Floats x = random_floats(40 * 40, 1), w = random_floats(40 * 40, 2);
+    Floats y(40 * 40);
+    kernels->gemm_bf16({.x = x.data(),
+                        .dense = w.data(),
+                        .y = y.data(),
+                        .ldx = 40,
+                        .ldw = 40,
+                        .ldy = 40,
+                        .m = 40,
+                        .n = 40,
+                        .k = 40});
+    INFO(kernels->name);
+    CHECK(tiny * 0.5f != 0);
+  }
+}
