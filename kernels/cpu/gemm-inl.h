@@ -177,6 +177,10 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
   });
 }
 
+// small_rows-inl.h: the same bits without packing, for few rows.
+static bool small_rows_take(const GemmArgs& g);
+static void small_rows(const GemmArgs& g);
+
 template <class Operand>
 static void gemm_of(const GemmArgs& g) {
   if (g.m <= 0 || g.n <= 0) return;
@@ -185,6 +189,8 @@ static void gemm_of(const GemmArgs& g) {
       __builtin_memset(g.y + i * g.ldy, 0, static_cast<size_t>(g.n) * 4);
     return;
   }
+  if constexpr (!Operand::kFlush)
+    if (small_rows_take(g)) return small_rows(g);
   const int64_t chunk = chunk_of(g.k), super = larger(1, kSuperMax / chunk) * chunk;
   for (int64_t k = 0; k < g.k; k += super) gemm_range<Operand>(g, k, smaller(super, g.k - k), chunk);
 }

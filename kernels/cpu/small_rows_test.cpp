@@ -1,0 +1,105 @@
+// Products of few rows take other kernels than products of many. Nothing may show it.
+
+#include <catch2/catch.hpp>
+#include <memory>
+#include <vector>
+
+#include "core/base/parallel.h"
+#include "core/base/philox.h"
+#include "kernels/cases/cases.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/test_floats.h"
+#include "kernels/cpu/test_tables.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+constexpr int64_t kMany = 48;  // rows of the product that all others are compared with
+
+struct Size {
+  int64_t out, in, block;
+};
+
+// Whole and broken groups of columns, words of codes, blocks and chunks of k; blocks that straddle rows.
+const Size kSizes[] = {{32, 32, 32}, {17, 64, 64},   {40, 576, 64}, {70, 640, 128}, {33, 1536, 64},
+                       {8, 96, 64},  {5, 37, 5},     {9, 100, 64},  {50, 321, 32},  {64, 352, 32},
+                       {1, 7, 64},   {24, 1030, 64}, {576, 8, 64},  {100, 16, 64},  {41, 4160, 32},
+                       {7, 33, 64},  {96, 224, 4096}};
+
+}  // namespace
+
+TEST_CASE("A product of few rows has the bits of the same rows among many") {
+  const int threads_before = thread_count();
+  for (const cpu::Kernels* kernels : runnable_tables()) {
+    auto backend = cpu::make_cpu(*kernels);
+    for (const Size& s : kSizes) {
+      std::vector<std::pair<Format, bool>> formats = {{Format::dense, false}};
+      for (Format f : kFormats) formats.insert(formats.end(), {{f, false}, {f, true}});
+      for (auto [format, dq] : formats) {
+        Device device(*backend, DType::f32);
+        TestWeight weight = make_weight(3, format, dq, s.out, s.in, s.block);
+        WeightView w = weight.view(device, &weight.dense);
+        for (Layout layout : {Layout::nt, Layout::nn}) {
+          const int64_t n = layout == Layout::nt ? s.out : s.in, k = layout == Layout::nt ? s.in : s.out;
+          const Floats x = random_floats(kMany * k, 1), before = random_floats(kMany * n, 2);
+          for (Write mode : {Write::overwrite, Write::accumulate}) {
+            Floats many = before;
+            set_thread_count(1);
+            backend->qgemm(
+                {.layout = layout, .x = x.data(), .w = w, .y = many.data(), .rows = kMany, .mode = mode});
+            for (int64_t rows = 1; rows <= 40; rows += rows < 9 ? 1 : 5) {
+              set_thread_count(1 + static_cast<int>(rows % 2));
+              const int64_t first = kMany - rows;
+              Floats few(before.begin() + first * n, before.end());
+              backend->qgemm({.layout = layout,
+                              .x = x.data() + first * k,
+                              .w = w,
+                              .y = few.data(),
+                              .rows = rows,
+                              .mode = mode});
+              INFO(kernels->name << " " << weight.name() << " " << s.out << "x" << s.in << " block "
+                                 << s.block << " layout " << static_cast<int>(layout) << " rows " << rows);
+              CHECK(same_bits(few.data(), many.data() + first * n, rows * n));
+            }
+          }
+        }
+      }
+    }
+  }
+  set_thread_count(threads_before);
+}
+
+TEST_CASE("Few rows of strided operands write only what is theirs") {
+  for (const cpu::Kernels* kernels : runnable_tables()) {
+    for (Layout layout : {Layout::nt, Layout::nn}) {
+      const int64_t n = 77, k = 45, many = 20, ldx = k + 3, ldy = n + 5,
+                    ldw = (layout == Layout::nt ? k : n) + 7;
+      const Floats x = random_floats(many * ldx, 1), w = random_floats((n + k) * ldw, 2);
+      Floats all(static_cast<size_t>(many * ldy), 7.0f);
+      cpu::GemmArgs a{.layout = layout,
+                      .x = x.data(),
+                      .dense = w.data(),
+                      .y = all.data(),
+                      .ldx = ldx,
+                      .ldw = ldw,
+                      .ldy = ldy,
+                      .m = many,
+                      .n = n,
+                      .k = k,
+                      .alpha = 0.75f};
+      kernels->gemm(a);
+      for (int64_t rows = 1; rows < 9; ++rows) {
+        Floats few(static_cast<size_t>(many * ldy), 7.0f);
+        a.y = few.data();
+        a.m = rows;
+        kernels->gemm(a);
+        Floats expected(static_cast<size_t>(many * ldy), 7.0f);
+        std::copy(all.begin(), all.begin() + rows * ldy, expected.begin());
+        INFO(kernels->name << " layout " << static_cast<int>(layout) << " rows " << rows);
+        CHECK(same_bits(few, expected));
+      }
+    }
+  }
+}
