@@ -1,6 +1,7 @@
 #pragma once
-// For tests: the backends that this machine can run.
+// For tests: the backends that this machine can run, and what they can compute in.
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,23 @@ inline std::vector<std::string> runnable_backends() {
     if (info.available) names.push_back(info.name);
   }
   return names;
+}
+
+// A backend and how products on it read their operands.
+struct Variant {
+  std::string backend;
+  Operands operands = Operands::as_stored;
+};
+inline std::ostream& operator<<(std::ostream& out, const Variant& v) {
+  return out << v.backend << (v.operands == Operands::bf16 ? " bf16" : "");
+}
+
+// Every runnable backend with operands of both kinds.
+inline std::vector<Variant> runnable_variants() {
+  std::vector<Variant> all;
+  for (const std::string& name : runnable_backends())
+    for (Operands operands : {Operands::as_stored, Operands::bf16}) all.push_back({name, operands});
+  return all;
 }
 
 }  // namespace qlora::test

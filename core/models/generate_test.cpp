@@ -37,13 +37,14 @@ Batch slice(const std::vector<TinyRun>& runs, size_t lo, size_t hi) {
 }  // namespace
 
 TEST_CASE("rows computed piece by piece over a cache have the bits of one forward pass") {
-  for (const std::string& name : runnable_backends()) {
+  for (const Variant& variant : runnable_variants()) {
     for (const TinyConfig& config : {TinyConfig{}, TinyConfig{.model_type = "mistral", .window = 5},
                                      TinyConfig{.model_type = "qwen2"}}) {
-      INFO(name << " " << config.model_type);
-      auto backend = make_backend(name);
+      INFO(variant << " " << config.model_type);
+      auto backend = make_backend(variant.backend);
       Memory memory(*backend);
-      auto model = load_tiny_model(memory, config, {.quant = {.format = Format::nf4}});
+      auto model =
+          load_tiny_model(memory, config, {.quant = {.format = Format::nf4}, .operands = variant.operands});
       Adapter adapter = make_tiny_adapter(*model, memory, DType::f32, {.rank = 3});
       std::vector<TinyRun> runs = {{&adapter, 0, 0, 0, random_examples(4, {37, 1, 80}, config.vocab)},
                                    {nullptr, 0, 0, 0, random_examples(5, {20}, config.vocab)}};
@@ -73,9 +74,9 @@ TEST_CASE("rows computed piece by piece over a cache have the bits of one forwar
 }
 
 TEST_CASE("greedy answers do not depend on what shares the batch and follow the whole forward pass") {
-  for (const std::string& name : runnable_backends()) {
-    INFO(name);
-    auto backend = make_backend(name);
+  for (const Variant& variant : runnable_variants()) {
+    INFO(variant);
+    auto backend = make_backend(variant.backend);
     Memory memory(*backend);
     TinyConfig config{.layers = 2};
     auto model = load_tiny_model(memory, config);

@@ -69,8 +69,9 @@ struct Lab {
   }
 };
 
-Lab lab_on(const std::string& backend, const TinyConfig& config) {
-  return Lab(make_backend(backend), config, {.quant = {.format = Format::nf4, .double_quant = true}});
+Lab lab_on(const Variant& v, const TinyConfig& config) {
+  return Lab(make_backend(v.backend), config,
+             {.quant = {.format = Format::nf4, .double_quant = true}, .operands = v.operands});
 }
 
 bool nonzero(const std::vector<std::vector<double>>& tensors) {
@@ -128,13 +129,13 @@ TEST_CASE("gradients through a whole model equal central differences") {
 }
 
 TEST_CASE("a run packed with others has the bits it has alone") {
-  for (const std::string& backend : runnable_backends()) {
+  for (const Variant& variant : runnable_variants()) {
     for (const TinyConfig& config : kModels) {
-      Lab lab = lab_on(backend, config);
+      Lab lab = lab_on(variant, config);
       std::vector<double> packed = lab.step(lab.runs);
       size_t row = 0;
       for (size_t run = 0; run < lab.runs.size(); ++run) {
-        INFO(backend << " " << config.model_type << " run " << run);
+        INFO(variant << " " << config.model_type << " run " << run);
         std::vector<std::vector<double>> together = lab.gradients(run);
         CHECK(nonzero(together));
         for (Param* p : lab.adapters[run].params()) p->grad.fill_zero();
@@ -150,8 +151,8 @@ TEST_CASE("a run packed with others has the bits it has alone") {
 }
 
 TEST_CASE("checkpointing changes no bit and needs less memory") {
-  for (const std::string& backend : runnable_backends()) {
-    Lab lab = lab_on(backend, {.layers = 4});
+  for (const Variant& variant : runnable_variants()) {
+    Lab lab = lab_on(variant, {.layers = 4});
     lab.memory.reset_peak();
     std::vector<double> plain = lab.step(lab.runs, false);
     size_t plain_peak = lab.memory.peak(Tag::activations);
@@ -159,7 +160,7 @@ TEST_CASE("checkpointing changes no bit and needs less memory") {
     for (size_t run = 0; run < 3; ++run) gradients.push_back(lab.gradients(run));
     lab.clear();
     lab.memory.reset_peak();
-    INFO(backend);
+    INFO(variant);
     CHECK(lab.step(lab.runs, true) == plain);
     for (size_t run = 0; run < 3; ++run) CHECK(lab.gradients(run) == gradients[run]);
     CHECK(lab.memory.peak(Tag::activations) < plain_peak / 2);
@@ -168,8 +169,8 @@ TEST_CASE("checkpointing changes no bit and needs less memory") {
 }
 
 TEST_CASE("micro-batches of one example add up to the whole batch bit for bit") {
-  for (const std::string& backend : runnable_backends()) {
-    Lab lab = lab_on(backend, {});
+  for (const Variant& variant : runnable_variants()) {
+    Lab lab = lab_on(variant, {});
     std::vector<double> whole = lab.step({lab.runs[1]});
     std::vector<std::vector<double>> gradients = lab.gradients(1);
     lab.clear();
@@ -181,7 +182,7 @@ TEST_CASE("micro-batches of one example add up to the whole batch bit for bit") 
       std::vector<double> some = lab.step({part});
       losses.insert(losses.end(), some.begin(), some.end());
     }
-    INFO(backend);
+    INFO(variant);
     CHECK(losses == whole);
     CHECK(lab.gradients(1) == gradients);
   }
@@ -189,14 +190,14 @@ TEST_CASE("micro-batches of one example add up to the whole batch bit for bit") 
 
 TEST_CASE("one thread and two give the same bits") {
   int before = thread_count();
-  for (const std::string& backend : runnable_backends()) {
-    Lab lab = lab_on(backend, {});
+  for (const Variant& variant : runnable_variants()) {
+    Lab lab = lab_on(variant, {});
     set_thread_count(1);
     std::vector<double> one = lab.step(lab.runs);
     std::vector<std::vector<double>> gradients = lab.gradients(2);
     lab.clear();
     set_thread_count(2);
-    INFO(backend);
+    INFO(variant);
     CHECK(lab.step(lab.runs) == one);
     CHECK(lab.gradients(2) == gradients);
   }
@@ -206,18 +207,36 @@ TEST_CASE("one thread and two give the same bits") {
 TEST_CASE("the counting backend predicts the peak of a step to the byte") {
   const TinyConfig config{.layers = 3};
   for (bool checkpointing : {false, true}) {
-    Lab real(make_backend("reference"), config, {.quant = {.format = Format::nf4}});
-    Lab planned(make_counting_backend(), config, {.quant = {.format = Format::nf4}, .shapes_only = true});
-    for (Lab* lab : {&real, &planned}) {
-      lab->memory.reset_peak();
-      lab->step(lab->runs, checkpointing);
+    for (Operands operands : {Operands::as_stored, Operands::bf16}) {
+      LoadOptions options{.quant = {.format = Format::nf4}, .operands = operands};
+      Lab real(make_backend("reference"), config, options);
+      options.shapes_only = true;
+      Lab planned(make_counting_backend(), config, options);
+      for (Lab* lab : {&real, &planned}) {
+        lab->memory.reset_peak();
+        lab->step(lab->runs, checkpointing);
+      }
+      CHECK(planned.model->bytes() == real.model->bytes());
+      CHECK(planned.memory.used() == real.memory.used());
+      CHECK(planned.memory.peak() == real.memory.peak());
+      for (Tag t : {Tag::weights, Tag::adapters, Tag::activations, Tag::scratch}) {
+        INFO(name_of(t));
+        CHECK(planned.memory.peak(t) == real.memory.peak(t));
+      }
     }
-    CHECK(planned.model->bytes() == real.model->bytes());
-    CHECK(planned.memory.used() == real.memory.used());
-    CHECK(planned.memory.peak() == real.memory.peak());
-    for (Tag t : {Tag::weights, Tag::adapters, Tag::activations, Tag::scratch}) {
-      INFO(name_of(t));
-      CHECK(planned.memory.peak(t) == real.memory.peak(t));
+  }
+}
+
+TEST_CASE("bf16 operands halve the dense weights and move losses by little") {
+  for (const std::string& backend : runnable_backends()) {
+    for (const TinyConfig& config : kModels) {
+      INFO(backend << " " << config.model_type);
+      Lab exact = lab_on({backend}, config), rounded = lab_on({backend, Operands::bf16}, config);
+      const int64_t tables = (config.tied ? 1 : 2) * config.vocab * config.hidden;
+      CHECK(exact.model->bytes() - rounded.model->bytes() == static_cast<size_t>(2 * tables));
+      std::vector<double> a = exact.step(exact.runs), b = rounded.step(rounded.runs);
+      CHECK(a != b);
+      CHECK(std::abs(total(a) - total(b)) < 0.01 * total(a));
     }
   }
 }

@@ -117,9 +117,10 @@ Llama::Llama(HfConfig config, const ModelFolder& folder, Memory& memory, const L
   check_weights(folder, all_specs(config_), ignored);
 
   WeightLoader load(folder, memory, options);
-  embed_ = load.dense(embed_spec(config_));
+  embed_ = load.table(embed_spec(config_));
   norm_ = load.dense(norm_spec(config_));
-  head_ = dense_linear("lm_head", config_.tied_head ? embed_ : load.dense(head_spec(config_)));
+  head_ =
+      dense_linear("lm_head", config_.tied_head ? embed_ : load.table(head_spec(config_)), options.operands);
   bytes_ = embed_.bytes() + norm_.bytes() + (config_.tied_head ? 0 : head_->bytes());
   for (int64_t i = 0; i < config_.layers; ++i) blocks_.push_back(load_block(load, i));
 }

@@ -37,8 +37,11 @@ class Model {
 };
 
 struct LoadOptions {
-  QuantConfig quant = {};    // of the linears of the blocks; embedding, head and norms stay dense
-  DType type = DType::f32;   // compute type
+  QuantConfig quant = {};   // of the linears of the blocks; embedding, head and norms stay dense
+  DType type = DType::f32;  // compute type
+  // Of all products with the model's weights, those of adapters on them too. bf16: what is dense and wide
+  // (embedding, head, unquantized linears) is stored as bf16.
+  Operands operands = Operands::as_stored;
   bool shapes_only = false;  // planning on the counting backend: no weight is read
 };
 

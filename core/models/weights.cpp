@@ -58,26 +58,35 @@ std::vector<float> WeightLoader::read(const WeightSpec& w) const {
   return to_floats(*found);
 }
 
-Tensor WeightLoader::dense(const WeightSpec& w) const {
-  if (options_.shapes_only) return Tensor(memory_, w.shape, options_.type, Tag::weights);
+Tensor WeightLoader::read_as(const WeightSpec& w, DType type) const {
+  if (options_.shapes_only) return Tensor(memory_, w.shape, type, Tag::weights);
   std::vector<float> values = read(w);
   QLORA_CHECK(std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }), data,
               "{}: {} holds NaN or infinity", folder_.path().string(), w.name);
-  return Tensor::from_floats(memory_, w.shape, options_.type, values, Tag::weights);
+  return Tensor::from_floats(memory_, w.shape, type, values, Tag::weights);
+}
+
+Tensor WeightLoader::dense(const WeightSpec& w) const {
+  return read_as(w, options_.type);
+}
+
+Tensor WeightLoader::table(const WeightSpec& w) const {
+  return read_as(w, dense_type(options_.type, options_.operands));
 }
 
 std::shared_ptr<FrozenWeight> WeightLoader::linear(const std::string& name, int64_t out, int64_t in,
                                                    bool bias) const {
-  std::shared_ptr<FrozenWeight> w =
-      quantize(memory_, name, out, in, read({name + ".weight", {out, in}}), options_.quant, options_.type);
+  std::shared_ptr<FrozenWeight> w = quantize(memory_, name, out, in, read({name + ".weight", {out, in}}),
+                                             options_.quant, options_.type, options_.operands);
   if (bias) w->set_bias(dense({name + ".bias", {out}}));
   return w;
 }
 
-std::shared_ptr<FrozenWeight> dense_linear(std::string name, const Tensor& table) {
+std::shared_ptr<FrozenWeight> dense_linear(std::string name, const Tensor& table, Operands operands) {
   auto w = std::make_shared<FrozenWeight>(std::move(name), table.rows(), table.cols());
   FrozenWeight::Parts parts;
   parts.data = table;
+  parts.operands = operands;
   w->set_parts(std::move(parts));
   return w;
 }

@@ -30,13 +30,16 @@ class WeightLoader {
   WeightLoader(const ModelFolder& folder, Memory& memory, const LoadOptions& options)
       : folder_(folder), memory_(memory), options_(options) {}
 
-  // Elements of the compute type: norms, embeddings, biases. NaN or infinity throws Error(data).
+  // Elements of the compute type: norms and biases. NaN or infinity throws Error(data).
   Tensor dense(const WeightSpec&) const;
+  // The embedding, or a head: elements as dense_type() says.
+  Tensor table(const WeightSpec&) const;
   // name + ".weight" [out, in] by the options' QuantConfig, and name + ".bias" [out] where there is one.
   std::shared_ptr<FrozenWeight> linear(const std::string& name, int64_t out, int64_t in, bool bias) const;
 
  private:
   std::vector<float> read(const WeightSpec&) const;  // empty with shapes_only
+  Tensor read_as(const WeightSpec&, DType) const;
 
   const ModelFolder& folder_;
   Memory& memory_;
@@ -44,6 +47,6 @@ class WeightLoader {
 };
 
 // A dense linear over a table that exists already: heads, tied to the embedding or not.
-std::shared_ptr<FrozenWeight> dense_linear(std::string name, const Tensor& table);
+std::shared_ptr<FrozenWeight> dense_linear(std::string name, const Tensor& table, Operands);
 
 }  // namespace qlora

@@ -14,7 +14,8 @@ struct Context {
   Backend& backend;
   Memory& memory;
   const Axis* axis = nullptr;
-  DType type = DType::f32;   // compute type: f32, or f64 (oracle)
+  DType type =
+      DType::f32;  // of all activations: f32, or f64 (oracle); how products read them is the weights' matter
   Tape* tape = nullptr;      // null: nothing is recorded
   bool training = false;     // dropout is on
   KvCache* cache = nullptr;  // keys and values of earlier rows; never together with a tape

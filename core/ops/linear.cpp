@@ -66,15 +66,21 @@ Term make_term(const Context& c, const FrozenLinear& w) {
   return term;
 }
 
-bool all_plain(std::span<const Term> terms) {
+// Whether one call of the kernel takes all of them.
+bool go_together(std::span<const Term> terms) {
   for (const Term& t : terms) {
     if (t.weight->plain() == nullptr) return false;
+    if (t.weight->plain()->parts().operands != terms[0].weight->plain()->parts().operands) return false;
   }
   return true;
 }
 
+Operands operands_of(std::span<const Term> terms) {
+  return terms[0].weight->plain()->parts().operands;
+}
+
 void run_forward(const Exec& e, std::span<const Term> terms, const Tensor& x, std::span<const Tensor> ys) {
-  if (!all_plain(terms)) {
+  if (!go_together(terms)) {
     for (size_t i = 0; i < terms.size(); ++i) terms[i].weight->forward(e, x, terms[i].parts, ys[i]);
     return;
   }
@@ -87,12 +93,13 @@ void run_forward(const Exec& e, std::span<const Term> terms, const Tensor& x, st
                     .rows = x.rows(),
                     .terms = std::span(args).first(terms.size()),
                     .keys = e.keys,
-                    .type = e.type});
+                    .type = e.type,
+                    .operands = operands_of(terms)});
 }
 
 // `dys` may be empty tensors: those terms have no share.
 void run_backward(const Exec& e, const Saved& s, std::span<const Tensor> dys, Dest dx) {
-  if (!all_plain(s.terms)) {
+  if (!go_together(s.terms)) {
     for (size_t i = 0; i < s.terms.size(); ++i) {
       if (!dys[i]) continue;
       s.terms[i].weight->backward(e, s.x, dys[i], s.terms[i].parts, dx.grad, dx.mode);
@@ -115,7 +122,8 @@ void run_backward(const Exec& e, const Saved& s, std::span<const Tensor> dys, De
                              .sequences = e.sequences,
                              .dx = dx.grad.data(),
                              .mode = dx.mode,
-                             .type = e.type});
+                             .type = e.type,
+                             .operands = operands_of(s.terms)});
 }
 
 void check(const Context& c, std::span<const FrozenLinear* const> weights, const Var& x) {

@@ -34,8 +34,12 @@ WeightView FrozenWeight::view() const {
 void FrozenWeight::forward(const Exec& exec, const Tensor& x, std::span<const LoraPart> lora,
                            const Tensor& y) const {
   const LinearTerm term{.w = view(), .bias = bias_ ? bias_.data() : nullptr, .lora = lora, .y = y.data()};
-  exec.backend.linear(
-      {.x = x.data(), .rows = x.rows(), .terms = std::span(&term, 1), .keys = exec.keys, .type = exec.type});
+  exec.backend.linear({.x = x.data(),
+                       .rows = x.rows(),
+                       .terms = std::span(&term, 1),
+                       .keys = exec.keys,
+                       .type = exec.type,
+                       .operands = parts_.operands});
 }
 
 void FrozenWeight::backward(const Exec& exec, const Tensor& x, const Tensor& dy,
@@ -48,7 +52,8 @@ void FrozenWeight::backward(const Exec& exec, const Tensor& x, const Tensor& dy,
                                 .sequences = exec.sequences,
                                 .dx = dx ? dx.data() : nullptr,
                                 .mode = mode,
-                                .type = exec.type});
+                                .type = exec.type,
+                                .operands = parts_.operands});
 }
 
 Tensor FrozenWeight::to_dense(Memory& memory, DType type) const {

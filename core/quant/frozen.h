@@ -44,12 +44,18 @@ class FrozenLinear {
 
 // How to store the linears of a base model.
 struct QuantConfig {
-  Format format = Format::dense;  // dense: as the compute type
+  Format format = Format::dense;  // dense: see dense_type()
   bool double_quant = false;
   int64_t block = 64;          // elements per absmax
   int64_t nested_block = 256;  // absmax values per nested absmax (bitsandbytes allows only 256)
   bool operator==(const QuantConfig&) const = default;
 };
+
+// The elements of a dense weight: rounded once, when it is stored, if every product would round them. Half
+// the bytes.
+constexpr DType dense_type(DType compute_type, Operands operands) {
+  return operands == Operands::bf16 ? DType::bf16 : compute_type;
+}
 
 // The default FrozenLinear: dense, or blocks of codes with absmax (a WeightView).
 class FrozenWeight final : public FrozenLinear {
@@ -71,13 +77,14 @@ class FrozenWeight final : public FrozenLinear {
   // The parts, set once by quantize() and by loaders.
   struct Parts {
     Format format = Format::dense;
-    Tensor data;           // dense elements, or packed codes (u8)
+    Tensor data;           // dense elements of the compute type or bf16, or packed codes (u8)
     Tensor absmax;         // f32, when not double-quantized
     Tensor absmax_codes;   // u8
     Tensor nested_absmax;  // f32
     Tensor code_map;       // f32 [256]
     float nested_offset = 0;
     int64_t block = 0;
+    Operands operands = Operands::as_stored;  // of every product with this weight
   };
   const Parts& parts() const { return parts_; }
   void set_parts(Parts p) { parts_ = std::move(p); }
@@ -94,6 +101,7 @@ class FrozenWeight final : public FrozenLinear {
 // the right size with undefined content: planning on the counting backend. NaN or infinity throws Error(data)
 // naming the tensor.
 std::shared_ptr<FrozenWeight> quantize(Memory&, std::string name, int64_t out, int64_t in,
-                                       std::span<const float>, const QuantConfig&, DType compute_type);
+                                       std::span<const float>, const QuantConfig&, DType compute_type,
+                                       Operands = Operands::as_stored);
 
 }  // namespace qlora

@@ -92,7 +92,7 @@ FrozenWeight::Parts encoded(Memory& memory, const std::string& name, int64_t in,
 
 std::shared_ptr<FrozenWeight> quantize(Memory& memory, std::string name, int64_t out, int64_t in,
                                        std::span<const float> w, const QuantConfig& config,
-                                       DType compute_type) {
+                                       DType compute_type, Operands operands) {
   check_config(config);
   QLORA_CHECK(out > 0 && in > 0 && (w.empty() || static_cast<int64_t>(w.size()) == out * in), failure,
               "quantize `{}`: [{}, {}] does not fit {} elements", name, out, in, w.size());
@@ -101,11 +101,12 @@ std::shared_ptr<FrozenWeight> quantize(Memory& memory, std::string name, int64_t
   if (config.format != Format::dense) {
     p = w.empty() ? planned(memory, out * in, config) : encoded(memory, name, in, w, config);
   } else if (w.empty()) {
-    p.data = Tensor(memory, {out, in}, compute_type, Tag::weights);
+    p.data = Tensor(memory, {out, in}, dense_type(compute_type, operands), Tag::weights);
   } else {
     if (!all_finite(w)) fail_not_finite(name, in, w);
-    p.data = Tensor::from_floats(memory, {out, in}, compute_type, w, Tag::weights);
+    p.data = Tensor::from_floats(memory, {out, in}, dense_type(compute_type, operands), w, Tag::weights);
   }
+  p.operands = operands;
   weight->set_parts(std::move(p));
   return weight;
 }

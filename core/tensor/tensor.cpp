@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "core/base/half.h"
 
 namespace qlora {
 
@@ -69,7 +70,12 @@ Tensor Tensor::from_floats(Memory& memory, Shape shape, DType type, std::span<co
   if (type == DType::f32) {
     return from_host(memory, std::move(shape), type, bytes_of(values.data(), values.size_bytes()), tag);
   }
-  QLORA_CHECK(type == DType::f64, failure, "tensor: floats become f32 or f64 elements, not {}",
+  if (type == DType::bf16) {
+    std::vector<bf16> narrow(values.size());
+    std::transform(values.begin(), values.end(), narrow.begin(), to_bf16);
+    return from_host(memory, std::move(shape), type, std::as_bytes(std::span(narrow)), tag);
+  }
+  QLORA_CHECK(type == DType::f64, failure, "tensor: floats become f32, f64 or bf16 elements, not {}",
               name_of(type));
   std::vector<double> wide = convert<double>(values);
   return from_host(memory, std::move(shape), type, bytes_of(wide.data(), wide.size() * sizeof(double)), tag);
@@ -135,9 +141,17 @@ void Tensor::to_host(std::span<std::byte> out) const {
 
 template <class T>
 std::vector<T> Tensor::to_vector() const {
-  QLORA_CHECK(type_ == DType::f32 || type_ == DType::f64, failure, "tensor: {} elements are no floats",
-              name_of(type_));
+  QLORA_CHECK(type_ == DType::f32 || type_ == DType::f64 || type_ == DType::bf16, failure,
+              "tensor: {} elements are no floats", name_of(type_));
   auto n = static_cast<size_t>(size());
+  if (type_ == DType::bf16) {
+    std::vector<bf16> host(n);
+    to_host(std::as_writable_bytes(std::span(host)));
+    std::vector<T> wide(n);
+    std::transform(host.begin(), host.end(), wide.begin(),
+                   [](bf16 v) { return static_cast<T>(to_float(v)); });
+    return wide;
+  }
   if (type_ == DType::f32) {
     std::vector<float> host(n);
     to_host(std::as_writable_bytes(std::span(host)));

@@ -24,7 +24,7 @@ class Tensor {
   static Tensor zeros(Memory&, Shape, DType, Tag = Tag::activations);
   // Copies host bytes. REQUIRES: bytes.size() == size() * size_of(type).
   static Tensor from_host(Memory&, Shape, DType, std::span<const std::byte>, Tag = Tag::activations);
-  // Converts host floats to f32 or f64 elements.
+  // Converts host floats to f32, f64 or bf16 elements.
   static Tensor from_floats(Memory&, Shape, DType, std::span<const float>, Tag = Tag::activations);
 
   explicit operator bool() const { return buffer_ != nullptr; }
@@ -51,8 +51,8 @@ class Tensor {
 
   // Copies to the host (synchronises).
   void to_host(std::span<std::byte> out) const;
-  std::vector<float> to_floats() const;    // f32 or f64 elements
-  std::vector<double> to_doubles() const;  // f32 or f64 elements
+  std::vector<float> to_floats() const;    // f32, f64 or bf16 elements
+  std::vector<double> to_doubles() const;  // likewise
 
  private:
   struct Buffer;

@@ -35,12 +35,12 @@ std::string message_of(Body body) {
 }  // namespace
 
 TEST_CASE("A run that is saved and restored on a fresh backend goes on bit for bit") {
-  for (const std::string& name : runnable_backends())
+  for (const Variant& variant : runnable_variants())
     for (DType type : {DType::f32, DType::f64}) {
-      if (type == DType::f64 && name != "reference") continue;
-      INFO(name << " " << name_of(type));
+      if (type == DType::f64 && variant.backend != "reference") continue;
+      INFO(variant << " " << name_of(type));
       TemporaryFolder folder;
-      Lab lab(name, type);
+      Lab lab(variant.backend, type, variant.operands);
       for (const RunPlan& plan : lab.plans()) {
         INFO(plan.id);
         Outcome whole = lab.train({plan}).at(plan.id);
@@ -53,7 +53,7 @@ TEST_CASE("A run that is saved and restored on a fresh backend goes on bit for b
           first.micro_step(recorder);  // what comes after the checkpoint is lost
           recorder.steps[plan.id].resize(2);
         }
-        Lab again(name, type);
+        Lab again(variant.backend, type, variant.operands);
         TrainPack second = again.pack();
         second.add(again.run(plan));
         second.find(plan.id)->restore(folder.path() / plan.id);

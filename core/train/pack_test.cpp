@@ -12,9 +12,9 @@ using namespace qlora;
 using namespace qlora::test;
 
 TEST_CASE("Four runs packed learn the same bits as each of them alone") {
-  for (const std::string& name : runnable_backends()) {
-    INFO(name);
-    Lab lab(name);
+  for (const Variant& variant : runnable_variants()) {
+    INFO(variant);
+    Lab lab(variant);
     std::map<std::string, Outcome> packed = lab.train(lab.plans());
     REQUIRE(packed.size() == 4);
     for (const RunPlan& plan : lab.plans()) {
@@ -28,9 +28,9 @@ TEST_CASE("Four runs packed learn the same bits as each of them alone") {
 }
 
 TEST_CASE("A micro-batch of four has the bits of four micro-batches of one") {
-  for (const std::string& name : runnable_backends()) {
-    INFO(name);
-    Lab lab(name);
+  for (const Variant& variant : runnable_variants()) {
+    INFO(variant);
+    Lab lab(variant);
     for (RunPlan plan : lab.plans()) {
       plan.train.max_steps = 3;
       plan.train.micro_batch = 4;
@@ -47,9 +47,9 @@ TEST_CASE("A micro-batch of four has the bits of four micro-batches of one") {
 }
 
 TEST_CASE("Training gives the same bits on one thread and on two") {
-  for (const std::string& name : runnable_backends()) {
-    INFO(name);
-    Lab lab(name);
+  for (const Variant& variant : runnable_variants()) {
+    INFO(variant);
+    Lab lab(variant);
     const int before = thread_count();
     set_thread_count(1);
     std::map<std::string, Outcome> one = lab.train(lab.plans());
@@ -61,9 +61,9 @@ TEST_CASE("Training gives the same bits on one thread and on two") {
 }
 
 TEST_CASE("Training gives the same bits with gradient checkpointing and without") {
-  for (const std::string& name : runnable_backends()) {
-    INFO(name);
-    Lab lab(name);
+  for (const Variant& variant : runnable_variants()) {
+    INFO(variant);
+    Lab lab(variant);
     CHECK(lab.train(lab.plans(), true) == lab.train(lab.plans(), false));
   }
 }
@@ -158,9 +158,9 @@ TEST_CASE("A held-out loss without labels is an error and not a perfect one") {
 }
 
 TEST_CASE("The loss falls on a task that can be learned") {
-  for (const std::string& name : runnable_backends()) {
-    INFO(name);
-    Lab lab(name);
+  for (const Variant& variant : runnable_variants()) {
+    INFO(variant);
+    Lab lab(variant);
     RunPlan plan = lab.plans()[2];
     plan.examples = random_token_examples(3, 6, lab.model->config().vocab_size);
     plan.lora.dropout = 0;
@@ -179,9 +179,9 @@ TEST_CASE("The loss falls on a task that can be learned") {
 }
 
 TEST_CASE("A held-out loss does not depend on its batch and a fresh adapter changes nothing") {
-  for (const std::string& name : runnable_backends()) {
-    INFO(name);
-    Lab lab(name);
+  for (const Variant& variant : runnable_variants()) {
+    INFO(variant);
+    Lab lab(variant);
     RunPlan plan = lab.plans()[0];
     auto run = lab.run(plan);
     EvalLoss base = evaluate_loss(*lab.model, lab.memory, lab.type, nullptr, plan.examples, 3);

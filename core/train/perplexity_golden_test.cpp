@@ -48,8 +48,10 @@ std::vector<TokenExample> windows(const Json& perplexity) {
 
 }  // namespace
 
-TEST_CASE("SmolLM2 has the perplexity of transformers in f32 and NF4 and with double quantization",
-          "[golden][slow]") {
+TEST_CASE(
+    "SmolLM2 has the perplexity of transformers in f32 and NF4 and with double quantization and bf16 "
+    "operands",
+    "[golden][slow]") {
   Path golden = test::goldens() / "smollm2/expected.json";
   if (test::missing(golden) || test::missing(test::smollm2())) return;
   Json perplexity = parse_json(read_file(golden), golden.string()).at("perplexity");
@@ -70,4 +72,10 @@ TEST_CASE("SmolLM2 has the perplexity of transformers in f32 and NF4 and with do
     CHECK(loss.labels == expected.at("tokens").get<int64_t>());
     CHECK(std::exp(loss.mean()) == Approx(expected.at("ppl").get<double>()).epsilon(5e-4));
   }
+  Memory memory(*backend);
+  auto model = load_model(test::smollm2(), memory, {.quant = forms[2].second, .operands = Operands::bf16});
+  EvalLoss loss = evaluate_loss(*model, memory, DType::f32, nullptr, examples, 2);
+  const double expected = perplexity.at("nll").at("nf4_dq").at("ppl");
+  CAPTURE(std::exp(loss.mean()), expected);
+  CHECK(std::exp(loss.mean()) == Approx(expected).epsilon(3e-3));
 }

@@ -10,6 +10,7 @@
 
 #include "core/models/tiny_model.h"
 #include "core/train/pack.h"
+#include "kernels/test_backends.h"
 
 namespace qlora::test {
 
@@ -138,12 +139,14 @@ struct Lab {
   DType type;
   std::shared_ptr<const Model> model;
 
-  explicit Lab(const std::string& name, DType t = DType::f32)
+  explicit Lab(const std::string& name, DType t = DType::f32, Operands operands = Operands::as_stored)
       : backend(make_backend(name)),
         memory(*backend),
         type(t),
-        model(load_tiny_model(memory, {},
-                              {.quant = {.format = Format::nf4, .double_quant = true}, .type = t})) {}
+        model(load_tiny_model(
+            memory, {},
+            {.quant = {.format = Format::nf4, .double_quant = true}, .type = t, .operands = operands})) {}
+  explicit Lab(const Variant& v) : Lab(v.backend, DType::f32, v.operands) {}
 
   std::unique_ptr<Run> run(const RunPlan& plan) { return make_run(plan, *model, memory, type); }
   TrainPack pack(bool checkpointing = false) {
