@@ -6,6 +6,7 @@
 
 #include "core/base/json.h"
 #include "core/io/gguf_test_file.h"
+#include "experiments/config.h"
 #include "experiments/test_program.h"
 
 using namespace qlora;
@@ -105,7 +106,7 @@ TEST_CASE("a sweep is described before it runs and shown after it") {
   Json run_json = json_of(bench, {"results", "show", name});
   CHECK(run_json["state"] == "finished");
   CHECK(run_json["curve"].size() == 6);
-  CHECK(run_json["config"]["compute_dtype"] == "f32");
+  CHECK(run_json["config"]["compute_dtype"] == best_compute_dtype());
   CHECK(run_json["config"]["dataset_format"] == "alpaca");
   CHECK(json_of(bench, {"results", "query", "SELECT count(*) AS n FROM prediction"})[0]["n"] == 12);
   CHECK(json_of(bench, {"sweep", "status", "test"}).size() == 2);
@@ -156,6 +157,63 @@ TEST_CASE("one run is trained with options of the command line") {
   check_refused(bench, {"train", "s.yaml"}, 2, {"describes 2 runs"});
 }
 
+TEST_CASE("a sweep keeps the compute type that auto stood for when it was first declared") {
+  Workbench bench;
+  bench.write_sweep("s.yaml", "evals: [{task: loss, at: end}]\n");
+  const std::string best = best_compute_dtype(), other = best == "f32" ? "bf16" : "f32";
+  CHECK_THAT(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).out,
+             Contains("resolved: compute_dtype " + best + " (auto: this processor has "));
+  // As another machine would have declared it.
+  ProgramEnd run = bench.run({"sweep", "run", "s.yaml", "--set", "compute_dtype=" + other});
+  INFO(run.err);
+  REQUIRE(run.code == 0);
+  CHECK_THAT(run.err, Contains("resolved: compute_dtype " + other + ", "));
+  CHECK_THAT(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).out,
+             Contains("resolved: compute_dtype " + other + " (auto: as this sweep was first declared)") &&
+                 Contains("0 to train"));
+  // Asked for by name, the other type makes runs of its own, and their losses differ by little.
+  REQUIRE(bench.run({"sweep", "run", "s.yaml", "--set", "compute_dtype=" + best}).code == 0);
+  std::map<std::string, std::vector<double>> losses;
+  for (const Json& row : json_of(bench, {"results", "leaderboard"}))
+    if (!row["loss_after"].is_null()) losses[row["name"]].push_back(row["loss_after"]);
+  REQUIRE(losses.size() == 2);
+  for (const auto& [name, both] : losses) {
+    REQUIRE(both.size() == 2);
+    CHECK(both[0] != both[1]);
+    CHECK(both[0] == Approx(both[1]).epsilon(5e-3));
+  }
+}
+
+TEST_CASE("scores in f32 and in bf16 have keys of their own and an adapter is scored as it was trained") {
+  Workbench bench;
+  bench.write_sweep("s.yaml");
+  REQUIRE(bench.run({"sweep", "run", "s.yaml", "--set", "compute_dtype=bf16"}).code == 0);
+  std::string adapter;
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "out" / "test"))
+    if (entry.path().filename().string().ends_with("-alpaca")) adapter = (entry.path() / "adapter").string();
+  auto key = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"eval",   "mmlu", "--model", "model",
+                                          "--data", "mmlu", "--shots", "1"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return json_of(bench, arguments)["key"].get<std::string>();
+  };
+  CHECK(key({"--compute-dtype", "f32"}) != key({"--compute-dtype", "bf16"}));
+  CHECK(key({}) == key({"--compute-dtype", best_compute_dtype()}));
+  CHECK(key({"--adapter", adapter}) == key({"--adapter", adapter, "--compute-dtype", "bf16"}));
+  CHECK(key({"--adapter", adapter}) != key({"--adapter", adapter, "--compute-dtype", "f32"}));
+  const std::vector<std::string> generate = {"generate",         "--model", "model",
+                                             "--prompt",         "It is",   "--greedy",
+                                             "--max-new-tokens", "4",       "--compute-dtype"};
+  for (const char* type : {"f32", "bf16", "auto"}) {
+    std::vector<std::string> arguments = generate;
+    arguments.emplace_back(type);
+    CHECK(json_of(bench, arguments)["ids"].size() > 0);
+  }
+  std::vector<std::string> wrong = generate;
+  wrong.emplace_back("fp8");
+  check_refused(bench, wrong, 2, {"auto, f32, bf16"});
+}
+
 TEST_CASE("bad configurations are refused with their place and nothing is written") {
   Workbench bench;
   bench.write("key.yaml", "model_name_or_path: model\ndataset: alpaca.json\nlora_rnak: 8\n");
@@ -163,8 +221,8 @@ TEST_CASE("bad configurations are refused with their place and nothing is writte
                 {"key.yaml:3:1: unknown key `lora_rnak`; did you mean `lora_rank`?"});
   bench.write("twice.yaml", "model_name_or_path: model\nseed: 1\nseed: 2\n");
   check_refused(bench, {"sweep", "run", "twice.yaml"}, 2, {"twice.yaml:3:1: key `seed` is given twice"});
-  bench.write("bf16.yaml", "model_name_or_path: model\ndataset: alpaca.json\ncompute_dtype: bf16\n");
-  check_refused(bench, {"sweep", "run", "bf16.yaml"}, 2, {"bf16.yaml:3:16", "it can: auto, f32"});
+  bench.write("fp16.yaml", "model_name_or_path: model\ndataset: alpaca.json\ncompute_dtype: fp16\n");
+  check_refused(bench, {"sweep", "run", "fp16.yaml"}, 2, {"fp16.yaml:3:16", "it can: auto, f32, bf16"});
   check_refused(bench, {"sweep", "run", "none.yaml"}, 2, {"none.yaml"});
   bench.write_sweep("s.yaml");
   check_refused(bench, {"sweep", "run", "s.yaml", "--backend", "avx3"}, 2, {"avx3"});

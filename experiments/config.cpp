@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/names.h"
+#include "kernels/cpu/isa.h"
 
 namespace qlora {
 namespace {
@@ -17,6 +18,7 @@ std::string as_written(const YamlNode& node) {
 }
 
 Entry translate(const Translation& translation, const YamlNode& node) {
+  if (node.kind == YamlNode::Kind::scalar && node.text == "auto") return {};
   bool on = std::get<bool>(read_value(node, ValueKind::boolean, translation.key));
   const std::string& text = on ? translation.if_true : translation.if_false;
   if (text.empty()) return {};
@@ -38,7 +40,8 @@ void resolve(std::map<std::string, OptionValue, std::less<>>& values, const Sett
     auto it = given.find(name);
     return it == given.end() ? std::string(name) : it->second.where.text();
   };
-  if (std::get<std::string>(values["compute_dtype"]) == "auto") values["compute_dtype"] = std::string("f32");
+  if (std::get<std::string>(values["compute_dtype"]) == "auto")
+    values["compute_dtype"] = best_compute_dtype();
   const std::string& format = std::get<std::string>(values["dataset_format"]);
   std::vector<std::string> formats = dataset_formats();
   QLORA_CHECK(format.empty() || std::find(formats.begin(), formats.end(), format) != formats.end(), usage,
@@ -199,10 +202,15 @@ DatasetConfig dataset_config(const RunConfig& c) {
   return data;
 }
 
-DType compute_type(const RunConfig& c) {
-  QLORA_CHECK(c.text("compute_dtype") == "f32", usage, "compute_dtype {} is not in this build; it can: f32",
-              c.text("compute_dtype"));
-  return DType::f32;
+std::string best_compute_dtype() {
+  return cpu_has_avx512_bf16() ? "bf16" : "f32";
+}
+
+LoadOptions load_options(const RunConfig& c) {
+  const std::string& type = c.text("compute_dtype");
+  QLORA_CHECK(type == "f32" || type == "bf16", data,
+              "compute_dtype {} is not in this build; it can: f32, bf16", type);
+  return {.quant = quant_config(c), .operands = type == "bf16" ? Operands::bf16 : Operands::as_stored};
 }
 
 std::string print_config(const RunConfig& config, const Settings& given) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/lora/lora.h"
+#include "core/models/model.h"
 #include "core/train/run.h"
 #include "datasets/dataset.h"
 #include "experiments/options.h"
@@ -71,7 +72,13 @@ QuantConfig quant_config(const RunConfig&);
 LoraConfig lora_config(const RunConfig&);
 TrainConfig train_config(const RunConfig&);
 DatasetConfig dataset_config(const RunConfig&);
-DType compute_type(const RunConfig&);
+// How the run's base is loaded. Under compute_dtype bf16 the operands of products are bf16; what is stored
+// between them, and what learns, is f32 (kernels/README.md).
+LoadOptions load_options(const RunConfig&);
+
+// What `compute_dtype: auto` stands for on this machine: bf16 where the processor has instructions for it
+// (AVX512-BF16), else f32.
+std::string best_compute_dtype();
 
 // One `name: value` per line, sorted, as YAML; what was not given is marked with where it comes from.
 std::string print_config(const RunConfig&, const Settings& given);

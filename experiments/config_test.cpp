@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/config.h"
+#include "kernels/cpu/isa.h"
 
 using namespace qlora;
 using Catch::Matchers::Contains;
@@ -34,11 +35,21 @@ TEST_CASE("defaults are those of the paper and every option has a value") {
 }
 
 TEST_CASE("auto values resolve to what this build can do") {
-  CHECK(config_of("").text("compute_dtype") == "f32");
-  CHECK(config_of("compute_dtype: auto").text("compute_dtype") == "f32");
+  const std::string best = best_compute_dtype();
+  CHECK(best == (cpu_has_avx512_bf16() ? "bf16" : "f32"));
+  for (const char* yaml : {"", "compute_dtype: auto", "bf16: auto", "bf16: false"})
+    CHECK(config_of(yaml).text("compute_dtype") == best);
+  for (const char* yaml : {"compute_dtype: bf16", "bnb_4bit_compute_dtype: bfloat16", "bf16: true"}) {
+    CHECK(config_of(yaml).text("compute_dtype") == "bf16");
+    CHECK(load_options(config_of(yaml)).operands == Operands::bf16);
+  }
+  for (const char* yaml : {"compute_dtype: f32", "torch_dtype: float32"}) {
+    CHECK(config_of(yaml).text("compute_dtype") == "f32");
+    CHECK(load_options(config_of(yaml)).operands == Operands::as_stored);
+  }
   CHECK(config_of("").text("optim") == "adamw_torch");
   CHECK_THAT(print_config(config_of("lora_r: 8"), settings_of("lora_r: 8")),
-             Contains("lora_r: 8\n") && Contains("compute_dtype: f32  # default\n"));
+             Contains("lora_r: 8\n") && Contains("compute_dtype: " + best + "  # default\n"));
   RunConfig odd = config_of("")
                       .with("run_name", std::string("a: \"b\" #1"))
                       .with("dataset_format", std::string("alpaca"));
@@ -108,8 +119,9 @@ TEST_CASE("an unknown key is answered with the nearest one") {
 
 TEST_CASE("values that this build cannot honour are errors that say what it can") {
   const std::pair<const char*, const char*> cases[] = {
-      {"compute_dtype: bf16", "auto, f32"},
-      {"bf16: true", "compute_dtype: f32"},
+      {"compute_dtype: fp16", "auto, f32, bf16"},
+      {"fp16: true", "compute_dtype: bf16"},
+      {"pure_bf16: true", "compute_dtype: bf16"},
       {"optim: adamw_8bit", "adamw_torch"},
       {"optim: paged_adamw_32bit", "adamw_torch"},
       {"bits: 8", "4, 32"},

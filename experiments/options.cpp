@@ -87,8 +87,8 @@ std::vector<Option> make_options() {
        .fallback = "auto",
        .identity = Identity::always,
        .aliases = {"bnb_4bit_compute_dtype", "dtype", "torch_dtype"},
-       .choices = {"auto", "f32", "fp32=f32", "float32=f32"},
-       .help = "arithmetic; auto: the best this build has (f32)"},
+       .choices = {"auto", "f32", "bf16", "fp32=f32", "float32=f32", "bfloat16=bf16"},
+       .help = "operands of products; auto: bf16 where the processor multiplies it (AVX512-BF16), else f32"},
       // The adapter.
       {.name = "lora_r",
        .kind = integer,
@@ -217,6 +217,7 @@ std::vector<Option> make_options() {
 
 std::vector<Translation> make_translations() {
   return {{"load_in_4bit", "bits", "4", ""},
+          {"bf16", "compute_dtype", "bf16", ""},
           {"lora_target_linear", "lora_target_modules", "all-linear", ""},
           {"completion_only_loss", "train_on_source", "false", "true"}};
 }
@@ -224,9 +225,7 @@ std::vector<Translation> make_translations() {
 std::vector<Unavailable> make_unavailable() {
   const std::vector<std::string> off = {"false", "no", "off", "auto", "none", "[]"};
   return {
-      {{"bf16", "fp16", "pure_bf16", "tf32"},
-       off,
-       "this build computes in f32: leave it out, or write compute_dtype: f32"},
+      {{"fp16", "pure_bf16", "tf32"}, off, "this build computes in bf16 or f32: write compute_dtype: bf16"},
       {{"load_in_8bit"}, off, "this build has bits: 4 and bits: 32"},
       {{"packing", "sample_packing", "neat_packing", "packed"},
        off,

@@ -43,16 +43,14 @@ void PackWorker::load() {
   if (job_.threads > 0) set_thread_count(job_.threads);
   QLORA_CHECK(!job_.runs.empty(), failure, "a job without runs");
   const RunConfig& config = job_.runs[0].config;
-  type_ = compute_type(config);
   backend_ = make_backend(job_.backend);
   memory_ = std::make_unique<Memory>(*backend_);
   tokenizer_ = load_tokenizer(job_.model);
   const ContentHashes& known = job_.runs[0].content;  // a pack has one base
   QLORA_CHECK(known.tokenizer == tokenizer_->content_hash() && known.model == model_content_hash(job_.model),
               data, "{} has changed since the sweep was started", job_.model.string());
-  LoadOptions options;
-  options.quant = quant_config(config);
-  options.type = type_;
+  LoadOptions options = load_options(config);
+  type_ = options.type;
   model_ = load_model(job_.model, *memory_, options);
 }
 

@@ -43,15 +43,14 @@ struct Planner::Base {
 
 Planner::Base& Planner::base_of(const RunConfig& config) {
   const std::string& folder = config.text("model_name_or_path");
-  QuantConfig quant = quant_config(config);
-  std::string name = fmt::format("{}\n{} {}", folder, static_cast<int>(quant.format), quant.double_quant);
+  LoadOptions options = load_options(config);
+  options.shapes_only = true;
+  std::string name = fmt::format("{}\n{} {} {}", folder, static_cast<int>(options.quant.format),
+                                 options.quant.double_quant, static_cast<int>(options.operands));
   std::shared_ptr<Base>& base = bases_[name];
   if (base == nullptr) {
     base = std::make_shared<Base>();
-    LoadOptions options;
-    options.quant = quant;
-    options.type = base->type = compute_type(config);
-    options.shapes_only = true;
+    base->type = options.type;
     base->model = load_model(folder, base->memory, options);
   }
   return *base;

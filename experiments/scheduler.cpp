@@ -36,7 +36,7 @@ class SweepRunner {
     // once the sweep is known to be good.
     std::optional<Store> opened;
     if (std::filesystem::exists(options_.db)) opened = Store::open(options_.db);
-    plan_ = plan_work(planner_, sweep_);
+    plan_ = plan_work(planner_, sweep_, opened ? &*opened : nullptr);
     mark_done(plan_, opened ? &*opened : nullptr, options_.retry_failed);
     planner_.pack(open_runs(), budget_);  // refuses a run that is too large
     std::filesystem::create_directories(sweep_folder(sweep_));

@@ -40,12 +40,16 @@ struct WorkPlan {
   std::vector<std::string> reasons;  // by run: why it failed before
   std::vector<EvalNeed> evals;
   std::vector<DataNote> notes;
+  std::string
+      compute_note;  // why the first run's `compute_dtype: auto` is what it is; empty when it was given
   int64_t to_train() const;
   int64_t to_score() const;
 };
 
-// Reads files; nothing is done yet.
-WorkPlan plan_work(Planner&, const Sweep&);
+// Reads files; nothing is done yet. What `compute_dtype: auto` stands for is decided when a sweep is first
+// declared: where the store (null: there is none) has this sweep with the same runs in the other type, it
+// keeps that one.
+WorkPlan plan_work(Planner&, const Sweep&, const Store*);
 // Asks the store (null: there is none) what is done by now.
 void mark_done(WorkPlan&, const Store*, bool retry_failed);
 // What was found out about the data, and what the options of the first run came to; one line each.

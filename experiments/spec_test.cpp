@@ -10,9 +10,11 @@ namespace {
 
 const ContentHashes kContent = {std::string(64, 'a'), std::string(64, 'b'), std::string(64, 'c')};
 
+// In f32 unless told: what `auto` stands for depends on the machine.
 RunConfig config_of(const std::string& yaml) {
   Settings settings;
-  read_settings(parse_yaml("model_name_or_path: m\ndataset: d\n" + yaml, "c.yaml"), settings);
+  read_settings(parse_yaml("model_name_or_path: m\ndataset: d\ncompute_dtype: f32", "f32"), settings);
+  read_settings(parse_yaml(yaml, "c.yaml"), settings);
   return RunConfig(settings);
 }
 
@@ -73,7 +75,8 @@ TEST_CASE("what changes no number is not in a run key") {
     CHECK(key_of(yaml) == plain);
   }
   Settings elsewhere;
-  read_settings(parse_yaml("model_name_or_path: /other/m\ndataset: other/d\n", "c"), elsewhere);
+  read_settings(parse_yaml("model_name_or_path: /other/m\ndataset: other/d\ncompute_dtype: f32\n", "c"),
+                elsewhere);
   CHECK(hex(run_key(RunConfig(elsewhere), kContent)) == plain);
 }
 
@@ -87,6 +90,7 @@ TEST_CASE("every option of the identity changes the key") {
                            "train_on_source: yes",
                            "group_by_length: no",
                            "overlong: drop",
+                           "compute_dtype: bf16",
                            "bits: 32",
                            "quant_type: fp4",
                            "double_quant: no",
@@ -124,6 +128,8 @@ TEST_CASE("options without effect beside others are not in a key") {
   CHECK(key_of("warmup_steps: 5") == key_of("warmup_steps: 5\nwarmup_ratio: 0.5"));
   CHECK(base_key(config_of("lora_r: 1"), kContent) == base_key(config_of("seed: 2"), kContent));
   CHECK(base_key(config_of("quant_type: fp4"), kContent) != base_key(config_of(""), kContent));
+  CHECK(base_key(config_of("compute_dtype: bf16"), kContent) != base_key(config_of(""), kContent));
+  CHECK(pack_key(config_of("compute_dtype: bf16"), kContent) != pack_key(config_of(""), kContent));
 }
 
 TEST_CASE("an evaluation has a key of its own") {

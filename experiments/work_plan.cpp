@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "experiments/compute_dtype.h"
 #include "experiments/eval_rows.h"
 #include "experiments/scheduler.h"
 #include "results/store.h"
@@ -65,9 +66,10 @@ int64_t WorkPlan::to_score() const {
   });
 }
 
-WorkPlan plan_work(Planner& planner, const Sweep& sweep) {
+WorkPlan plan_work(Planner& planner, const Sweep& sweep, const Store* store) {
   WorkPlan plan;
   plan.runs = planner.plan(sweep);
+  plan.compute_note = settle_compute_dtype(planner, sweep, store, plan.runs);
   plan.notes = planner.notes();
   plan.evals = list_evals(planner, sweep, plan.runs);
   return plan;
@@ -92,8 +94,9 @@ std::vector<std::string> describe_settings(const WorkPlan& plan) {
   const RunConfig& config = plan.runs.at(0).config;
   int64_t batch = config.integer("per_device_train_batch_size");
   int64_t accumulation = config.integer("gradient_accumulation_steps");
-  lines.push_back(fmt::format("resolved: compute_dtype {}, optim {}, {} base, effective batch {} = {} x {}",
-                              config.text("compute_dtype"), config.text("optim"), quant_label(config),
+  std::string note = plan.compute_note.empty() ? "" : " (" + plan.compute_note + ")";
+  lines.push_back(fmt::format("resolved: compute_dtype {}{}, optim {}, {} base, effective batch {} = {} x {}",
+                              config.text("compute_dtype"), note, config.text("optim"), quant_label(config),
                               batch * accumulation, batch, accumulation));
   return lines;
 }

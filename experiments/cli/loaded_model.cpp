@@ -15,12 +15,12 @@ void set(Settings& settings, const std::string& name, const std::string& text) {
   settings[name] = {parse_option(*find_option(name), text), {}};
 }
 
-// The quantization under which an adapter of ours was trained: its run's file lies beside it.
-void read_trained_quant(const Path& adapter, Settings& settings) {
+// What of the base an adapter of ours was trained with: its run's file lies beside it.
+void read_trained(const Path& adapter, std::initializer_list<const char*> names, Settings& settings) {
   if (adapter.empty()) return;
   std::optional<RunFile> run = read_run_file(run_folder_of(adapter));
   if (!run) return;
-  for (const char* name : {"bits", "quant_type", "double_quant"}) settings[name] = {run->config.at(name), {}};
+  for (const char* name : names) settings[name] = {run->config.at(name), {}};
 }
 
 }  // namespace
@@ -30,6 +30,8 @@ void add_model_options(CLI::App& app, ModelArguments& arguments) {
   app.add_option("--adapter", arguments.adapter, "a LoRA adapter's folder, in PEFT's layout");
   app.add_option("--quant", arguments.quant,
                  "none, nf4, nf4+dq, fp4, fp4+dq (default: as the adapter was trained, else none)");
+  app.add_option("--compute-dtype", arguments.compute_dtype,
+                 "auto, f32, bf16: operands of products (default: as the adapter was trained, else auto)");
 }
 
 RunConfig base_config(const ModelArguments& arguments) {
@@ -38,7 +40,7 @@ RunConfig base_config(const ModelArguments& arguments) {
   set(settings, "dataset", "-");
   set(settings, "bits", "32");
   if (arguments.quant.empty()) {
-    read_trained_quant(arguments.adapter, settings);
+    read_trained(arguments.adapter, {"bits", "quant_type", "double_quant"}, settings);
   } else {
     std::vector<std::string> known(std::begin(kQuants), std::end(kQuants));
     QLORA_CHECK(std::find(known.begin(), known.end(), arguments.quant) != known.end(), usage, "--quant: {}",
@@ -48,19 +50,25 @@ RunConfig base_config(const ModelArguments& arguments) {
     if (!none) set(settings, "quant_type", arguments.quant.substr(0, 3));
     set(settings, "double_quant", arguments.quant.ends_with("+dq") ? "true" : "false");
   }
+  if (arguments.compute_dtype.empty()) {
+    read_trained(arguments.adapter, {"compute_dtype"}, settings);
+  } else {
+    YamlNode written;
+    written.kind = YamlNode::Kind::scalar;
+    written.text = arguments.compute_dtype;
+    written.where = {"--compute-dtype", 0, 0};
+    settings["compute_dtype"] = {read_option(*find_option("compute_dtype"), written), written.where};
+  }
   return RunConfig(settings);
 }
 
 LoadedModel::LoadedModel(const ModelArguments& arguments, const std::string& backend, int threads)
     : config_(base_config(arguments)),
-      type_(compute_type(config_)),
+      type_(load_options(config_).type),
       backend_((threads > 0 ? set_thread_count(threads) : void(), make_backend(backend))),
       memory_(*backend_) {
   tokenizer_ = load_tokenizer(arguments.model);
-  LoadOptions options;
-  options.quant = quant_config(config_);
-  options.type = type_;
-  model_ = load_model(arguments.model, memory_, options);
+  model_ = load_model(arguments.model, memory_, load_options(config_));
   if (!arguments.adapter.empty()) adapter_ = load_peft(arguments.adapter, *model_, memory_, type_);
 }
 

@@ -19,6 +19,8 @@ struct ModelArguments {
   // none | nf4 | nf4+dq | fp4 | fp4+dq; empty: as the adapter was trained, where its run's qlora_run.json
   // tells, else none.
   std::string quant;
+  // auto | f32 | bf16; empty: likewise, else auto.
+  std::string compute_dtype;
 };
 void add_model_options(CLI::App&, ModelArguments&);
 

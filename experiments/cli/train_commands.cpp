@@ -52,7 +52,7 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
   size_t budget = parse_memory(options.memory);
   make_backend(options.backend);
   std::optional<Store> store = Store::open_if_filled(options.db);
-  WorkPlan plan = plan_work(planner, sweep);
+  WorkPlan plan = plan_work(planner, sweep, store ? &*store : nullptr);
   mark_done(plan, store ? &*store : nullptr, options.retry_failed);
   if (in.json) {
     fmt::print("{}\n", plan_json(sweep, plan, budget));
