@@ -98,6 +98,15 @@ MappedFile& MappedFile::operator=(MappedFile&& o) noexcept {
   return *this;
 }
 
+void drop_pages(std::span<const std::byte> mapped) noexcept {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(mapped.data());
+  // Pages shared with a neighbour go with whoever is dropped last.
+  const uintptr_t first = begin / page * page, last = (begin + mapped.size() + page - 1) / page * page;
+  if (mapped.data() != nullptr && last > first)
+    ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+}
+
 std::string read_file(const Path& path) {
   if (path.extension() != ".gz") return std::string(MappedFile(path).text());
   gzFile f = ::gzopen(path.c_str(), "rb");

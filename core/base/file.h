@@ -30,6 +30,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Says that a part of a mapped file will not be read again soon: its pages no longer count as this process'
+// memory. Reading it again is correct, and reads the disk (or its cache).
+void drop_pages(std::span<const std::byte> mapped) noexcept;
+
 // The whole content of a file; a name ending in .gz is unpacked. Throws Error(data).
 std::string read_file(const Path&);
 

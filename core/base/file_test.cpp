@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <fstream>
 #include <thread>
 
 #include "core/base/error.h"
@@ -32,7 +33,30 @@ pid_t dead_process() {
   return pid;
 }
 
+// Pages of files that this process has in memory.
+int64_t file_pages() {
+  int64_t size = 0, resident = 0, of_files = 0;
+  std::ifstream("/proc/self/statm") >> size >> resident >> of_files;
+  return of_files;
+}
+
 }  // namespace
+
+TEST_CASE("pages of a mapped file that are dropped leave the memory and can be read again") {
+  test::TemporaryFolder dir;
+  constexpr size_t kBytes = 16 << 20;
+  std::string content(kBytes, 'a');
+  for (size_t i = 0; i < kBytes; i += 1000) content[i] = static_cast<char>('a' + i / 1000 % 26);
+  write_file(dir.path() / "x", content);
+  MappedFile file(dir.path() / "x");
+  REQUIRE(file.text() == content);
+  const int64_t before = file_pages();
+  drop_pages(file.bytes().subspan(1, kBytes - 2));
+  const auto pages = static_cast<int64_t>(kBytes) / ::sysconf(_SC_PAGESIZE);
+  CHECK(before - file_pages() > pages / 2);
+  CHECK(file.text() == content);
+  drop_pages({});
+}
 
 TEST_CASE("a folder that is being replaced is there at every moment") {
   test::TemporaryFolder dir;

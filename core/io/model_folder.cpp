@@ -145,8 +145,10 @@ std::string ModelFolder::content_hash() const {
   const std::vector<std::string> all = names();
   std::vector<Digest> digests(all.size());
   parallel_for(static_cast<int64_t>(all.size()), 1, [&](int64_t lo, int64_t hi) {
-    for (auto i = static_cast<size_t>(lo); i < static_cast<size_t>(hi); ++i)
+    for (auto i = static_cast<size_t>(lo); i < static_cast<size_t>(hi); ++i) {
       digests[i] = sha256(find(all[i])->bytes);
+      drop_pages(find(all[i])->bytes);
+    }
   });
   Json content = Json::array();
   for (size_t i = 0; i < all.size(); ++i) {

@@ -55,7 +55,9 @@ std::vector<float> WeightLoader::read(const WeightSpec& w) const {
   if (options_.shapes_only) return {};
   const TensorView* found = folder_.find(w.name);
   QLORA_CHECK(found != nullptr, data, "{}: no tensor {}", folder_.path().string(), w.name);
-  return to_floats(*found);
+  std::vector<float> values = to_floats(*found);
+  drop_pages(found->bytes);
+  return values;
 }
 
 Tensor WeightLoader::read_as(const WeightSpec& w, DType type) const {
