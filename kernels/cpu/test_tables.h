@@ -16,6 +16,7 @@ inline std::vector<const cpu::Kernels*> runnable_tables() {
     all.push_back(&cpu::emulated512_kernels());
   }
   if (cpu_has_avx512()) all.push_back(&cpu::avx512_kernels());
+  if (cpu_has_avx512_bf16()) all.push_back(&cpu::avx512_bf16_kernels());
   return all;
 }
 
