@@ -28,6 +28,13 @@ namespace qlora {
 // itself by y = fma(alpha, sum, y). Denormal operands and results of all these operations count as zeros.
 enum class Operands : uint8_t { as_stored, bf16 };
 
+// How a product may round beyond that; chosen by the kind of request, never by the number of rows.
+//   exact   training, prompts, every likelihood: a row has the bits that it has among any number of rows.
+//   decode  token steps of generation: y = x Wᵀ from 4-bit codes may run in whole numbers on backends that
+//           have it (cpu/decode_rows-inl.h states its error). Elsewhere, and for all other weights, the same
+//           as exact. A row's bits do not depend on the others here either.
+enum class Numerics : uint8_t { exact, decode };
+
 // What happens to a destination: parameters accumulate, activation gradients do what they are told.
 enum class Write : uint8_t { overwrite, accumulate };
 
@@ -78,6 +85,7 @@ struct QGemm {
   Write mode = Write::overwrite;
   DType type = DType::f32;
   Operands operands = Operands::as_stored;
+  Numerics numerics = Numerics::exact;
 };
 
 // dst[out, in] = the weight as elements of `type` (f32, f64, bf16, f16): one f32 product level*absmax, then
@@ -136,6 +144,7 @@ struct Linear {
   const RowKey* keys = nullptr;  // host memory, [rows]; needed only with dropout
   DType type = DType::f32;
   Operands operands = Operands::as_stored;  // of all products, those of the parts too
+  Numerics numerics = Numerics::exact;      // of x Wᵀ
 };
 
 struct LinearBackwardTerm {

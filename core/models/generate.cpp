@@ -24,8 +24,23 @@ void append_sequence(Axis& axis, std::span<const int32_t> tokens, int64_t past, 
   axis.spans.push_back({.lo = lo, .hi = axis.rows(), .adapter = adapter});
 }
 
-int32_t first_largest(std::span<const double> logits) {
-  return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+template <class T>
+int32_t first_largest(const T* logits, int64_t vocab) {
+  return static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
+}
+
+// The choice of every row. Rows of f32 are read where they lie, if the host may.
+std::vector<int32_t> first_largest(const Tensor& logits) {
+  const int64_t rows = logits.rows(), vocab = logits.cols();
+  std::vector<int32_t> choices;
+  auto choose = [&](const auto* p) {
+    for (int64_t row = 0; row < rows; ++row) choices.push_back(first_largest(p + row * vocab, vocab));
+  };
+  if (logits.type() == DType::f32 && logits.memory().backend().host_memory())
+    choose(logits.as<const float>());
+  else
+    choose(logits.to_doubles().data());
+  return choices;
 }
 
 class Generation {
@@ -80,20 +95,23 @@ class Generation {
       append_sequence(axis, pending_[i], cache_.length(static_cast<int64_t>(i)), prompts_[i].adapter);
       if (!pending_[i].empty()) last_rows.push_back(axis.cu.back() - 1);
     }
-    Context c{
-        .backend = memory_.backend(), .memory = memory_, .axis = &axis, .type = type_, .cache = &cache_};
+    Context c{.backend = memory_.backend(),
+              .memory = memory_,
+              .axis = &axis,
+              .type = type_,
+              .cache = &cache_,
+              .numerics = prompts_read_ ? options_.numerics : Numerics::exact};
     Tensor hidden = model_.hidden(c, false).value;
     cache_.advance(axis.cu);
-    std::vector<double> logits = logits_of(c, model_.head(), hidden, last_rows).to_doubles();
-    choose(logits);
+    choose(first_largest(logits_of(c, model_.head(), hidden, last_rows)));
+    prompts_read_ = true;
   }
 
-  void choose(std::span<const double> logits) {
-    auto vocab = static_cast<size_t>(model_.head().out());
+  void choose(std::span<const int32_t> tokens) {
     size_t row = 0;
     for (size_t i = 0; i < pending_.size(); ++i) {
       if (pending_[i].empty()) continue;
-      int32_t token = first_largest(logits.subspan(row++ * vocab, vocab));
+      int32_t token = tokens[row++];
       answers_[i].push_back(token);
       bool more = !options_.on_token || options_.on_token(i, token);
       pending_[i].clear();
@@ -114,6 +132,7 @@ class Generation {
   KvCache cache_;
   std::vector<std::vector<int32_t>> answers_;
   std::vector<std::vector<int32_t>> pending_;  // tokens of each sequence that the model has not seen
+  bool prompts_read_ = false;
 };
 
 }  // namespace

@@ -16,6 +16,8 @@ struct Prompt {
 
 struct GenerateOptions {
   int64_t max_new_tokens = 256;
+  // Of the steps that follow the prompts, which themselves are always exact.
+  Numerics numerics = Numerics::exact;
   std::vector<int32_t> stop_ids = {};  // generation ends after one of them (it is part of the answer)
   // Called with each new token of prompt i as it appears; returning false ends that prompt. May be empty.
   std::function<bool(size_t prompt, int32_t token)> on_token = {};

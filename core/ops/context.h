@@ -14,11 +14,12 @@ struct Context {
   Backend& backend;
   Memory& memory;
   const Axis* axis = nullptr;
-  DType type =
-      DType::f32;  // of all activations: f32, or f64 (oracle); how products read them is the weights' matter
-  Tape* tape = nullptr;      // null: nothing is recorded
-  bool training = false;     // dropout is on
-  KvCache* cache = nullptr;  // keys and values of earlier rows; never together with a tape
+  // Of all activations: f32, or f64 (oracle). How products read them is the weights' matter.
+  DType type = DType::f32;
+  Tape* tape = nullptr;                 // null: nothing is recorded
+  bool training = false;                // dropout is on
+  KvCache* cache = nullptr;             // keys and values of earlier rows; never together with a tape
+  Numerics numerics = Numerics::exact;  // decode: token steps of generation; never together with a tape
 };
 
 }  // namespace qlora

@@ -94,7 +94,8 @@ void run_forward(const Exec& e, std::span<const Term> terms, const Tensor& x, st
                     .terms = std::span(args).first(terms.size()),
                     .keys = e.keys,
                     .type = e.type,
-                    .operands = operands_of(terms)});
+                    .operands = operands_of(terms),
+                    .numerics = e.numerics});
 }
 
 // `dys` may be empty tensors: those terms have no share.
@@ -128,6 +129,8 @@ void run_backward(const Exec& e, const Saved& s, std::span<const Tensor> dys, De
 
 void check(const Context& c, std::span<const FrozenLinear* const> weights, const Var& x) {
   axis_of(c, "linear");
+  QLORA_CHECK(c.tape == nullptr || c.numerics == Numerics::exact, failure,
+              "linear: products of the decode class have no gradient");
   QLORA_CHECK(!weights.empty() && weights.size() <= kMaxShared, failure,
               "linear: one to three weights, given {}", weights.size());
   for (const FrozenLinear* w : weights) {
@@ -145,7 +148,9 @@ std::vector<Var> linear(Context& c, std::span<const FrozenLinear* const> weights
     saved.terms.push_back(make_term(c, *w));
     ys.emplace_back(c.memory, Shape{x.value.rows(), w->out()}, c.type);
   }
-  run_forward(exec_of(c.backend, c.memory, *c.axis, c.type), saved.terms, x.value, ys);
+  Exec exec = exec_of(c.backend, c.memory, *c.axis, c.type);
+  exec.numerics = c.numerics;
+  run_forward(exec, saved.terms, x.value, ys);
 
   bool adapted = false;
   for (const Term& t : saved.terms) adapted = adapted || !t.parts.empty();

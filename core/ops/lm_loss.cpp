@@ -14,7 +14,7 @@ int64_t chunk_rows(int64_t vocab, DType type) {
 }
 
 Exec exec_of(const Context& c) {
-  return {c.backend, c.memory, c.type, nullptr, {}};
+  return {c.backend, c.memory, c.type, nullptr, {}, c.numerics};
 }
 
 Tensor gather(const Context& c, const Tensor& x, std::span<const int32_t> ids) {

@@ -39,7 +39,8 @@ void FrozenWeight::forward(const Exec& exec, const Tensor& x, std::span<const Lo
                        .terms = std::span(&term, 1),
                        .keys = exec.keys,
                        .type = exec.type,
-                       .operands = parts_.operands});
+                       .operands = parts_.operands,
+                       .numerics = exec.numerics});
 }
 
 void FrozenWeight::backward(const Exec& exec, const Tensor& x, const Tensor& dy,

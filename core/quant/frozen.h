@@ -17,6 +17,7 @@ struct Exec {
   DType type = DType::f32;
   const RowKey* keys = nullptr;             // host, [rows]
   std::span<const int32_t> sequences = {};  // host; backward
+  Numerics numerics = Numerics::exact;      // forward
 };
 
 class FrozenWeight;

@@ -34,6 +34,7 @@ struct GenerateArguments {
   std::string prompt;
   bool chat = false, greedy = false;
   int64_t max_new_tokens = 256;
+  std::string decode_numerics = "fast";
 };
 
 std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const GenerateArguments& arguments) {
@@ -48,6 +49,7 @@ int generate(const Invocation& in, const GenerateArguments& arguments) {
   QLORA_CHECK(!context.empty(), usage, "the prompt is empty");
   GenerateOptions options;
   options.max_new_tokens = arguments.max_new_tokens;
+  options.numerics = arguments.decode_numerics == "exact" ? Numerics::exact : Numerics::decode;
   options.stop_ids = loaded.model()->config().eos_ids;
   if (int32_t eos = loaded.tokenizer().special().eos; eos >= 0) options.stop_ids.push_back(eos);
   StreamDecoder decoder(loaded.tokenizer());
@@ -67,7 +69,11 @@ int generate(const Invocation& in, const GenerateArguments& arguments) {
       generate_greedy(*loaded.model(), loaded.memory(), loaded.type(), std::span(&prompt, 1), options);
   show(decoder.finish());
   if (in.json) {
-    Json json = {{"prompt", arguments.prompt}, {"text", text}, {"prompt_ids", context}, {"ids", answers[0]}};
+    Json json = {{"prompt", arguments.prompt},
+                 {"text", text},
+                 {"prompt_ids", context},
+                 {"ids", answers[0]},
+                 {"decode_numerics", arguments.decode_numerics}};
     fmt::print("{}\n", json.dump(1, ' ', false, Json::error_handler_t::replace));
   } else {
     fmt::print("\n");
@@ -98,6 +104,11 @@ void add_model_commands(CLI::App& app, Invocation& in) {
   verb->add_flag("--chat", arguments->chat, "put the prompt into the model's chat template");
   verb->add_option("--max-new-tokens", arguments->max_new_tokens, "at most so many")
       ->check(CLI::PositiveNumber);
+  verb->add_option(
+          "--decode-numerics", arguments->decode_numerics,
+          "products of new tokens with 4-bit weights: fast (whole numbers), or exact (as in scoring)")
+      ->check(CLI::IsMember({"fast", "exact"}))
+      ->capture_default_str();
   add_compute_options(*verb, in);
   add_json_flag(*verb, in);
   verb->footer(

@@ -61,6 +61,13 @@ class Cpu final : public Reference {
     if (a.type != DType::f32 || a.w.format == Format::dense) return Reference::qgemm(a);
     const bool forward = a.layout == Layout::nt;
     const Codes codes = codes_of(a.w);
+    if (a.numerics == Numerics::decode && forward &&
+        kernels_.decode_rows({.x = f32(a.x),
+                              .codes = &codes,
+                              .y = f32(a.y),
+                              .rows = a.rows,
+                              .add = a.mode == Write::accumulate}))
+      return;
     const int64_t n = forward ? a.w.out : a.w.in, k = forward ? a.w.in : a.w.out;
     product(a.operands)({.layout = a.layout,
                          .x = f32(a.x),
@@ -124,18 +131,16 @@ class Cpu final : public Reference {
   void (*product(Operands operands) const)(const cpu::GemmArgs&) {
     return operands == Operands::bf16 ? kernels_.gemm_bf16 : kernels_.gemm;
   }
-  // Double-quantized scales are expanded for the call: a 64th of the weight's elements.
-  Codes codes_of(const WeightView& w) const {
-    const float* absmax = w.absmax;
-    if (absmax == nullptr) {
-      const int64_t blocks = block_count(w.out * w.in, w.block);
-      float* expanded = scratch(cpu::Scratch::absmax, blocks);
-      kernels_.absmax(w, blocks, expanded);
-      absmax = expanded;
-    }
-    return {static_cast<const uint8_t*>(w.data), levels_of(w.format), absmax, w.out, w.in, w.block};
+  // Refers to w.
+  static Codes codes_of(const WeightView& w) {
+    return {.data = static_cast<const uint8_t*>(w.data),
+            .levels = levels_of(w.format),
+            .absmax = w.absmax,
+            .rows = w.out,
+            .cols = w.in,
+            .block = w.block,
+            .nested = &w};
   }
-  static float* scratch(cpu::Scratch slot, int64_t floats) { return cpu::scratch(slot, floats); }
 
   const Kernels& kernels_;
 };

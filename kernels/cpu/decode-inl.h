@@ -4,7 +4,7 @@
 QLORA_INLINE float decode_one(const Codes& w, int64_t element) {
   int byte = w.data[element / 2];
   int code = (element & 1) != 0 ? byte & 15 : byte >> 4;
-  return w.levels[code] * w.absmax[element / w.block];
+  return w.levels[code] * w.absmax[element / w.block - w.first_block];
 }
 
 // The block of an element; a shift where the block size allows, because this runs once per 16 elements.
@@ -15,6 +15,43 @@ struct BlockOf {
       : block(b), shift((b & (b - 1)) == 0 ? __builtin_ctzll(static_cast<uint64_t>(b)) : -1) {}
   int64_t operator()(int64_t element) const { return shift >= 0 ? element >> shift : element / block; }
 };
+
+// Scales [begin, end): double quantization undone, with two roundings per value, as defined.
+//   absmax[i] = f32(f32(map[codes[i]] * nested[i / 256]) + offset)
+static void expand_scales(const WeightView& w, int64_t begin, int64_t end, float* out) {
+  const float* map = w.code_map;
+  const float offset = w.nested_offset;
+  for (int64_t i = begin; i < end;) {
+    const float nested = w.nested_absmax[i / 256];
+    const int64_t stop = smaller(end, (i / 256 + 1) * 256);
+#pragma GCC unroll 4
+    for (; i < stop; ++i) *out++ = map[w.absmax_codes[i]] * nested + offset;
+  }
+}
+
+// The same matrix with the absmax of every block. They stay where the calling thread's scratch is.
+static Codes with_scales(const Codes& w) {
+  if (w.absmax != nullptr) return w;
+  const int64_t blocks = (w.rows * w.cols + w.block - 1) / w.block;
+  float* absmax = cpu::scratch(cpu::Scratch::absmax, blocks);
+  parallel(blocks, 16384,
+           [&](int64_t begin, int64_t end) { expand_scales(*w.nested, begin, end, absmax + begin); });
+  Codes all = w;
+  all.absmax = absmax;
+  return all;
+}
+
+// The same for the blocks that rows [begin, end) of the matrix touch: for one task.
+static Codes with_scales(const Codes& w, int64_t begin, int64_t end) {
+  if (w.absmax != nullptr) return w;
+  Codes some = w;
+  some.first_block = begin * w.cols / w.block;
+  const int64_t stop = (end * w.cols + w.block - 1) / w.block;
+  float* absmax = cpu::scratch(cpu::Scratch::absmax, stop - some.first_block);
+  expand_scales(*w.nested, some.first_block, stop, absmax);
+  some.absmax = absmax;
+  return some;
+}
 
 // Elements [begin, end) of the flattened matrix.
 static void decode_range(const Codes& w, int64_t begin, int64_t end, float* out) {
@@ -97,15 +134,8 @@ static void decode_panel_nt(const Codes& w, int64_t k0, int64_t kc, int64_t n0, 
   }
 }
 
-static void dequantize(const Codes& w, float* y) {
+static void dequantize(const Codes& codes, float* y) {
+  const Codes w = with_scales(codes);
   parallel(w.rows * w.cols, 65536,
            [&](int64_t begin, int64_t end) { decode_range(w, begin, end, y + begin); });
-}
-
-// Double quantization undone: two roundings per value, as defined.
-static void expand_absmax(const WeightView& w, int64_t blocks, float* out) {
-  parallel(blocks, 16384, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      out[i] = w.code_map[w.absmax_codes[i]] * w.nested_absmax[i / 256] + w.nested_offset;
-  });
 }

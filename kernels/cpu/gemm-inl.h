@@ -191,6 +191,12 @@ static void gemm_of(const GemmArgs& g) {
   }
   if constexpr (!Operand::kFlush)
     if (small_rows_take(g)) return small_rows(g);
+  if (g.codes != nullptr && g.codes->absmax == nullptr) {
+    const Codes codes = with_scales(*g.codes);
+    GemmArgs whole = g;
+    whole.codes = &codes;
+    return gemm_of<Operand>(whole);
+  }
   const int64_t chunk = chunk_of(g.k), super = larger(1, kSuperMax / chunk) * chunk;
   for (int64_t k = 0; k < g.k; k += super) gemm_range<Operand>(g, k, smaller(super, g.k - k), chunk);
 }

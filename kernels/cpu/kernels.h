@@ -16,13 +16,14 @@
 
 namespace qlora::cpu {
 
-// A quantized matrix [rows, cols] as 4-bit codes of blocks over the flattened elements, with all its absmax
-// values.
+// A quantized matrix [rows, cols] as 4-bit codes of blocks over the flattened elements.
 struct Codes {
   const uint8_t* data = nullptr;  // two codes a byte, the first in the high nibble
   const float* levels = nullptr;  // 16 values
-  const float* absmax = nullptr;  // one per block
+  const float* absmax = nullptr;  // one per block, from `first_block` on; null: still double-quantized
   int64_t rows = 0, cols = 0, block = 64;
+  int64_t first_block = 0;
+  const WeightView* nested = nullptr;  // where the scales lie when absmax is null
 };
 
 // y = alpha x w (or y += alpha x w), laid out as `layout` says (args_matmul.h), rows at the given strides (in
@@ -38,6 +39,15 @@ struct GemmArgs {
   int64_t ldx = 0, ldw = 0, ldy = 0;
   int64_t m = 0, n = 0, k = 0;
   float alpha = 1;
+  bool add = false;
+};
+
+// y[rows, w.rows] = x wᵀ (or += that) in the decode class (decode_rows-inl.h), all contiguous.
+struct DecodeArgs {
+  const float* x = nullptr;
+  const Codes* codes = nullptr;
+  float* y = nullptr;
+  int64_t rows = 0;
   bool add = false;
 };
 
@@ -65,9 +75,9 @@ struct Kernels {
   // and always as two multiply-adds on f32, which gives the same bits.
   void (*gemm_bf16)(const GemmArgs&) = nullptr;
   void (*gemm_bf16_fma)(const GemmArgs&) = nullptr;
+  // False, with nothing done, where the decode class has no kernel for such codes: use gemm.
+  bool (*decode_rows)(const DecodeArgs&) = nullptr;
   void (*dequantize)(const Codes&, float* y) = nullptr;
-  // absmax[i] = f32(f32(map[codes[i]] * nested[i / 256]) + offset)
-  void (*absmax)(const WeightView&, int64_t blocks, float* out) = nullptr;
 
   void (*attention)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
   void (*attention_backward)(const AttentionBackward&, const SequenceSpan*, int64_t sequences) = nullptr;

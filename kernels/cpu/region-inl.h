@@ -9,6 +9,7 @@
 #include "kernels/cpu/operands-inl.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/small_rows-inl.h"
+#include "kernels/cpu/decode_rows-inl.h"
 #include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/rows-inl.h"
 #include "kernels/cpu/loss-inl.h"

@@ -177,7 +177,8 @@ static void small_codes(const SmallRows& job, const ByteTables& t, int64_t colum
     for (int i = 0; i < G; ++i) {
       rows_of_dwords(p + (i * 8 * w.cols + k0) / 2, w.cols / 2, words[i]);
       alignas(32) float scales[8];
-      for (int j = 0; j < 8; ++j) scales[j] = w.absmax[block_of((column + i * 8 + j) * w.cols + k0)];
+      for (int j = 0; j < 8; ++j)
+        scales[j] = w.absmax[block_of((column + i * 8 + j) * w.cols + k0) - w.first_block];
       scale[i] = _mm256_load_ps(scales);
     }
     for (int j = 0; j < 4; ++j) {
@@ -253,11 +254,18 @@ static void small_rows(const GemmArgs& g) {
   const bool contiguous = g.codes != nullptr || (g.layout == Layout::nt && g.ldw == g.k);
   const int64_t row_bytes = g.codes != nullptr ? g.codes->cols / 2 : g.k * 4;
   const int64_t pass = 8 * groups_of(static_cast<int>(g.m));
-  const SmallRows job{g, chunk_of(g.k), contiguous ? pass * row_bytes : 0};
+  const int64_t chunk = chunk_of(g.k), ahead = contiguous ? pass * row_bytes : 0;
   const int64_t passes = (g.n + pass - 1) / pass;
   // Tasks of some 64 Ki weights; less than that is not worth waking a thread for.
   const int64_t batch = larger(1, 65536 / (pass * g.k));
   parallel(passes, batch, [&](int64_t begin, int64_t end) {
-    small_columns_of<static_cast<int>(kSmallRows)>(g.m, job, begin * pass, smaller(g.n, end * pass));
+    const int64_t first = begin * pass, last = smaller(g.n, end * pass);
+    GemmArgs task = g;
+    Codes codes;
+    if (g.codes != nullptr) {
+      codes = with_scales(*g.codes, first, last);
+      task.codes = &codes;
+    }
+    small_columns_of<static_cast<int>(kSmallRows)>(g.m, {task, chunk, ahead}, first, last);
   });
 }

@@ -8,8 +8,8 @@ static Kernels make_table(const char* name) {
   t.gemm = gemm;
   t.gemm_bf16 = gemm_of<Bf16Best>;
   t.gemm_bf16_fma = gemm_of<Bf16>;
+  t.decode_rows = decode_rows;
   t.dequantize = dequantize;
-  t.absmax = expand_absmax;
   t.attention = attention;
   t.attention_backward = attention_backward;
   t.rms_norm = rms_norm;

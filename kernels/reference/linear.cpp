@@ -63,7 +63,8 @@ void Reference::linear(const Linear& a) {
            .y = term.y,
            .rows = a.rows,
            .type = a.type,
-           .operands = a.operands});
+           .operands = a.operands,
+           .numerics = a.numerics});
     for (const LoraPart& part : term.lora) {
       if (!empty(part)) part_forward(a, term, part);
     }

@@ -1,0 +1,163 @@
+// The decode class: within its stated error of f64, and the same bits for a row whatever it shares a call
+// with.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "core/base/parallel.h"
+#include "kernels/cases/cases.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/test_floats.h"
+#include "kernels/cpu/test_tables.h"
+#include "kernels/quant/tables.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+struct Size {
+  int64_t out, in, block;
+};
+
+// Among them: blocks over several rows, outputs that are no multiple of four, more than one task.
+const Size kSizes[] = {{1, 64, 64},    {7, 64, 128}, {40, 576, 64},    {33, 1536, 64},
+                       {50, 192, 128}, {9, 320, 64}, {130, 640, 4096}, {6, 11008, 64}};
+
+std::vector<std::pair<Format, bool>> stored_forms() {
+  std::vector<std::pair<Format, bool>> all;
+  for (Format f : kFormats) all.insert(all.end(), {{f, false}, {f, true}});
+  return all;
+}
+
+// x whose segments differ in size, some with one value far above the others, some zero.
+Floats activations(int64_t n) {
+  Floats x = random_floats(n, 21);
+  for (int64_t i = 0; i < n; ++i) {
+    float& v = x[static_cast<size_t>(i)];
+    if (i / 64 % 5 == 1) v *= 1e-3f;
+    if (i / 64 % 5 == 3 && i % 64 == 17) v *= 1e3f;
+    if (i / 64 % 7 == 6) v = 0;
+  }
+  return x;
+}
+
+double largest_level(Format format) {
+  double top = 0;
+  with_format(format, [&]<class F>(F) {
+    for (int i = 0; i < 16; ++i) top = std::max(top, std::abs(static_cast<double>(F::level(i))));
+  });
+  return top;
+}
+
+void decode(Backend& backend, const WeightView& w, const float* x, int64_t rows, float* y,
+            Write mode = Write::overwrite) {
+  backend.qgemm({.x = x, .w = w, .y = y, .rows = rows, .mode = mode, .numerics = Numerics::decode});
+}
+
+}  // namespace
+
+TEST_CASE("Products of the decode class keep their stated distance from f64") {
+  for (const cpu::Kernels* kernels : runnable_tables()) {
+    auto backend = cpu::make_cpu(*kernels);
+    for (const Size& s : kSizes) {
+      for (auto [format, dq] : stored_forms()) {
+        Device device(*backend, DType::f32);
+        const TestWeight weight = make_weight(3, format, dq, s.out, s.in, s.block);
+        const int64_t rows = 3, segments = s.in / 64;
+        const Floats x = activations(rows * s.in);
+        Floats y(static_cast<size_t>(rows * s.out), 0.5f);
+        const WeightView w = weight.view(device);
+        // The scales, exactly as the kernel sees them: of the levels of one, the largest.
+        Floats absmax(static_cast<size_t>(block_count(s.out * s.in, s.block)));
+        for (size_t i = 0; i < absmax.size(); ++i)
+          absmax[i] = dq ? weight.code_map[weight.absmax_codes[i]] * weight.nested_absmax[i / 256] +
+                               weight.nested_offset
+                         : weight.absmax[i];
+        decode(*backend, w, x.data(), rows, y.data(), Write::accumulate);
+        double worst_ratio = 0;
+        for (int64_t r = 0; r < rows; ++r)
+          for (int64_t o = 0; o < s.out; ++o) {
+            double exact = 0.5, bound = std::numeric_limits<float>::epsilon();
+            for (int64_t g = 0; g < segments; ++g) {
+              double size = 0, top = 0;
+              for (int64_t i = g * 64; i < g * 64 + 64; ++i) {
+                const double v = x[static_cast<size_t>(r * s.in + i)];
+                exact += v * weight.dense[static_cast<size_t>(o * s.in + i)];
+                size += std::abs(v);
+                top = std::max(top, std::abs(v));
+              }
+              const double scale = std::abs(absmax[static_cast<size_t>((o * s.in + g * 64) / s.block)]) *
+                                   largest_level(format);
+              bound += 1.01 * scale *
+                       (0x1p-15 * (size + 64 * top) + 0x1p-22 * static_cast<double>(segments + 16) * size);
+            }
+            const double error = std::abs(y[static_cast<size_t>(r * s.out + o)] - exact);
+            worst_ratio = worse(worst_ratio, error / bound);
+          }
+        INFO(kernels->name << " " << weight.name() << " " << s.out << "x" << s.in << " block " << s.block);
+        CHECK(worst_ratio <= 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("A row of the decode class has the same bits alone and among others and on any number of threads") {
+  const int before = thread_count();
+  for (const cpu::Kernels* kernels : runnable_tables()) {
+    auto backend = cpu::make_cpu(*kernels);
+    // The last two have no whole segments: the exact class stands in.
+    for (const Size& s :
+         {Size{300, 576, 64}, Size{33, 1536, 64}, Size{70, 320, 128}, Size{40, 96, 64}, Size{24, 128, 32}}) {
+      for (auto [format, dq] : stored_forms()) {
+        Device device(*backend, DType::f32);
+        const TestWeight weight = make_weight(3, format, dq, s.out, s.in, s.block);
+        const WeightView w = weight.view(device);
+        const int64_t most = 21;
+        const Floats x = activations(most * s.in);
+        Floats alone(static_cast<size_t>(most * s.out));
+        set_thread_count(1);
+        for (int64_t r = 0; r < most; ++r)
+          decode(*backend, w, x.data() + r * s.in, 1, alone.data() + r * s.out);
+        for (int64_t rows = 2; rows <= most; ++rows) {
+          set_thread_count(1 + static_cast<int>(rows % 3));
+          Floats together(static_cast<size_t>(rows * s.out));
+          decode(*backend, w, x.data(), rows, together.data());
+          INFO(kernels->name << " " << weight.name() << " " << s.out << "x" << s.in << " rows " << rows);
+          CHECK(same_bits(together.data(), alone.data(), rows * s.out));
+        }
+      }
+    }
+  }
+  set_thread_count(before);
+}
+
+TEST_CASE("Every instruction set gives the same bits in the decode class") {
+  std::vector<Floats> results;
+  for (const cpu::Kernels* kernels : runnable_tables()) {
+    auto backend = cpu::make_cpu(*kernels);
+    Device device(*backend, DType::f32);
+    const TestWeight weight = make_weight(3, Format::nf4, true, 130, 576);
+    const Floats x = activations(5 * 576);
+    results.emplace_back(5 * 130);
+    decode(*backend, weight.view(device), x.data(), 5, results.back().data());
+    CHECK(same_bits(results.front(), results.back()));
+  }
+}
+
+TEST_CASE("An infinity or NaN in a row makes its results of the decode class NaN and no others") {
+  for (const cpu::Kernels* kernels : runnable_tables()) {
+    auto backend = cpu::make_cpu(*kernels);
+    Device device(*backend, DType::f32);
+    const TestWeight weight = make_weight(3, Format::nf4, false, 12, 128);
+    for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::quiet_NaN()}) {
+      Floats x = random_floats(3 * 128, 4), y(3 * 12);
+      x[128 + 77] = bad;
+      decode(*backend, weight.view(device), x.data(), 3, y.data());
+      for (size_t i = 0; i < y.size(); ++i) CHECK(std::isnan(y[i]) == (i / 12 == 1));
+    }
+  }
+}
