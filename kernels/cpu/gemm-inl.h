@@ -178,7 +178,9 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
 }
 
 // small_rows-inl.h: the same bits without packing, for few rows.
+template <class Operand>
 static bool small_rows_take(const GemmArgs& g);
+template <class Operand>
 static void small_rows(const GemmArgs& g);
 
 template <class Operand>
@@ -189,8 +191,7 @@ static void gemm_of(const GemmArgs& g) {
       __builtin_memset(g.y + i * g.ldy, 0, static_cast<size_t>(g.n) * 4);
     return;
   }
-  if constexpr (!Operand::kFlush)
-    if (small_rows_take(g)) return small_rows(g);
+  if (small_rows_take<Operand>(g)) return small_rows<Operand>(g);
   if (g.codes != nullptr && g.codes->absmax == nullptr) {
     const Codes codes = with_scales(*g.codes);
     GemmArgs whole = g;

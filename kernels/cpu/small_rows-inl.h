@@ -60,36 +60,95 @@ QLORA_INLINE void prefetch_step(const uint8_t* base, const SmallRows& job, int64
   for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(base + job.ahead + offset + b, 0, 2);
 }
 
+QLORA_INLINE __m256 nearest_bf16(__m256 a) {
+  const __m256i u = _mm256_castps_si256(a);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256 quiet = _mm256_castsi256_ps(_mm256_or_si256(u, _mm256_set1_epi32(0x400000)));
+  const __m256 kept =
+      _mm256_blendv_ps(_mm256_castsi256_ps(rounded), quiet, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+  return _mm256_and_ps(kept, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int32_t>(0xffff0000u))));
+}
+
+// As the product reads it (Operand::kFlush: bf16 operands).
+template <class Operand>
+QLORA_INLINE __m256 read_weight(__m256 w) {
+  return Operand::kFlush ? nearest_bf16(w) : w;
+}
+
+// Values k and k + 1 in the order of the sum: bf16 operands take the odd one first.
+template <class Operand, int R>
+QLORA_INLINE void multiply_pair(const GemmArgs& g, int64_t k, __m256 even, __m256 odd, __m256 (&s)[R]) {
+  if constexpr (Operand::kFlush) {
+    multiply_column<R>(g, k + 1, odd, s);
+    multiply_column<R>(g, k, even, s);
+  } else {
+    multiply_column<R>(g, k, even, s);
+    multiply_column<R>(g, k + 1, odd, s);
+  }
+}
+
+// Sixteen bytes of k per row.
+template <class Operand, int R>
+QLORA_INLINE void multiply_rows(const GemmArgs& g, int64_t k, const float* p, int64_t ld, __m256 (&s)[R]) {
+  __m256i v[4];
+  rows_of_dwords(reinterpret_cast<const uint8_t*>(p), ld * 4, v);
+#pragma GCC unroll 2
+  for (int j = 0; j < 4; j += 2)
+    multiply_pair<Operand, R>(g, k + j, read_weight<Operand>(_mm256_castsi256_ps(v[j])),
+                              read_weight<Operand>(_mm256_castsi256_ps(v[j + 1])), s);
+}
+template <class Operand, int R>
+QLORA_INLINE void multiply_rows(const GemmArgs& g, int64_t k, const uint16_t* p, int64_t ld, __m256 (&s)[R]) {
+  __m256i v[4];
+  rows_of_dwords(reinterpret_cast<const uint8_t*>(p), ld * 2, v);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j)
+    multiply_pair<Operand, R>(
+        g, k + 2 * j, _mm256_castsi256_ps(_mm256_slli_epi32(v[j], 16)),
+        _mm256_castsi256_ps(_mm256_and_si256(v[j], _mm256_set1_epi32(static_cast<int32_t>(0xffff0000u)))), s);
+}
+
+// One value of k of eight rows.
+template <class Operand, class T>
+QLORA_INLINE __m256 weights_at(const T* p, int64_t ld) {
+  return read_weight<Operand>(_mm256_setr_ps(load1(p), load1(p + ld), load1(p + 2 * ld), load1(p + 3 * ld),
+                                             load1(p + 4 * ld), load1(p + 5 * ld), load1(p + 6 * ld),
+                                             load1(p + 7 * ld)));
+}
+
+// The values [k, end) that do not fill sixteen bytes. A pair without its odd half adds a zero for it.
+template <class Operand, int R, class T>
+static void multiply_rest(const GemmArgs& g, int64_t k, int64_t end, const T* p, __m256 (&s)[R]) {
+  for (; k + 2 <= end; k += 2, p += 2)
+    multiply_pair<Operand, R>(g, k, weights_at<Operand>(p, g.ldw), weights_at<Operand>(p + 1, g.ldw), s);
+  if (k == end) return;
+  if constexpr (Operand::kFlush)
+    for (int r = 0; r < R; ++r) s[r] = _mm256_add_ps(s[r], _mm256_setzero_ps());
+  multiply_column<R>(g, k, weights_at<Operand>(p, g.ldw), s);
+}
+
 // Columns [column, column + 8 G) of y from dense w [n, k].
-template <int R, int G>
-static void small_dense(const SmallRows& job, int64_t column) {
+template <class Operand, int R, int G, class T>
+static void small_dense(const SmallRows& job, const T* dense, int64_t column) {
+  constexpr int64_t kStep = 16 / static_cast<int64_t>(sizeof(T));
   const GemmArgs& g = job.g;
   __m256 s[G][R];
   for (int i = 0; i < G; ++i)
     for (int r = 0; r < R; ++r) s[i][r] = _mm256_setzero_ps();
-  const float* w = g.dense + column * g.ldw;
+  const T* w = dense + column * g.ldw;
   for (int64_t k0 = 0; k0 < g.k; k0 += job.chunk) {
     const int64_t end = smaller(g.k, k0 + job.chunk);
     int64_t k = k0;
-    for (; k + 4 <= end; k += 4) {
-      prefetch_step(reinterpret_cast<const uint8_t*>(w), job, k * G * 32, G * 128);
+    for (; k + kStep <= end; k += kStep) {
+      prefetch_step(reinterpret_cast<const uint8_t*>(w), job, k / kStep * G * 128, G * 128);
 #pragma GCC unroll 4
-      for (int i = 0; i < G; ++i) {
-        __m256i v[4];
-        rows_of_dwords(reinterpret_cast<const uint8_t*>(w + i * 8 * g.ldw + k), g.ldw * 4, v);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) multiply_column<R>(g, k + j, _mm256_castsi256_ps(v[j]), s[i]);
-      }
+      for (int i = 0; i < G; ++i) multiply_rows<Operand, R>(g, k, w + i * 8 * g.ldw + k, g.ldw, s[i]);
     }
-    for (; k < end; ++k)
-      for (int i = 0; i < G; ++i) {
-        const float* p = w + i * 8 * g.ldw + k;
-        const int64_t ld = g.ldw;
-        const __m256 v =
-            _mm256_setr_ps(p[0], p[ld], p[2 * ld], p[3 * ld], p[4 * ld], p[5 * ld], p[6 * ld], p[7 * ld]);
-        multiply_column<R>(g, k, v, s[i]);
-      }
-    for (int i = 0; i < G; ++i) end_chunk<R>(g, column + i * 8, g.add || k0 > 0, s[i]);
+    for (int i = 0; i < G; ++i) {
+      if (k < end) multiply_rest<Operand, R>(g, k, end, w + i * 8 * g.ldw + k, s[i]);
+      end_chunk<R>(g, column + i * 8, g.add || k0 > 0, s[i]);
+    }
   }
 }
 
@@ -198,61 +257,109 @@ QLORA_INLINE bool small_codes_fit(const Codes& w) {
   return w.cols % 32 == 0 && w.block % 32 == 0;
 }
 
-// One column of y, for what is left over beside groups of eight.
+// An element of w of column `column`.
+QLORA_INLINE float small_weight(const GemmArgs& g, int64_t column, int64_t k) {
+  if (g.codes != nullptr) return decode_one(*g.codes, column * g.codes->cols + k);
+  const int64_t at = g.layout == Layout::nt ? column * g.ldw + k : k * g.ldw + column;
+  return g.dense_bf16 != nullptr ? load1(g.dense_bf16 + at) : g.dense[at];
+}
+
+// One column of y, for what is left over beside groups of eight: one lane of the same steps.
+template <class Operand>
 static void small_column(const SmallRows& job, int64_t column) {
   const GemmArgs& g = job.g;
   for (int64_t r = 0; r < g.m; ++r) {
-    float* y = g.y + r * g.ldy + column;
+    const GemmArgs row{.x = g.x + r * g.ldx, .y = g.y + r * g.ldy + column, .alpha = g.alpha};
+    auto weight = [&](int64_t k) { return read_weight<Operand>(_mm256_set1_ps(small_weight(g, column, k))); };
     for (int64_t k0 = 0; k0 < g.k; k0 += job.chunk) {
-      float s = 0;
-      for (int64_t k = k0; k < smaller(g.k, k0 + job.chunk); ++k) {
-        const float w = g.codes != nullptr       ? decode_one(*g.codes, column * g.codes->cols + k)
-                        : g.layout == Layout::nt ? g.dense[column * g.ldw + k]
-                                                 : g.dense[k * g.ldw + column];
-        s = __builtin_fmaf(g.x[r * g.ldx + k], w, s);
+      __m256 s[1] = {_mm256_setzero_ps()};
+      int64_t k = k0;
+      const int64_t end = smaller(g.k, k0 + job.chunk);
+      for (; k + 2 <= end; k += 2) multiply_pair<Operand, 1>(row, k, weight(k), weight(k + 1), s);
+      if (k < end) {
+        if constexpr (Operand::kFlush) s[0] = _mm256_add_ps(s[0], _mm256_setzero_ps());
+        multiply_column<1>(row, k, weight(k), s);
       }
-      *y = g.add || k0 > 0 ? __builtin_fmaf(g.alpha, s, *y) : g.alpha * s;
+      const __m256 alpha = _mm256_set1_ps(g.alpha);
+      *row.y = _mm256_cvtss_f32(g.add || k0 > 0 ? _mm256_fmadd_ps(alpha, s[0], _mm256_set1_ps(*row.y))
+                                                : _mm256_mul_ps(alpha, s[0]));
     }
   }
 }
 
-// Columns [begin, end) of y.
-template <int R>
-static void small_columns(const SmallRows& job, int64_t begin, int64_t end) {
+// Columns [begin, end) of y, in groups; returns where groups end.
+template <class Operand, int R, class T>
+QLORA_INLINE int64_t small_dense_groups(const SmallRows& job, const T* dense, int64_t c, int64_t end) {
   constexpr int G = groups_of(R);
-  int64_t c = begin;
-  if (job.g.codes != nullptr) {
-    const ByteTables tables(job.g.codes->levels);
-    for (; c + 8 * G <= end; c += 8 * G) small_codes<R, G>(job, tables, c);
-    for (; c + 8 <= end; c += 8) small_codes<R, 1>(job, tables, c);
-  } else if (job.g.layout == Layout::nt) {
-    for (; c + 8 * G <= end; c += 8 * G) small_dense<R, G>(job, c);
-    for (; c + 8 <= end; c += 8) small_dense<R, 1>(job, c);
-  } else {
-    constexpr int kWide = R == 1 ? 8 : G;
-    for (; c + 8 * kWide <= end; c += 8 * kWide) small_sum<R, kWide>(job, c);
-    for (; c + 8 <= end; c += 8) small_sum<R, 1>(job, c);
-  }
-  for (; c < end; ++c) small_column(job, c);
+  for (; c + 8 * G <= end; c += 8 * G) small_dense<Operand, R, G>(job, dense, c);
+  for (; c + 8 <= end; c += 8) small_dense<Operand, R, 1>(job, dense, c);
+  return c;
+}
+template <int R>
+QLORA_INLINE int64_t small_code_groups(const SmallRows& job, int64_t c, int64_t end) {
+  constexpr int G = groups_of(R);
+  const ByteTables tables(job.g.codes->levels);
+  for (; c + 8 * G <= end; c += 8 * G) small_codes<R, G>(job, tables, c);
+  for (; c + 8 <= end; c += 8) small_codes<R, 1>(job, tables, c);
+  return c;
+}
+template <int R>
+QLORA_INLINE int64_t small_sum_groups(const SmallRows& job, int64_t c, int64_t end) {
+  constexpr int G = R == 1 ? 8 : groups_of(R);
+  for (; c + 8 * G <= end; c += 8 * G) small_sum<R, G>(job, c);
+  for (; c + 8 <= end; c += 8) small_sum<R, 1>(job, c);
+  return c;
 }
 
-template <int R>
+template <class Operand, int R>
+static void small_columns(const SmallRows& job, int64_t begin, int64_t end) {
+  const GemmArgs& g = job.g;
+  int64_t c = begin;
+  if constexpr (!Operand::kFlush) {
+    if (g.codes != nullptr)
+      c = small_code_groups<R>(job, begin, end);
+    else if (g.layout == Layout::nn)
+      c = small_sum_groups<R>(job, begin, end);
+  }
+  if (g.codes == nullptr && g.layout == Layout::nt)
+    c = g.dense_bf16 != nullptr ? small_dense_groups<Operand, R>(job, g.dense_bf16, begin, end)
+                                : small_dense_groups<Operand, R>(job, g.dense, begin, end);
+  for (; c < end; ++c) small_column<Operand>(job, c);
+}
+
+template <class Operand, int R>
 static void small_columns_of(int64_t rows, const SmallRows& job, int64_t begin, int64_t end) {
   if constexpr (R > 1) {
-    if (rows < R) return small_columns_of<R - 1>(rows, job, begin, end);
+    if (rows < R) return small_columns_of<Operand, R - 1>(rows, job, begin, end);
   }
-  small_columns<R>(job, begin, end);
+  small_columns<Operand, R>(job, begin, end);
 }
 
-// Whether these kernels take a product.
+// Whether these kernels take a product. Codes with bf16 operands are left to the packed one.
+template <class Operand>
 static bool small_rows_take(const GemmArgs& g) {
-  if (g.m > kSmallRows || g.layout == Layout::tn || g.dense_bf16 != nullptr) return false;
-  return g.codes == nullptr || (g.layout == Layout::nt && small_codes_fit(*g.codes));
+  if (g.m > kSmallRows || g.layout == Layout::tn) return false;
+  if (g.codes != nullptr) return !Operand::kFlush && g.layout == Layout::nt && small_codes_fit(*g.codes);
+  return g.layout == Layout::nt || (!Operand::kFlush && g.dense_bf16 == nullptr);
 }
 
-static void small_rows(const GemmArgs& g) {
+// x as the product reads it, when that is not as it is stored: in scratch of the calling thread.
+static GemmArgs with_bf16_rows(const GemmArgs& g) {
+  GemmArgs rounded = g;
+  float* x = cpu::scratch(cpu::Scratch::packed_x, g.m * g.k);
+  for (int64_t r = 0; r < g.m; ++r)
+    for (int64_t k = 0; k < g.k; ++k)
+      x[r * g.k + k] = _mm256_cvtss_f32(nearest_bf16(_mm256_set1_ps(g.x[r * g.ldx + k])));
+  rounded.x = x;
+  rounded.ldx = g.k;
+  return rounded;
+}
+
+template <class Operand>
+static void small_rows(const GemmArgs& stored) {
+  const GemmArgs g = Operand::kFlush ? with_bf16_rows(stored) : stored;
   const bool contiguous = g.codes != nullptr || (g.layout == Layout::nt && g.ldw == g.k);
-  const int64_t row_bytes = g.codes != nullptr ? g.codes->cols / 2 : g.k * 4;
+  const int64_t row_bytes = g.codes != nullptr ? g.codes->cols / 2 : g.k * (g.dense_bf16 != nullptr ? 2 : 4);
   const int64_t pass = 8 * groups_of(static_cast<int>(g.m));
   const int64_t chunk = chunk_of(g.k), ahead = contiguous ? pass * row_bytes : 0;
   const int64_t passes = (g.n + pass - 1) / pass;
@@ -266,6 +373,7 @@ static void small_rows(const GemmArgs& g) {
       codes = with_scales(*g.codes, first, last);
       task.codes = &codes;
     }
-    small_columns_of<static_cast<int>(kSmallRows)>(g.m, {task, chunk, ahead}, first, last);
+    const FlushDenormals flush(Operand::kFlush);
+    small_columns_of<Operand, static_cast<int>(kSmallRows)>(g.m, {task, chunk, ahead}, first, last);
   });
 }

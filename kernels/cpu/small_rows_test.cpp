@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/base/half.h"
 #include "core/base/parallel.h"
 #include "core/base/philox.h"
 #include "kernels/cases/cases.h"
@@ -100,6 +101,42 @@ TEST_CASE("Few rows of strided operands write only what is theirs") {
         INFO(kernels->name << " layout " << static_cast<int>(layout) << " rows " << rows);
         CHECK(same_bits(few, expected));
       }
+    }
+  }
+}
+
+TEST_CASE("Few rows with bf16 operands or bf16 weights have the bits of the same rows among many") {
+  for (const cpu::Kernels* kernels : runnable_tables()) {
+    for (const Size& s : kSizes) {
+      const int64_t n = s.out, k = s.in;
+      const Floats x = random_floats(kMany * k, 1), w = random_floats(n * k, 2),
+                   before = random_floats(kMany * n, 3);
+      std::vector<uint16_t> narrow;
+      for (float v : w) narrow.push_back(to_bf16(v).bits);
+      for (auto* product : {kernels->gemm, kernels->gemm_bf16, kernels->gemm_bf16_fma})
+        for (bool stored : {false, true}) {
+          auto multiply = [&](int64_t rows) {
+            Floats y(before.begin(), before.begin() + rows * n);
+            product({.x = x.data(),
+                     .dense = stored ? nullptr : w.data(),
+                     .dense_bf16 = stored ? narrow.data() : nullptr,
+                     .y = y.data(),
+                     .ldx = k,
+                     .ldw = k,
+                     .ldy = n,
+                     .m = rows,
+                     .n = n,
+                     .k = k,
+                     .alpha = 0.75f,
+                     .add = n % 2 == 1});
+            return y;
+          };
+          const Floats many = multiply(kMany);
+          for (int64_t rows = 1; rows < 9; ++rows) {
+            INFO(kernels->name << " " << n << "x" << k << " rows " << rows << " stored as bf16 " << stored);
+            CHECK(same_bits(multiply(rows).data(), many.data(), rows * n));
+          }
+        }
     }
   }
 }
