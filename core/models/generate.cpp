@@ -52,8 +52,8 @@ class Generation {
         type_(type),
         prompts_(prompts),
         options_(options),
-        cache_(memory, model.config().layers, static_cast<int64_t>(prompts.size()), capacity(),
-               model.config().kv_heads * model.config().head_dim, type),
+        cache_(memory, model.config().layers, capacities(), model.config().kv_heads * model.config().head_dim,
+               type),
         answers_(prompts.size()),
         pending_(prompts.size()) {
     for (size_t i = 0; i < prompts.size(); ++i) {
@@ -73,15 +73,16 @@ class Generation {
     return std::min(options_.max_new_tokens, model_.config().max_positions - length);
   }
 
-  int64_t capacity() const {
-    int64_t rows = 0;
+  // Rows of each sequence that the model sees: its prompt and all but the last of its new tokens.
+  std::vector<int64_t> capacities() const {
+    std::vector<int64_t> rows;
     for (size_t i = 0; i < prompts_.size(); ++i) {
       auto length = static_cast<int64_t>(prompts_[i].tokens.size());
       QLORA_CHECK(length > 0, usage, "generate: prompt {} has no tokens", i);
       QLORA_CHECK(length <= model_.config().max_positions, usage,
                   "generate: prompt {} has {} tokens, the model has {} positions", i, length,
                   model_.config().max_positions);
-      rows = std::max(rows, length + room(i));
+      rows.push_back(length + std::max<int64_t>(room(i) - 1, 0));
     }
     return rows;
   }

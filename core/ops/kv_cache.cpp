@@ -4,12 +4,13 @@
 
 namespace qlora {
 
-KvCache::KvCache(Memory& memory, int64_t layers, int64_t sequences, int64_t capacity, int64_t width,
+KvCache::KvCache(Memory& memory, int64_t layers, const std::vector<int64_t>& capacities, int64_t width,
                  DType type)
-    : capacity_(capacity), lengths_(static_cast<size_t>(sequences), 0) {
+    : first_{0}, lengths_(capacities.size(), 0) {
+  for (int64_t capacity : capacities) first_.push_back(first_.back() + capacity);
   for (int64_t i = 0; i < layers; ++i) {
-    keys_.emplace_back(memory, Shape{sequences * capacity, width}, type);
-    values_.emplace_back(memory, Shape{sequences * capacity, width}, type);
+    keys_.emplace_back(memory, Shape{first_.back(), width}, type);
+    values_.emplace_back(memory, Shape{first_.back(), width}, type);
   }
 }
 
@@ -17,8 +18,9 @@ void KvCache::append(int64_t layer, const Tensor& k, const Tensor& v, const std:
   for (int64_t s = 0; s < sequences(); ++s) {
     int64_t lo = cu[static_cast<size_t>(s)], hi = cu[static_cast<size_t>(s) + 1], past = length(s);
     if (lo == hi) continue;
-    QLORA_CHECK(past + hi - lo <= capacity_, failure,
-                "kv cache: sequence {} has room for {} rows, {} are needed", s, capacity_, past + hi - lo);
+    const int64_t capacity = first_row(s + 1) - first_row(s);
+    QLORA_CHECK(past + hi - lo <= capacity, failure,
+                "kv cache: sequence {} has room for {} rows, {} are needed", s, capacity, past + hi - lo);
     int64_t to = first_row(s) + past;
     keys(layer).slice_rows(to, to + hi - lo).copy_from(k.slice_rows(lo, hi));
     values(layer).slice_rows(to, to + hi - lo).copy_from(v.slice_rows(lo, hi));

@@ -9,11 +9,14 @@
 
 namespace qlora {
 
-// Every sequence owns a fixed range of `capacity` rows in each layer's buffer [sequences * capacity, kv_heads
-// * head_dim].
+// Every sequence owns a fixed range of rows in each layer's buffer [rows of all, kv_heads * head_dim].
 class KvCache {
  public:
-  KvCache(Memory&, int64_t layers, int64_t sequences, int64_t capacity, int64_t width, DType);
+  // Room for capacities[s] rows of sequence s.
+  KvCache(Memory&, int64_t layers, const std::vector<int64_t>& capacities, int64_t width, DType);
+  KvCache(Memory& memory, int64_t layers, int64_t sequences, int64_t capacity, int64_t width, DType type)
+      : KvCache(memory, layers, std::vector<int64_t>(static_cast<size_t>(sequences), capacity), width, type) {
+  }
   // Rows of k and v (cut by cu) are appended after what each sequence has. Throws Error(failure) when it is
   // full.
   void append(int64_t layer, const Tensor& k, const Tensor& v, const std::vector<int32_t>& cu);
@@ -22,11 +25,11 @@ class KvCache {
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
   const Tensor& keys(int64_t layer) const { return keys_[static_cast<size_t>(layer)]; }
   const Tensor& values(int64_t layer) const { return values_[static_cast<size_t>(layer)]; }
-  int64_t first_row(int64_t sequence) const { return sequence * capacity_; }
+  int64_t first_row(int64_t sequence) const { return first_[static_cast<size_t>(sequence)]; }
   int64_t sequences() const { return static_cast<int64_t>(lengths_.size()); }
 
  private:
-  int64_t capacity_;
+  std::vector<int64_t> first_;  // [sequences + 1]
   std::vector<Tensor> keys_, values_;
   std::vector<int64_t> lengths_;
 };
