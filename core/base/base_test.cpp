@@ -1,4 +1,6 @@
 #include <catch2/catch.hpp>
+#include <chrono>
+#include <thread>
 
 #include <atomic>
 #include <cmath>
@@ -60,6 +62,35 @@ TEST_CASE("parallel_for covers every index once for any number of threads") {
   }
   CHECK_THROWS_AS(parallel_for(100, 1, [](int64_t, int64_t) { throw Error(ErrorKind::failure, "x"); }),
                   Error);
+  set_thread_count(before);
+}
+
+TEST_CASE("parallel_for runs every index of every job when several threads start many small jobs") {
+  const int before = thread_count();
+  set_thread_count(3);
+  std::vector<std::thread> callers;
+  std::atomic<int64_t> wrong{0};
+  for (int caller = 0; caller < 3; ++caller)
+    callers.emplace_back([&] {
+      for (int job = 0; job < 500; ++job) {
+        // Now and then the workers have gone to sleep.
+        if (job % 100 == 99) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        std::atomic<int64_t> sum{0};
+        const int64_t n = 2 + job % 40;
+        auto body = [&](int64_t lo, int64_t hi) {
+          for (int64_t i = lo; i < hi; ++i) sum += i;
+          if (job % 50 == 7 && lo == 0) throw Error(ErrorKind::failure, "x");
+        };
+        try {
+          parallel_for(n, 1, body);
+          wrong += job % 50 == 7 || sum != n * (n - 1) / 2;
+        } catch (const Error&) {
+          wrong += job % 50 != 7;
+        }
+      }
+    });
+  for (std::thread& t : callers) t.join();
+  CHECK(wrong == 0);
   set_thread_count(before);
 }
 

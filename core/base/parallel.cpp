@@ -41,7 +41,23 @@ int cgroup_cores() {
   return quota > 0 && period > 0 ? std::max(1, static_cast<int>((quota + period - 1) / period)) : 0;
 }
 
-// Workers sleep between jobs; a job is a counter of chunks that everybody takes from.
+// Waits a little for what usually comes at once: the next job, the end of one. About 50 us, in which threads
+// that have work may run; true when `ready` came true.
+template <class Ready>
+bool spin_until(const Ready& ready) {
+  for (int i = 1; i <= 2048; ++i) {
+    if (ready()) return true;
+    if (i % 64 == 0)
+      std::this_thread::yield();
+    else
+      __builtin_ia32_pause();
+  }
+  return false;
+}
+
+// A job is a counter of chunks that everybody takes from: the caller, and the workers that come while there
+// are some. The caller waits for those that came only, so a worker that the system does not let run delays
+// nobody. Idle workers wait a little for the next job, then sleep.
 class Pool {
  public:
   explicit Pool(int n) {
@@ -51,6 +67,7 @@ class Pool {
     {
       std::lock_guard lock(mutex_);
       stop_ = true;
+      ++job_;
     }
     wake_.notify_all();
     for (std::thread& t : workers_) t.join();
@@ -66,13 +83,19 @@ class Pool {
       chunk_ = chunk;
       next_ = 0;
       error_ = nullptr;
-      busy_ = static_cast<int>(workers_.size());
+      open_ = true;
       ++job_;
     }
     wake_.notify_all();
     take_chunks();
     std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return busy_ == 0; });
+    open_ = false;
+    if (busy_ > 0) {
+      lock.unlock();
+      spin_until([this] { return busy_ == 0; });
+      lock.lock();
+      done_.wait(lock, [this] { return busy_ == 0; });
+    }
     if (error_) std::rethrow_exception(error_);
   }
 
@@ -92,11 +115,14 @@ class Pool {
   }
   void work() {
     for (uint64_t seen = 0;;) {
+      spin_until([&] { return job_ != seen; });
       {
         std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return stop_ || job_ != seen; });
+        wake_.wait(lock, [&] { return job_ != seen; });
         if (stop_) return;
         seen = job_;
+        if (!open_) continue;
+        ++busy_;
       }
       take_chunks();
       std::lock_guard lock(mutex_);
@@ -107,12 +133,13 @@ class Pool {
   std::vector<std::thread> workers_;
   std::mutex job_mutex_, mutex_;
   std::condition_variable wake_, done_;
+  // Written under mutex_; the atomic ones are also read while spinning.
   const std::function<void(int64_t, int64_t)>* body_ = nullptr;
   std::atomic<int64_t> next_{0};
   int64_t n_ = 0, chunk_ = 1;
-  int busy_ = 0;
-  uint64_t job_ = 0;
-  bool stop_ = false;
+  std::atomic<int> busy_{0};          // workers that take chunks
+  std::atomic<uint64_t> job_{0};      // its number
+  bool open_ = false, stop_ = false;  // open: workers may still come
   std::exception_ptr error_;
 };
 
