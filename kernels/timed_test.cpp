@@ -1,0 +1,55 @@
+#include "kernels/timed.h"
+
+#include <catch2/catch.hpp>
+
+#include "kernels/cases/cases.h"
+#include "kernels/cpu/peaks.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+// Every case of the table, so that a kernel that is added and not passed on is found.
+TEST_CASE("a timed backend gives the bits of the backend behind it and notes every kernel") {
+  const std::string name = available_backends().front();
+  std::unique_ptr<Backend> plain = make_test_backend(name);
+  TimedBackend timed(make_test_backend(name));
+  CHECK(timed.name() == plain->name());
+  for (const Case& c : all_cases()) {
+    INFO(c.kernel << ", " << c.shape);
+    timed.reset();
+    const std::vector<Array> expected = evaluate(c, *plain, DType::f32);
+    const std::vector<Array> found = evaluate(c, timed, DType::f32);
+    REQUIRE(found.size() == expected.size());
+    for (size_t i = 0; i < found.size(); ++i) CHECK(same_bits(found[i], expected[i]));
+    int64_t calls = 0;
+    for (const auto& [kernel, time] : timed.times()) {
+      CHECK(time.seconds >= 0);
+      if (kernel != "copy" && kernel != "fill" && kernel != "allocate") calls += time.calls;
+    }
+    CHECK(calls > 0);
+  }
+}
+
+TEST_CASE("a timed backend counts operations as the counting backend does") {
+  TimedBackend timed(make_backend("reference"));
+  std::vector<float> x(6, 1), w(12, 1), y(8);
+  const Gemm a{.x = x.data(), .w = w.data(), .y = y.data(), .m = 2, .n = 4, .k = 3};
+  timed.gemm(a);
+  timed.gemm(a);
+  const KernelTime& time = timed.times().at("gemm");
+  CHECK(time.calls == 2);
+  CHECK(time.flops == 2 * 2 * 2 * 4 * 3);
+  CHECK(time.bytes == 2 * 4 * (6 + 12 + 8));
+  CHECK(time.type == DType::f32);
+  CHECK(y[7] == 3);
+}
+
+TEST_CASE("measured peaks are there and of a possible size") {
+  const Peaks peaks = measure_peaks("reference");
+  CHECK(peaks.read > 1e8);
+  CHECK(peaks.read < 1e13);
+  if (peaks.kernels.empty()) return;  // a processor without wide kernels has no peak of them
+  CHECK(peaks.f32 > 1e9);
+  CHECK(peaks.f32 < 1e14);
+  if (peaks.bf16 > 0) CHECK(peaks.bf16 > peaks.f32);
+}
