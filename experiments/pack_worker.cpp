@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "core/base/parallel.h"
+#include "experiments/start_run.h"
 #include "experiments/worker.h"
 
 namespace qlora {
@@ -70,24 +71,13 @@ const PackWorker::Data& PackWorker::data_of(const RunJob& run) {
 }
 
 std::unique_ptr<Run> PackWorker::make_run(const RunJob& job) {
-  const RunConfig& config = job.config;
-  TrainConfig train = train_config(config);
-  LoraConfig lora = lora_config(config);
-  // Like length inside an effective batch, so that how it is cut into micro-batches changes nothing.
-  auto source = make_sampler(data_of(job).train, static_cast<uint64_t>(config.integer("data_seed")),
-                             config.flag("group_by_length"), train.micro_batch * train.accumulation);
-  auto adapter = make_adapter(*model_, lora, *memory_, type_, train.seed);
-  auto run = std::make_unique<Run>(hex(job.key), lora, train, std::move(adapter), std::move(source), *memory_,
-                                   type_);
+  auto run = start_run(job.config, hex(job.key), data_of(job).train, *model_, *memory_, type_);
   if (Path checkpoint = latest_checkpoint(job.folder); !checkpoint.empty()) run->restore(checkpoint);
   return run;
 }
 
 bool PackWorker::train() {
-  PackOptions options;
-  options.type = type_;
-  options.gradient_checkpointing = job_.runs[0].config.flag("gradient_checkpointing");
-  pack_ = std::make_unique<TrainPack>(model_, *memory_, options);
+  pack_ = std::make_unique<TrainPack>(model_, *memory_, pack_options(job_.runs[0].config));
   for (const RunJob& job : job_.runs) {
     if (!job.train) continue;
     std::unique_ptr<Run> run = make_run(job);

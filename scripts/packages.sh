@@ -3,3 +3,5 @@ QLORA_BUILD_PACKAGES="g++ cmake ninja-build pkg-config libeigen3-dev libyaml-cpp
   nlohmann-json3-dev libcli11-dev libspdlog-dev libpcre2-dev libicu-dev libsentencepiece-dev libssl-dev zlib1g-dev"
 QLORA_TEST_PACKAGES="catch2 python3 binutils git"
 QLORA_QUICKSTART_PACKAGES="python3 python3-pip"
+# Yardsticks of the benchmark, never of the product.
+QLORA_BENCH_PACKAGES="libdnnl-dev libopenblas-openmp-dev libtcmalloc-minimal4 python3"

@@ -92,6 +92,7 @@ int run_command_line(int argc, char** argv) {
   add_elo_commands(app, in);
   add_results_commands(app, in);
   add_doctor_commands(app, in);
+  add_measure_commands(app, in);
   set_log_sink([](LogLevel level, std::string_view text) {
     if (level == LogLevel::warning) fmt::print(stderr, "qlora: warning: {}\n", text);
   });

@@ -35,6 +35,7 @@ void add_eval_commands(CLI::App&, Invocation&);     // eval
 void add_elo_commands(CLI::App&, Invocation&);      // elo
 void add_results_commands(CLI::App&, Invocation&);  // results
 void add_doctor_commands(CLI::App&, Invocation&);   // doctor, version
+void add_measure_commands(CLI::App&, Invocation&);  // profile, bench
 
 // Parses and does; prints errors to stderr. Returns the exit code: 0, 1 something failed, 2 usage, 3 data, 4
 // memory, 130 stopped.

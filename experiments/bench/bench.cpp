@@ -1,0 +1,161 @@
+#include "experiments/bench/bench.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/base/check.h"
+#include "core/base/parallel.h"
+#include "experiments/bench/peers.h"
+#include "experiments/build_info.h"
+#include "experiments/profile.h"
+#include "kernels/cpu/isa.h"
+
+namespace qlora::bench {
+namespace {
+
+std::map<std::string, PeerValues> read_peers(const Path& path) {
+  std::map<std::string, PeerValues> out;
+  if (path.empty()) return out;
+  const std::string origin = path.string();
+  const Json json = parse_json(read_file(path), origin);
+  try {
+    for (const Json& entry : json) {
+      PeerValues& values = out[entry.at("row").get<std::string>()];
+      values.name = entry.at("peer_name").get<std::string>();
+      values.peer = entry.at("peer").get<std::vector<double>>();
+      if (entry.contains("ours")) values.ours = entry.at("ours").get<std::vector<double>>();
+      QLORA_CHECK(!values.peer.empty() && (values.ours.empty() || values.ours.size() == values.peer.size()),
+                  data, "{}: {}: as many values of ours as of the peer, or none", origin,
+                  entry.at("row").dump());
+    }
+  } catch (const Json::exception& e) {
+    fail(ErrorKind::data, "{}: expected a list of {{row, peer_name, peer: [..], ours: [..]}}: {}", origin,
+         e.what());
+  }
+  return out;
+}
+
+}  // namespace
+
+Bench::Bench(Options options, std::function<void(const Row&)> emitted)
+    : options_(std::move(options)),
+      emitted_(std::move(emitted)),
+      backend_(make_backend(options_.backend)),
+      oracle_(make_backend("reference")),
+      threads_(options_.threads > 0 ? options_.threads : std::min(2, default_thread_count())),
+      peers_(read_peers(options_.peers)) {
+  if (options_.model.empty()) options_.model = default_model();
+  set_thread_count(threads_);
+}
+
+bool Bench::has(const std::string& backend) const {
+  for (const BackendInfo& info : list_backends())
+    if (info.name == backend) return info.available;
+  return false;
+}
+
+std::vector<int> Bench::thread_counts() const {
+  return threads_ == 1 ? std::vector<int>{1} : std::vector<int>{1, threads_};
+}
+
+const Peaks& Bench::peaks(int threads) {
+  auto [it, fresh] = peaks_.try_emplace(threads);
+  if (fresh) {
+    const int before = thread_count();
+    set_thread_count(threads);
+    it->second = measure_peaks(backend_->name());
+    set_thread_count(before);
+  }
+  return it->second;
+}
+
+bool Bench::wants(const std::string& row) const {
+  return options_.rows.empty() || std::any_of(options_.rows.begin(), options_.rows.end(),
+                                              [&](const std::string& r) { return row.starts_with(r); });
+}
+bool Bench::wants_any(const std::string& beginning) const {
+  return wants(beginning) || std::any_of(options_.rows.begin(), options_.rows.end(),
+                                         [&](const std::string& r) { return r.starts_with(beginning); });
+}
+
+const PeerValues* Bench::peer(const std::string& row) const {
+  auto it = peers_.find(row);
+  return it == peers_.end() ? nullptr : &it->second;
+}
+
+void Bench::emit(Row row) {
+  if (const PeerValues* values = peer(row.name)) {
+    row.against = values->name;
+    row.peer = median(values->peer);
+    if (!values->ours.empty()) {
+      row.ours = median(values->ours);
+      const std::vector<double> ratios = quotients(values->ours, values->peer);
+      row.ratio = median(ratios);
+      row.spread = spread(ratios);
+    } else if (row.ours) {
+      row.ratio = *row.ours / *row.peer;
+    }
+  } else if (!row.ratio && row.note.empty()) {
+    row.note =
+        "peer absent: " + (row.against.empty() ? std::string("not measured in this run") : row.against);
+    row.against.clear();
+  }
+  rows_.push_back(row);
+  emitted_(row);
+}
+
+Effort Bench::kernel_effort() const {
+  return options_.quick ? Effort{1, 5, 0.02} : Effort{3, 50, 0.1};
+}
+
+Effort Bench::step_effort() const {
+  return options_.quick ? Effort{1, 1, 0} : Effort{3, 5, 10};
+}
+
+Path default_model() {
+  return qlora_home() / "models" / "SmolLM2-135M-Instruct";
+}
+
+void run_all(Bench& bench) {
+  gemm_rows(bench);
+  small_row_rows(bench);
+  codec_rows(bench);
+  decode_rows(bench);
+  step_rows(bench);
+  packed_rows(bench);
+  quickstart_rows(bench);
+  scaling_rows(bench);
+}
+
+Json report(Bench& bench) {
+  Json peaks = Json::object(), rows = Json::array();
+  for (int threads : bench.thread_counts()) {
+    const Peaks& p = bench.peaks(threads);
+    peaks[std::to_string(threads)] = {
+        {"f32_flops", p.f32}, {"bf16_flops", p.bf16}, {"read_bytes_per_s", p.read}, {"kernels", p.kernels}};
+  }
+  for (const Row& row : bench.rows()) rows.push_back(to_json(row));
+  return {{"program", program_line()},
+          {"cpu", cpu_brand()},
+          {"backend", bench.backend().name()},
+          {"peaks_by_threads", peaks},
+          {"load_at_end", load_average()},
+          {"quick", bench.options().quick},
+          {"rows", rows}};
+}
+
+std::string report_text(Bench& bench) {
+  std::string out = fmt::format("{}; {}; backend {}; load average {:.1f}\n", program_line(), cpu_brand(),
+                                bench.backend().name(), load_average());
+  for (int threads : bench.thread_counts()) {
+    const Peaks& p = bench.peaks(threads);
+    out += fmt::format("{} thread{} ({} seconds): {:.0f} GFLOP/s f32, {}, {:.1f} GB/s read from memory\n",
+                       threads, threads == 1 ? "" : "s", threads == 1 ? "processor" : "wall", p.f32 * 1e-9,
+                       p.bf16 > 0 ? fmt::format("{:.0f} GFLOP/s bf16", p.bf16 * 1e-9)
+                                  : std::string("bf16 products not on this processor or backend"),
+                       p.read * 1e-9);
+  }
+  return out + render(bench.rows());
+}
+
+}  // namespace qlora::bench

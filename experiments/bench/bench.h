@@ -1,0 +1,95 @@
+#pragma once
+// `qlora bench`: this program against what people would use instead, and against what the machine can do, as
+// ratios within one run. Families of rows stand in files of their own; a family measures and emits, nothing
+// else.
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/base/file.h"
+#include "experiments/bench/measure.h"
+#include "experiments/bench/row.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/peaks.h"
+
+namespace qlora::bench {
+
+struct Options {
+  std::vector<std::string> rows = {};  // beginnings of row names; empty: all
+  std::string backend = "auto";
+  int threads = 0;     // the larger of the two thread counts; 0: two, which the goals are stated for
+  bool quick = false;  // fewer shapes and rounds: a look, not a measurement
+  Path model = {};     // SmolLM2's folder; empty: below qlora_home()
+  Path model_1b = {};  // a LLaMA of TinyLlama's shape, for the decode rows; empty: those are missing
+  Path config = "experiments/configs/quickstart.yaml";
+  Path peers = {};  // what scripts/bench.sh measured of other programs, JSON
+};
+
+// What other programs measured of themselves, by row: values in the row's unit, and, where this program was
+// measured in turn with them, its own values beside each.
+struct PeerValues {
+  std::string name;
+  std::vector<double> peer, ours;
+};
+
+class Bench {
+ public:
+  // `emitted` is called with every finished row.
+  Bench(Options, std::function<void(const Row&)> emitted);
+
+  const Options& options() const { return options_; }
+  Backend& backend() { return *backend_; }
+  Backend& oracle() { return *oracle_; }       // the plain loops: what a kernel is checked against
+  bool has(const std::string& backend) const;  // available here
+  std::vector<int> thread_counts() const;      // {1, most}
+  int most_threads() const { return threads_; }
+  // Of this moment's machine, with that many threads; measured once.
+  const Peaks& peaks(int threads);
+  // Whether the row is asked for; whether any row is whose name begins so.
+  bool wants(const std::string& row) const;
+  bool wants_any(const std::string& beginning) const;
+  // A row with what the peers' file says of it, and on to the reader.
+  void emit(Row);
+  // Rounds and seconds for kernels, and for whole steps.
+  Effort kernel_effort() const;
+  Effort step_effort() const;
+  // Null where no peer was measured for the row.
+  const PeerValues* peer(const std::string& row) const;
+
+  const std::vector<Row>& rows() const { return rows_; }
+
+ private:
+  Options options_;
+  std::function<void(const Row&)> emitted_;
+  std::unique_ptr<Backend> backend_, oracle_;
+  int threads_ = 2;
+  std::map<int, Peaks> peaks_;
+  std::map<std::string, PeerValues> peers_;
+  std::vector<Row> rows_;
+};
+
+// ---- the families, in the table's order
+void gemm_rows(Bench&);        // nf4_gemm, dense_gemm
+void small_row_rows(Bench&);   // small_row
+void codec_rows(Bench&);       // dequantize, quantize
+void decode_rows(Bench&);      // decode
+void step_rows(Bench&);        // step, ragged, memory
+void packed_rows(Bench&);      // packed
+void quickstart_rows(Bench&);  // quickstart
+void scaling_rows(Bench&);     // threads, useful_flops (packed_rows.cpp)
+
+// What the rows train on, as JSON for a peer: FOLDER/ragged.json, a list of {ids, labels}, and
+// FOLDER/quickstart.json, a list of runs with their settings and examples in order.
+void export_examples(const Options&, const Path& folder);
+
+// All of them, and the report as JSON: the machine, its peaks, the rows.
+void run_all(Bench&);
+Json report(Bench&);
+std::string report_text(Bench&);
+// Where scripts/get_smollm2.sh puts SmolLM2.
+Path default_model();
+
+}  // namespace qlora::bench

@@ -1,0 +1,168 @@
+#include "experiments/bench/bench.h"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "core/base/parallel.h"
+#include "experiments/bench/operands.h"
+#include "experiments/test_program.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using namespace qlora::bench;
+using Catch::Matchers::Contains;
+
+TEST_CASE("quantiles interpolate and the spread is relative to the median") {
+  const std::vector<double> values = {5, 1, 3, 2, 4};
+  CHECK(median(values) == 3);
+  CHECK(quantile(values, 0) == 1);
+  CHECK(quantile(values, 1) == 5);
+  CHECK(quantile({1, 2}, 0.25) == Approx(1.25));
+  CHECK(spread(values) == Approx((4.6 - 1.4) / 3));
+  CHECK(spread({7}) == 0);
+}
+
+TEST_CASE("things are timed in turn and every one of them once more to warm up") {
+  std::string order;
+  const auto seconds =
+      time_in_turn({[&] { order += 'A'; }, [&] { order += 'B'; }}, {.least = 3, .most = 3, .seconds = 0}, 0);
+  CHECK(order == "ABABABAB");
+  REQUIRE(seconds.size() == 2);
+  CHECK(seconds[0].size() == 3);
+  CHECK(seconds[1].size() == 3);
+}
+
+TEST_CASE("a paired row takes the ratio pair by pair and above 1 means that ours is faster") {
+  // The machine became four times slower between the rounds; the ratio did not.
+  const Row row = paired_row("x", "GFLOP/s", 8, {{1, 4, 1}, {2, 8, 2}}, 2);
+  CHECK(*row.ours == 8);
+  CHECK(*row.peer == 4);
+  CHECK(*row.ratio == 2);
+  CHECK(row.spread == 0);
+}
+
+TEST_CASE("a goal is met from the right side and says nothing without a ratio") {
+  Row row;
+  row.goal = 0.9;
+  CHECK_FALSE(row.met());
+  row.ratio = 0.95;
+  CHECK(*row.met());
+  row.lower_is_better = true;
+  CHECK_FALSE(*row.met());
+  row.ratio = 0.85;
+  CHECK(*row.met());
+  row.goal.reset();
+  CHECK_FALSE(row.met());
+}
+
+TEST_CASE("a row comes back from its JSON and one that lacks something is refused") {
+  Row row = missing_row("memory/peer", "MiB", 2, "peer absent");
+  row.lower_is_better = true;
+  row.goal = 0.22;
+  Json json = to_json(row);
+  CHECK(json["ratio"].is_null());
+  for (const char* key : {"name", "ours", "peer", "ratio", "spread", "goal", "lower_is_better", "threads"})
+    CHECK(json.contains(key));
+  CHECK(to_json(row_from_json(json, "here")) == json);
+  json.erase("spread");
+  CHECK_THROWS_WITH(row_from_json(json, "here"), Contains("here") && Contains("spread"));
+}
+
+// Two threads whatever the machine has, and the plain loops: nothing here measures.
+TEST_CASE("products of the benchmark are checked before they are timed") {
+  Bench bench({.rows = {"none"}, .backend = "reference", .threads = 2}, [](const Row&) {});
+  for (bool forward : {true, false})
+    for (bool bf16 : {true, false})
+      for (Format format : {Format::dense, Format::nf4}) {
+        INFO(name_of(format) << (bf16 ? " bf16" : " f32") << (forward ? " forward" : " backward"));
+        Products products(bench, format, bf16, 64, 128, 5, forward);
+        CHECK(products.check().empty());
+      }
+  set_thread_count(default_thread_count());
+}
+
+TEST_CASE("values of peers join their rows pair by pair") {
+  TemporaryFolder folder;
+  const Path file = folder.path() / "peers.json";
+  write_file(file, R"([{"row": "a", "peer_name": "other 1.0", "peer": [2, 4, 2], "ours": [4, 8, 6]},
+                       {"row": "b", "peer_name": "other 1.0", "peer": [5]}])");
+  std::vector<Row> seen;
+  Bench bench({.backend = "reference", .threads = 1, .peers = file},
+              [&](const Row& r) { seen.push_back(r); });
+  bench.emit(missing_row("a", "x", 1, ""));
+  Row measured = missing_row("b", "x", 1, "");
+  measured.ours = 10;
+  bench.emit(measured);
+  bench.emit(missing_row("c", "x", 1, ""));
+  REQUIRE(seen.size() == 3);
+  CHECK(*seen[0].ratio == 2);
+  CHECK(*seen[0].ours == 6);
+  CHECK(seen[0].against == "other 1.0");
+  CHECK(*seen[1].ratio == 2);
+  CHECK_FALSE(seen[2].ratio);
+  CHECK_THAT(seen[2].note, Contains("peer absent"));
+  write_file(file, R"([{"row": "a", "peer_name": "other", "peer": [1], "ours": [1, 2]}])");
+  CHECK_THROWS_WITH(Bench({.backend = "reference", .peers = file}, [](const Row&) {}),
+                    Contains("as many values"));
+  set_thread_count(default_thread_count());
+}
+
+TEST_CASE("rows are chosen by how their names begin") {
+  Bench bench({.rows = {"step/none", "memory"}, .backend = "reference", .threads = 1}, [](const Row&) {});
+  CHECK(bench.wants("step/none/tuned"));
+  CHECK(bench.wants("memory/plan"));
+  CHECK_FALSE(bench.wants("step/checkpointing/tuned"));
+  CHECK(bench.wants_any("step"));
+  CHECK(bench.wants_any("step/none/tuned"));
+  CHECK_FALSE(bench.wants_any("packed"));
+  set_thread_count(default_thread_count());
+}
+
+TEST_CASE("the program measures a step of a tiny model in a process of its own") {
+  Workbench work;
+  const ProgramEnd end = work.run({"bench", "--rows", "memory/plan,step/none/tuned", "--quick", "--model",
+                                   "model", "--threads", "1", "--backend", "reference", "--json"});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  const Json rows = parse_json(end.out, "stdout").at("rows");
+  REQUIRE(rows.size() == 2);
+  CHECK(rows[0]["name"] == "step/none/tuned");
+  CHECK(rows[0]["ours"].get<double>() > 0);
+  CHECK(rows[0]["ratio"].is_null());
+  CHECK(rows[1]["name"] == "memory/plan");
+  CHECK(rows[1]["ratio"].get<double>() > 0);
+  CHECK(work.run({"bench", "--rows", "nothing", "--backend", "reference"}).code == 2);
+}
+
+TEST_CASE("a profile shows every kernel of a step and leaves no file behind") {
+  Workbench work;
+  work.write_sweep("sweep.yaml");
+  std::vector<std::string> before, after;
+  auto list = [&](std::vector<std::string>& names) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(work.path()))
+      names.push_back(entry.path().string());
+    std::sort(names.begin(), names.end());
+  };
+  work.run({"version"});  // so that the files of its output are there
+  list(before);
+  const ProgramEnd end = work.run({"profile", "sweep.yaml", "--steps", "2", "--threads", "1", "--json"});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  list(after);
+  CHECK(before == after);
+  const Json profile = parse_json(end.out, "stdout");
+  CHECK(profile["runs"].size() == 2);
+  CHECK(profile["steps"] == 2);
+  CHECK(profile["micro_steps"] == 4);
+  CHECK(profile["tokens"].get<int64_t>() > 0);
+  double share = 0;
+  std::string names;
+  for (const Json& row : profile["kernels"]) {
+    share += row["share"].get<double>();
+    names += row["kernel"].get<std::string>() + ";";
+  }
+  CHECK(share == Approx(1).margin(1e-6));
+  for (const char* kernel : {"linear nf4", "linear_backward nf4", "attention;", "adamw", "cross_entropy"})
+    CHECK_THAT(names, Contains(kernel));
+}

@@ -1,0 +1,87 @@
+// decode: token steps of generation, against llama.cpp on a file of Q4_0.
+
+#include "core/base/check.h"
+#include "core/base/parallel.h"
+#include "core/models/generate.h"
+#include "experiments/bench/bench.h"
+#include "experiments/bench/step_lab.h"
+
+namespace qlora::bench {
+namespace {
+
+constexpr int64_t kPromptTokens = 8, kNewTokens = 64;
+
+struct Decode {
+  const char* name;
+  int64_t batch;
+  bool large, all_threads;
+  std::optional<double> goal;
+};
+const Decode kDecodes[] = {
+    {"decode/135m/b1/t1", 1, false, false, 1.1},
+    {"decode/135m/b1/all-threads", 1, false, true, std::nullopt},
+    {"decode/135m/b16/all-threads", 16, false, true, 1.3},
+    {"decode/1.1b/b1/t1", 1, true, false, 1.3},
+};
+
+// Tokens a second of all sequences together, the first token of each (its prefill) left out.
+std::vector<double> seconds_per_run(Bench& bench, const Model& model, Memory& memory, DType type,
+                                    int64_t batch) {
+  std::vector<Prompt> prompts;
+  for (int64_t i = 0; i < batch; ++i) {
+    Prompt& prompt = prompts.emplace_back();
+    for (int64_t t = 0; t < kPromptTokens; ++t)
+      prompt.tokens.push_back(static_cast<int32_t>((37 * i + 11 * t + 5) % model.config().vocab_size));
+  }
+  std::vector<double> seconds;
+  const int rounds = bench.options().quick ? 1 : 5;
+  for (int round = 0; round <= rounds; ++round) {
+    int64_t tokens = 0;
+    double first = 0, last = 0;
+    GenerateOptions options;
+    options.max_new_tokens = kNewTokens + 1;
+    options.numerics = Numerics::decode;  // what `qlora generate` does unless told otherwise
+    options.on_token = [&](size_t, int32_t) {
+      if (++tokens == batch) first = fair_seconds();
+      last = fair_seconds();
+      return true;
+    };
+    generate_greedy(model, memory, type, prompts, options);
+    if (round > 0) seconds.push_back(last - first);
+  }
+  return seconds;
+}
+
+void decode_row(Bench& bench, const Decode& d) {
+  const Path& folder = d.large ? bench.options().model_1b : bench.options().model;
+  const int threads = d.all_threads ? bench.most_threads() : 1;
+  if (d.large && folder.empty()) {
+    bench.emit(missing_row(d.name, "tokens/s", threads, "not measured: no --model-1b FOLDER"));
+    return;
+  }
+  if (std::string why = missing_model(folder); !why.empty()) {
+    bench.emit(missing_row(d.name, "tokens/s", threads, why));
+    return;
+  }
+  set_thread_count(threads);
+  Memory memory(bench.backend());
+  const LoadOptions options = load_options(config_of({}, folder));
+  auto model = load_model(folder, memory, options);
+  Row row = single_row(d.name, "tokens/s", static_cast<double>(d.batch * kNewTokens),
+                       seconds_per_run(bench, *model, memory, options.type, d.batch), threads);
+  row.goal = d.goal;
+  row.against = "llama.cpp on Q4_0 --pure (scripts/bench.sh --with-llama-cpp)";
+  if (!d.goal)
+    row.note = fmt::format("read bandwidth of this run {:.1f} GB/s", bench.peaks(threads).read * 1e-9);
+  bench.emit(std::move(row));
+  set_thread_count(bench.most_threads());
+}
+
+}  // namespace
+
+void decode_rows(Bench& bench) {
+  for (const Decode& d : kDecodes)
+    if (bench.wants(d.name)) decode_row(bench, d);
+}
+
+}  // namespace qlora::bench

@@ -1,0 +1,155 @@
+// nf4_gemm and dense_gemm: products from 4-bit codes and from dense weights, both ways, against dense
+// libraries.
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/base/check.h"
+#include "core/base/half.h"
+#include "core/base/parallel.h"
+#include "experiments/bench/bench.h"
+#include "experiments/bench/child.h"
+#include "experiments/bench/operands.h"
+#include "experiments/bench/peers.h"
+
+namespace qlora::bench {
+namespace {
+
+struct Size {
+  int64_t out, in;
+};
+constexpr Size kSizes[] = {{576, 576},   {576, 192},   {576, 1536},  {1536, 576},  {768, 768},
+                           {2048, 2048}, {2048, 5632}, {4096, 4096}, {4096, 11008}};
+constexpr int64_t kRows[] = {256, 1024, 2048};
+constexpr double kPause = 0.005;  // after which OpenMP's threads have stopped spinning
+
+// One column of the table of goals: a kind of product, and what its ratio should be.
+struct Measure {
+  std::string name;  // "nf4_gemm/bf16"
+  Format format = Format::dense;
+  bool bf16 = false;
+  double cell_forward = 0, cell_backward = 0, mean_forward = 0, mean_backward = 0;
+};
+
+class GemmFamily {
+ public:
+  explicit GemmFamily(Bench& bench)
+      : bench_(bench), avx2_(bench.backend().name() == "avx2"), peers_(gemm_peers(avx2_)) {}
+
+  void measure(const Measure& m) {
+    if (!bench_.wants_any(m.name)) return;
+    if (m.bf16 && !multiplies_bf16(bench_)) {
+      for (const char* direction : {"forward", "backward"})
+        bench_.emit(missing_row(m.name + "/" + direction, "GFLOP/s", bench_.most_threads(),
+                                "not on this processor: needs AVX512-BF16"));
+      return;
+    }
+    for (int threads : bench_.thread_counts()) {
+      set_thread_count(threads);
+      set_peer_threads(threads);
+      for (bool forward : {true, false}) measure_direction(m, forward, threads);
+    }
+    set_thread_count(bench_.most_threads());
+  }
+
+ private:
+  void measure_direction(const Measure& m, bool forward, int threads) {
+    const std::string prefix = m.name + (forward ? "/forward" : "/backward");
+    std::vector<double> logs;
+    for (const Size& size : kSizes)
+      for (int64_t rows : kRows) {
+        if (bench_.options().quick && (rows != 256 || size.in * size.out > (5 << 20))) continue;
+        const std::string name = fmt::format("{}/{}x{}/m{}/t{}", prefix, size.out, size.in, rows, threads);
+        if (!bench_.wants(name) && !bench_.wants(fmt::format("{}/geomean/t{}", prefix, threads))) continue;
+        Row row = measure_cell(m, name, size, rows, forward, threads);
+        row.goal = forward ? m.cell_forward : m.cell_backward;
+        if (row.ratio) logs.push_back(std::log(*row.ratio));
+        bench_.emit(std::move(row));
+      }
+    if (logs.empty()) return;
+    Row mean;
+    mean.name = fmt::format("{}/geomean/t{}", prefix, threads);
+    mean.unit = "GFLOP/s";
+    double sum = 0;
+    for (double value : logs) sum += value;
+    mean.ratio = std::exp(sum / static_cast<double>(logs.size()));
+    mean.goal = forward ? m.mean_forward : m.mean_backward;
+    mean.threads = threads;
+    mean.against = "the peers of its cells";
+    mean.note = fmt::format("geometric mean of {} cells", logs.size());
+    bench_.emit(std::move(mean));
+  }
+
+  // Ours and every peer that can, in turn; the ratio is to the fastest of them.
+  Row measure_cell(const Measure& m, const std::string& name, Size size, int64_t rows, bool forward,
+                   int threads) {
+    const int64_t n = forward ? size.out : size.in, k = forward ? size.in : size.out;
+    Products ours(bench_, m.format, m.bf16, size.out, size.in, rows, forward);
+    if (std::string wrong = ours.check(); !wrong.empty())
+      return missing_row(name, "GFLOP/s", threads, "WRONG, not timed: " + wrong);
+    std::vector<std::function<void()>> things = {[&] { ours.run(); }};
+    DenseOperands dense(m.bf16 ? DType::bf16 : DType::f32, rows, n, k);
+    std::vector<std::string> names;
+    for (const auto& peer : peers_) {
+      if (!peer->can(m.bf16 ? DType::bf16 : DType::f32)) continue;
+      // The goals of the AVX2 kernels are stated against oneDNN.
+      if (m.name.find("avx2") != std::string::npos && peer->name().find("oneDNN") == std::string::npos)
+        continue;
+      things.push_back(peer->prepare(dense.product(forward)));
+      names.push_back(peer->name());
+    }
+    const double gflop = 2e-9 * static_cast<double>(rows) * static_cast<double>(size.out * size.in);
+    auto seconds = time_in_turn(things, bench_.kernel_effort(), threads > 1 ? kPause : 0);
+    if (names.empty()) {
+      Row row = single_row(name, "GFLOP/s", gflop, seconds[0], threads);
+      row.note = absent_peers();
+      return row;
+    }
+    size_t best = 1;
+    for (size_t i = 2; i < seconds.size(); ++i)
+      if (median(seconds[i]) < median(seconds[best])) best = i;
+    Row row = paired_row(name, "GFLOP/s", gflop, {seconds[0], seconds[best]}, threads);
+    row.against = names[best - 1];
+    return row;
+  }
+
+  Bench& bench_;
+  bool avx2_;
+  std::vector<std::unique_ptr<GemmPeer>> peers_;
+};
+
+// Libraries can be held to AVX2 only from the start of a process.
+void forced_avx2_rows(Bench& bench) {
+  std::vector<std::string> rows;
+  for (const char* name : {"nf4_gemm/avx2-f32", "dense_gemm/avx2-f32"})
+    if (bench.wants_any(name)) rows.push_back(name);
+  if (rows.empty()) return;
+  std::vector<std::string> arguments = {"bench",
+                                        "--backend",
+                                        "avx2",
+                                        "--rows",
+                                        fmt::format("{}", fmt::join(rows, ",")),
+                                        "--threads",
+                                        std::to_string(bench.most_threads()),
+                                        "--answer"};
+  if (bench.options().quick) arguments.push_back("--quick");
+  const Json report = ask_child(arguments);
+  for (const Json& json : report.at("rows"))
+    if (Row row = row_from_json(json, "the forced avx2 backend"); bench.wants(row.name)) bench.emit(row);
+}
+
+}  // namespace
+
+void gemm_rows(Bench& bench) {
+  if (!bench.wants_any("nf4_gemm") && !bench.wants_any("dense_gemm")) return;
+  GemmFamily family(bench);
+  const bool avx2 = bench.backend().name() == "avx2";
+  family.measure({"nf4_gemm/bf16", Format::nf4, true, 0.85, 0.98, 0.95, 1.05});
+  if (avx2) family.measure({"nf4_gemm/avx2-f32", Format::nf4, false, 0.85, 0.85, 0.85, 0.85});
+  family.measure({"dense_gemm/bf16", Format::dense, true, 0.95, 0.95, 0.95, 0.95});
+  family.measure({"dense_gemm/f32", Format::dense, false, 0.95, 0.95, 0.95, 0.95});
+  if (avx2) family.measure({"dense_gemm/avx2-f32", Format::dense, false, 0.90, 0.90, 0.90, 0.90});
+  if (bench.backend().name() == "avx512") forced_avx2_rows(bench);
+}
+
+}  // namespace qlora::bench

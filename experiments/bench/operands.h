@@ -1,0 +1,72 @@
+#pragma once
+// Operands of the kernel rows: random, and as many copies of each weight as it takes to fill more than the
+// caches, because in a model no weight is still there from its last use.
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/base/dtype.h"
+#include "core/base/half.h"
+#include "core/quant/frozen.h"
+#include "experiments/bench/bench.h"
+#include "experiments/bench/peers.h"
+
+namespace qlora::bench {
+
+inline constexpr int64_t kCold = 64 << 20;  // bytes of copies
+
+std::vector<float> random_floats(int64_t n, uint64_t seed);
+
+// Whether the backend under test multiplies bf16 by vdpbf16ps here.
+bool multiplies_bf16(Bench&);
+
+// Weights of one size with our storage: NF4 with double-quantized scales, or dense.
+class Weights {
+ public:
+  Weights(Memory&, Format, bool narrow, int64_t out, int64_t in);
+  WeightView next() { return views_[turn_++ % views_.size()]; }
+  WeightView first() const { return views_[0]; }
+  double bytes() const { return bytes_; }  // that one pass over one copy reads
+
+ private:
+  std::vector<std::shared_ptr<FrozenWeight>> weights_;
+  std::vector<std::vector<bf16>> narrow_;  // dense weights of bf16
+  std::vector<WeightView> views_;
+  size_t turn_ = 0;
+  double bytes_ = 0;
+};
+
+// One product of ours: y = x Wᵀ, or y = x W backward, by Backend::qgemm.
+class Products {
+ public:
+  Products(Bench&, Format, bool bf16, int64_t out, int64_t in, int64_t rows, bool forward);
+  // Compares some rows with the plain loops; empty when they agree, else what is wrong.
+  std::string check();
+  void run() { call(bench_.backend(), weights_.next(), rows_); }
+  double weight_bytes() const { return weights_.bytes(); }
+
+ private:
+  void call(Backend&, const WeightView&, int64_t rows);
+  Bench& bench_;
+  Memory memory_;
+  Weights weights_;
+  int64_t rows_, n_, k_;
+  bool forward_, bf16_;
+  std::vector<float> x_, y_;
+};
+
+// The same sizes for a library: x, w and y of one type.
+class DenseOperands {
+ public:
+  DenseOperands(DType, int64_t m, int64_t n, int64_t k);
+  DenseProduct product(bool forward) const;
+
+ private:
+  DType type_;
+  int64_t m_, n_, k_;
+  std::vector<std::byte> x_, y_;
+  std::vector<std::vector<std::byte>> w_;
+};
+
+}  // namespace qlora::bench

@@ -1,0 +1,60 @@
+#include "experiments/start_run.h"
+
+#include <algorithm>
+
+namespace qlora {
+namespace {
+
+std::vector<PlannedRun> first_pack(const Sweep& sweep, const std::string& memory) {
+  Planner planner;
+  const std::vector<PlannedRun> runs = planner.plan(sweep);
+  std::vector<const PlannedRun*> all;
+  for (const PlannedRun& run : runs) all.push_back(&run);
+  const std::vector<std::vector<const PlannedRun*>> packs = planner.pack(all, parse_memory(memory));
+  std::vector<PlannedRun> first;
+  for (const PlannedRun* run : packs.at(0)) first.push_back(*run);
+  return first;
+}
+
+}  // namespace
+
+std::unique_ptr<Run> start_run(const RunConfig& config, const std::string& id,
+                               std::shared_ptr<const std::vector<TokenExample>> examples, const Model& model,
+                               Memory& memory, DType type) {
+  TrainConfig train = train_config(config);
+  LoraConfig lora = lora_config(config);
+  // Like length inside an effective batch, so that how it is cut into micro-batches changes nothing.
+  auto source = make_sampler(std::move(examples), static_cast<uint64_t>(config.integer("data_seed")),
+                             config.flag("group_by_length"), train.micro_batch * train.accumulation);
+  auto adapter = make_adapter(model, lora, memory, type, train.seed);
+  return std::make_unique<Run>(id, lora, train, std::move(adapter), std::move(source), memory, type);
+}
+
+PackOptions pack_options(const RunConfig& config) {
+  return {.type = load_options(config).type, .gradient_checkpointing = config.flag("gradient_checkpointing")};
+}
+
+FirstPack::FirstPack(const Sweep& sweep, const std::string& memory, Backend& backend, int64_t steps)
+    : runs_(first_pack(sweep, memory)), memory_(backend) {
+  const Path folder = config().text("model_name_or_path");
+  const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(folder);
+  const LoadOptions options = load_options(config());
+  const std::shared_ptr<const Model> model = load_model(folder, memory_, options);
+  pack_ = std::make_unique<TrainPack>(model, memory_, pack_options(config()));
+  for (const PlannedRun& run : runs_)
+    micro_steps_ = std::max(micro_steps_, run.config.integer("gradient_accumulation_steps"));
+  for (const PlannedRun& run : runs_) {
+    auto examples = std::make_shared<const std::vector<TokenExample>>(
+        load_dataset(dataset_config(run.config), *tokenizer).train);
+    const RunConfig used = steps > 0 ? run.config.with("max_steps", steps * micro_steps_ + 1) : run.config;
+    pack_->add(start_run(used, run.name, examples, *model, memory_, options.type));
+  }
+}
+
+std::vector<std::string> FirstPack::names() const {
+  std::vector<std::string> names;
+  for (const PlannedRun& run : runs_) names.push_back(run.name);
+  return names;
+}
+
+}  // namespace qlora
