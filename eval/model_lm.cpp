@@ -186,7 +186,7 @@ class ModelLm final : public Lm {
     }
     axis.validate(model_->config().vocab_size);
     Context c{memory_.backend(), memory_, &axis, options_.type};
-    Var hidden = model_->hidden(c, false);
+    Var hidden = model_->hidden(c);
     read_logits(c, hidden.value, batch, read);
   }
 

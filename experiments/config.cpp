@@ -126,7 +126,11 @@ RunConfig RunConfig::from_json(const Json& json) {
   RunConfig config;
   for (const Option& option : options()) {
     QLORA_CHECK(json.contains(option.name), data, "a run's configuration lacks `{}`", option.name);
-    config.values_[option.name] = option_value_from(json.at(option.name), option.kind, option.name);
+    const Json& value = json.at(option.name);
+    // An option of words that was yes or no when this was written.
+    config.values_[option.name] = value.is_boolean() && option.kind == ValueKind::text
+                                      ? parse_option(option, value.get<bool>() ? "true" : "false")
+                                      : option_value_from(value, option.kind, option.name);
   }
   return config;
 }
@@ -200,6 +204,10 @@ DatasetConfig dataset_config(const RunConfig& c) {
   data.overlong = overlong_from_name(c.text("overlong"));
   data.data_seed = static_cast<uint64_t>(c.integer("data_seed"));
   return data;
+}
+
+Checkpointing checkpointing(const RunConfig& c) {
+  return checkpointing_from_name(c.text("gradient_checkpointing"));
 }
 
 std::string best_compute_dtype() {

@@ -72,6 +72,7 @@ QuantConfig quant_config(const RunConfig&);
 LoraConfig lora_config(const RunConfig&);
 TrainConfig train_config(const RunConfig&);
 DatasetConfig dataset_config(const RunConfig&);
+Checkpointing checkpointing(const RunConfig&);
 // How the run's base is loaded. Under compute_dtype bf16 the operands of products are bf16; what is stored
 // between them, and what learns, is f32 (kernels/README.md).
 LoadOptions load_options(const RunConfig&);

@@ -135,7 +135,7 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
       {"lr_scheduler_type: polynomial", "cosine"},
       {"adapter_name_or_path: a", "fresh adapter"},
       {"do_mmlu_eval: true", "evals"},
-      {"gradient_checkpointing: offload", "yes or no"},
+      {"gradient_checkpointing: offload", "none, selective, block"},
   };
   for (const auto& [yaml, advice] : cases) {
     INFO(yaml);
@@ -145,6 +145,26 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
        {"packing: false", "use_dora: no", "modules_to_save:", "modules_to_save: []", "bf16: auto",
         "resume_from_checkpoint: true", "report_to: none", "load_in_8bit: false"})
     CHECK(config_of(harmless) == config_of(""));
+}
+
+TEST_CASE("checkpointing is a mode or yes or no") {
+  CHECK(config_of("").text("gradient_checkpointing") == "block");
+  for (const auto& [yaml, mode] : {std::pair("true", "block"),
+                                   {"Yes", "block"},
+                                   {"full", "block"},
+                                   {"false", "none"},
+                                   {"off", "none"},
+                                   {"Selective", "selective"},
+                                   {"none", "none"}}) {
+    INFO(yaml);
+    CHECK(config_of(std::string("gradient_checkpointing: ") + yaml).text("gradient_checkpointing") == mode);
+  }
+  CHECK(checkpointing(config_of("disable_gradient_checkpointing: true")) == Checkpointing::none);
+  CHECK(checkpointing(config_of("enable_activation_checkpointing: selective")) == Checkpointing::selective);
+  // As configurations were stored when it was yes or no.
+  Json stored = config_of("").to_json();
+  stored["gradient_checkpointing"] = false;
+  CHECK(checkpointing(RunConfig::from_json(stored)) == Checkpointing::none);
 }
 
 TEST_CASE("options that contradict each other are refused") {

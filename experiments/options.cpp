@@ -1,6 +1,7 @@
 #include "experiments/options.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "core/base/names.h"
 
@@ -171,11 +172,14 @@ std::vector<Option> make_options() {
       {.name = "data_seed", .kind = integer, .fallback = "42", .least = 0, .help = "order of the examples"},
       // How it runs: none of these changes a number.
       {.name = "gradient_checkpointing",
-       .kind = boolean,
-       .fallback = "true",
+       .kind = text,
+       .fallback = "block",
        .identity = out,
        .aliases = {"enable_activation_checkpointing"},
-       .help = "keep only the blocks' inputs, compute the rest again: less memory, more time"},
+       .choices = {"none", "selective", "block", "true=block", "yes=block", "on=block", "full=block",
+                   "false=none", "no=none", "off=none"},
+       .help =
+           "what is computed again in backward: less memory, more time; block: all but the blocks' inputs"},
       {.name = "per_device_eval_batch_size",
        .kind = integer,
        .fallback = "1",
@@ -219,7 +223,8 @@ std::vector<Translation> make_translations() {
   return {{"load_in_4bit", "bits", "4", ""},
           {"bf16", "compute_dtype", "bf16", ""},
           {"lora_target_linear", "lora_target_modules", "all-linear", ""},
-          {"completion_only_loss", "train_on_source", "false", "true"}};
+          {"completion_only_loss", "train_on_source", "false", "true"},
+          {"disable_gradient_checkpointing", "gradient_checkpointing", "none", "block"}};
 }
 
 std::vector<Unavailable> make_unavailable() {
@@ -281,12 +286,18 @@ const std::vector<Unavailable>& unavailable() {
   return table;
 }
 
+bool same_letters(std::string_view a, std::string_view b) {
+  auto lower = [](char c) { return std::tolower(static_cast<unsigned char>(c)); };
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [&](char x, char y) { return lower(x) == lower(y); });
+}
+
 // Puts second spellings right; false when the value is no choice.
 bool choose(const Option& option, std::string& text) {
   for (const std::string& choice : option.choices) {
     size_t equals = choice.find('=');
-    if (choice.substr(0, equals) != text) continue;
-    if (equals != std::string::npos) text = choice.substr(equals + 1);
+    if (!same_letters(choice.substr(0, equals), text)) continue;
+    text = equals == std::string::npos ? choice : choice.substr(equals + 1);
     return true;
   }
   return false;

@@ -134,7 +134,7 @@ size_t Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
   base.memory.reset_peak();
   PackOptions options;
   options.type = base.type;
-  options.gradient_checkpointing = first.flag("gradient_checkpointing");
+  options.checkpointing = checkpointing(first);
   TrainPack pack(base.model, base.memory, options);
   for (const PlannedRun* planned : runs) {
     const RunConfig& config = planned->config;

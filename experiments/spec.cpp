@@ -66,7 +66,7 @@ Digest base_key(const RunConfig& config, const ContentHashes& content) {
 
 std::string pack_key(const RunConfig& config, const ContentHashes& content) {
   Json json = base_json(config, content);
-  json["gradient_checkpointing"] = config.flag("gradient_checkpointing");
+  json["gradient_checkpointing"] = config.text("gradient_checkpointing");
   json["max_tokens"] = config.integer("source_max_len") + config.integer("target_max_len");
   return canonical(json);
 }

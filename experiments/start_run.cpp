@@ -31,7 +31,7 @@ std::unique_ptr<Run> start_run(const RunConfig& config, const std::string& id,
 }
 
 PackOptions pack_options(const RunConfig& config) {
-  return {.type = load_options(config).type, .gradient_checkpointing = config.flag("gradient_checkpointing")};
+  return {.type = load_options(config).type, .checkpointing = checkpointing(config)};
 }
 
 FirstPack::FirstPack(const Sweep& sweep, const std::string& memory, Backend& backend, int64_t steps)

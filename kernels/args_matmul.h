@@ -133,7 +133,7 @@ struct LinearTerm {
   WeightView w = {};
   const void* bias = nullptr;  // [out] or null
   std::span<const LoraPart> lora = {};
-  void* y = nullptr;  // [rows, out]
+  void* y = nullptr;  // [rows, out]; null: nobody reads it, and only the u of the parts is computed
 };
 
 // For every term: y = x Wᵀ, plus every part's delta, plus bias; rounded once to `type`.

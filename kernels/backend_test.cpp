@@ -135,10 +135,15 @@ TEST_CASE("The counting backend adds up operations bytes and calls") {
   backend->reset();
   WeightView w{.format = Format::nf4, .out = 64, .in = 128, .block = 64};
   LoraPart part{.lo = 2, .hi = 6, .rank = 8};
-  LinearTerm term{.w = w, .lora = {&part, 1}};
+  LinearTerm term{.w = w, .lora = {&part, 1}, .y = backend->allocate(4 * 10 * 64)};
   backend->linear({.rows = 10, .terms = {&term, 1}});
   CHECK(backend->work().flops == 2 * 10 * 64 * 128 + 2 * 4 * 8 * (64 + 128));
   CHECK(backend->work().calls == 1);
+
+  backend->reset();
+  term.y = nullptr;  // nobody reads it: u alone
+  backend->linear({.rows = 10, .terms = {&term, 1}});
+  CHECK(backend->work().flops == 2 * 4 * 8 * 128);
 }
 
 TEST_CASE("The counting backend counts the pairs of attention that the mask lets through") {

@@ -162,14 +162,16 @@ class Counting final : public CountingBackend {
 void Counting::linear(const Linear& a) {
   double flops = 0, bytes = 0;
   for (const LinearTerm& term : a.terms) {
-    flops += 2 * product(a.rows, term.w.out, term.w.in);
-    bytes += quantized_bytes(term.w, a.rows, Write::overwrite, a.type);
+    const int64_t out = term.y == nullptr ? 0 : term.w.out;  // without y only u is computed
+    if (term.y != nullptr) {
+      flops += 2 * product(a.rows, out, term.w.in);
+      bytes += quantized_bytes(term.w, a.rows, Write::overwrite, a.type);
+    }
     for (const LoraPart& part : term.lora) {
       double rows = static_cast<double>(part.hi - part.lo), rank = static_cast<double>(part.rank);
-      double sides = static_cast<double>(term.w.in + term.w.out);
+      double sides = static_cast<double>(term.w.in + out);
       flops += 2 * rows * rank * sides;
-      bytes +=
-          (rows * (sides + static_cast<double>(term.w.out)) + rank * sides + 2 * rows * rank) * size(a.type);
+      bytes += (rows * (sides + static_cast<double>(out)) + rank * sides + 2 * rows * rank) * size(a.type);
     }
   }
   count(flops, bytes);

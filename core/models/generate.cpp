@@ -102,7 +102,7 @@ class Generation {
               .type = type_,
               .cache = &cache_,
               .numerics = prompts_read_ ? options_.numerics : Numerics::exact};
-    Tensor hidden = model_.hidden(c, false).value;
+    Tensor hidden = model_.hidden(c).value;
     cache_.advance(axis.cu);
     choose(first_largest(logits_of(c, model_.head(), hidden, last_rows)));
     prompts_read_ = true;

@@ -14,7 +14,7 @@ namespace {
 
 Tensor forward(const Model& model, Memory& memory, const Batch& batch, KvCache* cache) {
   Context c{.backend = memory.backend(), .memory = memory, .axis = &batch.axis, .cache = cache};
-  Tensor hidden = model.hidden(c, false).value;
+  Tensor hidden = model.hidden(c).value;
   if (cache != nullptr) cache->advance(batch.axis.cu);
   return hidden;
 }
@@ -188,7 +188,7 @@ TEST_CASE("a row of hidden states in the decode class has the same bits alone an
                                              texts.begin() + static_cast<int64_t>(hi));
       Batch batch = make_tiny_batch({{&adapter, 0, 0, 0, some}});
       Context c{.backend = *backend, .memory = memory, .axis = &batch.axis, .numerics = Numerics::decode};
-      return model->hidden(c, false).value.to_floats();
+      return model->hidden(c).value.to_floats();
     };
     const std::vector<float> all = hidden(0, 20);
     std::vector<float> rows;

@@ -59,7 +59,7 @@ struct Loaded {
     GoldenFolder folder(golden, config);
     model = load_model(folder.path(), memory, {.type = type});
     Context c{.backend = *backend, .memory = memory, .axis = &batch.axis, .type = type};
-    hidden = model->hidden(c, false, &trace).value;
+    hidden = model->hidden(c, &trace).value;
     std::vector<int32_t> rows(static_cast<size_t>(batch.axis.rows()));
     for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
     logits = logits_of(c, model->head(), hidden, rows).to_doubles();
@@ -186,7 +186,7 @@ TEST_CASE("stories260K tells the stories that llama2.c tells", "[golden]") {
 
       Batch batch = make_tiny_batch({{nullptr, 0, 0, 0, {ids}}});
       Context c{.backend = *backend, .memory = memory, .axis = &batch.axis};
-      Tensor hidden = model->hidden(c, false).value;
+      Tensor hidden = model->hidden(c).value;
       auto last = static_cast<int32_t>(ids.size()) - 1;
       CHECK(largest_difference(logits_of(c, model->head(), hidden, std::span(&last, 1)).to_floats(),
                                one.at("logits_after_prompt").get<std::vector<double>>()) <= 1e-4);

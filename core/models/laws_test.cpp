@@ -44,7 +44,8 @@ struct Lab {
   }
 
   // One forward and backward; adds to the gradients. Returns the losses of all rows.
-  std::vector<double> step(const std::vector<TinyRun>& these, bool checkpointing = false) {
+  std::vector<double> step(const std::vector<TinyRun>& these,
+                           Checkpointing checkpointing = Checkpointing::none) {
     Batch batch = make_tiny_batch(these);
     Tape tape;
     Context c{.backend = *backend,
@@ -52,8 +53,9 @@ struct Lab {
               .axis = &batch.axis,
               .type = options.type,
               .tape = &tape,
-              .training = true};
-    return lm_loss(c, model->head(), model->hidden(c, checkpointing), batch.targets);
+              .training = true,
+              .checkpointing = checkpointing};
+    return lm_loss(c, model->head(), model->hidden(c), batch.targets);
   }
 
   std::vector<std::vector<double>> gradients(size_t run) {
@@ -92,7 +94,7 @@ double total(const std::vector<double>& losses) {
 TEST_CASE("gradients through a whole model equal central differences") {
   for (const TinyConfig& config : kModels) {
     Lab lab(make_backend("reference"), config, {.type = DType::f64});
-    for (bool checkpointing : {false, true}) {
+    for (Checkpointing checkpointing : kCheckpointings) {
       lab.clear();
       lab.step(lab.runs, checkpointing);
       double worst = 0;
@@ -113,7 +115,7 @@ TEST_CASE("gradients through a whole model equal central differences") {
                       .axis = &batch.axis,
                       .type = DType::f64,
                       .training = true};
-            return total(lm_loss(c, lab.model->head(), lab.model->hidden(c, false), batch.targets));
+            return total(lm_loss(c, lab.model->head(), lab.model->hidden(c), batch.targets));
           };
           double difference = (loss(kept + h) - loss(kept - h)) / (2 * h);
           *value = kept;
@@ -121,7 +123,7 @@ TEST_CASE("gradients through a whole model equal central differences") {
           ++checked;
         }
       }
-      INFO(config.model_type << " checkpointing " << checkpointing << ", " << checked << " entries");
+      INFO(config.model_type << " checkpointing " << name_of(checkpointing) << ", " << checked << " entries");
       CHECK(checked >= 16);
       CHECK(worst < 1e-7);
     }
@@ -139,7 +141,7 @@ TEST_CASE("a run packed with others has the bits it has alone") {
         std::vector<std::vector<double>> together = lab.gradients(run);
         CHECK(nonzero(together));
         for (Param* p : lab.adapters[run].params()) p->grad.fill_zero();
-        std::vector<double> alone = lab.step({lab.runs[run]});
+        std::vector<double> alone = lab.step({lab.runs[run]}, kCheckpointings[run]);
         std::vector<double> part(packed.begin() + static_cast<int64_t>(row),
                                  packed.begin() + static_cast<int64_t>(row + alone.size()));
         CHECK(alone == part);
@@ -150,22 +152,71 @@ TEST_CASE("a run packed with others has the bits it has alone") {
   }
 }
 
-TEST_CASE("checkpointing changes no bit and needs less memory") {
+// Adapters of every linear; of some linears here and others there; of none of the blocks' last ones.
+void leave_out(Lab& lab, int which) {
+  for (size_t run = 0; run < lab.adapters.size(); ++run)
+    std::erase_if(lab.adapters[run].lora, [&](const auto& entry) {
+      const bool last = entry.first.ends_with("down_proj");
+      return which == 1 ? (run == 1 && last) || (run == 2 && entry.first.ends_with("v_proj"))
+                        : which == 2 && last;
+    });
+}
+
+TEST_CASE("checkpointing changes no bit") {
   for (const Variant& variant : runnable_variants()) {
-    Lab lab = lab_on(variant, {.layers = 4});
-    lab.memory.reset_peak();
-    std::vector<double> plain = lab.step(lab.runs, false);
-    size_t plain_peak = lab.memory.peak(Tag::activations);
-    std::vector<std::vector<std::vector<double>>> gradients;
-    for (size_t run = 0; run < 3; ++run) gradients.push_back(lab.gradients(run));
-    lab.clear();
-    lab.memory.reset_peak();
-    INFO(variant);
-    CHECK(lab.step(lab.runs, true) == plain);
-    for (size_t run = 0; run < 3; ++run) CHECK(lab.gradients(run) == gradients[run]);
-    CHECK(lab.memory.peak(Tag::activations) < plain_peak / 2);
-    CHECK(lab.memory.used(Tag::activations) == 0);
+    for (const TinyConfig& config : kModels) {
+      for (int which : {0, 1, 2}) {
+        Lab lab = lab_on(variant, config);
+        leave_out(lab, which);
+        std::vector<double> kept = lab.step(lab.runs);
+        std::vector<std::vector<std::vector<double>>> gradients;
+        for (size_t run = 0; run < 3; ++run) gradients.push_back(lab.gradients(run));
+        for (Checkpointing mode : {Checkpointing::selective, Checkpointing::block}) {
+          INFO(variant << " " << config.model_type << " " << name_of(mode) << " " << which);
+          lab.clear();
+          CHECK(lab.step(lab.runs, mode) == kept);
+          for (size_t run = 0; run < 3; ++run) CHECK(lab.gradients(run) == gradients[run]);
+          CHECK(lab.memory.used(Tag::activations) == 0);
+        }
+      }
+    }
   }
+}
+
+TEST_CASE("the more is computed again the less memory a step needs") {
+  Lab lab(make_counting_backend(), {.layers = 4}, {.shapes_only = true});
+  std::vector<size_t> peaks;
+  for (Checkpointing mode : kCheckpointings) {
+    lab.memory.reset_peak();
+    lab.step(lab.runs, mode);
+    peaks.push_back(lab.memory.peak(Tag::activations));
+  }
+  CHECK(static_cast<double>(peaks[1]) < 0.85 * static_cast<double>(peaks[0]));
+  CHECK(peaks[2] < peaks[0] / 2);
+}
+
+TEST_CASE("a block that runs again leaves out its last linear") {
+  auto counting = make_counting_backend();
+  CountingBackend& counter = *counting;
+  Lab lab(std::move(counting), {.layers = 4}, {.shapes_only = true});
+  double products[3];
+  for (Checkpointing mode : kCheckpointings) {
+    counter.reset();
+    lab.step(lab.runs, mode);
+    products[static_cast<int>(mode)] = counter.work().flops;
+  }
+  // A forward pass, and the part of it that backward never reads.
+  Batch batch = make_tiny_batch(lab.runs);
+  Context c{.backend = counter, .memory = lab.memory, .axis = &batch.axis, .training = true};
+  counter.reset();
+  lab.model->hidden(c);
+  const double forward = counter.work().flops, again = products[2] - products[0];
+  double last = 0;
+  for (const LinearInfo& info : lab.model->linears())
+    if (info.name.ends_with("down_proj"))
+      last += 2 * static_cast<double>(batch.axis.rows() * info.out * info.in);
+  CHECK(again < forward - last);
+  CHECK(again > forward - 2 * last);
 }
 
 TEST_CASE("micro-batches of one example add up to the whole batch bit for bit") {
@@ -179,7 +230,7 @@ TEST_CASE("micro-batches of one example add up to the whole batch bit for bit") 
       TinyRun part = lab.runs[1];
       part.examples = {lab.runs[1].examples[e]};
       part.first = static_cast<uint32_t>(e);
-      std::vector<double> some = lab.step({part});
+      std::vector<double> some = lab.step({part}, kCheckpointings[e % 3]);
       losses.insert(losses.end(), some.begin(), some.end());
     }
     INFO(variant);
@@ -206,7 +257,7 @@ TEST_CASE("one thread and two give the same bits") {
 
 TEST_CASE("the counting backend predicts the peak of a step to the byte") {
   const TinyConfig config{.layers = 3};
-  for (bool checkpointing : {false, true}) {
+  for (Checkpointing checkpointing : kCheckpointings) {
     for (Operands operands : {Operands::as_stored, Operands::bf16}) {
       LoadOptions options{.quant = {.format = Format::nf4}, .operands = operands};
       Lab real(make_backend("reference"), config, options);
@@ -248,7 +299,7 @@ TEST_CASE("an adapter on the last linear of a model costs no gradients below it"
   auto flops = [&](const std::string& only) {
     Adapter adapter = make_tiny_adapter(*lab.model, lab.memory, DType::f32, {.rank = 2, .only = only});
     counter.reset();
-    lab.step({{&adapter, 1, 0, 0, lab.runs[1].examples}}, false);
+    lab.step({{&adapter, 1, 0, 0, lab.runs[1].examples}});
     return counter.work().flops;
   };
   double first = flops("layers.0.mlp.down_proj"), last = flops("layers.3.mlp.down_proj");

@@ -87,7 +87,7 @@ class Llama final : public Model {
  public:
   Llama(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options);
 
-  Var hidden(Context& c, bool checkpointing, std::vector<Tensor>* trace) const override;
+  Var hidden(Context& c, std::vector<Tensor>* trace) const override;
   const FrozenLinear& head() const override { return *head_; }
   std::span<const LinearInfo> linears() const override { return infos_; }
   const FrozenLinear* find(std::string_view linear) const override;
@@ -97,7 +97,7 @@ class Llama final : public Model {
  private:
   Block load_block(const WeightLoader& load, int64_t layer);
   Var attend(Context& c, const Block& b, const RopeAngles& angles, const Var& x) const;
-  Var feed_forward(Context& c, const Block& b, const Var& x) const;
+  Var gated(Context& c, const Block& b, const Var& x) const;
   Var block(Context& c, const Block& b, const RopeAngles& angles, const Var& x) const;
 
   HfConfig config_;
@@ -161,25 +161,28 @@ Var Llama::attend(Context& c, const Block& b, const RopeAngles& angles, const Va
   return linear(c, *b.o, attention(c, qkv[0], qkv[1], qkv[2], b.shape, b.layer));
 }
 
-Var Llama::feed_forward(Context& c, const Block& b, const Var& x) const {
+// The feed-forward part up to its last linear.
+Var Llama::gated(Context& c, const Block& b, const Var& x) const {
   const std::array<const FrozenLinear*, 2> weights = {b.gate.get(), b.up.get()};
   std::vector<Var> both = linear(c, weights, rms_norm(c, b.norm2, x, config_.norm_eps));
-  return linear(c, *b.down, swiglu(c, both[0], both[1]));
+  return swiglu(c, both[0], both[1]);
 }
 
 Var Llama::block(Context& c, const Block& b, const RopeAngles& angles, const Var& x) const {
   Var y = add(c, x, attend(c, b, angles, x));
-  return add(c, y, feed_forward(c, b, y));
+  Var f = gated(c, b, y);
+  Context last = last_ops(c);
+  return add(last, y, linear(last, *b.down, f));
 }
 
-Var Llama::hidden(Context& c, bool checkpointing, std::vector<Tensor>* trace) const {
+Var Llama::hidden(Context& c, std::vector<Tensor>* trace) const {
   c.axis->validate(config_.vocab_size);
   RopeAngles angles = rope_angles(c, inv_freq_);
   Var x = embedding(c, embed_);
   if (trace != nullptr) trace->push_back(x.value);
   for (const Block& b : blocks_) {
     auto run = [this, &b, angles](Context& inner, const Var& in) { return block(inner, b, angles, in); };
-    x = checkpointing ? checkpoint(c, x, run) : run(c, x);
+    x = c.checkpointing == Checkpointing::block ? checkpoint(c, x, run) : run(c, x);
     if (trace != nullptr) trace->push_back(x.value);
   }
   return rms_norm(c, norm_, x, config_.norm_eps);

@@ -23,10 +23,10 @@ struct LinearInfo {
 class Model {
  public:
   virtual ~Model() = default;
-  // Final hidden states, after the last norm: [rows of c.axis, hidden_size]. With `checkpointing`, blocks
-  // keep only their inputs and run again in backward. With `trace`, appends the input of the first block and
-  // the output of every block (tests).
-  virtual Var hidden(Context& c, bool checkpointing, std::vector<Tensor>* trace = nullptr) const = 0;
+  // Final hidden states, after the last norm: [rows of c.axis, hidden_size]. What the blocks keep for
+  // backward is up to c.checkpointing. With `trace`, appends the input of the first block and the output of
+  // every block (tests).
+  virtual Var hidden(Context& c, std::vector<Tensor>* trace = nullptr) const = 0;
   // The output head [vocab, hidden_size]; logits = head(hidden).
   virtual const FrozenLinear& head() const = 0;
   virtual std::span<const LinearInfo> linears() const = 0;

@@ -1,5 +1,9 @@
+#include <iterator>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "core/base/names.h"
 #include "core/ops/operand.h"
 #include "core/ops/ops.h"
 
@@ -7,13 +11,35 @@ namespace qlora {
 
 namespace {
 
+constexpr const char* kNames[] = {"none", "selective", "block"};  // in the order of Checkpointing
+
+// Inside a block that is run again as a whole, everything that its backward reads is kept.
 Context with_tape(const Context& c, Tape* tape) {
   Context inner = c;
   inner.tape = tape;
+  inner.checkpointing = Checkpointing::none;
   return inner;
 }
 
 }  // namespace
+
+const char* name_of(Checkpointing mode) {
+  return kNames[static_cast<size_t>(mode)];
+}
+
+Checkpointing checkpointing_from_name(std::string_view name) {
+  for (Checkpointing mode : kCheckpointings)
+    if (name == name_of(mode)) return mode;
+  fail(ErrorKind::usage, "{}",
+       unknown_name("gradient checkpointing", name,
+                    std::vector<std::string>(std::begin(kNames), std::end(kNames))));
+}
+
+Context last_ops(const Context& c) {
+  Context last = c;
+  last.unread = c.recompute;
+  return last;
+}
 
 Var checkpoint(Context& c, const Var& x, const std::function<Var(Context&, const Var&)>& block) {
   if (c.tape == nullptr) return block(c, x);
@@ -28,6 +54,7 @@ Var checkpoint(Context& c, const Var& x, const std::function<Var(Context&, const
                                              block](Tape& tape, std::span<const Tensor> dys) {
     Tape inner;
     Context again = with_tape(outer, &inner);
+    again.recompute = true;
     Var in = slot >= 0 ? inner.input(x) : Var{x};
     inner.backward(block(again, in), dys[0]);
     if (slot >= 0 && inner.grad(in)) tape.add(slot, inner.grad(in));

@@ -1,6 +1,8 @@
 #pragma once
 // What an op needs besides its operands.
 
+#include <string_view>
+
 #include "core/base/dtype.h"
 #include "core/ops/axis.h"
 #include "core/tape/tape.h"
@@ -9,6 +11,19 @@
 namespace qlora {
 
 class KvCache;
+
+// What backward finds of a block's forward pass. The rest is computed again from it, by the same kernels on
+// the same rows, so that no bit depends on the choice.
+enum class Checkpointing : uint8_t {
+  none,       // all that backward reads
+  selective,  // all but what is cheap to compute again: outputs of norms and activations that linears read
+  block,      // the block's input
+};
+inline constexpr Checkpointing kCheckpointings[] = {Checkpointing::none, Checkpointing::selective,
+                                                    Checkpointing::block};  // the fastest first
+const char* name_of(Checkpointing);
+// Throws Error(usage) with the nearest name.
+Checkpointing checkpointing_from_name(std::string_view);
 
 struct Context {
   Backend& backend;
@@ -20,6 +35,9 @@ struct Context {
   bool training = false;                // dropout is on
   KvCache* cache = nullptr;             // keys and values of earlier rows; never together with a tape
   Numerics numerics = Numerics::exact;  // decode: token steps of generation; never together with a tape
+  Checkpointing checkpointing = Checkpointing::none;  // of the blocks of a model
+  bool recompute = false;                             // a block runs again, for its gradients alone
+  bool unread = false;  // nobody reads the outputs: they get a slot, but no value, where that saves work
 };
 
 }  // namespace qlora

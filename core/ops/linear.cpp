@@ -21,7 +21,9 @@ struct Term {
 // All that backward reads.
 struct Saved {
   std::vector<Term> terms;
-  Tensor x;  // empty when no part reads it
+  // x, or how to make it again; neither when no part reads it.
+  Tensor x;
+  std::shared_ptr<const std::function<Tensor()>> again;
   const Axis* axis;
   DType type;
 };
@@ -79,6 +81,7 @@ Operands operands_of(std::span<const Term> terms) {
   return terms[0].weight->plain()->parts().operands;
 }
 
+// `ys` may be empty tensors: nobody reads those outputs.
 void run_forward(const Exec& e, std::span<const Term> terms, const Tensor& x, std::span<const Tensor> ys) {
   if (!go_together(terms)) {
     for (size_t i = 0; i < terms.size(); ++i) terms[i].weight->forward(e, x, terms[i].parts, ys[i]);
@@ -100,10 +103,11 @@ void run_forward(const Exec& e, std::span<const Term> terms, const Tensor& x, st
 
 // `dys` may be empty tensors: those terms have no share.
 void run_backward(const Exec& e, const Saved& s, std::span<const Tensor> dys, Dest dx) {
+  const Tensor x = s.again ? (*s.again)() : s.x;
   if (!go_together(s.terms)) {
     for (size_t i = 0; i < s.terms.size(); ++i) {
       if (!dys[i]) continue;
-      s.terms[i].weight->backward(e, s.x, dys[i], s.terms[i].parts, dx.grad, dx.mode);
+      s.terms[i].weight->backward(e, x, dys[i], s.terms[i].parts, dx.grad, dx.mode);
       dx.mode = Write::accumulate;
     }
     return;
@@ -116,7 +120,7 @@ void run_backward(const Exec& e, const Saved& s, std::span<const Tensor> dys, De
     args[n++] = {.w = s.terms[i].weight->plain()->view(), .lora = s.terms[i].parts, .dy = dys[i].data()};
     rows = dys[i].rows();
   }
-  e.backend.linear_backward({.x = s.x.data(),
+  e.backend.linear_backward({.x = x.data(),
                              .rows = rows,
                              .terms = std::span(args).first(n),
                              .keys = e.keys,
@@ -142,29 +146,39 @@ void check(const Context& c, std::span<const FrozenLinear* const> weights, const
 
 std::vector<Var> linear(Context& c, std::span<const FrozenLinear* const> weights, const Var& x) {
   check(c, weights, x);
-  Saved saved{{}, {}, c.axis, c.type};
-  std::vector<Tensor> ys;
+  Saved saved{{}, {}, nullptr, c.axis, c.type};
+  bool adapted = false;
   for (const FrozenLinear* w : weights) {
     saved.terms.push_back(make_term(c, *w));
-    ys.emplace_back(c.memory, Shape{x.value.rows(), w->out()}, c.type);
+    adapted = adapted || !saved.terms.back().parts.empty();
+  }
+  const bool record = c.tape != nullptr && (adapted || x.needs_grad());
+  const bool unread = c.unread && record;
+  std::vector<Shape> shapes;
+  std::vector<Tensor> ys;
+  for (const FrozenLinear* w : weights) {
+    shapes.push_back({x.value.rows(), w->out()});
+    ys.push_back(unread ? Tensor() : Tensor(c.memory, shapes.back(), c.type));
   }
   Exec exec = exec_of(c.backend, c.memory, *c.axis, c.type);
   exec.numerics = c.numerics;
-  run_forward(exec, saved.terms, x.value, ys);
+  if (!unread || adapted) run_forward(exec, saved.terms, x.value, ys);
 
-  bool adapted = false;
-  for (const Term& t : saved.terms) adapted = adapted || !t.parts.empty();
-  if (c.tape == nullptr || !(adapted || x.needs_grad())) {
+  if (!record) {
     std::vector<Var> constants;
     for (Tensor& y : ys) constants.push_back({std::move(y)});
     return constants;
   }
-  if (adapted) saved.x = x.value;
+  if (adapted && x.again != nullptr)
+    saved.again = x.again;
+  else if (adapted)
+    saved.x = x.value;
   auto backward = [saved = std::move(saved), slot = x.slot, &backend = c.backend, &memory = c.memory](
                       Tape& tape, std::span<const Tensor> dys) {
     Dest dx = slot >= 0 ? tape.dest(slot) : Dest{};
     run_backward(exec_of(backend, memory, *saved.axis, saved.type), saved, dys, dx);
   };
+  if (unread) return c.tape->record_unread(c.memory, std::move(shapes), c.type, std::move(backward));
   return c.tape->record(std::move(ys), std::move(backward));
 }
 

@@ -11,7 +11,8 @@
 
 namespace qlora {
 
-// One to three frozen linears that share x: y_i = w_i(x) with the adapters of the axis' spans.
+// One to three frozen linears that share x: y_i = w_i(x) with the adapters of the axis' spans. Where x can be
+// made again (Var::again), backward does so instead of keeping it.
 std::vector<Var> linear(Context&, std::span<const FrozenLinear* const> weights, const Var& x);
 Var linear(Context&, const FrozenLinear& weight, const Var& x);
 
@@ -38,8 +39,13 @@ Var add(Context&, const Var& a, const Var& b);
 // Rows of x at distinct ids.
 Var gather_rows(Context&, const Var& x, std::span<const int32_t> ids);
 
-// Keeps only the block's input; runs the block again, on its own tape, when its gradient is wanted.
+// Keeps only the block's input; runs the block again, on its own tape, when its gradient is wanted. The
+// block's last ops should run under last_ops(c).
 Var checkpoint(Context&, const Var& x, const std::function<Var(Context&, const Var&)>& block);
+// The context for the last ops of a block: those whose outputs go into the block's output and nowhere else.
+// When the block runs again, nobody reads them, and `linear` and `add` compute only what their own gradients
+// need.
+Context last_ops(const Context&);
 
 // Head and cross entropy over the rows that have labels, in chunks of rows, so that [rows, vocab] never
 // exists. Returns the loss of every row (f64, 0 where targets[row] < 0). With a tape and x.needs_grad(), runs

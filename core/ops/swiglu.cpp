@@ -1,14 +1,25 @@
+#include <utility>
+
 #include "core/ops/operand.h"
 #include "core/ops/ops.h"
 
 namespace qlora {
 
+namespace {
+
+Tensor activate(const Tensor& gate, const Tensor& up) {
+  Tensor y(gate.memory(), gate.shape(), gate.type());
+  gate.backend().swiglu(
+      {.gate = gate.data(), .up = up.data(), .y = y.data(), .n = y.size(), .type = y.type()});
+  return y;
+}
+
+}  // namespace
+
 Var swiglu(Context& c, const Var& gate, const Var& up) {
   check_operand(c, "swiglu", "gate", gate.value, -1, gate.value.cols());
   check_operand(c, "swiglu", "up", up.value, gate.value.rows(), gate.value.cols());
-  Tensor y(c.memory, gate.value.shape(), c.type);
-  c.backend.swiglu(
-      {.gate = gate.value.data(), .up = up.value.data(), .y = y.data(), .n = y.size(), .type = c.type});
+  Tensor y = activate(gate.value, up.value);
   if (c.tape == nullptr || !(gate.needs_grad() || up.needs_grad())) return {std::move(y)};
   auto backward = [gate = gate.value, up = up.value, gate_slot = gate.slot, up_slot = up.slot](
                       Tape& tape, std::span<const Tensor> dys) {
@@ -30,7 +41,11 @@ Var swiglu(Context& c, const Var& gate, const Var& up) {
                                     .type = gate.type()});
     if (one) tape.add(up_slot, dup.grad);
   };
-  return c.tape->record(std::move(y), std::move(backward));
+  Var out = c.tape->record(std::move(y), std::move(backward));
+  if (c.checkpointing == Checkpointing::selective)  // gate and up are kept for backward anyway
+    out.again = std::make_shared<const std::function<Tensor()>>(
+        [gate = gate.value, up = up.value] { return activate(gate, up); });
+  return out;
 }
 
 }  // namespace qlora

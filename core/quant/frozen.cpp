@@ -33,7 +33,7 @@ WeightView FrozenWeight::view() const {
 
 void FrozenWeight::forward(const Exec& exec, const Tensor& x, std::span<const LoraPart> lora,
                            const Tensor& y) const {
-  const LinearTerm term{.w = view(), .bias = bias_ ? bias_.data() : nullptr, .lora = lora, .y = y.data()};
+  const LinearTerm term{.w = view(), .bias = bias_.data(), .lora = lora, .y = y.data()};
   exec.backend.linear({.x = x.data(),
                        .rows = x.rows(),
                        .terms = std::span(&term, 1),

@@ -32,7 +32,7 @@ class FrozenLinear {
   virtual int64_t in() const = 0;
   // Bytes on the device.
   virtual size_t bytes() const = 0;
-  // y [rows, out]: overwritten.
+  // y [rows, out]: overwritten. Empty: nobody reads it, and only the u of the parts is computed.
   virtual void forward(const Exec&, const Tensor& x, std::span<const LoraPart>, const Tensor& y) const = 0;
   // dx [rows, in] (may be empty: only the parts' gradients are wanted); x is read by the parts only.
   virtual void backward(const Exec&, const Tensor& x, const Tensor& dy, std::span<const LoraPart>,

@@ -16,13 +16,13 @@ void add_tensors(const Tensor& a, const Tensor& b, const Tensor& y) {
 
 }  // namespace
 
-int Tape::new_slot(const Tensor& value) {
-  slots_.push_back({&value.memory(), value.shape(), value.type(), Tensor()});
+int Tape::new_slot(Slot slot) {
+  slots_.push_back(std::move(slot));
   return static_cast<int>(slots_.size()) - 1;
 }
 
 Var Tape::input(Tensor value) {
-  int slot = new_slot(value);
+  int slot = new_slot({&value.memory(), value.shape(), value.type(), Tensor()});
   return {std::move(value), slot};
 }
 
@@ -30,6 +30,15 @@ std::vector<Var> Tape::record(std::vector<Tensor> outputs, Backward run) {
   size_t first = slots_.size();
   std::vector<Var> vars;
   for (Tensor& t : outputs) vars.push_back(input(std::move(t)));
+  if (mode_ == Mode::keep) steps_.push_back({first, vars.size(), std::move(run)});
+  return vars;
+}
+
+std::vector<Var> Tape::record_unread(Memory& memory, std::vector<Shape> shapes, DType type, Backward run) {
+  size_t first = slots_.size();
+  std::vector<Var> vars;
+  for (Shape& shape : shapes)
+    vars.push_back({Tensor(), new_slot({&memory, std::move(shape), type, Tensor()})});
   if (mode_ == Mode::keep) steps_.push_back({first, vars.size(), std::move(run)});
   return vars;
 }

@@ -4,6 +4,7 @@
 // has run.
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,6 +23,9 @@ struct Param {
 struct Var {
   Tensor value;
   int slot = -1;
+  // How to make the value again, bit for bit, from what is kept anyway; null: it must be kept where it is
+  // needed.
+  std::shared_ptr<const std::function<Tensor()>> again = nullptr;
   bool needs_grad() const { return slot >= 0; }
 };
 
@@ -46,6 +50,8 @@ class Tape {
   Var input(Tensor);  // a leaf whose gradient we want
   std::vector<Var> record(std::vector<Tensor> outputs, Backward);
   Var record(Tensor output, Backward);
+  // Outputs that nobody reads: slots without values.
+  std::vector<Var> record_unread(Memory&, std::vector<Shape>, DType, Backward);
 
   // Where the gradient of the variable with this slot goes. REQUIRES: slot >= 0; what an earlier call
   // returned for the same slot is written and gone.
@@ -56,6 +62,8 @@ class Tape {
   // Runs the closures, last to first, and frees each after it has run. The gradients of inputs stay readable.
   // REQUIRES: y.needs_grad(); dy has y's shape.
   void backward(const Var& y, Tensor dy);
+  // The shape of the variable with this slot.
+  const Shape& shape(int slot) const { return slots_[static_cast<size_t>(slot)].shape; }
   // The gradient that has arrived at an input; empty when none has.
   Tensor grad(const Var& x) const { return slots_[static_cast<size_t>(x.slot)].grad; }
 
@@ -70,7 +78,7 @@ class Tape {
     size_t first = 0, count = 0;  // output slots
     Backward run;
   };
-  int new_slot(const Tensor& value);
+  int new_slot(Slot);
 
   Mode mode_;
   std::vector<Step> steps_;

@@ -68,7 +68,7 @@ TEST_CASE("A run that moves from one pack to another goes on bit for bit") {
   Lab lab("reference");
   std::vector<RunPlan> plans = lab.plans();
   Recorder recorder;
-  TrainPack first = lab.pack(), second = lab.pack(true);
+  TrainPack first = lab.pack(), second = lab.pack(Checkpointing::block);
   first.add(lab.run(plans[0]));
   first.add(lab.run(plans[1]));
   second.add(lab.run(plans[2]));

@@ -142,7 +142,7 @@ std::vector<double> logits(Subject& s, const TokenExample& example) {
   Batch batch;
   append_span(batch, std::span(&example, 1), 0, {.adapter = s.loaded.adapter.get()});
   Context c{.backend = *s.backend, .memory = s.memory, .axis = &batch.axis, .type = s.type};
-  Var hidden = s.model->hidden(c, false);
+  Var hidden = s.model->hidden(c);
   std::vector<int32_t> rows;
   for (int32_t i = 0; i < static_cast<int32_t>(batch.axis.rows()); ++i) rows.push_back(i);
   return logits_of(c, s.model->head(), hidden.value, rows).to_doubles();
@@ -191,7 +191,7 @@ TEST_CASE("Gradients of LoRA are those of PyTorch", "[golden]") {
                 .type = type,
                 .tape = &tape,
                 .training = true};
-      lm_loss(c, s.model->head(), s.model->hidden(c, false), batch.targets);
+      lm_loss(c, s.model->head(), s.model->hidden(c), batch.targets);
       // The golden is the gradient of the mean over label tokens; ours, that of the sum.
       SafetensorsFile file(folder / "lora_grads.safetensors");
       for (auto& [name, lora] : s.loaded.adapter->lora)

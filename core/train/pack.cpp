@@ -78,8 +78,9 @@ void TrainPack::micro_step(Observer& observer) {
               .axis = &batch.axis,
               .type = options_.type,
               .tape = &tape,
-              .training = true};
-    Var hidden = model_->hidden(c, options_.gradient_checkpointing);
+              .training = true,
+              .checkpointing = options_.checkpointing};
+    Var hidden = model_->hidden(c);
     losses = lm_loss(c, model_->head(), hidden, batch.targets);
   }
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -106,7 +107,7 @@ EvalLoss evaluate_loss(const Model& model, Memory& memory, DType type, Adapter* 
     append_span(batch, examples.subspan(lo, std::min(step, examples.size() - lo)), 0, {.adapter = adapter});
     batch.axis.validate(model.config().vocab_size);
     Context c{.backend = memory.backend(), .memory = memory, .axis = &batch.axis, .type = type};
-    Var hidden = model.hidden(c, false);
+    Var hidden = model.hidden(c);
     std::vector<double> losses = lm_loss(c, model.head(), hidden, batch.targets);
     for (double sum : example_losses(batch, batch.runs[0], losses)) out.loss_sum += sum;
     out.labels += batch.runs[0].labels;

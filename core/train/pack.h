@@ -6,13 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "core/ops/context.h"
 #include "core/train/run.h"
 
 namespace qlora {
 
 struct PackOptions {
   DType type = DType::f32;
-  bool gradient_checkpointing = false;
+  Checkpointing checkpointing = Checkpointing::none;
 };
 
 // Examples of several runs on one axis: tokens, positions, keys, spans, targets (labels shifted by one). One

@@ -149,13 +149,14 @@ struct Lab {
   explicit Lab(const Variant& v) : Lab(v.backend, DType::f32, v.operands) {}
 
   std::unique_ptr<Run> run(const RunPlan& plan) { return make_run(plan, *model, memory, type); }
-  TrainPack pack(bool checkpointing = false) {
-    return TrainPack(model, memory, {.type = type, .gradient_checkpointing = checkpointing});
+  TrainPack pack(Checkpointing checkpointing = Checkpointing::none) {
+    return TrainPack(model, memory, {.type = type, .checkpointing = checkpointing});
   }
   std::vector<RunPlan> plans() const { return four_plans(model->config().vocab_size); }
 
   // Trains the plans together until all have ended; outcomes by id.
-  std::map<std::string, Outcome> train(const std::vector<RunPlan>& plans, bool checkpointing = false) {
+  std::map<std::string, Outcome> train(const std::vector<RunPlan>& plans,
+                                       Checkpointing checkpointing = Checkpointing::none) {
     TrainPack together = pack(checkpointing);
     for (const RunPlan& plan : plans) together.add(run(plan));
     Recorder recorder;

@@ -57,18 +57,19 @@ void Reference::drop_rows(const DropRows& a) {
 void Reference::linear(const Linear& a) {
   if (a.rows == 0) return;
   for (const LinearTerm& term : a.terms) {
-    qgemm({.layout = Layout::nt,
-           .x = a.x,
-           .w = term.w,
-           .y = term.y,
-           .rows = a.rows,
-           .type = a.type,
-           .operands = a.operands,
-           .numerics = a.numerics});
+    if (term.y != nullptr)
+      qgemm({.layout = Layout::nt,
+             .x = a.x,
+             .w = term.w,
+             .y = term.y,
+             .rows = a.rows,
+             .type = a.type,
+             .operands = a.operands,
+             .numerics = a.numerics});
     for (const LoraPart& part : term.lora) {
       if (!empty(part)) part_forward(a, term, part);
     }
-    if (term.bias != nullptr) add_bias(a, term);
+    if (term.bias != nullptr && term.y != nullptr) add_bias(a, term);
   }
 }
 
@@ -96,6 +97,7 @@ void Reference::part_forward(const Linear& a, const LinearTerm& term, const Lora
         .k = in,
         .type = a.type,
         .operands = a.operands});
+  if (term.y == nullptr) return;
   gemm({.layout = Layout::nt,
         .x = part.u,
         .w = part.b,
