@@ -233,6 +233,10 @@ TEST_CASE("bad configurations are refused with their place and nothing is writte
   check_refused(bench, {"sweep", "run", "preset.yaml"}, 2, {"give the files"});
   check_refused(bench, {"sweep", "run", "s.yaml", "--memory", "lots"}, 2, {"`lots`", "12G"});
   check_refused(bench, {"sweep", "run", "s.yaml", "--memory", "100K"}, 4, {"needs", "--memory"});
+  ProgramEnd dry = bench.run({"sweep", "run", "s.yaml", "--memory", "100K", "--dry-run"});
+  CHECK(dry.code == 4);
+  CHECK_THAT(dry.err, Contains("needs") && Contains("--memory"));
+  CHECK_THAT(dry.out, Contains("may be used"));
   check_refused(bench, {"sweep", "run", "s.yaml", "--set", "lora_target_modules=[q_prj]"}, 2, {"q_proj"});
   check_refused(bench, {"sweep", "run", "s.yaml", "--set", "model_name_or_path=nowhere"}, 3, {"nowhere"});
   check_refused(bench, {"sweep", "run", "s.yaml", "--set", "dataset=nowhere.json"}, 3, {"nowhere.json"});

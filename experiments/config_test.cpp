@@ -135,7 +135,7 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
       {"lr_scheduler_type: polynomial", "cosine"},
       {"adapter_name_or_path: a", "fresh adapter"},
       {"do_mmlu_eval: true", "evals"},
-      {"gradient_checkpointing: offload", "none, selective, block"},
+      {"gradient_checkpointing: offload", "none, selective, block, auto"},
   };
   for (const auto& [yaml, advice] : cases) {
     INFO(yaml);

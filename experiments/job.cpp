@@ -185,6 +185,7 @@ std::string to_text(const Job& job) {
                {"base_key", hex(job.base_key)},
                {"backend", job.backend},
                {"threads", job.threads},
+               {"room", job.room},
                {"runs", runs},
                {"base_evals", eval_jobs_json(job.base_evals)}};
   return json.dump(1);
@@ -199,6 +200,7 @@ Job job_from_text(const std::string& text, const std::string& origin) {
     job.base_key = digest_from_hex(json.at("base_key").get<std::string>());
     job.backend = json.at("backend");
     job.threads = json.at("threads");
+    job.room = json.at("room");
     job.base_evals = eval_jobs_from(json.at("base_evals"));
     for (const Json& r : json.at("runs")) {
       RunJob& run = job.runs.emplace_back();

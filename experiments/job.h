@@ -43,6 +43,7 @@ struct Job {
   Digest base_key{};
   std::string backend = "auto";
   int threads = 0;  // 0: the default
+  size_t room = 0;  // bytes planned for activations, to be had in one piece; 0: not planned
   std::vector<RunJob> runs;
   std::vector<EvalJob> base_evals;
 };

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 
 #include "experiments/plan.h"
@@ -17,19 +18,18 @@ std::optional<size_t> number_in(const Path& path) {
   return std::nullopt;
 }
 
-size_t meminfo_available() {
-  std::ifstream file("/proc/meminfo");
-  std::string name, unit;
-  size_t kilobytes = 0;
-  while (file >> name >> kilobytes && std::getline(file, unit))
-    if (name == "MemAvailable:") return kilobytes * 1024;
+// The value of a line "name:  123 kB".
+size_t kilobytes_in(const char* path, std::string_view name) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with(name)) return std::strtoull(line.c_str() + name.size(), nullptr, 10) * 1024;
   return 0;
 }
 
 }  // namespace
 
 size_t available_memory() {
-  size_t bytes = meminfo_available();
+  size_t bytes = kilobytes_in("/proc/meminfo", "MemAvailable:");
   const std::pair<const char*, const char*> cgroups[] = {
       {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
       {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
@@ -39,6 +39,14 @@ size_t available_memory() {
     if (limit && used && *limit > 0) bytes = std::min(bytes, *limit);
   }
   return bytes;
+}
+
+size_t resident_memory() {
+  return kilobytes_in("/proc/self/status", "VmRSS:");
+}
+
+size_t peak_resident_memory() {
+  return kilobytes_in("/proc/self/status", "VmHWM:");
 }
 
 size_t parse_memory(const std::string& text) {

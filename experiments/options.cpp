@@ -176,10 +176,10 @@ std::vector<Option> make_options() {
        .fallback = "block",
        .identity = out,
        .aliases = {"enable_activation_checkpointing"},
-       .choices = {"none", "selective", "block", "true=block", "yes=block", "on=block", "full=block",
+       .choices = {"none", "selective", "block", "auto", "true=block", "yes=block", "on=block", "full=block",
                    "false=none", "no=none", "off=none"},
        .help =
-           "what is computed again in backward: less memory, more time; block: all but the blocks' inputs"},
+           "what is computed again in backward: less memory, more time; auto: as little as memory allows"},
       {.name = "per_device_eval_batch_size",
        .kind = integer,
        .fallback = "1",

@@ -1,10 +1,11 @@
 #include "experiments/pack_worker.h"
 
-#include <sys/resource.h>
+#include <malloc.h>
 
 #include <chrono>
 
 #include "core/base/parallel.h"
+#include "experiments/plan.h"
 #include "experiments/start_run.h"
 #include "experiments/worker.h"
 
@@ -46,6 +47,7 @@ void PackWorker::load() {
   const RunConfig& config = job_.runs[0].config;
   backend_ = make_backend(job_.backend);
   memory_ = std::make_unique<Memory>(*backend_);
+  memory_->reserve(job_.room);
   tokenizer_ = load_tokenizer(job_.model);
   const ContentHashes& known = job_.runs[0].content;  // a pack has one base
   QLORA_CHECK(known.tokenizer == tokenizer_->content_hash() && known.model == model_content_hash(job_.model),
@@ -53,6 +55,7 @@ void PackWorker::load() {
   LoadOptions options = load_options(config);
   type_ = options.type;
   model_ = load_model(job_.model, *memory_, options);
+  ::malloc_trim(0);  // what reading the weights has left on the heap
 }
 
 const PackWorker::Data& PackWorker::data_of(const RunJob& run) {
@@ -150,9 +153,7 @@ void PackWorker::finish(Learner& learner, Run& run) {
   if (!ended_.emplace(run.id(), run.status()).second) return;
   if (run.status() == RunStatus::finished)
     save_peft(learner.job->adapter, run.adapter(), run.lora(), job_.model.string());
-  struct rusage usage {};
-  ::getrusage(RUSAGE_SELF, &usage);
-  int64_t peak = static_cast<int64_t>(usage.ru_maxrss) * 1024;
+  auto peak = static_cast<int64_t>(peak_resident_memory());
   send_(to_text(EndedMessage{learner.job->key, name_of(run.status()), run.step(), peak}));
 }
 

@@ -1,57 +1,39 @@
-#include "experiments/plan.h"
+#include "experiments/plan_base.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/lora/lora.h"
-#include "core/train/pack.h"
 
 namespace qlora {
 namespace {
 
-// Examples of given lengths for ever: the worst micro-batch of a run.
-class WorstBatch : public ExampleSource {
- public:
-  explicit WorstBatch(std::vector<int64_t> lengths) : lengths_(std::move(lengths)) {}
-  std::optional<TokenExample> next() override {
-    TokenExample example;
-    auto length = static_cast<size_t>(lengths_[at_++ % lengths_.size()]);
-    example.ids.assign(length, 0);
-    example.labels.assign(length, 0);
-    return example;
-  }
-  Json save() const override { return Json::object(); }
-  void restore(const Json&) override {}
+std::vector<int64_t> lengths_of(const std::vector<TokenExample>& examples) {
+  std::vector<int64_t> lengths;
+  for (const TokenExample& example : examples) lengths.push_back(static_cast<int64_t>(example.ids.size()));
+  std::sort(lengths.rbegin(), lengths.rend());
+  return lengths;
+}
 
- private:
-  std::vector<int64_t> lengths_;
-  size_t at_ = 0;
-};
-
-class Silent : public Observer {
-  void on_step(const std::string&, const StepRecord&) override {}
-};
+std::vector<int64_t> first(const std::vector<int64_t>& lengths, int64_t most) {
+  const auto n = std::min(most, static_cast<int64_t>(lengths.size()));
+  return {lengths.begin(), lengths.begin() + n};
+}
 
 }  // namespace
 
-struct Planner::Base {
-  std::unique_ptr<CountingBackend> backend = make_counting_backend();
-  Memory memory{*backend};
-  std::shared_ptr<const Model> model;
-  DType type = DType::f32;
-};
-
-Planner::Base& Planner::base_of(const RunConfig& config) {
+PlanBase& Planner::base_of(const RunConfig& config) {
   const std::string& folder = config.text("model_name_or_path");
   LoadOptions options = load_options(config);
   options.shapes_only = true;
   std::string name = fmt::format("{}\n{} {} {}", folder, static_cast<int>(options.quant.format),
                                  options.quant.double_quant, static_cast<int>(options.operands));
-  std::shared_ptr<Base>& base = bases_[name];
+  std::shared_ptr<PlanBase>& base = bases_[name];
   if (base == nullptr) {
-    base = std::make_shared<Base>();
+    base = std::make_shared<PlanBase>();
     base->type = options.type;
     base->model = load_model(folder, base->memory, options);
+    base->loading = base->memory.held() + largest_tensor_bytes(folder);
   }
   return *base;
 }
@@ -80,9 +62,9 @@ const Planner::DataInfo& Planner::data_of(const RunConfig& config, const Tokeniz
   DataInfo& info = it->second;
   info.hash = loaded.content_hash;
   info.format = loaded.format;
-  for (const TokenExample& example : loaded.train)
-    info.lengths.push_back(static_cast<int64_t>(example.ids.size()));
-  std::sort(info.lengths.rbegin(), info.lengths.rend());
+  info.lengths = lengths_of(loaded.train);
+  info.eval_lengths = lengths_of(loaded.eval);
+  process_ = std::max(process_, resident_memory());  // while the examples are there, as in the worker
   DataNote note{dataset.path,
                 fmt::format("{}: format {}, {}", dataset.path, loaded.format, describe(loaded.report))};
   auto same = [&](const DataNote& n) { return n.text == note.text; };
@@ -103,9 +85,10 @@ std::vector<PlannedRun> Planner::plan(const Sweep& sweep) {
     p.config = run.config.with("dataset_format", data.format);
     const RunConfig& config = p.config;
     p.content = {model_hash(folder), tokenizer->content_hash(), data.hash};
-    size_t batch =
-        std::min(static_cast<size_t>(config.integer("per_device_train_batch_size")), data.lengths.size());
-    p.longest.assign(data.lengths.begin(), data.lengths.begin() + static_cast<std::ptrdiff_t>(batch));
+    p.longest = first(data.lengths, config.integer("per_device_train_batch_size"));
+    for (const EvalSpec& eval : sweep.evals)
+      if (eval.task == "loss")
+        p.longest_eval = first(data.eval_lengths, config.integer("per_device_eval_batch_size"));
     p.key = run_key(config, p.content);
     p.base = base_key(config, p.content);
     p.pack = pack_key(config, p.content);
@@ -114,68 +97,27 @@ std::vector<PlannedRun> Planner::plan(const Sweep& sweep) {
                 "runs `{}` and `{}` are the same run: they differ only in what changes no number",
                 first->second, run.name);
     match_targets(*base_of(config).model, config.list("lora_target_modules"));
-    p.memory = memory_of({&p});
     planned.push_back(std::move(p));
   }
   return planned;
 }
 
-void Planner::check_mmlu(const RunConfig& config, const MmluData& data, const MmluOptions& options) {
+void Planner::check_mmlu(PlannedRun& run, const MmluData& data, const MmluOptions& options) {
+  const std::string& model = run.config.text("model_name_or_path");
+  int64_t& longest = mmlu_tokens_[fmt::format("{}\n{}\n{}", model, data.content_hash, options.shots)];
   MmluData first = data;
-  for (MmluSubject& subject : first.subjects)
+  int64_t questions = 0;
+  for (MmluSubject& subject : first.subjects) {
+    const auto asked = static_cast<int64_t>(subject.questions.size());
+    questions += options.limit > 0 ? std::min(asked, options.limit) : asked;
     if (subject.questions.size() > 1) subject.questions.resize(1);
-  plan_mmlu(first, options, *tokenizer_of(config.text("model_name_or_path")),
-            base_of(config).model->config().max_positions);
-}
-
-size_t Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
-  const RunConfig& first = runs.at(0)->config;
-  Base& base = base_of(first);
-  base.memory.reset_peak();
-  PackOptions options;
-  options.type = base.type;
-  options.checkpointing = checkpointing(first);
-  TrainPack pack(base.model, base.memory, options);
-  for (const PlannedRun* planned : runs) {
-    const RunConfig& config = planned->config;
-    TrainConfig train = train_config(config);
-    train.accumulation = 1;  // the optimizer's part of a step is counted too
-    LoraConfig lora = lora_config(config);
-    auto adapter = make_adapter(*base.model, lora, base.memory, base.type, train.seed);
-    auto source = std::make_unique<WorstBatch>(planned->longest);
-    pack.add(std::make_unique<Run>(hex(planned->key), lora, train, std::move(adapter), std::move(source),
-                                   base.memory, base.type));
   }
-  Silent silent;
-  pack.micro_step(silent);
-  return base.memory.peak();
-}
-
-std::vector<std::vector<const PlannedRun*>> Planner::pack(const std::vector<const PlannedRun*>& runs,
-                                                          size_t budget) {
-  std::vector<std::string> order;
-  std::map<std::string, std::vector<const PlannedRun*>> groups;
-  for (const PlannedRun* run : runs) {
-    QLORA_CHECK(run->memory <= budget, memory, "run `{}` needs {}; {} may be used (--memory)", run->name,
-                format_bytes(run->memory), format_bytes(budget));
-    if (!groups.contains(run->pack)) order.push_back(run->pack);
-    groups[run->pack].push_back(run);
-  }
-  std::vector<std::vector<const PlannedRun*>> packs;
-  for (const std::string& name : order) {
-    std::vector<const PlannedRun*> rest = groups[name];
-    while (!rest.empty()) {
-      // The largest prefix that fits; one run always does. More runs never need less.
-      size_t fits = 1, beyond = rest.size() + 1;
-      for (size_t tried = rest.size(); fits + 1 < beyond; tried = (fits + beyond) / 2) {
-        std::vector<const PlannedRun*> some(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(tried));
-        (memory_of(some) <= budget ? fits : beyond) = tried;
-      }
-      packs.emplace_back(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(fits));
-      rest.erase(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(fits));
-    }
-  }
-  return packs;
+  if (longest == 0)
+    longest =
+        plan_mmlu(first, options, *tokenizer_of(model), base_of(run.config).model->config().max_positions)
+            .max_prompt_tokens;
+  run.mmlu_prompt_tokens = std::max(run.mmlu_prompt_tokens, longest);
+  run.mmlu_prompts = std::max(run.mmlu_prompts, questions);
 }
 
 }  // namespace qlora

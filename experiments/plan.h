@@ -21,10 +21,13 @@ struct PlannedRun {
   RunConfig config;  // as the sweep has it, with the format of its data set resolved
   ContentHashes content;
   Digest key{}, base{};
-  std::string pack;              // pack_key
-  std::string format;            // of its data set, resolved
-  std::vector<int64_t> longest;  // tokens of the longest examples, descending: its worst micro-batch
-  size_t memory = 0;             // bytes, when it runs alone
+  std::string pack;    // pack_key
+  std::string format;  // of its data set, resolved
+  // Tokens of the longest examples, descending: its worst micro-batch, and its worst batch of the held-out
+  // loss where that is asked for.
+  std::vector<int64_t> longest, longest_eval;
+  int64_t mmlu_prompts = 0, mmlu_prompt_tokens = 0;  // of an MMLU pass: how many, and how long
+  size_t memory = 0;                                 // bytes, when it runs alone; filled by Planner::fit
 };
 
 // What was found out about a data set, to print once.
@@ -32,6 +35,18 @@ struct DataNote {
   std::string dataset;
   std::string text;
 };
+
+// Bytes that a worker needs at its peak.
+struct MemoryPlan {
+  size_t process = 0;  // program, tokenizer and examples: what this process has of them
+  size_t loading = 0;  // weights and the largest tensor while it is read
+  size_t lasting = 0;  // weights, adapters and optimizer
+  size_t passing = 0;  // activations of a training step or an evaluation
+  size_t scratch = 0;  // what kernels keep for themselves
+  size_t bytes() const;
+};
+
+struct PlanBase;
 
 // Reads models (shapes only), tokenizers and data sets of a sweep's runs; checks what can be checked before
 // anything is trained (targets of adapters, formats, labels). Throws Error of the kind that the first broken
@@ -41,35 +56,45 @@ class Planner {
   std::vector<PlannedRun> plan(const Sweep&);
   const std::vector<DataNote>& notes() const { return notes_; }
   // Checks that the run's model can be asked these questions: answers of one token, and a context that the
-  // first question of every subject fits into. Throws Error(data).
-  void check_mmlu(const RunConfig&, const MmluData&, const MmluOptions&);
+  // first question of every subject fits into; and notes how large the passes are. Throws Error(data).
+  void check_mmlu(PlannedRun&, const MmluData&, const MmluOptions&);
 
-  // Bytes at the peak of training these runs together. REQUIRES: equal pack keys.
-  size_t memory_of(const std::vector<const PlannedRun*>&);
+  // How much memory every run needs alone. `gradient_checkpointing: auto` becomes the fastest mode that fits
+  // into `budget` bytes, with a note that says why.
+  void fit(std::vector<PlannedRun>&, size_t budget);
+  // For training and scoring these runs together. REQUIRES: equal pack keys; no checkpointing is `auto`.
+  MemoryPlan memory_of(const std::vector<const PlannedRun*>&);
   // Cuts runs (of any pack keys) into packs that fit into `budget` bytes, in order. Throws Error(memory) for
   // a run that does not fit alone.
   std::vector<std::vector<const PlannedRun*>> pack(const std::vector<const PlannedRun*>&, size_t budget);
 
  private:
-  struct Base;  // one model folder under one quantization, on the counting backend
   struct DataInfo {
     std::string hash, format;
-    std::vector<int64_t> lengths;  // of the training examples, descending
+    std::vector<int64_t> lengths, eval_lengths;  // of the examples, descending
   };
-  Base& base_of(const RunConfig&);
+  PlanBase& base_of(const RunConfig&);
   const DataInfo& data_of(const RunConfig&, const Tokenizer&);
   const std::string& model_hash(const std::string& folder);
   std::shared_ptr<const Tokenizer> tokenizer_of(const std::string& folder);
 
-  std::map<std::string, std::shared_ptr<Base>> bases_;
+  std::map<std::string, std::shared_ptr<PlanBase>> bases_;
   std::map<std::string, DataInfo> data_;
   std::map<std::string, std::string> model_hashes_;
   std::map<std::string, std::shared_ptr<const Tokenizer>> tokenizers_;
+  std::map<std::string, int64_t> mmlu_tokens_;
   std::vector<DataNote> notes_;
+  size_t process_ = 0;
 };
+
+// Bytes that reading the largest tensor of a model folder takes beside the weights.
+size_t largest_tensor_bytes(const Path& model);
 
 // Memory that may be used now: what the machine has available, within the limits of its cgroup.
 size_t available_memory();
+// What this process has in memory now, and the most it ever had; mapped files count.
+size_t resident_memory();
+size_t peak_resident_memory();
 // "800M", "12G", "12GiB", "80%" (of what is available), or bytes. Throws Error(usage).
 size_t parse_memory(const std::string&);
 std::string format_bytes(size_t);  // "812 MiB"

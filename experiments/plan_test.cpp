@@ -33,8 +33,10 @@ TEST_CASE("planned memory is what training takes at its peak") {
   Planner planner;
   std::vector<PlannedRun> runs = planner.plan(sweep);
   REQUIRE(runs.size() == 3);
+  planner.fit(runs, size_t{1} << 40);
   CHECK(runs[0].memory < runs[2].memory);
-  size_t together = planner.memory_of(pointers(runs));
+  const MemoryPlan plan = planner.memory_of(pointers(runs));
+  const size_t together = plan.bytes(), tensors = plan.lasting + plan.passing;
   CHECK(together > runs[2].memory);
   CHECK(together < runs[0].memory + runs[1].memory + runs[2].memory);
 
@@ -70,8 +72,8 @@ TEST_CASE("planned memory is what training takes at its peak") {
   CHECK(do_job(
       job, [&](const std::string& line) { dispatch(line, handler); }, [] { return false; }));
   CHECK(ended == 3);
-  CHECK(peak <= together);
-  CHECK(static_cast<double>(peak) > 0.7 * static_cast<double>(together));
+  CHECK(peak <= tensors);
+  CHECK(static_cast<double>(peak) > 0.7 * static_cast<double>(tensors));
 
   auto ignore = [](const std::string&) {};
   auto never = [] { return false; };
@@ -88,9 +90,10 @@ TEST_CASE("packs are as large as memory allows and keep the order") {
   Sweep sweep = sweep_of(bench);
   Planner planner;
   std::vector<PlannedRun> runs = planner.plan(sweep);
+  planner.fit(runs, size_t{1} << 40);
   std::vector<const PlannedRun*> all = pointers(runs);
   CHECK(planner.pack(all, size_t{1} << 40).size() == 1);
-  size_t two = planner.memory_of({all[0], all[1]});
+  size_t two = planner.memory_of({all[0], all[1]}).bytes();
   auto packs = planner.pack(all, std::max(two, runs[2].memory));
   REQUIRE(packs.size() == 2);
   CHECK(packs[0] == std::vector<const PlannedRun*>{all[0], all[1]});
@@ -99,6 +102,27 @@ TEST_CASE("packs are as large as memory allows and keep the order") {
   // Another quantization is another base.
   runs[1].pack += "x";
   CHECK(planner.pack(pointers(runs), size_t{1} << 40).size() == 2);
+}
+
+TEST_CASE("automatic checkpointing is the fastest that fits and says why") {
+  Workbench bench;
+  Sweep sweep = sweep_of(bench, "gradient_checkpointing: auto\n");
+  auto fitted = [&](size_t budget) {
+    Planner planner;
+    std::vector<PlannedRun> runs = planner.plan(sweep);
+    planner.fit(runs, budget);
+    return std::pair(std::move(runs), planner.notes().back().text);
+  };
+  auto [plenty, first_note] = fitted(size_t{1} << 40);
+  CHECK(plenty[0].config.text("gradient_checkpointing") == "none");
+  CHECK_THAT(first_note, Contains("gradient_checkpointing auto: none (none needs ") &&
+                             Contains(", 1024.0 GiB may be used)"));
+  auto [little, last_note] = fitted(1);
+  CHECK(little[0].config.text("gradient_checkpointing") == "block");
+  CHECK_THAT(last_note, Contains("auto: block (none needs ") && Contains(", selective needs "));
+  CHECK(little[0].memory < plenty[0].memory);
+  CHECK(little[0].key == plenty[0].key);
+  CHECK(little[0].pack != plenty[0].pack);
 }
 
 TEST_CASE("runs that differ in nothing that changes numbers are refused") {
@@ -140,6 +164,7 @@ TEST_CASE("a job and its messages survive the way to the worker and back") {
   job.model = "m";
   job.base_key = sha256("base");
   job.threads = 3;
+  job.room = 12345;
   RunJob& run = job.runs.emplace_back();
   run.name = "r";
   run.key = sha256("run");

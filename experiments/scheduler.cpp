@@ -36,9 +36,9 @@ class SweepRunner {
     // once the sweep is known to be good.
     std::optional<Store> opened;
     if (std::filesystem::exists(options_.db)) opened = Store::open(options_.db);
-    plan_ = plan_work(planner_, sweep_, opened ? &*opened : nullptr);
+    plan_ = plan_work(planner_, sweep_, opened ? &*opened : nullptr, budget_);
     mark_done(plan_, opened ? &*opened : nullptr, options_.retry_failed);
-    planner_.pack(open_runs(), budget_);  // refuses a run that is too large
+    planner_.pack(plan_.open_runs(), budget_);  // refuses a run that is too large
     std::filesystem::create_directories(sweep_folder(sweep_));
     FileLock lock(sweep_folder(sweep_) / "lock");
     take(lock);
@@ -46,7 +46,7 @@ class SweepRunner {
     Store& store = *opened;
     // What the last worker did while we waited for the lock counts too.
     mark_done(plan_, &store, options_.retry_failed);
-    std::vector<std::vector<const PlannedRun*>> packs = planner_.pack(open_runs(), budget_);
+    std::vector<std::vector<const PlannedRun*>> packs = planner_.pack(plan_.open_runs(), budget_);
     announce(packs.size());
     declare(store);
     settle_lost_attempts(store);
@@ -67,19 +67,6 @@ class SweepRunner {
   // Mistakes in judgment files are found before anything is trained.
   void read_tournaments_first() {
     for (const TournamentSpec& spec : sweep_.tournaments) tournaments_.emplace_back(spec);
-  }
-
-  // Runs that a worker must touch: to train, or to score, or whose base is to be scored.
-  std::vector<const PlannedRun*> open_runs() const {
-    std::set<size_t> open;
-    for (size_t i = 0; i < plan_.runs.size(); ++i)
-      if (plan_.needs[i] == RunNeed::train) open.insert(i);
-    for (const EvalNeed& eval : plan_.evals)
-      if (!eval.done && (eval.of_base || plan_.needs[eval.run] != RunNeed::failed_before))
-        open.insert(eval.run);
-    std::vector<const PlannedRun*> runs;
-    for (size_t i : open) runs.push_back(&plan_.runs[i]);
-    return runs;
   }
 
   void announce(size_t packs) {
@@ -205,8 +192,10 @@ class SweepRunner {
       std::filesystem::create_directories(run.folder);
       write_run_file(run.folder, {run.name, run.key, job.base_key, run.config});
     }
+    const MemoryPlan memory = planner_.memory_of(pack);
+    job.room = memory.passing;
     PackRunner runner(store, progress_, job,
-                      {planner_.memory_of(pack), options_.json, sweep_folder(sweep_), lock.descriptor()});
+                      {memory.bytes(), options_.json, sweep_folder(sweep_), lock.descriptor()});
     runner.run();
     failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
   }

@@ -44,12 +44,15 @@ struct WorkPlan {
       compute_note;  // why the first run's `compute_dtype: auto` is what it is; empty when it was given
   int64_t to_train() const;
   int64_t to_score() const;
+  // Runs that a worker must touch: to train, or to score, or whose base is to be scored.
+  std::vector<const PlannedRun*> open_runs() const;
 };
 
 // Reads files; nothing is done yet. What `compute_dtype: auto` stands for is decided when a sweep is first
 // declared: where the store (null: there is none) has this sweep with the same runs in the other type, it
 // keeps that one.
-WorkPlan plan_work(Planner&, const Sweep&, const Store*);
+// `budget`: bytes that may be used (Planner::fit).
+WorkPlan plan_work(Planner&, const Sweep&, const Store*, size_t budget);
 // Asks the store (null: there is none) what is done by now.
 void mark_done(WorkPlan&, const Store*, bool retry_failed);
 // What was found out about the data, and what the options of the first run came to; one line each.

@@ -7,10 +7,12 @@ namespace {
 
 std::vector<PlannedRun> first_pack(const Sweep& sweep, const std::string& memory) {
   Planner planner;
-  const std::vector<PlannedRun> runs = planner.plan(sweep);
+  const size_t budget = parse_memory(memory);
+  std::vector<PlannedRun> runs = planner.plan(sweep);
+  planner.fit(runs, budget);
   std::vector<const PlannedRun*> all;
   for (const PlannedRun& run : runs) all.push_back(&run);
-  const std::vector<std::vector<const PlannedRun*>> packs = planner.pack(all, parse_memory(memory));
+  const std::vector<std::vector<const PlannedRun*>> packs = planner.pack(all, budget);
   std::vector<PlannedRun> first;
   for (const PlannedRun* run : packs.at(0)) first.push_back(*run);
   return first;

@@ -12,16 +12,13 @@ namespace qlora {
 namespace {
 
 // Every evaluation that the file asks for, of every run and base.
-std::vector<EvalNeed> list_evals(Planner& planner, const Sweep& sweep, const std::vector<PlannedRun>& runs) {
+std::vector<EvalNeed> list_evals(Planner& planner, const Sweep& sweep, std::vector<PlannedRun>& runs) {
   std::vector<EvalNeed> all;
   for (const EvalSpec& spec : sweep.evals) {
     std::string data_hash, protocol;
     if (spec.task == "mmlu") {
       MmluData data = read_mmlu(spec.data, spec.mmlu);
-      std::set<std::string> models;
-      for (const PlannedRun& run : runs)
-        if (models.insert(run.config.text("model_name_or_path")).second)
-          planner.check_mmlu(run.config, data, spec.mmlu);
+      for (PlannedRun& run : runs) planner.check_mmlu(run, data, spec.mmlu);
       data_hash = data.content_hash;
       protocol = mmlu_protocol(spec.mmlu);
     }
@@ -66,12 +63,24 @@ int64_t WorkPlan::to_score() const {
   });
 }
 
-WorkPlan plan_work(Planner& planner, const Sweep& sweep, const Store* store) {
+std::vector<const PlannedRun*> WorkPlan::open_runs() const {
+  std::set<size_t> open;
+  for (size_t i = 0; i < runs.size(); ++i)
+    if (needs[i] == RunNeed::train) open.insert(i);
+  for (const EvalNeed& eval : evals)
+    if (!eval.done && (eval.of_base || needs[eval.run] != RunNeed::failed_before)) open.insert(eval.run);
+  std::vector<const PlannedRun*> out;
+  for (size_t i : open) out.push_back(&runs[i]);
+  return out;
+}
+
+WorkPlan plan_work(Planner& planner, const Sweep& sweep, const Store* store, size_t budget) {
   WorkPlan plan;
   plan.runs = planner.plan(sweep);
   plan.compute_note = settle_compute_dtype(planner, sweep, store, plan.runs);
-  plan.notes = planner.notes();
   plan.evals = list_evals(planner, sweep, plan.runs);
+  planner.fit(plan.runs, budget);
+  plan.notes = planner.notes();
   return plan;
 }
 

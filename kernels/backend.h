@@ -76,6 +76,8 @@ struct Work {
 class CountingBackend : public Backend {
  public:
   virtual const Work& work() const = 0;
+  // Bytes that the kernels of a CPU backend would keep for themselves after the calls since the last reset.
+  virtual size_t scratch_bytes() const = 0;
   virtual void reset() = 0;
 };
 

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/base/parallel.h"
 #include "kernels/backend.h"
+#include "kernels/scratch.h"
 
 namespace qlora {
 namespace {
@@ -69,7 +71,11 @@ class Counting final : public CountingBackend {
   std::string_view name() const override { return "counting"; }
   bool host_memory() const override { return false; }
   const Work& work() const override { return work_; }
-  void reset() override { work_ = {}; }
+  void reset() override {
+    work_ = {};
+    scratch_ = {};
+  }
+  size_t scratch_bytes() const override { return scratch_.bytes(thread_count()); }
 
   void* allocate(size_t bytes) override {
     uintptr_t address = next_;
@@ -84,24 +90,29 @@ class Counting final : public CountingBackend {
   void synchronize() override {}
 
   void gemm(const Gemm& a) override {
+    scratch_.add(a);
     count(2 * product(a.m, a.n, a.k),
           (product(a.m, a.k) + visited(a.mode) * product(a.m, a.n)) * size(a.type) +
               product(a.n, a.k) * size(a.w_type));
   }
   void qgemm(const QGemm& a) override {
+    scratch_.add(a);
     count(2 * product(a.rows, a.w.out, a.w.in), quantized_bytes(a.w, a.rows, a.mode, a.type));
   }
   void dequantize(const Dequantize& a) override {
+    scratch_.add(a);
     count(product(a.w.out, a.w.in), weight_bytes(a.w) + product(a.w.out, a.w.in) * size(a.type));
   }
   void linear(const Linear& a) override;
   void linear_backward(const LinearBackward& a) override;
 
   void attention(const Attention& a) override {
+    scratch_.add(a);
     count(4 * visible_pairs(a) * product(a.heads, a.head_dim),
           2 * (query_elements(a) + key_elements(a)) * size(a.type));
   }
   void attention_backward(const AttentionBackward& b) override {
+    scratch_.add(b);
     const Attention& a = b.forward;
     count(10 * visible_pairs(a) * product(a.heads, a.head_dim),
           4 * (query_elements(a) + key_elements(a)) * size(a.type));
@@ -157,9 +168,11 @@ class Counting final : public CountingBackend {
 
   uintptr_t next_ = kFirstAddress;
   Work work_;
+  ScratchNeed scratch_;
 };
 
 void Counting::linear(const Linear& a) {
+  scratch_.add(a);
   double flops = 0, bytes = 0;
   for (const LinearTerm& term : a.terms) {
     const int64_t out = term.y == nullptr ? 0 : term.w.out;  // without y only u is computed
@@ -178,6 +191,7 @@ void Counting::linear(const Linear& a) {
 }
 
 void Counting::linear_backward(const LinearBackward& a) {
+  scratch_.add(a);
   double flops = 0, bytes = 0;
   for (const LinearBackwardTerm& term : a.terms) {
     if (a.dx != nullptr) {

@@ -1,14 +1,13 @@
 #pragma once
-// An arena over one backend: hands out and takes back blocks, keeps freed ones for reuse (so that a step has
-// fixed addresses and no system calls), and counts what is in use by tag.
+// The memory of one pack over one backend: two arenas, one for what lasts (weights, adapters, optimizer), one
+// for what a step makes and frees. A step that repeats finds the same addresses and makes no system call.
+// Counts what is in use by tag, and what the arenas have touched.
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
-#include <vector>
 
-#include "kernels/backend.h"
+#include "core/tensor/arena.h"
 
 namespace qlora {
 
@@ -19,37 +18,38 @@ const char* name_of(Tag);
 // Not thread-safe: one driver thread owns it. Tensors made through it must be gone before it is.
 class Memory {
  public:
-  explicit Memory(Backend& backend) : backend_(&backend) {}
-  ~Memory();
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
+  explicit Memory(Backend& backend) : backend_(&backend), lasting_(backend), passing_(backend) {}
 
   Backend& backend() const { return *backend_; }
-  // 256-byte aligned, uninitialised. Throws Error(memory) when the backend has no more, after cached blocks
-  // were given back.
+  // 256-byte aligned, uninitialised. Throws Error(memory) when the backend has no more.
   void* allocate(size_t bytes, Tag);
   // REQUIRES: what allocate() returned, with the same bytes and tag.
   void release(void*, size_t bytes, Tag) noexcept;
-  // Gives cached blocks back to the backend.
-  void trim();
+  // Room for the activations and the scratch of a step, in one piece. Untouched room costs no memory on a
+  // host.
+  void reserve(size_t bytes) { passing_.reserve(bytes); }
+  // Gives back what nothing uses.
+  void trim() noexcept;
 
   // Requested bytes in use now, and the largest ever (of all tags together, and of each).
   size_t used() const { return used_; }
   size_t used(Tag t) const { return used_by_[static_cast<size_t>(t)]; }
   size_t peak() const { return peak_; }
   size_t peak(Tag t) const { return peak_by_[static_cast<size_t>(t)]; }
+  // Bytes of the arenas up to the highest address that was handed out: what may be resident. More than used()
+  // by alignment, by freed blocks that nothing fits into, and by what is free at the moment.
+  size_t held() const { return lasting_.extent() + passing_.extent(); }
+  size_t held_peak() const { return held_peak_; }
+  size_t held_passing() const { return passing_.extent(); }  // of it, by activations and scratch
+  // Peaks start anew from what is in use.
   void reset_peak();
-  // Bytes of freed blocks kept for reuse.
-  size_t cached() const { return cached_; }
 
  private:
-  static size_t block_size(size_t bytes);
-  void* take_cached(size_t block);
-  void* take_new(size_t block);
+  Arena& arena_of(Tag t) { return t <= Tag::optimizer ? lasting_ : passing_; }
 
   Backend* backend_;
-  std::map<size_t, std::vector<void*>> free_;  // by block size
-  size_t used_ = 0, peak_ = 0, cached_ = 0;
+  Arena lasting_, passing_;
+  size_t used_ = 0, peak_ = 0, held_peak_ = 0;
   std::array<size_t, kTags> used_by_{}, peak_by_{};
 };
 

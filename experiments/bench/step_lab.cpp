@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -50,14 +49,7 @@ std::vector<TokenExample> full_examples(int64_t count, int64_t length, int64_t v
   return out;
 }
 
-double peak_resident() {
-  std::ifstream status("/proc/self/status");
-  for (std::string line; std::getline(status, line);)
-    if (line.starts_with("VmHWM:")) return 1024 * std::strtod(line.c_str() + 6, nullptr);
-  return 0;
-}
-
-double planned(const StepSpec& spec, const Path& model) {
+MemoryPlan planned(const StepSpec& spec, const Path& model) {
   Planner planner;
   PlannedRun run;
   run.config = config_of(spec, model);
@@ -75,7 +67,7 @@ double planned(const StepSpec& spec, const Path& model) {
     runs[i].key[0] = static_cast<uint8_t>(i);  // runs of a pack differ in their ids
     all.push_back(&runs[i]);
   }
-  return static_cast<double>(planner.memory_of(all));
+  return planner.memory_of(all);
 }
 
 Path golden_examples() {
@@ -183,8 +175,11 @@ StepResult measure_step(const Path& model, const std::string& backend_name, int 
   set_thread_count(threads);
   std::unique_ptr<Backend> backend = make_backend(backend_name);
   StepResult result;
+  const MemoryPlan plan = planned(spec, model);
+  result.planned_bytes = static_cast<double>(plan.bytes());
   {
     StepLab lab(model, *backend);
+    lab.memory().reserve(plan.passing);
     std::unique_ptr<TrainPack> pack = lab.pack(spec);
     lab.step(*pack);
     for (int64_t i = 0; i < spec.steps; ++i) {
@@ -192,9 +187,8 @@ StepResult measure_step(const Path& model, const std::string& backend_name, int 
       result.tokens.push_back(lab.step(*pack));
       result.seconds.push_back(now_seconds() - begin);
     }
-    result.peak_bytes = peak_resident();
+    result.peak_bytes = static_cast<double>(peak_resident_memory());
   }
-  result.planned_bytes = planned(spec, model);
   return result;
 }
 

@@ -52,15 +52,18 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
   size_t budget = parse_memory(options.memory);
   make_backend(options.backend);
   std::optional<Store> store = Store::open_if_filled(options.db);
-  WorkPlan plan = plan_work(planner, sweep, store ? &*store : nullptr);
+  WorkPlan plan = plan_work(planner, sweep, store ? &*store : nullptr, budget);
   mark_done(plan, store ? &*store : nullptr, options.retry_failed);
   if (in.json) {
     fmt::print("{}\n", plan_json(sweep, plan, budget));
+    planner.pack(plan.open_runs(), budget);  // refuses what the real run would refuse
     return 0;
   }
   if (one_run) fmt::print("{}\n", print_config(plan.runs[0].config, sweep.runs[0].settings));
   fmt::print("{}", describe_plan(sweep, plan, budget));
   for (const std::string& line : describe_settings(plan)) fmt::print("{}\n", line);
+  std::fflush(stdout);
+  planner.pack(plan.open_runs(), budget);
   return 0;
 }
 

@@ -38,6 +38,7 @@ class Cpu final : public Reference {
  public:
   explicit Cpu(const Kernels& kernels) : kernels_(kernels) {}
   std::string_view name() const override { return kernels_.name; }
+  size_t scratch_bytes() const override { return Reference::scratch_bytes() + cpu::scratch_bytes(); }
 
   void gemm(const Gemm& a) override {
     if (a.type != DType::f32) return Reference::gemm(a);

@@ -12,10 +12,18 @@ namespace {
 
 thread_local bool inside_task = false;
 
+std::atomic<size_t> all_bytes{0};
+
 struct Buffer {
   float* data = nullptr;
   size_t bytes = 0;
-  ~Buffer() { std::free(data); }
+  ~Buffer() { clear(); }
+  void clear() {
+    std::free(data);
+    data = nullptr;
+    all_bytes -= bytes;
+    bytes = 0;
+  }
 };
 
 // Marks the thread while it works on tasks, also when one throws.
@@ -47,14 +55,19 @@ float* scratch(Scratch slot, int64_t floats) {
   Buffer& b = buffers[static_cast<int>(slot)];
   size_t bytes = (static_cast<size_t>(floats) * sizeof(float) + 4095) / 4096 * 4096;
   if (bytes > b.bytes) {
-    std::free(b.data);
+    b.clear();
     b.data = static_cast<float*>(std::aligned_alloc(4096, bytes));
-    b.bytes = b.data == nullptr ? 0 : bytes;
     if (b.data == nullptr)
       throw Error(ErrorKind::memory,
                   "out of memory: " + std::to_string(bytes) + " bytes of scratch for a kernel");
+    b.bytes = bytes;
+    all_bytes += bytes;
   }
   return b.data;
+}
+
+size_t scratch_bytes() {
+  return all_bytes;
 }
 
 }  // namespace qlora::cpu

@@ -21,5 +21,7 @@ int task_threads();
 // the same slot again. Slots only grow and live as long as the thread. Throws Error(memory).
 enum class Scratch : int { packed_x, packed_w, absmax, scores, gradients, count };
 float* scratch(Scratch slot, int64_t floats);
+// What all threads keep now.
+size_t scratch_bytes();
 
 }  // namespace qlora::cpu

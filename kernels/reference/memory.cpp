@@ -1,3 +1,5 @@
+#include <sys/mman.h>
+
 #include <cstdlib>
 #include <cstring>
 
@@ -8,11 +10,15 @@ namespace qlora {
 namespace {
 
 constexpr size_t kAlignment = 256;
+constexpr size_t kHugePage = size_t{2} << 20, kWorthHugePages = size_t{16} << 20;
 
 void* aligned(size_t bytes) {
-  constexpr size_t kLargest = ~size_t{0} - kAlignment;
-  size_t rounded = bytes > kLargest ? 0 : (bytes + kAlignment) / kAlignment * kAlignment;  // never zero bytes
-  void* p = rounded == 0 ? nullptr : std::aligned_alloc(kAlignment, rounded);
+  // Large blocks are of huge pages where the system has them: fewer misses of the address cache.
+  const size_t alignment = bytes >= kWorthHugePages ? kHugePage : kAlignment;
+  const size_t largest = ~size_t{0} - alignment;
+  size_t rounded = bytes > largest ? 0 : (bytes + alignment) / alignment * alignment;  // never zero bytes
+  void* p = rounded == 0 ? nullptr : std::aligned_alloc(alignment, rounded);
+  if (p != nullptr && alignment == kHugePage) ::madvise(p, rounded, MADV_HUGEPAGE);  // a wish
   QLORA_CHECK(
       p != nullptr, memory,
       "out of memory: {} bytes ({:.2f} GiB) could not be had; use a smaller batch, shorter sequences or "
@@ -41,6 +47,12 @@ void Reference::fill(void* p, size_t bytes, uint8_t value) {
 
 void Reference::Free::operator()(std::byte* p) const noexcept {
   std::free(p);
+}
+
+size_t Reference::scratch_bytes() const {
+  size_t sum = 0;
+  for (const Buffer& buffer : scratch_) sum += buffer.size;
+  return sum;
 }
 
 void* Reference::scratch(Scratch which, size_t bytes) {

@@ -29,6 +29,8 @@ float dropout_factor(float p);
 class Reference : public Backend {
  public:
   std::string_view name() const override { return "reference"; }
+  // Bytes that kernels keep for themselves now.
+  virtual size_t scratch_bytes() const;
   bool host_memory() const override { return true; }
 
   void* allocate(size_t bytes) override;

@@ -1,0 +1,180 @@
+// The memory that runs need: the real training step and the real evaluations on the counting backend.
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/io/safetensors.h"
+#include "core/lora/lora.h"
+#include "core/train/pack.h"
+#include "eval/lm.h"
+#include "experiments/plan_base.h"
+
+namespace qlora {
+namespace {
+
+TokenExample example_of(int64_t length) {
+  TokenExample example;
+  example.ids.assign(static_cast<size_t>(length), 0);
+  example.labels.assign(static_cast<size_t>(length), 0);
+  return example;
+}
+
+// Examples of given lengths for ever: the worst micro-batch of a run.
+class WorstBatch : public ExampleSource {
+ public:
+  explicit WorstBatch(std::vector<int64_t> lengths) : lengths_(std::move(lengths)) {}
+  std::optional<TokenExample> next() override { return example_of(lengths_[at_++ % lengths_.size()]); }
+  Json save() const override { return Json::object(); }
+  void restore(const Json&) override {}
+
+ private:
+  std::vector<int64_t> lengths_;
+  size_t at_ = 0;
+};
+
+class Silent : public Observer {
+  void on_step(const std::string&, const StepRecord&) override {}
+};
+
+void train_one_step(TrainPack& pack) {
+  Silent silent;
+  pack.micro_step(silent);
+}
+
+// The held-out loss of the worst batch of every run that asks for it.
+void score_losses(PlanBase& base, TrainPack& pack, const std::vector<const PlannedRun*>& runs) {
+  for (size_t i = 0; i < runs.size(); ++i) {
+    if (runs[i]->longest_eval.empty()) continue;
+    std::vector<TokenExample> examples;
+    for (int64_t length : runs[i]->longest_eval) examples.push_back(example_of(length));
+    evaluate_loss(*base.model, base.memory, base.type, &pack.runs()[i]->adapter(), examples,
+                  static_cast<int64_t>(examples.size()));
+  }
+}
+
+// One forward pass over questions of all runs and their base, as many as go together.
+void score_mmlu(PlanBase& base, TrainPack& pack, const std::vector<const PlannedRun*>& runs) {
+  std::vector<Adapter*> adapters;
+  std::vector<NextTokenRequest> requests;
+  ModelLmOptions options;
+  options.type = base.type;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    if (runs[i]->mmlu_prompts == 0) continue;
+    adapters.push_back(&pack.runs()[i]->adapter());
+    const int64_t enough = options.max_batch_tokens / runs[i]->mmlu_prompt_tokens + 1;
+    for (int64_t n = 0; n < std::min(enough, runs[i]->mmlu_prompts); ++n)
+      requests.push_back({std::vector<int32_t>(static_cast<size_t>(runs[i]->mmlu_prompt_tokens)),
+                          {0, 1, 2, 3},
+                          static_cast<SubjectIndex>(adapters.size()) - 1});
+  }
+  if (!requests.empty()) make_model_lm(base.model, base.memory, adapters, options)->next_token(requests);
+}
+
+}  // namespace
+
+size_t MemoryPlan::bytes() const {
+  return process + std::max(loading, lasting + passing + scratch);
+}
+
+// What exists beside the weights read so far while one of them is read: its bytes in the file, and as floats.
+size_t largest_tensor_bytes(const Path& model) {
+  ModelFolder folder(model);
+  size_t most = 0;
+  for (const std::string& name : folder.names()) {
+    const TensorView& view = *folder.find(name);
+    most = std::max(most, view.bytes.size() + static_cast<size_t>(view.size()) * sizeof(float));
+  }
+  return most;
+}
+
+MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
+  const RunConfig& first = runs.at(0)->config;
+  PlanBase& base = base_of(first);
+  base.memory.trim();
+  base.memory.reserve(size_t{1} << 44);  // of addresses: everything lies in one piece, as in the worker
+  base.memory.reset_peak();
+  base.backend->reset();
+  PackOptions options;
+  options.type = base.type;
+  options.checkpointing = checkpointing(first);
+  TrainPack pack(base.model, base.memory, options);
+  for (const PlannedRun* planned : runs) {
+    const RunConfig& config = planned->config;
+    TrainConfig train = train_config(config);
+    train.accumulation = 1;  // the optimizer's part of a step is counted too
+    LoraConfig lora = lora_config(config);
+    auto adapter = make_adapter(*base.model, lora, base.memory, base.type, train.seed);
+    auto source = std::make_unique<WorstBatch>(planned->longest);
+    pack.add(std::make_unique<Run>(hex(planned->key), lora, train, std::move(adapter), std::move(source),
+                                   base.memory, base.type));
+  }
+  train_one_step(pack);
+  score_losses(base, pack, runs);
+  score_mmlu(base, pack, runs);
+  return {.process = process_ > 0 ? process_ : resident_memory(),
+          .loading = base.loading,
+          .lasting = base.memory.held_peak() - base.memory.held_passing(),
+          .passing = base.memory.held_passing(),
+          .scratch = base.backend->scratch_bytes()};
+}
+
+void Planner::fit(std::vector<PlannedRun>& runs, size_t budget) {
+  struct Choice {
+    std::string reason;
+    int64_t runs = 0;
+  };
+  std::map<Checkpointing, Choice> chosen;
+  for (PlannedRun& run : runs) {
+    if (run.config.text("gradient_checkpointing") != "auto") {
+      run.memory = memory_of({&run}).bytes();
+      continue;
+    }
+    std::string reason;
+    for (Checkpointing mode : kCheckpointings) {
+      run.config = run.config.with("gradient_checkpointing", std::string(name_of(mode)));
+      run.memory = memory_of({&run}).bytes();
+      if (run.memory <= budget || mode == Checkpointing::block) {
+        if (reason.empty()) reason = fmt::format("{} needs {}, ", name_of(mode), format_bytes(run.memory));
+        Choice& choice = chosen[mode];
+        if (choice.runs++ == 0) choice.reason = reason;
+        break;
+      }
+      reason += fmt::format("{} needs {}, ", name_of(mode), format_bytes(run.memory));
+    }
+    run.pack = pack_key(run.config, run.content);
+  }
+  for (const auto& [mode, choice] : chosen) {
+    std::string who =
+        chosen.size() == 1 ? "" : fmt::format(" for {} run{}", choice.runs, choice.runs == 1 ? "" : "s");
+    notes_.push_back({"", fmt::format("gradient_checkpointing auto: {}{} ({}{} may be used)", name_of(mode),
+                                      who, choice.reason, format_bytes(budget))});
+  }
+}
+
+std::vector<std::vector<const PlannedRun*>> Planner::pack(const std::vector<const PlannedRun*>& runs,
+                                                          size_t budget) {
+  std::vector<std::string> order;
+  std::map<std::string, std::vector<const PlannedRun*>> groups;
+  for (const PlannedRun* run : runs) {
+    QLORA_CHECK(run->memory <= budget, memory, "run `{}` needs {}; {} may be used (--memory)", run->name,
+                format_bytes(run->memory), format_bytes(budget));
+    if (!groups.contains(run->pack)) order.push_back(run->pack);
+    groups[run->pack].push_back(run);
+  }
+  std::vector<std::vector<const PlannedRun*>> packs;
+  for (const std::string& name : order) {
+    std::vector<const PlannedRun*> rest = groups[name];
+    while (!rest.empty()) {
+      // The largest prefix that fits; one run always does. More runs never need less.
+      size_t fits = 1, beyond = rest.size() + 1;
+      for (size_t tried = rest.size(); fits + 1 < beyond; tried = (fits + beyond) / 2) {
+        std::vector<const PlannedRun*> some(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(tried));
+        (memory_of(some).bytes() <= budget ? fits : beyond) = tried;
+      }
+      packs.emplace_back(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(fits));
+      rest.erase(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(fits));
+    }
+  }
+  return packs;
+}
+
+}  // namespace qlora

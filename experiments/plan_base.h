@@ -1,0 +1,20 @@
+#pragma once
+// What planning shares between its parts: one model folder under one quantization and compute type, with no
+// weights behind it.
+
+#include <memory>
+
+#include "core/models/model.h"
+#include "experiments/plan.h"
+
+namespace qlora {
+
+struct PlanBase {
+  std::unique_ptr<CountingBackend> backend = make_counting_backend();
+  Memory memory{*backend};
+  std::shared_ptr<const Model> model;
+  DType type = DType::f32;
+  size_t loading = 0;  // bytes at the peak of loading
+};
+
+}  // namespace qlora
