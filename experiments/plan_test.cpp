@@ -120,7 +120,8 @@ TEST_CASE("automatic checkpointing is the fastest that fits and says why") {
   auto [little, last_note] = fitted(1);
   CHECK(little[0].config.text("gradient_checkpointing") == "block");
   CHECK_THAT(last_note, Contains("auto: block (none needs ") && Contains(", selective needs "));
-  CHECK(little[0].memory < plenty[0].memory);
+  Planner planner;  // the process' own share of the memory is measured, and differs between planners
+  CHECK(planner.memory_of({&little[0]}).passing < planner.memory_of({&plenty[0]}).passing);
   CHECK(little[0].key == plenty[0].key);
   CHECK(little[0].pack != plenty[0].pack);
 }
