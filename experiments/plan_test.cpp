@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include "experiments/plan.h"
+#include "experiments/scheduler.h"
 #include "experiments/test_program.h"
 #include "experiments/worker.h"
 
@@ -124,6 +125,23 @@ TEST_CASE("automatic checkpointing is the fastest that fits and says why") {
   CHECK(planner.memory_of({&little[0]}).passing < planner.memory_of({&plenty[0]}).passing);
   CHECK(little[0].key == plenty[0].key);
   CHECK(little[0].pack != plenty[0].pack);
+}
+
+TEST_CASE("planned memory covers the evaluations of a run") {
+  Workbench bench;
+  auto passing = [&](const std::string& evals) {
+    Sweep sweep = sweep_of(bench, evals);
+    for (SweepRun& run : sweep.runs)
+      run.config = run.config.with("per_device_train_batch_size", int64_t{1})
+                       .with("per_device_eval_batch_size", int64_t{8});
+    Planner planner;
+    WorkPlan plan = plan_work(planner, sweep, nullptr, size_t{1} << 40);
+    return planner.memory_of({&plan.runs[0]}).passing;
+  };
+  const size_t training = passing("");
+  CHECK(passing("evals: [{task: loss, at: end}]\n") > training);
+  const std::string mmlu = "evals: [{task: mmlu, data: " + (bench.path() / "mmlu").string() + ", at: end}]\n";
+  CHECK(passing(mmlu) > 2 * training);
 }
 
 TEST_CASE("runs that differ in nothing that changes numbers are refused") {
