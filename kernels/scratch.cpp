@@ -6,7 +6,7 @@ namespace qlora {
 namespace {
 
 // The largest of all instruction sets (cpu/gemm-inl.h, cpu/pack-inl.h, cpu/attention-inl.h).
-constexpr int64_t kTileRows = 14, kPanelColumns = 32, kChunk = 320, kSuper = 4096, kTileSlack = 8;
+constexpr int64_t kTileRows = 14, kPanelColumns = 32, kChunk = 320, kSuper = 4096, kTileSlack = 16;
 constexpr int64_t kFewRows =
     64;  // at least what small_rows-inl.h and decode_rows-inl.h take; they keep x whole
 constexpr int64_t kQueries = 84, kLanes = 16;

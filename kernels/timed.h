@@ -24,8 +24,7 @@ struct KernelTime {
 class TimedBackend final : public Backend {
  public:
   // Rows are kernels with the formats of their weights and how products read their operands ("linear nf4
-  // bf16"); with `by_shape` also with the sizes of
-  // the weights ("linear nf4 bf16 1536x576 (1 of 2)").
+  // bf16"); with `by_shape` also with the sizes of the weights ("linear nf4 bf16 1536x576 (1 of 2)").
   explicit TimedBackend(std::unique_ptr<Backend> inner, bool by_shape = false);
 
   const std::map<std::string, KernelTime>& times() const { return times_; }

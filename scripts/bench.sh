@@ -84,7 +84,10 @@ out=results/bench/$(date -u +%Y-%m-%d)-$cpu
 large=()
 [ -z "$model_1b" ] || large=(--model-1b "$model_1b")
 common=(--model "$model" --threads "$threads" "${large[@]}" "${quick[@]}")
-"$qlora" bench "${common[@]}" "${select[@]}" --peers "$work/all.json" --json > "$out.json"
-python3 scripts/peers/table.py "$out.json" > "$out.txt"
+# Beside first: a benchmark that stops leaves no half report among the results.
+"$qlora" bench "${common[@]}" "${select[@]}" --peers "$work/all.json" --json > "$work/report.json"
+python3 scripts/peers/table.py "$work/report.json" > "$work/report.txt"
+mv "$work/report.json" "$out.json"
+mv "$work/report.txt" "$out.txt"
 cat "$out.txt"
 echo "written: $out.json, $out.txt" >&2

@@ -14,6 +14,8 @@
 #pragma GCC target("avx2,fma")
 namespace qlora::avx2 {
 using namespace cpu;
+#include "kernels/cpu/bf16-inl.h"
+// (before the vectors)
 #include "kernels/cpu/vec8-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"

@@ -14,6 +14,8 @@
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
 namespace qlora::avx512 {
 using namespace cpu;
+#include "kernels/cpu/bf16-inl.h"
+// (before the vectors)
 #include "kernels/cpu/vec16-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"

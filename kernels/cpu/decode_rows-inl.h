@@ -7,8 +7,8 @@
 // Segments run in order, so the bits of a row depend on nothing but the row and the weight.
 //
 // Error against f64, with L = the largest |level| and X_s = the largest |x| of segment s:
-//   |y - exact| <= sum over s of absmax_s L [ 2^-15 (sum |x_i| + 64 X_s) + 2^-22 (segments + 16) sum |x_i|
-//   ] 1.01
+//   |y - exact| <= 1.01 L * sum over s of
+//                  absmax_s (2^-15 (sum |x_i| + 64 X_s) + 2^-22 (segments + 16) sum |x_i|)
 // (rounding levels and x to whole numbers; f32 sums). A row with an infinity or NaN gives NaN.
 
 constexpr int64_t kSegment = 64;

@@ -15,6 +15,8 @@
 #pragma GCC target("avx2,fma")
 namespace qlora::emulated512 {
 using namespace cpu;
+#include "kernels/cpu/bf16-inl.h"
+// (before the vectors)
 namespace half {
 #include "kernels/cpu/vec8-inl.h"
 }  // namespace half

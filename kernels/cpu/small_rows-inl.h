@@ -60,16 +60,6 @@ QLORA_INLINE void prefetch_step(const uint8_t* base, const SmallRows& job, int64
   for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(base + job.ahead + offset + b, 0, 2);
 }
 
-QLORA_INLINE __m256 nearest_bf16(__m256 a) {
-  const __m256i u = _mm256_castps_si256(a);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
-  const __m256 quiet = _mm256_castsi256_ps(_mm256_or_si256(u, _mm256_set1_epi32(0x400000)));
-  const __m256 kept =
-      _mm256_blendv_ps(_mm256_castsi256_ps(rounded), quiet, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
-  return _mm256_and_ps(kept, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int32_t>(0xffff0000u))));
-}
-
 // As the product reads it (Operand::kFlush: bf16 operands).
 template <class Operand>
 QLORA_INLINE __m256 read_weight(__m256 w) {
@@ -188,9 +178,8 @@ struct ByteTables {
   }
 };
 
-// Levels of one code of each byte; `codes` holds rows 0..3 (4..7 in the upper half) of byte 0, then of byte
-// 1,
-// ...: v[b] lane i = level of byte b of row i.
+// Levels of one code of each byte: v[b] lane i = level of byte b of row i. `codes` holds byte 0 of rows 0..3
+// (rows 4..7 in the upper half), then byte 1 of them, and so on.
 QLORA_INLINE void levels_of_bytes(const ByteTables& t, __m256i codes, __m256i (&v)[4]) {
   const __m256i b0 = _mm256_shuffle_epi8(t.byte[0], codes), b1 = _mm256_shuffle_epi8(t.byte[1], codes);
   const __m256i b2 = _mm256_shuffle_epi8(t.byte[2], codes), b3 = _mm256_shuffle_epi8(t.byte[3], codes);
