@@ -171,9 +171,14 @@ std::set<std::string> wanted_systems(std::span<const JudgmentFile> files,
   return systems.empty() ? known : wanted;
 }
 
-void add_file(const JudgmentFile& file, VoteRule rule, Numbers& systems, Numbers& prompts, Matches& result) {
-  int32_t first = systems.of(file.name.first), second = systems.of(file.name.second);
-  result.invalid.resize(systems.size());
+struct MatchNumbers {
+  Numbers systems, prompts, judges;
+};
+
+void add_file(const JudgmentFile& file, VoteRule rule, MatchNumbers& numbers, Matches& result) {
+  int32_t first = numbers.systems.of(file.name.first), second = numbers.systems.of(file.name.second);
+  int32_t judge = numbers.judges.of(file.name.judge);
+  result.invalid.resize(numbers.systems.size());
   std::map<int32_t, Count> votes;  // by prompt
   for (const Judgment& row : file.rows) {
     ++result.rows;
@@ -183,16 +188,16 @@ void add_file(const JudgmentFile& file, VoteRule rule, Numbers& systems, Numbers
       ++result.invalid[static_cast<size_t>(second)];
       continue;
     }
-    int32_t prompt = prompts.of(row.item);
+    int32_t prompt = numbers.prompts.of(row.item);
     if (rule == VoteRule::each) {
-      result.matches.push_back({first, second, outcome_of(row.score), prompt});
+      result.matches.push_back({first, second, outcome_of(row.score), prompt, judge});
       continue;
     }
     Count& count = votes[prompt];
     ++(row.score == 1 ? count.first : row.score == 2 ? count.second : count.ties);
   }
   for (const auto& [prompt, count] : votes)
-    result.matches.push_back({first, second, majority(count), prompt});
+    result.matches.push_back({first, second, majority(count), prompt, judge});
 }
 
 }  // namespace
@@ -276,14 +281,15 @@ Matches gather_matches(std::span<const JudgmentFile> files, VoteRule rule,
                        std::span<const std::string> systems) {
   std::set<std::string> wanted = wanted_systems(files, systems);
   Matches result;
-  Numbers system_numbers, prompt_numbers;
+  MatchNumbers numbers;
   for (const JudgmentFile& file : files)
     if (wanted.count(file.name.first) != 0 && wanted.count(file.name.second) != 0)
-      add_file(file, rule, system_numbers, prompt_numbers, result);
+      add_file(file, rule, numbers, result);
   QLORA_CHECK(!result.matches.empty(), data, "no valid judgment in {} files between the {} systems asked for",
               files.size(), wanted.size());
-  result.systems = system_numbers.take();
-  result.prompts = prompt_numbers.take();
+  result.systems = numbers.systems.take();
+  result.prompts = numbers.prompts.take();
+  result.judges = numbers.judges.take();
   return result;
 }
 

@@ -61,16 +61,6 @@ enum class VoteRule {
 };
 VoteRule vote_rule_from(const std::string& name);  // each | majority; throws Error(usage)
 
-// What a set of files gives to a rating.
-struct Matches {
-  std::vector<std::string> systems;  // in order of first appearance in the sorted files
-  std::vector<std::string> prompts;
-  std::vector<Match> matches;
-  int64_t rows = 0;              // of the systems that take part
-  std::vector<int64_t> invalid;  // per system: rows without a verdict, dropped
-  int64_t invalid_rows = 0;
-};
-
 // Gathers the matches of files. `systems` empty = all; otherwise only matches between those (aliases
 // accepted). Throws Error(data) when nothing is left, Error(usage) for a system that no file has (with the
 // nearest name).

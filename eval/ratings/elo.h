@@ -13,16 +13,9 @@
 #include <string>
 #include <vector>
 
+#include "eval/ratings/match.h"
+
 namespace qlora {
-
-// Scores of the first system, in halves.
-enum class Outcome : uint8_t { second_wins = 0, tie = 1, first_wins = 2 };
-
-struct Match {
-  int32_t first = 0, second = 0;  // indices of systems, different
-  Outcome outcome = Outcome::tie;
-  int32_t prompt = -1;  // index of the prompt; -1 = unknown (matches made from counts)
-};
 
 struct EloOptions {
   double k = 32;
