@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/models/model.h"
+#include "core/models/sampling.h"
 #include "core/text/tokenizer.h"
 
 namespace qlora {
@@ -37,11 +38,16 @@ struct LogLikelihoodAnswer {
   bool greedy = false;  // every token of the continuation was the argmax
 };
 
+// Tokens that go on from a context, up to the first of: max_new_tokens, a stop id, a stop string in their
+// text. The token that ends the answer is part of it, so its text may go on behind a stop string:
+// cut_at_stop() (core/text/stop_strings.h) gives what is meant.
 struct GenerateRequest {
-  std::vector<int32_t> context;
+  std::vector<int32_t> context;  // not empty
   int64_t max_new_tokens = 256;
   std::vector<int32_t> stop_ids;
   SubjectIndex subject = -1;
+  std::vector<std::string> stop_strings = {};  // need ModelLmOptions::tokenizer
+  Sampling sampling = {};                      // default: greedy
 };
 
 // Batches in, answers in the same order out; an answer never depends on what shares its batch.
@@ -57,6 +63,8 @@ class Lm {
 struct ModelLmOptions {
   DType type = DType::f32;
   int64_t max_batch_tokens = 4096;  // rows of one forward pass
+  // Reads the answers of requests with stop strings.
+  std::shared_ptr<const Tokenizer> tokenizer = {};
   std::function<void(int64_t done, int64_t all)> progress = {};  // may be empty
 };
 // Sorts requests by length, packs them (of all subjects together) on one axis, restores the order.

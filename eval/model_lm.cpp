@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "core/base/check.h"
-#include "core/models/generate.h"
 #include "core/ops/ops.h"
+#include "eval/generation/answers.h"
 #include "eval/lm.h"
 
 namespace qlora {
@@ -81,27 +81,10 @@ class ModelLm final : public Lm {
   }
 
   std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest> requests) override {
-    std::vector<std::vector<int32_t>> answers;
-    // One request after another of different limits would not fit one call's options; equal ones go together.
-    for (size_t lo = 0; lo < requests.size();) {
-      size_t hi = lo + 1;
-      while (hi < requests.size() && hi - lo < 16 &&
-             requests[hi].max_new_tokens == requests[lo].max_new_tokens &&
-             requests[hi].stop_ids == requests[lo].stop_ids)
-        ++hi;
-      std::vector<Prompt> prompts;
-      for (size_t i = lo; i < hi; ++i) {
-        check_tokens(requests[i].context, "generate", i);
-        prompts.push_back({requests[i].context, adapter(requests[i].subject)});
-      }
-      GenerateOptions options;
-      options.max_new_tokens = requests[lo].max_new_tokens;
-      options.stop_ids = requests[lo].stop_ids;
-      for (auto& answer : generate_greedy(*model_, memory_, options_.type, prompts, options))
-        answers.push_back(std::move(answer));
-      lo = hi;
-    }
-    return answers;
+    for (size_t i = 0; i < requests.size(); ++i) check_tokens(requests[i].context, "generate", i);
+    return generate_answers(
+        {.model = *model_, .memory = memory_, .type = options_.type, .tokenizer = options_.tokenizer.get()},
+        requests, [this](SubjectIndex subject) { return adapter(subject); });
   }
 
  private:

@@ -1,6 +1,7 @@
 #include "core/models/generate.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "core/base/check.h"
 #include "core/ops/kv_cache.h"
@@ -10,10 +11,13 @@ namespace qlora {
 
 namespace {
 
-// Adds `tokens` of one sequence to the axis, in a span of its own. Sequences that have ended stay, without
-// rows.
+// Rows of one forward pass over prompts, where more than one prompt waits.
+constexpr int64_t kPromptRows = 4096;
+
+// Adds `tokens` of one sequence to the axis; neighbours of one adapter share a span. A sequence that has no
+// tokens now stays, without rows.
 void append_sequence(Axis& axis, std::span<const int32_t> tokens, int64_t past, Adapter* adapter) {
-  int64_t lo = axis.rows();
+  const int64_t lo = axis.rows();
   for (size_t i = 0; i < tokens.size(); ++i) {
     auto position = static_cast<int32_t>(past + static_cast<int64_t>(i));
     axis.tokens.push_back(tokens[i]);
@@ -21,27 +25,30 @@ void append_sequence(Axis& axis, std::span<const int32_t> tokens, int64_t past, 
     axis.keys.push_back({0, static_cast<uint32_t>(position)});
   }
   axis.cu.push_back(static_cast<int32_t>(axis.rows()));
-  axis.spans.push_back({.lo = lo, .hi = axis.rows(), .adapter = adapter});
+  if (tokens.empty()) return;
+  if (!axis.spans.empty() && axis.spans.back().adapter == adapter) {
+    axis.spans.back().hi = axis.rows();
+  } else {
+    axis.spans.push_back({.lo = lo, .hi = axis.rows(), .adapter = adapter});
+  }
 }
 
-template <class T>
-int32_t first_largest(const T* logits, int64_t vocab) {
-  return static_cast<int32_t>(std::max_element(logits, logits + vocab) - logits);
-}
+// The rows of logits on the host, where they lie if it may read them there.
+class HostRows {
+ public:
+  explicit HostRows(const Tensor& logits) : logits_(logits), vocab_(static_cast<size_t>(logits.cols())) {
+    if (logits.type() != DType::f32 || !logits.memory().backend().host_memory()) copy_ = logits.to_floats();
+  }
+  std::span<const float> operator[](size_t row) const {
+    const float* all = copy_.empty() ? logits_.as<const float>() : copy_.data();
+    return {all + row * vocab_, vocab_};
+  }
 
-// The choice of every row. Rows of f32 are read where they lie, if the host may.
-std::vector<int32_t> first_largest(const Tensor& logits) {
-  const int64_t rows = logits.rows(), vocab = logits.cols();
-  std::vector<int32_t> choices;
-  auto choose = [&](const auto* p) {
-    for (int64_t row = 0; row < rows; ++row) choices.push_back(first_largest(p + row * vocab, vocab));
-  };
-  if (logits.type() == DType::f32 && logits.memory().backend().host_memory())
-    choose(logits.as<const float>());
-  else
-    choose(logits.to_doubles().data());
-  return choices;
-}
+ private:
+  const Tensor& logits_;
+  size_t vocab_;
+  std::vector<float> copy_;
+};
 
 class Generation {
  public:
@@ -52,73 +59,143 @@ class Generation {
         type_(type),
         prompts_(prompts),
         options_(options),
+        order_(answerable()),
+        slots_(slot_count()),
         cache_(memory, model.config().layers, capacities(), model.config().kv_heads * model.config().head_dim,
                type),
-        answers_(prompts.size()),
-        pending_(prompts.size()) {
-    for (size_t i = 0; i < prompts.size(); ++i) {
-      if (room(i) > 0) pending_[i] = prompts[i].tokens;
+        answers_(prompts.size()) {}
+
+  std::vector<std::vector<int32_t>> run() {
+    for (size_t i = 0; i < prompts_.size(); ++i)
+      if (room(i) <= 0) end(i);
+    for (;;) {
+      if (std::vector<size_t> fresh = admit(); !fresh.empty()) {
+        pass(fresh, Numerics::exact);
+      } else if (std::vector<size_t> open = open_slots(); !open.empty()) {
+        pass(open, options_.numerics);
+      } else {
+        return std::move(answers_);
+      }
     }
   }
 
-  std::vector<std::vector<int32_t>> run() {
-    while (std::any_of(pending_.begin(), pending_.end(), [](const auto& p) { return !p.empty(); })) step();
-    return std::move(answers_);
-  }
-
  private:
+  // A sequence of the cache, and the prompt that it works on.
+  struct Slot {
+    std::optional<size_t> prompt;
+    std::vector<int32_t> pending;  // tokens that the model has not seen
+    std::optional<Sampler> sampler;
+  };
+
   // New tokens that prompt i may get: the model's positions are not exceeded.
   int64_t room(size_t i) const {
     auto length = static_cast<int64_t>(prompts_[i].tokens.size());
     return std::min(options_.max_new_tokens, model_.config().max_positions - length);
   }
 
-  // Rows of each sequence that the model sees: its prompt and all but the last of its new tokens.
-  std::vector<int64_t> capacities() const {
-    std::vector<int64_t> rows;
+  // The prompts that have room for an answer.
+  std::vector<size_t> answerable() const {
+    std::vector<size_t> order;
     for (size_t i = 0; i < prompts_.size(); ++i) {
-      auto length = static_cast<int64_t>(prompts_[i].tokens.size());
-      QLORA_CHECK(length > 0, usage, "generate: prompt {} has no tokens", i);
-      QLORA_CHECK(length <= model_.config().max_positions, usage,
-                  "generate: prompt {} has {} tokens, the model has {} positions", i, length,
-                  model_.config().max_positions);
-      rows.push_back(length + std::max<int64_t>(room(i) - 1, 0));
+      check(i);
+      if (room(i) > 0) order.push_back(i);
     }
-    return rows;
+    return order;
   }
 
-  // One forward pass over the pending tokens: whole prompts first, then one token of each open sequence.
-  void step() {
+  size_t slot_count() const {
+    const auto batch = static_cast<size_t>(std::max<int64_t>(options_.batch, 0));
+    return batch == 0 ? order_.size() : std::min(batch, order_.size());
+  }
+  bool all_at_once() const { return slots_.size() == order_.size(); }
+
+  // Rows of each slot that the model sees: a prompt and all but the last of its new tokens.
+  std::vector<int64_t> capacities() const {
+    std::vector<int64_t> rows;
+    for (size_t i : order_) rows.push_back(static_cast<int64_t>(prompts_[i].tokens.size()) + room(i) - 1);
+    if (all_at_once()) return rows;
+    return std::vector<int64_t>(slots_.size(), *std::max_element(rows.begin(), rows.end()));
+  }
+
+  void check(size_t i) const {
+    const std::vector<int32_t>& tokens = prompts_[i].tokens;
+    const HfConfig& config = model_.config();
+    QLORA_CHECK(!tokens.empty(), usage, "generate: prompt {} has no tokens", i);
+    QLORA_CHECK(static_cast<int64_t>(tokens.size()) <= config.max_positions, usage,
+                "generate: prompt {} has {} tokens, the model has {} positions", i, tokens.size(),
+                config.max_positions);
+    for (int32_t token : tokens)
+      QLORA_CHECK(token >= 0 && token < config.vocab_size, usage,
+                  "generate: prompt {} has token {}, the model's vocabulary has {}", i, token,
+                  config.vocab_size);
+    check_sampling(prompts_[i].sampling);
+  }
+
+  // The next prompts into the free slots, as many as one pass may read; returns their slots. Where every
+  // prompt has a slot of its own size, it takes no other.
+  std::vector<size_t> admit() {
+    std::vector<size_t> fresh;
+    int64_t rows = 0;
+    for (size_t s = 0; s < slots_.size() && next_ < order_.size(); ++s) {
+      if (slots_[s].prompt || (all_at_once() && s != next_)) continue;
+      const Prompt& prompt = prompts_[order_[next_]];
+      rows += static_cast<int64_t>(prompt.tokens.size());
+      if (!fresh.empty() && rows > kPromptRows) break;
+      cache_.clear(static_cast<int64_t>(s));
+      slots_[s].prompt = order_[next_++];
+      slots_[s].pending = prompt.tokens;
+      slots_[s].sampler.emplace(prompt.sampling, prompt.tokens);
+      fresh.push_back(s);
+    }
+    return fresh;
+  }
+
+  std::vector<size_t> open_slots() const {
+    std::vector<size_t> open;
+    for (size_t s = 0; s < slots_.size(); ++s)
+      if (slots_[s].prompt) open.push_back(s);
+    return open;
+  }
+
+  // One forward pass over the pending tokens of some slots, and their next tokens.
+  void pass(const std::vector<size_t>& slots, Numerics numerics) {
     Axis axis;
     axis.cu = {0};
     std::vector<int32_t> last_rows;
-    for (size_t i = 0; i < pending_.size(); ++i) {
-      append_sequence(axis, pending_[i], cache_.length(static_cast<int64_t>(i)), prompts_[i].adapter);
-      if (!pending_[i].empty()) last_rows.push_back(axis.cu.back() - 1);
+    for (size_t s = 0, i = 0; s < slots_.size(); ++s) {
+      const bool takes_part = i < slots.size() && slots[i] == s;
+      if (takes_part) ++i;
+      append_sequence(axis, takes_part ? std::span<const int32_t>(slots_[s].pending) : std::span<int32_t>(),
+                      cache_.length(static_cast<int64_t>(s)),
+                      takes_part ? prompts_[*slots_[s].prompt].adapter : nullptr);
+      if (takes_part) last_rows.push_back(axis.cu.back() - 1);
     }
     Context c{.backend = memory_.backend(),
               .memory = memory_,
               .axis = &axis,
               .type = type_,
               .cache = &cache_,
-              .numerics = prompts_read_ ? options_.numerics : Numerics::exact};
+              .numerics = numerics};
     Tensor hidden = model_.hidden(c).value;
     cache_.advance(axis.cu);
-    choose(first_largest(logits_of(c, model_.head(), hidden, last_rows)));
-    prompts_read_ = true;
+    Tensor logits = logits_of(c, model_.head(), hidden, last_rows);
+    HostRows rows(logits);
+    for (size_t i = 0; i < slots.size(); ++i) choose(slots_[slots[i]], rows[i]);
   }
 
-  void choose(std::span<const int32_t> tokens) {
-    size_t row = 0;
-    for (size_t i = 0; i < pending_.size(); ++i) {
-      if (pending_[i].empty()) continue;
-      int32_t token = tokens[row++];
-      answers_[i].push_back(token);
-      bool more = !options_.on_token || options_.on_token(i, token);
-      pending_[i].clear();
-      if (more && !is_stop(token) && static_cast<int64_t>(answers_[i].size()) < room(i))
-        pending_[i] = {token};
-    }
+  void choose(Slot& slot, std::span<const float> logits) {
+    const size_t prompt = *slot.prompt;
+    const int32_t token = slot.sampler->next(logits);
+    answers_[prompt].push_back(token);
+    const bool more = !options_.on_token || options_.on_token(prompt, token);
+    slot.pending = {token};
+    if (more && !is_stop(token) && static_cast<int64_t>(answers_[prompt].size()) < room(prompt)) return;
+    slot.prompt.reset();
+    end(prompt);
+  }
+
+  void end(size_t prompt) const {
+    if (options_.on_answer) options_.on_answer(prompt, answers_[prompt]);
   }
 
   bool is_stop(int32_t token) const {
@@ -130,17 +207,17 @@ class Generation {
   DType type_;
   std::span<const Prompt> prompts_;
   const GenerateOptions& options_;
+  std::vector<size_t> order_;  // of the prompts that are answered
+  std::vector<Slot> slots_;
   KvCache cache_;
   std::vector<std::vector<int32_t>> answers_;
-  std::vector<std::vector<int32_t>> pending_;  // tokens of each sequence that the model has not seen
-  bool prompts_read_ = false;
+  size_t next_ = 0;  // in order_: those before it have a slot, or have had one
 };
 
 }  // namespace
 
-std::vector<std::vector<int32_t>> generate_greedy(const Model& model, Memory& memory, DType type,
-                                                  std::span<const Prompt> prompts,
-                                                  const GenerateOptions& options) {
+std::vector<std::vector<int32_t>> generate(const Model& model, Memory& memory, DType type,
+                                           std::span<const Prompt> prompts, const GenerateOptions& options) {
   if (prompts.empty()) return {};
   return Generation(model, memory, type, prompts, options).run();
 }

@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "core/models/model.h"
+#include "core/models/sampling.h"
 
 namespace qlora {
 
 struct Prompt {
   std::vector<int32_t> tokens;  // not empty
   Adapter* adapter = nullptr;
+  Sampling sampling = {};  // default: greedy
 };
 
 struct GenerateOptions {
@@ -19,14 +21,19 @@ struct GenerateOptions {
   // Of the steps that follow the prompts, which themselves are always exact.
   Numerics numerics = Numerics::exact;
   std::vector<int32_t> stop_ids = {};  // generation ends after one of them (it is part of the answer)
+  // Prompts that are worked on at a time: the next one enters as soon as an answer ends. 0: all of them. The
+  // cache has room for the longest prompt and answer, `batch` times.
+  int64_t batch = 0;
   // Called with each new token of prompt i as it appears; returning false ends that prompt. May be empty.
   std::function<bool(size_t prompt, int32_t token)> on_token = {};
+  // Called with each answer as it ends. May be empty.
+  std::function<void(size_t prompt, const std::vector<int32_t>& answer)> on_answer = {};
 };
 
-// Greedy: at every step the first index of the largest logit. Answers do not depend on what shares the batch;
-// one ends early where the model has no further positions. A prompt that is empty or too long is an
-// Error(usage).
-std::vector<std::vector<int32_t>> generate_greedy(const Model&, Memory&, DType, std::span<const Prompt>,
-                                                  const GenerateOptions&);
+// The answers, in the order of the prompts. They do not depend on what shares the batch, nor on its size; one
+// ends early where the model has no further positions. A prompt that is empty, too long or has a token
+// outside the vocabulary is an Error(usage), and so is a sampling setting out of range.
+std::vector<std::vector<int32_t>> generate(const Model&, Memory&, DType, std::span<const Prompt>,
+                                           const GenerateOptions&);
 
 }  // namespace qlora

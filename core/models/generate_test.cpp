@@ -85,11 +85,10 @@ TEST_CASE("greedy answers do not depend on what shares the batch and follow the 
     std::vector<std::vector<int32_t>> texts = random_examples(9, {5, 11, 1, 7}, config.vocab);
     std::vector<Prompt> prompts = {
         {texts[0], &first}, {texts[1], nullptr}, {texts[2], &second}, {texts[0], nullptr}};
-    auto together = generate_greedy(*model, memory, DType::f32, prompts, {.max_new_tokens = 12});
+    auto together = generate(*model, memory, DType::f32, prompts, {.max_new_tokens = 12});
     CHECK(together[0] != together[3]);
     for (size_t i = 0; i < prompts.size(); ++i) {
-      auto alone =
-          generate_greedy(*model, memory, DType::f32, std::span(&prompts[i], 1), {.max_new_tokens = 12});
+      auto alone = generate(*model, memory, DType::f32, std::span(&prompts[i], 1), {.max_new_tokens = 12});
       CHECK(alone[0] == together[i]);
       // Every token is the largest logit of a forward pass over all before it.
       std::vector<int32_t> ids = prompts[i].tokens;
@@ -113,14 +112,13 @@ TEST_CASE("answers end at a stop token or when told to or where positions end") 
   TinyConfig config{.max_positions = 20};
   auto model = load_tiny_model(memory, config);
   std::vector<Prompt> prompts = {{{3, 4, 5}, nullptr}, {{8}, nullptr}};
-  auto free = generate_greedy(*model, memory, DType::f32, prompts, {.max_new_tokens = 100});
+  auto free = generate(*model, memory, DType::f32, prompts, {.max_new_tokens = 100});
   CHECK(free[0].size() == 17);
   CHECK(free[1].size() == 19);
 
   int32_t stop = free[0][4];
   auto first = std::find(free[0].begin(), free[0].end(), stop) - free[0].begin();
-  auto stopped =
-      generate_greedy(*model, memory, DType::f32, prompts, {.max_new_tokens = 100, .stop_ids = {stop}});
+  auto stopped = generate(*model, memory, DType::f32, prompts, {.max_new_tokens = 100, .stop_ids = {stop}});
   CHECK(stopped[0] == std::vector<int32_t>(free[0].begin(), free[0].begin() + first + 1));
 
   size_t seen = 0;
@@ -128,22 +126,71 @@ TEST_CASE("answers end at a stop token or when told to or where positions end") 
                             ++seen;
                             return prompt == 1;
                           }};
-  auto told = generate_greedy(*model, memory, DType::f32, prompts, options);
+  auto told = generate(*model, memory, DType::f32, prompts, options);
   CHECK(told[0].size() == 1);
   CHECK(told[1].size() == 6);
   CHECK(seen == 7);
+}
+
+TEST_CASE("sampled answers do not depend on the batch or the order or what shares the cache") {
+  for (const Variant& variant : runnable_variants()) {
+    INFO(variant);
+    auto backend = make_backend(variant.backend);
+    Memory memory(*backend);
+    TinyConfig config{.max_positions = 40};
+    auto model =
+        load_tiny_model(memory, config, {.quant = {.format = Format::nf4}, .operands = variant.operands});
+    Adapter first = make_tiny_adapter(*model, memory, DType::f32, {.rank = 3, .dropout = 0.1f, .seed = 5});
+    Adapter second = make_tiny_adapter(*model, memory, DType::f32, {.rank = 5, .seed = 6});
+    Adapter* adapters[] = {&first, nullptr, &second};
+    auto texts = random_examples(9, {5, 11, 1, 40, 20, 7, 36, 2, 3}, config.vocab);
+    std::vector<Prompt> prompts;
+    for (size_t i = 0; i < texts.size(); ++i)
+      prompts.push_back({texts[i],
+                         adapters[i % 3],
+                         {.temperature = 0.7,
+                          .top_p = 0.9,
+                          .repetition_penalty = i % 2 == 0 ? 1.0 : 1.3,
+                          .key = sampling_key(4, std::to_string(i))}});
+    GenerateOptions options{.max_new_tokens = 12, .stop_ids = {17}};
+    std::vector<std::vector<int32_t>> alone;
+    for (const Prompt& prompt : prompts)
+      alone.push_back(generate(*model, memory, DType::f32, std::span(&prompt, 1), options)[0]);
+    CHECK(alone[3].empty());  // no positions are left
+    CHECK(alone[6].size() <= 4);
+    CHECK(alone[0] != alone[8]);
+    for (int64_t batch : {0, 1, 2, 4}) {
+      options.batch = batch;
+      std::vector<size_t> ended;
+      options.on_answer = [&](size_t i, const std::vector<int32_t>& answer) {
+        ended.push_back(i);
+        CHECK(answer == alone[i]);
+      };
+      CHECK(generate(*model, memory, DType::f32, prompts, options) == alone);
+      std::sort(ended.begin(), ended.end());
+      CHECK(ended == std::vector<size_t>{0, 1, 2, 3, 4, 5, 6, 7, 8});
+    }
+    options.on_answer = {};
+    std::reverse(prompts.begin(), prompts.end());
+    std::reverse(alone.begin(), alone.end());
+    options.batch = 3;
+    CHECK(generate(*model, memory, DType::f32, prompts, options) == alone);
+  }
 }
 
 TEST_CASE("prompts that cannot be continued are refused") {
   auto backend = make_backend("reference");
   Memory memory(*backend);
   auto model = load_tiny_model(memory, {.max_positions = 4});
-  CHECK(generate_greedy(*model, memory, DType::f32, {}, {}).empty());
+  CHECK(generate(*model, memory, DType::f32, {}, {}).empty());
   std::vector<Prompt> empty = {{{}, nullptr}}, large = {{{1, 2, 3, 4, 5}, nullptr}},
-                      unknown = {{{61}, nullptr}};
-  CHECK_THROWS_AS(generate_greedy(*model, memory, DType::f32, empty, {}), Error);
-  CHECK_THROWS_AS(generate_greedy(*model, memory, DType::f32, large, {}), Error);
-  CHECK_THROWS_AS(generate_greedy(*model, memory, DType::f32, unknown, {}), Error);
+                      unknown = {{{61}, nullptr}}, negative = {{{-1}, nullptr}},
+                      hot = {{{1}, nullptr, {.temperature = -1}}};
+  CHECK_THROWS_AS(generate(*model, memory, DType::f32, empty, {}), Error);
+  CHECK_THROWS_AS(generate(*model, memory, DType::f32, large, {}), Error);
+  CHECK_THROWS_AS(generate(*model, memory, DType::f32, unknown, {}), Error);
+  CHECK_THROWS_AS(generate(*model, memory, DType::f32, negative, {}), Error);
+  CHECK_THROWS_AS(generate(*model, memory, DType::f32, hot, {}), Error);
 }
 
 TEST_CASE("answers of the decode class do not depend on what shares the batch") {
@@ -164,10 +211,10 @@ TEST_CASE("answers of the decode class do not depend on what shares the batch") 
     for (size_t i = 0; i < 20; ++i) {
       auto text = random_examples(30 + i, {1 + static_cast<int64_t>(i * 7 % 11)}, config.vocab);
       prompts.push_back({text[0], adapters[i % 3]});
-      alone.push_back(generate_greedy(*model, memory, DType::f32, std::span(&prompts[i], 1), options)[0]);
+      alone.push_back(generate(*model, memory, DType::f32, std::span(&prompts[i], 1), options)[0]);
     }
     for (size_t batch : {2, 3, 5, 8, 9, 13, 20}) {
-      auto together = generate_greedy(*model, memory, DType::f32, std::span(prompts).first(batch), options);
+      auto together = generate(*model, memory, DType::f32, std::span(prompts).first(batch), options);
       for (size_t i = 0; i < batch; ++i) CHECK(together[i] == alone[i]);
     }
   }

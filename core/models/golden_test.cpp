@@ -160,7 +160,7 @@ TEST_CASE("golden models continue a prompt with the tokens of transformers", "[g
       Prompt prompt{greedy.at("prompt").get<std::vector<int32_t>>()};
       auto expected = greedy.at("tokens").get<std::vector<int32_t>>();
       GenerateOptions options{.max_new_tokens = static_cast<int64_t>(expected.size())};
-      CHECK(generate_greedy(*model, memory, DType::f32, std::span(&prompt, 1), options)[0] == expected);
+      CHECK(generate(*model, memory, DType::f32, std::span(&prompt, 1), options)[0] == expected);
     }
   }
 }
@@ -179,7 +179,7 @@ TEST_CASE("stories260K tells the stories that llama2.c tells", "[golden]") {
       auto expected = one.at("greedy_ids").get<std::vector<int32_t>>();  // with the prompt
       Prompt prompt{ids};
       GenerateOptions options{.max_new_tokens = static_cast<int64_t>(expected.size() - ids.size())};
-      auto answers = generate_greedy(*model, memory, DType::f32, std::span(&prompt, 1), options);
+      auto answers = generate(*model, memory, DType::f32, std::span(&prompt, 1), options);
       std::vector<int32_t> all = ids;
       all.insert(all.end(), answers[0].begin(), answers[0].end());
       CHECK(all == expected);

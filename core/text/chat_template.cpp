@@ -2,40 +2,51 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+
 #include "core/base/check.h"
 #include "core/base/hash.h"
 #include "core/base/names.h"
+#include "core/text/chat_render.h"
 
 namespace qlora {
 namespace {
 
-std::string chatml_message(std::string_view role, std::string_view content) {
-  return fmt::format("<|im_start|>{}\n{}<|im_end|>\n", role, content);
-}
-
-std::string render_chatml(std::span<const ChatMessage> messages, bool add_generation_prompt) {
-  std::string text;
-  for (const ChatMessage& m : messages) text += chatml_message(m.role, m.content);
-  if (add_generation_prompt) text += "<|im_start|>assistant\n";
-  return text;
-}
-
-std::string render_smollm2(std::span<const ChatMessage> messages, bool add_generation_prompt) {
-  std::string text;
-  if (!messages.empty() && messages.front().role != "system") {
-    text = chatml_message("system", "You are a helpful AI assistant named SmolLM, trained by Hugging Face");
-  }
-  return text + render_chatml(messages, add_generation_prompt);
-}
+constexpr const char* kEndOfTurn[] = {"<|im_end|>"};
+constexpr const char* kEotId[] = {"<|eot_id|>"};
+constexpr const char* kEndOfSentence[] = {"</s>"};
+constexpr const char* kHuman[] = {"### Human:"};
+constexpr const char* kInstruction[] = {"### Instruction:"};
+constexpr const char* kUser[] = {"</s>", "USER:"};
 
 constexpr ChatTemplate kTemplates[] = {
-    {"smollm2", "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788", render_smollm2},
-    {"chatml", "153280e3ff55d19da1398bdb3914ee2a51b80429bfaedde11d7d216c39db80f3", render_chatml},
+    {"smollm2", "ChatML with SmolLM2's own system message",
+     "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788", render_smollm2, kEndOfTurn, true},
+    {"chatml", "<|im_start|>user ... <|im_end|>",
+     "153280e3ff55d19da1398bdb3914ee2a51b80429bfaedde11d7d216c39db80f3", render_chatml, kEndOfTurn, true},
+    {"llama3", "Llama 3 Instruct", "b48c47f6443892716176eb200bf4ef108f64e06ca26ed0fa8ebc0a4b3992fcb2",
+     render_llama3, kEotId, true},
+    {"llama2", "Llama 2 Chat: [INST] ... [/INST]",
+     "9780fae5bfea3cfd7be37d328c6edfd296a8869be8131495bbe7eb37e780c88c", render_llama2, kEndOfSentence, true},
+    {"mistral", "Mistral Instruct v0.2: [INST] ... [/INST], no system message",
+     "26a59556925c987317ce5291811ba3b7f32ec4c647c400c6cc7e3a9993007ba7", render_mistral, kEndOfSentence,
+     true},
+    {"zephyr", "<|user|> ... </s>", "66291cf0045c2425a3a667cf3cbb7af2b11f09e025c02f97245323ab79119362",
+     render_zephyr, kEndOfSentence, true},
+    {"guanaco", "the QLoRA release's: a sentence, then ### Human: ... ### Assistant:", "", render_guanaco,
+     kHuman, false},
+    {"oasst1", "what the data set oasst1 trains: ### Human: ...### Assistant:", "", render_oasst1, kHuman,
+     false},
+    {"alpaca", "what the data set alpaca trains: ### Instruction: ... ### Response:", "", render_alpaca,
+     kInstruction, false},
+    {"vicuna", "Vicuna v1.1: a sentence, then USER: ... ASSISTANT:", "", render_vicuna, kUser, false},
 };
 
-std::vector<std::string> names() {
+// recognised: only those that a Jinja text can mean.
+std::vector<std::string> names(bool recognised = false) {
   std::vector<std::string> all;
-  for (const ChatTemplate& t : kTemplates) all.emplace_back(t.name);
+  for (const ChatTemplate& t : kTemplates)
+    if (!recognised || *t.jinja_sha256 != '\0') all.emplace_back(t.name);
   return all;
 }
 
@@ -74,8 +85,7 @@ std::string chat_template_hash(std::string_view jinja) {
 const ChatTemplate& recognize_chat_template(std::string_view jinja) {
   QLORA_CHECK(!normalized(jinja).empty(), data,
               "this model has no chat template (tokenizer_config.json: chat_template, or "
-              "chat_template.jinja); give it "
-              "a plain prompt, or name one of: {}",
+              "chat_template.jinja); give it a plain prompt, or name one of: {}",
               fmt::join(names(), ", "));
   std::string hash = chat_template_hash(jinja);
   for (const ChatTemplate& t : kTemplates) {
@@ -83,15 +93,33 @@ const ChatTemplate& recognize_chat_template(std::string_view jinja) {
   }
   fail(ErrorKind::data,
        "this model's chat template (SHA-256 {}) is none of the known ones: {}; name the one that fits, or "
-       "give a plain "
-       "prompt",
-       hash, fmt::join(names(), ", "));
+       "give a plain prompt",
+       hash, fmt::join(names(true), ", "));
+}
+
+const ChatTemplate& chat_template_for(const Tokenizer& tokenizer, std::string_view name) {
+  const bool own = name.empty() || name == "auto";
+  return own ? recognize_chat_template(tokenizer.chat_template()) : chat_template_by_name(name);
+}
+
+std::vector<int32_t> encode_chat(const ChatTemplate& t, const Tokenizer& tokenizer,
+                                 std::span<const ChatMessage> messages, bool add_generation_prompt) {
+  return tokenizer.encode(t.render(messages, add_generation_prompt), !t.writes_special_tokens);
 }
 
 std::vector<int32_t> encode_chat(const Tokenizer& tokenizer, std::span<const ChatMessage> messages,
                                  bool add_generation_prompt) {
-  const ChatTemplate& t = recognize_chat_template(tokenizer.chat_template());
-  return tokenizer.encode(t.render(messages, add_generation_prompt), false);
+  return encode_chat(chat_template_for(tokenizer, "auto"), tokenizer, messages, add_generation_prompt);
+}
+
+std::vector<int32_t> stop_ids(const ChatTemplate& t, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids;
+  auto add = [&](int32_t id) {
+    if (id >= 0 && std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  };
+  add(tokenizer.special().eos);
+  for (const char* stop : t.stops) add(tokenizer.id_of(stop));
+  return ids;
 }
 
 }  // namespace qlora

@@ -229,7 +229,7 @@ TEST_CASE("Greedy tokens with an adapter are those of transformers", "[golden]")
       std::vector<Prompt> prompts = {
           {greedy.at("prompt").get<std::vector<int32_t>>(), s.loaded.adapter.get()},
           {greedy.at("prompt").get<std::vector<int32_t>>(), nullptr}};
-      auto answers = generate_greedy(*s.model, s.memory, type, prompts,
+      auto answers = generate(*s.model, s.memory, type, prompts,
                                      {.max_new_tokens = static_cast<int64_t>(expected.size())});
       CHECK(answers[0] == expected);
       CHECK(answers[1] == greedy.at("tokens").get<std::vector<int32_t>>());

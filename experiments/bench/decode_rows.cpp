@@ -46,7 +46,7 @@ std::vector<double> seconds_per_run(Bench& bench, const Model& model, Memory& me
       last = fair_seconds();
       return true;
     };
-    generate_greedy(model, memory, type, prompts, options);
+    generate(model, memory, type, prompts, options);
     if (round > 0) seconds.push_back(last - first);
   }
   return seconds;

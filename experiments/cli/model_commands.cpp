@@ -66,7 +66,7 @@ int generate(const Invocation& in, const GenerateArguments& arguments) {
   };
   Prompt prompt{context, loaded.adapter()};
   std::vector<std::vector<int32_t>> answers =
-      generate_greedy(*loaded.model(), loaded.memory(), loaded.type(), std::span(&prompt, 1), options);
+      generate(*loaded.model(), loaded.memory(), loaded.type(), std::span(&prompt, 1), options);
   show(decoder.finish());
   if (in.json) {
     Json json = {{"prompt", arguments.prompt},
