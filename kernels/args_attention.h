@@ -8,18 +8,30 @@
 
 namespace qlora {
 
+// Sums over keys run in tiles of so many, counted from key 0 of the sequence.
+inline constexpr int64_t kKeyTile = 256;
+
+// kKeyTile keys and values that several sequences begin with, [kKeyTile, kv_heads, head_dim].
+struct SharedTile {
+  const void* k = nullptr;
+  const void* v = nullptr;
+};
+
 // One sequence: its queries are rows [q_row, q_row + q_len) of q (and o), its keys and values rows
 // [k_row, k_row + k_len) of k and v. Queries are the last q_len positions of the k_len keys, so query i
 // stands at position k_len - q_len + i. In training both ranges are the same rows; with a cache k_len >
-// q_len.
+// q_len. Forward only: the first keys may lie elsewhere, in whole tiles; row k_row then holds the key that
+// follows them. k_len counts them too.
 struct SequenceSpan {
   int64_t q_row = 0, q_len = 0, k_row = 0, k_len = 0;
+  const SharedTile* shared = nullptr;  // host memory, [shared_tiles]; the pointers inside are the device's
+  int64_t shared_tiles = 0;
 };
 
 // o = softmax(scale * q kᵀ + mask) v, per sequence and head; query head h reads key head h / (heads /
 // kv_heads). Mask: causal, and with window > 0 only keys j with position(i) - window < j <= position(i). Sums
-// over keys run in chunks counted from key 0 of the sequence, so a bit never depends on what else is in the
-// batch, nor on whether keys come from a cache.
+// over keys run in tiles counted from key 0 of the sequence, so a bit never depends on what else is in the
+// batch, nor on whether keys come from a cache or are shared.
 struct Attention {
   const void* q = nullptr;  // [rows, heads, head_dim]
   const void* k = nullptr;  // [key rows, kv_heads, head_dim]
@@ -34,7 +46,7 @@ struct Attention {
 };
 
 // Gradients of the same; probabilities are recomputed from lse. Overwrites dq, dk, dv in the rows that the
-// sequences name; other rows are left alone.
+// sequences name; other rows are left alone. REQUIRES: no shared tiles.
 struct AttentionBackward {
   Attention forward = {};      // with o and lse of the forward pass
   const void* dout = nullptr;  // [rows, heads, head_dim]

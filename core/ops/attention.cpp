@@ -3,6 +3,7 @@
 #include "core/ops/kv_cache.h"
 #include "core/ops/operand.h"
 #include "core/ops/ops.h"
+#include "core/ops/prefix.h"
 
 namespace qlora {
 
@@ -59,6 +60,16 @@ Var attend_cached(Context& c, const Var& q, const Var& k, const Var& v, const At
   return {std::move(o)};
 }
 
+Var attend_after_prefixes(Context& c, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,
+                          int64_t layer) {
+  QLORA_CHECK(c.tape == nullptr && c.cache == nullptr, failure,
+              "attention: prefixes go neither with a tape nor with a cache");
+  const PrefixPass::Layer all = c.prefixes->join(layer, k.value, v.value, c.axis->cu);
+  Tensor o(c.memory, q.value.shape(), c.type);
+  c.backend.attention(make_args(shape, q.value, all.keys, all.values, o, {}, all.spans));
+  return {std::move(o)};
+}
+
 // What backward reads.
 struct Saved {
   Tensor q, k, v, o, lse;
@@ -88,6 +99,7 @@ void run_backward(const Saved& s, Tape& tape, const Tensor& dout) {
 Var attention(Context& c, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,
               int64_t layer) {
   check(c, q, k, v, shape);
+  if (c.prefixes != nullptr) return attend_after_prefixes(c, q, k, v, shape, layer);
   if (c.cache != nullptr) return attend_cached(c, q, k, v, shape, layer);
   bool record = c.tape != nullptr && (q.needs_grad() || k.needs_grad() || v.needs_grad());
   Tensor o(c.memory, q.value.shape(), c.type), lse;

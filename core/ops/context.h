@@ -11,6 +11,7 @@
 namespace qlora {
 
 class KvCache;
+class PrefixPass;
 
 // What backward finds of a block's forward pass. The rest is computed again from it, by the same kernels on
 // the same rows, so that no bit depends on the choice.
@@ -34,6 +35,7 @@ struct Context {
   Tape* tape = nullptr;                 // null: nothing is recorded
   bool training = false;                // dropout is on
   KvCache* cache = nullptr;             // keys and values of earlier rows; never together with a tape
+  PrefixPass* prefixes = nullptr;       // shared beginnings of sequences; never with a tape or a cache
   Numerics numerics = Numerics::exact;  // decode: token steps of generation; never together with a tape
   Checkpointing checkpointing = Checkpointing::none;  // of the blocks of a model
   bool recompute = false;                             // a block runs again, for its gradients alone

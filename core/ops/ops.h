@@ -32,7 +32,7 @@ struct AttentionShape {
   double scale = 1;
 };
 // Causal attention inside every sequence. With c.cache, keys and values are appended to the cache of `layer`
-// first.
+// first. With c.prefixes, sequences go on from shared beginnings.
 Var attention(Context&, const Var& q, const Var& k, const Var& v, const AttentionShape&, int64_t layer);
 Var swiglu(Context&, const Var& gate, const Var& up);
 Var add(Context&, const Var& a, const Var& b);

@@ -3,11 +3,11 @@
 // depends on threads. All products run through the packed product of gemm-inl.h on strided views.
 //
 // Scores of a block are held whole: [queries, keys], two passes, no running maximum. Sums over keys run in
-// chunks of kKeyChunk counted from key 0 of the sequence; masked keys count as exact zeros, so that a query's
+// tiles of kKeyTile counted from key 0 of the sequence; masked keys count as exact zeros, so that a query's
 // bits do not depend on the block that it shares, nor on whether the keys come from a cache.
 
 constexpr int64_t kQueryBlock = 84;  // whole tiles of both widths; half of it where sequences are short
-constexpr int64_t kKeyChunk = 256;   // at most one chunk of k inside a product
+static_assert(kKeyTile <= kChunkMax, "a tile of keys must be one chunk of a product");
 
 // A block of queries of one head: queries [i0, i1) of the sequence, keys [k0, k1) that any of them may see.
 struct Block {
@@ -21,7 +21,9 @@ struct Block {
   int64_t q_stride() const { return a->heads * a->head_dim; }
   int64_t kv_stride() const { return a->kv_heads * a->head_dim; }
   int64_t q_at(int64_t i) const { return (s.q_row + i) * q_stride() + head * a->head_dim; }
-  int64_t kv_at(int64_t key) const { return (s.k_row + key) * kv_stride() + kv_head * a->head_dim; }
+  int64_t kv_at(int64_t key) const {  // of a key that is not shared
+    return (s.k_row + key - s.shared_tiles * kKeyTile) * kv_stride() + kv_head * a->head_dim;
+  }
   int64_t lse_at(int64_t i) const { return (s.q_row + i) * a->heads + head; }
 };
 
@@ -45,41 +47,63 @@ QLORA_INLINE Block block_of_queries(const Attention& a, const SequenceSpan& s, i
   const int64_t length = block_length(s);
   Block b{&a, s, head, head / (a.heads / a.kv_heads), number * length, 0, 0, 0, 0};
   b.i1 = smaller(s.q_len, b.i0 + length);
-  b.k0 = b.first_key(b.i0) / kKeyChunk * kKeyChunk;
+  b.k0 = b.first_key(b.i0) / kKeyTile * kKeyTile;
   b.k1 = b.position(b.i1 - 1) + 1;
   b.width = (b.k1 - b.k0 + kLanes - 1) / kLanes * kLanes;
   return b;
 }
 
-// out[rows, width] = alpha * rows of x (queries or their gradients) times rows of w (keys or values),
-// transposed.
-static void row_products(const Block& b, const void* x, const void* w, float alpha, float* out) {
-  gemm({.layout = Layout::nt,
-        .x = floats(x) + b.q_at(b.i0),
-        .dense = floats(w) + b.kv_at(b.k0),
-        .y = out,
-        .ldx = b.q_stride(),
-        .ldw = b.kv_stride(),
-        .ldy = b.width,
-        .m = b.rows(),
-        .n = b.k1 - b.k0,
-        .k = b.a->head_dim,
-        .alpha = alpha});
+// Which of a key's two rows.
+enum class Side { key, value };
+
+// Rows of keys or values in one piece from `key` on, which begins a tile.
+struct Piece {
+  const float* rows;
+  int64_t end;  // the key behind it
+};
+
+// `w`: the keys or the values of the batch.
+QLORA_INLINE Piece piece_of(const Block& b, const void* w, Side side, int64_t key) {
+  const int64_t tiles = b.s.shared_tiles, tile = key / kKeyTile;
+  if (tile >= tiles) return {floats(w) + b.kv_at(key), b.k1};
+  const SharedTile& shared = b.s.shared[tile];
+  return {floats(side == Side::key ? shared.k : shared.v) + b.kv_head * b.a->head_dim,
+          smaller(b.k1, (tile + 1) * kKeyTile)};
 }
 
-// y (rows of queries) = weights[rows, keys] times rows of w (keys or values), chunk by chunk.
-static void weighted_sum(const Block& b, const float* weights, const void* w, float* y) {
-  for (int64_t k = b.k0; k < b.k1; k += kKeyChunk) {
+// out[rows, width] = alpha * rows of x (queries or their gradients) times rows of w (keys or values),
+// transposed.
+static void row_products(const Block& b, const void* x, const void* w, Side side, float alpha, float* out) {
+  for (int64_t key = b.k0; key < b.k1;) {
+    const Piece piece = piece_of(b, w, side, key);
+    gemm({.layout = Layout::nt,
+          .x = floats(x) + b.q_at(b.i0),
+          .dense = piece.rows,
+          .y = out + (key - b.k0),
+          .ldx = b.q_stride(),
+          .ldw = b.kv_stride(),
+          .ldy = b.width,
+          .m = b.rows(),
+          .n = piece.end - key,
+          .k = b.a->head_dim,
+          .alpha = alpha});
+    key = piece.end;
+  }
+}
+
+// y (rows of queries) = weights[rows, keys] times rows of w (keys or values), tile by tile.
+static void weighted_sum(const Block& b, const float* weights, const void* w, Side side, float* y) {
+  for (int64_t k = b.k0; k < b.k1; k += kKeyTile) {
     gemm({.layout = Layout::nn,
           .x = weights + (k - b.k0),
-          .dense = floats(w) + b.kv_at(k),
+          .dense = piece_of(b, w, side, k).rows,
           .y = y + b.q_at(b.i0),
           .ldx = b.width,
           .ldw = b.kv_stride(),
           .ldy = b.q_stride(),
           .m = b.rows(),
           .n = b.a->head_dim,
-          .k = smaller(kKeyChunk, b.k1 - k),
+          .k = smaller(kKeyTile, b.k1 - k),
           .add = k > b.k0});
   }
 }
@@ -121,7 +145,7 @@ QLORA_INLINE float exponentials(float* scores, int64_t width, float shift) {
 static void attend(const Block& b) {
   const Attention& a = *b.a;
   float* scores = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
-  row_products(b, a.q, a.k, static_cast<float>(a.scale), scores);
+  row_products(b, a.q, a.k, Side::key, static_cast<float>(a.scale), scores);
   alignas(64) float totals[kQueryBlock];
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float* row = scores + (i - b.i0) * b.width;
@@ -131,7 +155,7 @@ static void attend(const Block& b) {
     totals[i - b.i0] = total;
     if (a.lse != nullptr) floats(a.lse)[b.lse_at(i)] = top + __builtin_logf(total);
   }
-  weighted_sum(b, scores, a.v, floats(a.o));
+  weighted_sum(b, scores, a.v, Side::value, floats(a.o));
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float* o = floats(a.o) + b.q_at(i);
     const Vec total = set1(totals[i - b.i0]);
@@ -160,8 +184,8 @@ static void attend_backward(const Block& b, const AttentionBackward& g) {
   const Attention& a = *b.a;
   float* p = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
   float* ds = cpu::scratch(cpu::Scratch::gradients, b.rows() * b.width);
-  row_products(b, a.q, a.k, static_cast<float>(a.scale), p);
-  row_products(b, g.dout, a.v, 1.0f, ds);
+  row_products(b, a.q, a.k, Side::key, static_cast<float>(a.scale), p);
+  row_products(b, g.dout, a.v, Side::value, 1.0f, ds);
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float *row = p + (i - b.i0) * b.width, *ds_row = ds + (i - b.i0) * b.width;
     mask_row(b, i, row);
@@ -176,7 +200,7 @@ static void attend_backward(const Block& b, const AttentionBackward& g) {
     for (int64_t c = 0; c < b.width; c += kLanes)
       store(ds_row + c, load(row + c) * (load(ds_row + c) - delta) * scale);
   }
-  weighted_sum(b, ds, a.k, floats(g.dq));
+  weighted_sum(b, ds, a.k, Side::key, floats(g.dq));
   add_to_keys(b, ds, a.q, floats(g.dk));
   add_to_keys(b, p, g.dout, floats(g.dv));
 }

@@ -133,3 +133,36 @@ TEST_CASE("A query has the same bits of attention with cached keys as in the ful
     }
   }
 }
+
+TEST_CASE("A sequence has the same bits of attention when other places hold its first tiles of keys") {
+  auto check = [](Backend& backend, const char* name) {
+    const int64_t nq = 6 * 40, nk = 2 * 40;
+    // Of 610 keys none, one or two whole tiles are shared; the queries are those after `done` keys.
+    for (int64_t window : {0, 50, 280})
+      for (auto [tiles, done] :
+           {std::pair<int64_t, int64_t>{1, 256}, {1, 300}, {2, 512}, {2, 530}, {2, 609}}) {
+        const int64_t n = 610, rows = n - done, own = n - tiles * kKeyTile;
+        Problem<float> full({{0, n, 0, n}}, window), rest({{0, rows, 0, own}}, window);
+        backend.attention(full.a);
+        // Tiles lie in the reverse order, apart from each other; the shared rows of the batch are spoilt.
+        Floats k(static_cast<size_t>(3 * kKeyTile * nk)), v = k;
+        std::vector<SharedTile> shared;
+        for (int64_t t = 0; t < tiles; ++t) {
+          const int64_t at = (2 - t) * kKeyTile * nk;
+          std::copy_n(full.k.begin() + t * kKeyTile * nk, kKeyTile * nk, k.begin() + at);
+          std::copy_n(full.v.begin() + t * kKeyTile * nk, kKeyTile * nk, v.begin() + at);
+          shared.push_back({k.data() + at, v.data() + at});
+        }
+        std::copy(full.k.begin() + tiles * kKeyTile * nk, full.k.end(), rest.k.begin());
+        std::copy(full.v.begin() + tiles * kKeyTile * nk, full.v.end(), rest.v.begin());
+        rest.spans = {{0, rows, 0, n, shared.data(), tiles}};
+        rest.a.q = full.q.data() + done * nq;
+        backend.attention(rest.a);
+        INFO(name << " window " << window << ", " << tiles << " tiles, " << done << " keys before");
+        CHECK(same_bits(full.o.data() + done * nq, rest.o.data(), rows * nq));
+        CHECK(same_bits(full.lse.data() + done * 6, rest.lse.data(), rows * 6));
+      }
+  };
+  for (const Kernels* kernels : test::runnable_tables()) check(*cpu::make_cpu(*kernels), kernels->name);
+  check(*make_backend("reference"), "reference");
+}

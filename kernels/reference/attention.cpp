@@ -67,16 +67,38 @@ struct Heads {
   T lse(int64_t row, int64_t head) const { return static_cast<const T*>(a.lse)[row * a.heads + head]; }
 };
 
+// Rows of keys or values of one key head: shared tiles first, then the sequence's own.
+template <class T>
+class KeyRows {
+ public:
+  KeyRows(const Heads<T>& h, const SequenceSpan& s, const void* own, const void* SharedTile::*side,
+          int64_t kv_head)
+      : heads_(h), s_(s), own_(own), side_(side), kv_head_(kv_head) {}
+  const T* operator[](int64_t key) const {
+    const int64_t tile = key / kKeyTile;
+    if (tile < s_.shared_tiles) return heads_.key(s_.shared[tile].*side_, key % kKeyTile, kv_head_);
+    return heads_.key(own_, s_.k_row + key - s_.shared_tiles * kKeyTile, kv_head_);
+  }
+
+ private:
+  const Heads<T>& heads_;
+  const SequenceSpan& s_;
+  const void* own_;
+  const void* SharedTile::*side_;
+  int64_t kv_head_;
+};
+
 template <class T>
 void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t head, std::vector<T>& p) {
   const Attention& a = h.a;
   int64_t row = s.q_row + i, position = s.k_len - s.q_len + i, first = first_key(a, position);
   const T* q = h.query(a.q, row, head);
   auto count = static_cast<size_t>(position - first + 1);
+  const KeyRows<T> keys(h, s, a.k, &SharedTile::k, h.kv_head(head)),
+      values(h, s, a.v, &SharedTile::v, h.kv_head(head));
   T largest = -std::numeric_limits<T>::infinity();
   for (size_t j = 0; j < count; ++j) {
-    int64_t key_row = s.k_row + first + static_cast<int64_t>(j);
-    p[j] = h.scale * dot(q, h.key(a.k, key_row, h.kv_head(head)), a.head_dim);
+    p[j] = h.scale * dot(q, keys[first + static_cast<int64_t>(j)], a.head_dim);
     largest = std::max(largest, p[j]);
   }
   T total = 0;
@@ -84,7 +106,7 @@ void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t 
   T* o = static_cast<T*>(a.o) + h.at(row, head);
   std::fill_n(o, a.head_dim, T{0});
   for (size_t j = 0; j < count; ++j) {
-    const T* v = h.key(a.v, s.k_row + first + static_cast<int64_t>(j), h.kv_head(head));
+    const T* v = values[first + static_cast<int64_t>(j)];
     for (int64_t c = 0; c < a.head_dim; ++c) o[c] += p[j] * v[c];
   }
   for (int64_t c = 0; c < a.head_dim; ++c) o[c] /= total;
