@@ -50,13 +50,23 @@ struct GenerateRequest {
   Sampling sampling = {};                      // default: greedy
 };
 
-// Batches in, answers in the same order out; an answer never depends on what shares its batch.
+// Hears of every answer as soon as it is there, in the order in which they come: `request` is its index. What
+// it throws ends the call. May be empty.
+template <class Answer>
+using OnAnswer = std::function<void(size_t request, const Answer&)>;
+
+// Batches in, answers in the same order out; an answer never depends on what shares its batch. Give all
+// requests that there are, of all subjects, in one call: what they begin with in common is computed once.
+// Rolling log-likelihoods are made of log-likelihoods: eval/rolling.h.
 class Lm {
  public:
   virtual ~Lm() = default;
-  virtual std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>) = 0;
-  virtual std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>) = 0;
-  virtual std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>) = 0;
+  virtual std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>,
+                                                  const OnAnswer<NextTokenAnswer>& = {}) = 0;
+  virtual std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>,
+                                                          const OnAnswer<LogLikelihoodAnswer>& = {}) = 0;
+  virtual std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>,
+                                                     const OnAnswer<std::vector<int32_t>>& = {}) = 0;
   virtual int64_t context_length() const = 0;
 };
 
@@ -65,9 +75,13 @@ struct ModelLmOptions {
   int64_t max_batch_tokens = 4096;  // rows of one forward pass
   // Reads the answers of requests with stop strings.
   std::shared_ptr<const Tokenizer> tokenizer = {};
+  // Beginnings that requests share are computed once (see model_lm/request_tree.h). No bit depends on it.
+  bool reuse_prefixes = true;
+  int64_t max_prefix_tokens = 2048;  // of the beginnings that one pass keeps, unless a single one is longer
   std::function<void(int64_t done, int64_t all)> progress = {};  // may be empty
 };
-// Sorts requests by length, packs them (of all subjects together) on one axis, restores the order.
+// Sorts requests, computes shared beginnings once, packs the rest (of all subjects together) on one axis, and
+// restores the order.
 std::unique_ptr<Lm> make_model_lm(std::shared_ptr<const Model>, Memory&, std::vector<Adapter*> subjects,
                                   ModelLmOptions);
 

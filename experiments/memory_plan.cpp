@@ -6,6 +6,7 @@
 #include "core/lora/lora.h"
 #include "core/train/pack.h"
 #include "eval/lm.h"
+#include "eval/model_lm/request_tree.h"
 #include "experiments/plan_base.h"
 
 namespace qlora {
@@ -51,7 +52,32 @@ void score_losses(PlanBase& base, TrainPack& pack, const std::vector<const Plann
   }
 }
 
-// One forward pass over questions of all runs and their base, as many as go together.
+// Questions of one subject model as they cost most: as many subjects as are kept at a time, in each some
+// passages that questions share, and questions until a pass is full.
+void add_mmlu_requests(const PlannedRun& run, SubjectIndex subject, const ModelLmOptions& options,
+                       std::vector<NextTokenRequest>& requests) {
+  const int64_t shared = std::min(run.mmlu_shared_tokens, run.mmlu_prompt_tokens - 1);
+  const int64_t own = run.mmlu_prompt_tokens - shared, passage = own / 2;
+  const int64_t subjects = options.max_prefix_tokens / std::max(shared, kShortestRun) + 1;
+  const int64_t passages = passage < kShortestRun ? 0 : options.max_prefix_tokens / (subjects * passage) + 1;
+  const int64_t questions = options.max_batch_tokens / (subjects * own) + 2;
+  int64_t left = run.mmlu_prompts;
+  auto ask = [&](int64_t number, int64_t begin, int64_t passage_number, int64_t question) {
+    if (left-- <= 0) return;
+    NextTokenRequest r{{}, {0, 1, 2, 3}, subject};
+    r.context.resize(static_cast<size_t>(run.mmlu_prompt_tokens), static_cast<int32_t>(number));
+    r.context[static_cast<size_t>(shared)] = static_cast<int32_t>(passage_number);
+    r.context[static_cast<size_t>(begin)] = static_cast<int32_t>(question);
+    requests.push_back(std::move(r));
+  };
+  for (int64_t s = 0; s < subjects; ++s) {
+    for (int64_t p = 0; p < passages; ++p)
+      for (int64_t q = 0; q < 4; ++q) ask(s, shared + passage, 4 + p, q);
+    for (int64_t q = 0; q < questions; ++q) ask(s, shared, 0, 4 + passages + q);
+  }
+}
+
+// The passes over questions of all runs.
 void score_mmlu(PlanBase& base, TrainPack& pack, const std::vector<const PlannedRun*>& runs) {
   std::vector<Adapter*> adapters;
   std::vector<NextTokenRequest> requests;
@@ -60,12 +86,11 @@ void score_mmlu(PlanBase& base, TrainPack& pack, const std::vector<const Planned
   for (size_t i = 0; i < runs.size(); ++i) {
     if (runs[i]->mmlu_prompts == 0) continue;
     adapters.push_back(&pack.runs()[i]->adapter());
-    const int64_t enough = options.max_batch_tokens / runs[i]->mmlu_prompt_tokens + 1;
-    for (int64_t n = 0; n < std::min(enough, runs[i]->mmlu_prompts); ++n)
-      requests.push_back({std::vector<int32_t>(static_cast<size_t>(runs[i]->mmlu_prompt_tokens)),
-                          {0, 1, 2, 3},
-                          static_cast<SubjectIndex>(adapters.size()) - 1});
+    add_mmlu_requests(*runs[i], static_cast<SubjectIndex>(adapters.size()) - 1, options, requests);
   }
+  // The tokenizer's ids may be few, but none is looked at here.
+  for (NextTokenRequest& r : requests)
+    for (int32_t& id : r.context) id %= static_cast<int32_t>(base.model->config().vocab_size);
   if (!requests.empty()) make_model_lm(base.model, base.memory, adapters, options)->next_token(requests);
 }
 

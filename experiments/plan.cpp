@@ -104,19 +104,27 @@ std::vector<PlannedRun> Planner::plan(const Sweep& sweep) {
 
 void Planner::check_mmlu(PlannedRun& run, const MmluData& data, const MmluOptions& options) {
   const std::string& model = run.config.text("model_name_or_path");
-  int64_t& longest = mmlu_tokens_[fmt::format("{}\n{}\n{}", model, data.content_hash, options.shots)];
+  PromptTokens& tokens = mmlu_tokens_[fmt::format("{}\n{}\n{}", model, data.content_hash, options.shots)];
   MmluData first = data;
   int64_t questions = 0;
   for (MmluSubject& subject : first.subjects) {
     const auto asked = static_cast<int64_t>(subject.questions.size());
     questions += options.limit > 0 ? std::min(asked, options.limit) : asked;
-    if (subject.questions.size() > 1) subject.questions.resize(1);
+    if (subject.questions.size() > 2) subject.questions.resize(2);
   }
-  if (longest == 0)
-    longest =
-        plan_mmlu(first, options, *tokenizer_of(model), base_of(run.config).model->config().max_positions)
-            .max_prompt_tokens;
-  run.mmlu_prompt_tokens = std::max(run.mmlu_prompt_tokens, longest);
+  if (tokens.longest == 0) {
+    const MmluPlan plan =
+        plan_mmlu(first, options, *tokenizer_of(model), base_of(run.config).model->config().max_positions);
+    tokens.longest = plan.max_prompt_tokens;
+    for (size_t i = 1; i < plan.items.size(); ++i) {
+      if (plan.items[i].subject != plan.items[i - 1].subject) continue;
+      const std::vector<int32_t>&a = plan.contexts[i - 1], &b = plan.contexts[i];
+      tokens.shared = std::max<int64_t>(
+          tokens.shared, std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+    }
+  }
+  run.mmlu_prompt_tokens = std::max(run.mmlu_prompt_tokens, tokens.longest);
+  run.mmlu_shared_tokens = std::max(run.mmlu_shared_tokens, tokens.shared);
   run.mmlu_prompts = std::max(run.mmlu_prompts, questions);
 }
 

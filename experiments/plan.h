@@ -26,8 +26,9 @@ struct PlannedRun {
   // Tokens of the longest examples, descending: its worst micro-batch, and its worst batch of the held-out
   // loss where that is asked for.
   std::vector<int64_t> longest, longest_eval;
-  int64_t mmlu_prompts = 0, mmlu_prompt_tokens = 0;  // of an MMLU pass: how many, and how long
-  size_t memory = 0;                                 // bytes, when it runs alone; filled by Planner::fit
+  // Of an MMLU pass: how many prompts, how long, and how much of it questions of a subject have in common.
+  int64_t mmlu_prompts = 0, mmlu_prompt_tokens = 0, mmlu_shared_tokens = 0;
+  size_t memory = 0;  // bytes, when it runs alone; filled by Planner::fit
 };
 
 // What was found out about a data set, to print once.
@@ -56,7 +57,7 @@ class Planner {
   std::vector<PlannedRun> plan(const Sweep&);
   const std::vector<DataNote>& notes() const { return notes_; }
   // Checks that the run's model can be asked these questions: answers of one token, and a context that the
-  // first question of every subject fits into; and notes how large the passes are. Throws Error(data).
+  // first questions of every subject fit into; and notes how large the passes are. Throws Error(data).
   void check_mmlu(PlannedRun&, const MmluData&, const MmluOptions&);
 
   // How much memory every run needs alone. `gradient_checkpointing: auto` becomes the fastest mode that fits
@@ -82,7 +83,10 @@ class Planner {
   std::map<std::string, DataInfo> data_;
   std::map<std::string, std::string> model_hashes_;
   std::map<std::string, std::shared_ptr<const Tokenizer>> tokenizers_;
-  std::map<std::string, int64_t> mmlu_tokens_;
+  struct PromptTokens {
+    int64_t longest = 0, shared = 0;
+  };
+  std::map<std::string, PromptTokens> mmlu_tokens_;
   std::vector<DataNote> notes_;
   size_t process_ = 0;
 };

@@ -43,7 +43,8 @@ class ByteTokenizer final : public Tokenizer {
 class LetterLm final : public Lm {
  public:
   explicit LetterLm(int64_t context) : context_(context) {}
-  std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest> requests) override {
+  std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest> requests,
+                                          const OnAnswer<NextTokenAnswer>&) override {
     std::vector<NextTokenAnswer> answers;
     for (const NextTokenRequest& r : requests) {
       NextTokenAnswer a{std::vector<float>(r.wanted.size(), 0.f), 2.0};
@@ -53,10 +54,14 @@ class LetterLm final : public Lm {
     }
     return answers;
   }
-  std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>) override {
+  std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>,
+                                                  const OnAnswer<LogLikelihoodAnswer>&) override {
     return {};
   }
-  std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>) override { return {}; }
+  std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>,
+                                             const OnAnswer<std::vector<int32_t>>&) override {
+    return {};
+  }
   int64_t context_length() const override { return context_; }
   std::vector<NextTokenRequest> asked;
 
