@@ -15,6 +15,28 @@ double number(const Json& json) {
   return json.is_null() ? std::nan("") : json.get<double>();
 }
 
+// [[request, answer], ...], both in hexadecimal digits.
+Json answers_json(const std::vector<PartialAnswer>& answers) {
+  Json list = Json::array();
+  for (const PartialAnswer& a : answers) {
+    const auto* bytes = reinterpret_cast<const uint8_t*>(a.answer.data());
+    list.push_back({hex(a.request), hex(std::span(bytes, a.answer.size()))});
+  }
+  return list;
+}
+
+std::vector<PartialAnswer> answers_from(const Json& list) {
+  std::vector<PartialAnswer> answers;
+  for (const Json& pair : list) {
+    const std::string request = pair.at(0), digits = pair.at(1);
+    PartialAnswer& a = answers.emplace_back();
+    a.request = digest_from_hex(request);
+    for (size_t i = 0; i + 1 < digits.size(); i += 2)
+      a.answer += static_cast<char>(std::stoi(digits.substr(i, 2), nullptr, 16));
+  }
+  return answers;
+}
+
 Json eval_job_json(const EvalJob& e) {
   return {{"key", hex(e.key)},
           {"task", e.task},
@@ -22,6 +44,7 @@ Json eval_job_json(const EvalJob& e) {
           {"protocol", e.protocol},
           {"data", e.data},
           {"data_hash", e.data_hash},
+          {"answers", answers_json(e.answers)},
           {"mmlu",
            {{"protocol", e.mmlu.protocol},
             {"split", e.mmlu.split},
@@ -38,6 +61,7 @@ EvalJob eval_job_from(const Json& json) {
   e.protocol = json.at("protocol");
   e.data = json.at("data");
   e.data_hash = json.at("data_hash");
+  e.answers = answers_from(json.at("answers"));
   const Json& mmlu = json.at("mmlu");
   e.mmlu.protocol = mmlu.at("protocol");
   e.mmlu.split = mmlu.at("split");
@@ -233,6 +257,9 @@ std::string to_text(const EndedMessage& m) {
 std::string to_text(const ScoredMessage& m) {
   return line_of("scored", {{"row", eval_row_json(m.row)}});
 }
+std::string to_text(const AnswersMessage& m) {
+  return line_of("answers", {{"evaluation", hex(m.evaluation)}, {"answers", answers_json(m.answers)}});
+}
 std::string to_text(const PhaseMessage& m) {
   return line_of("phase", {{"what", m.what}, {"done", m.done}, {"all", m.all}});
 }
@@ -254,6 +281,9 @@ void dispatch(const std::string& line, MessageHandler& handler) {
       return handler.on(
           EndedMessage{run_of(json), json.at("status"), json.at("step"), json.at("peak_bytes")});
     if (type == "scored") return handler.on(ScoredMessage{eval_row_from(json.at("row"))});
+    if (type == "answers")
+      return handler.on(AnswersMessage{digest_from_hex(json.at("evaluation").get<std::string>()),
+                                       answers_from(json.at("answers"))});
     if (type == "phase") return handler.on(PhaseMessage{json.at("what"), json.at("done"), json.at("all")});
     if (type == "note") return handler.on(NoteMessage{json.at("text")});
     if (type == "failed") return handler.on(FailedMessage{json.at("kind"), json.at("text")});

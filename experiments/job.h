@@ -23,6 +23,7 @@ struct EvalJob {
   std::string data;      // mmlu: the tree
   std::string data_hash;
   MmluOptions mmlu;
+  std::vector<PartialAnswer> answers = {};  // that an interrupted attempt has left
 };
 
 struct RunJob {
@@ -70,6 +71,10 @@ struct EndedMessage {  // status: finished | nan_loss | no_labels
 struct ScoredMessage {
   EvalRow row;
 };
+struct AnswersMessage {  // of an evaluation that is not whole yet
+  Digest evaluation{};
+  std::vector<PartialAnswer> answers;
+};
 struct PhaseMessage {  // what the worker is doing: "loading", "scoring mmlu"; done of all where known
   std::string what;
   int64_t done = 0, all = 0;
@@ -86,6 +91,7 @@ std::string to_text(const StartedMessage&);
 std::string to_text(const StepMessage&);
 std::string to_text(const EndedMessage&);
 std::string to_text(const ScoredMessage&);
+std::string to_text(const AnswersMessage&);
 std::string to_text(const PhaseMessage&);
 std::string to_text(const NoteMessage&);
 std::string to_text(const FailedMessage&);
@@ -98,6 +104,7 @@ class MessageHandler {
   virtual void on(const StepMessage&) = 0;
   virtual void on(const EndedMessage&) = 0;
   virtual void on(const ScoredMessage&) = 0;
+  virtual void on(const AnswersMessage&) = 0;
   virtual void on(const PhaseMessage&) = 0;
   virtual void on(const NoteMessage&) = 0;
   virtual void on(const FailedMessage&) = 0;

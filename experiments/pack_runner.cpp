@@ -234,6 +234,9 @@ void PackRunner::on(const ScoredMessage& m) {
        metrics}}.dump());
 }
 
+void PackRunner::on(const AnswersMessage& m) {
+  store_.write_partial_answers(m.evaluation, m.answers);
+}
 void PackRunner::on(const PhaseMessage& m) {
   progress_.phase(m.what, m.done, m.all);
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "experiments/answer_log.h"
 #include "experiments/eval_rows.h"
 #include "experiments/pack_worker.h"
 
@@ -114,9 +115,13 @@ void PackWorker::score_mmlu() {
       passes[name(eval)].push_back({&eval, run_subject(run, job_.model), index});
     }
   }
+  GatheredAnswers log([&](const Digest& evaluation, std::span<const PartialAnswer> answers) {
+    send_(to_text(AnswersMessage{evaluation, {answers.begin(), answers.end()}}));
+  });
   ModelLmOptions options;
   options.type = type_;
   options.progress = [&](int64_t done, int64_t all) {
+    log.flush();
     check_stop();
     phase("mmlu", done, all);
   };
@@ -127,11 +132,21 @@ void PackWorker::score_mmlu() {
     phase("mmlu");
     const EvalJob& eval = *asked[0].eval;
     std::vector<SubjectIndex> subjects;
-    for (const Asked& one : asked) subjects.push_back(one.index);
+    std::vector<Digest> keys(adapters.size() + 1);
+    size_t known = 0;
+    for (const Asked& one : asked) {
+      subjects.push_back(one.index);
+      keys[static_cast<size_t>(one.index + 1)] = one.eval->key;
+      log.know(one.eval->key, one.eval->answers);
+      known += one.eval->answers.size();
+    }
+    if (known > 0)
+      send_(to_text(NoteMessage{fmt::format("mmlu: goes on after {} answers that are stored", known)}));
     MmluData data = read_mmlu(eval.data, eval.mmlu);
     QLORA_CHECK(data.content_hash == eval.data_hash, data, "{} has changed since the sweep was started",
                 eval.data);
-    std::vector<MmluReport> reports = run_mmlu(*lm, *tokenizer_, data, eval.mmlu, subjects);
+    std::unique_ptr<Lm> missing = make_remembering_lm(*lm, std::move(keys), log);
+    std::vector<MmluReport> reports = run_mmlu(*missing, *tokenizer_, data, eval.mmlu, subjects);
     double share = clock.seconds() / static_cast<double>(asked.size());
     for (size_t i = 0; i < asked.size(); ++i) {
       send_(to_text(

@@ -10,6 +10,7 @@
 #include "experiments/leaderboard.h"
 #include "experiments/pack_runner.h"
 #include "experiments/run_file.h"
+#include "experiments/score_runs.h"
 #include "experiments/tournament.h"
 #include "kernels/backend.h"
 
@@ -125,28 +126,20 @@ class SweepRunner {
     }
   }
 
-  EvalJob eval_job(const EvalNeed& need) const {
-    return {need.key,        need.spec->task, need.step,      need.protocol,
-            need.spec->data, need.data_hash,  need.spec->mmlu};
+  static EvalJob eval_job(const Store& store, const EvalNeed& need) {
+    return {need.key,        need.spec->task, need.step,       need.protocol,
+            need.spec->data, need.data_hash,  need.spec->mmlu, store.partial_answers(need.key)};
   }
 
   // A run trained by another sweep keeps its adapter there.
-  Path find_adapter(const PlannedRun& run) const {
-    Path own = run_folder(sweep_, run) / "adapter";
+  Path adapter_of(const PlannedRun& run) const {
+    const Path own = run_folder(sweep_, run) / "adapter";
     if (std::filesystem::exists(own)) return own;
-    std::error_code error;
-    std::string start = hex(run.key).substr(0, 8) + "-";
-    for (const auto& other : std::filesystem::directory_iterator(run.config.text("output_dir"), error)) {
-      if (!other.is_directory()) continue;
-      for (const auto& folder : std::filesystem::directory_iterator(other.path(), error))
-        if (folder.path().filename().string().starts_with(start) &&
-            std::filesystem::exists(folder.path() / "adapter"))
-          return folder.path() / "adapter";
-    }
-    return own;
+    const Path other = find_adapter(run.config, run.key);
+    return other.empty() ? own : other;
   }
 
-  Job make_job(const std::vector<const PlannedRun*>& pack) const {
+  Job make_job(const Store& store, const std::vector<const PlannedRun*>& pack) const {
     Job job;
     const PlannedRun& first = *pack[0];
     job.model = first.config.text("model_name_or_path");
@@ -163,11 +156,11 @@ class SweepRunner {
       r.content = run->content;
       r.folder = run_folder(sweep_, *run);
       r.train = plan_.needs[index] == RunNeed::train;
-      r.adapter = r.train ? r.folder / "adapter" : find_adapter(*run);
+      r.adapter = r.train ? r.folder / "adapter" : adapter_of(*run);
       bool failed = plan_.needs[index] == RunNeed::failed_before;
       for (const EvalNeed& eval : plan_.evals)
         if (eval.run == index && !eval.done && (eval.of_base || !failed))
-          (eval.of_base ? job.base_evals : r.evals).push_back(eval_job(eval));
+          (eval.of_base ? job.base_evals : r.evals).push_back(eval_job(store, eval));
     }
     return job;
   }
@@ -178,7 +171,7 @@ class SweepRunner {
   }
 
   void run_pack(Store& store, const FileLock& lock, const std::vector<const PlannedRun*>& pack) {
-    Job job = make_job(pack);
+    Job job = make_job(store, pack);
     std::erase_if(job.runs, [&](const RunJob& run) {
       bool missing = !run.train && !run.evals.empty() && !std::filesystem::exists(run.adapter);
       if (missing)
@@ -255,7 +248,7 @@ class SweepRunner {
     for (const PlannedRun& run : plan_.runs) {
       std::optional<RunInfo> info = store.find_run(run.key);
       if (!info || info->state != RunState::finished) continue;
-      fmt::print("\n{}", next_steps(sweep_, run, find_adapter(run), options_));
+      fmt::print("\n{}", next_steps(sweep_, run, adapter_of(run), options_));
       break;
     }
     std::fflush(stdout);

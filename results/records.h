@@ -141,6 +141,13 @@ struct EvalRow {
   std::vector<PredictionRow> predictions;
 };
 
+// One answer of an evaluation that is not whole yet: what was asked, by its hash, and bytes that mean
+// something to whoever wrote them.
+struct PartialAnswer {
+  Digest request{};
+  std::string answer;
+};
+
 // ---- tournaments
 
 // One judgment of one pair of answers.

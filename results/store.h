@@ -89,6 +89,11 @@ class Store {
   // stored one.
   void write_evaluation(const EvalRow&);
 
+  // Answers of an evaluation that is not whole yet. An answer that is there already is left as it is;
+  // write_evaluation removes them all; answers to an evaluation that is there are not kept.
+  void write_partial_answers(const Digest& evaluation, std::span<const PartialAnswer>);
+  std::vector<PartialAnswer> partial_answers(const Digest& evaluation) const;
+
   // ---- tournaments
 
   bool has_tournament(const Digest& key) const;

@@ -142,7 +142,32 @@ void Store::write_evaluation(const EvalRow& row) {
   for (const PredictionRow& p : row.predictions)
     prediction.run(id, ids.item(p), p.pred, p.correct, ids.prompt(p.prompt), p.dropped_shots,
                    bytes_of(p.scores));
+  Statement(db, "DELETE FROM partial_answer WHERE evaluation_key = ?").run(row.key);
   transaction.commit();
+}
+
+void Store::write_partial_answers(const Digest& evaluation, std::span<const PartialAnswer> answers) {
+  impl_->flush();
+  Transaction transaction(impl_->database);
+  if (has_evaluation(evaluation)) return;
+  Statement insert(impl_->database,
+                   "INSERT OR IGNORE INTO partial_answer(evaluation_key, request_sha256, answer) "
+                   "VALUES (?, ?, ?)");
+  for (const PartialAnswer& a : answers)
+    insert.run(evaluation, a.request, Bytes(a.answer.begin(), a.answer.end()));
+  transaction.commit();
+}
+
+std::vector<PartialAnswer> Store::partial_answers(const Digest& evaluation) const {
+  std::vector<PartialAnswer> answers;
+  Statement find(impl_->database,
+                 "SELECT request_sha256, answer FROM partial_answer WHERE evaluation_key = ? ORDER BY 1");
+  find.bind(evaluation);
+  while (find.step()) {
+    const Bytes bytes = find.blob(1);
+    answers.push_back({find.digest(0), {bytes.begin(), bytes.end()}});
+  }
+  return answers;
 }
 
 }  // namespace qlora

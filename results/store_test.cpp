@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "core/base/check.h"
@@ -176,6 +177,25 @@ TEST_CASE_METHOD(Fixture, "an evaluation is stored once and whole") {
   CHECK(count("SELECT count(*) FROM subject_model") == 2);
   CHECK_THROWS_WITH(store.write_evaluation(mmlu_row(run_subject("unknown"), 1, 1)), Contains("not declared"));
   CHECK(count("SELECT count(*) FROM pragma_foreign_key_list('prediction')") == 3);
+}
+
+TEST_CASE_METHOD(Fixture, "answers of an evaluation stay until it is whole") {
+  const EvalRow row = mmlu_row(base_subject(), 0, 3);
+  const std::vector<PartialAnswer> first = {{key_of("q1"), std::string("\0a", 2)}, {key_of("q2"), "b"}};
+  store.write_partial_answers(row.key, first);
+  store.write_partial_answers(row.key,
+                              std::vector<PartialAnswer>{{key_of("q2"), "other"}, {key_of("q3"), ""}});
+  store.write_partial_answers(key_of("another"), first);
+  std::map<Digest, std::string> kept;
+  for (const PartialAnswer& a : store.partial_answers(row.key)) kept[a.request] = a.answer;
+  CHECK(kept == std::map<Digest, std::string>{
+                    {key_of("q1"), std::string("\0a", 2)}, {key_of("q2"), "b"}, {key_of("q3"), ""}});
+  store.write_evaluation(row);
+  CHECK(store.partial_answers(row.key).empty());
+  CHECK(store.partial_answers(key_of("another")).size() == 2);
+  // Late answers have nothing left to wait for.
+  store.write_partial_answers(row.key, first);
+  CHECK(store.partial_answers(row.key).empty());
 }
 
 TEST_CASE_METHOD(Fixture, "the leaderboard shows runs and bases best first") {

@@ -78,15 +78,15 @@ class ModelLm final : public Lm {
       check_subject(requests[i].subject);
     }
     int64_t done = 0;
-    const Generator generator{
-        .model = *model_,
-        .memory = memory_,
-        .type = options_.type,
-        .tokenizer = options_.tokenizer.get(),
-        .on_answer = [&](size_t i, const std::vector<int32_t>& answer) {
-          if (on_answer) on_answer(i, answer);
-          if (options_.progress) options_.progress(++done, static_cast<int64_t>(requests.size()));
-        }};
+    const Generator generator{.model = *model_,
+                              .memory = memory_,
+                              .type = options_.type,
+                              .tokenizer = options_.tokenizer.get(),
+                              .on_answer = [&](size_t i, const std::vector<int32_t>& answer) {
+                                if (on_answer) on_answer(i, answer);
+                                if (options_.progress)
+                                  options_.progress(++done, static_cast<int64_t>(requests.size()));
+                              }};
     return generate_answers(generator, requests, [this](SubjectIndex subject) {
       return subject < 0 ? nullptr : subjects_[static_cast<size_t>(subject)];
     });

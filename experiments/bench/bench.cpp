@@ -125,6 +125,7 @@ void run_all(Bench& bench) {
   packed_rows(bench);
   quickstart_rows(bench);
   scaling_rows(bench);
+  scoring_rows(bench);
 }
 
 Json report(Bench& bench) {

@@ -9,6 +9,7 @@
 #include "experiments/cli/loaded_model.h"
 #include "experiments/eval_rows.h"
 #include "experiments/run_file.h"
+#include "experiments/score_runs.h"
 #include "experiments/terminal.h"
 #include "results/store.h"
 
@@ -19,6 +20,7 @@ struct MmluArguments {
   ModelArguments model;
   std::string data;
   MmluOptions options;
+  std::vector<std::string> runs;
   bool no_store = false;
 };
 
@@ -132,6 +134,26 @@ int score(const Invocation& in, const MmluArguments& arguments) {
   return 0;
 }
 
+// Trained runs of the store, or one model.
+int score_mmlu(const Invocation& in, const MmluArguments& arguments) {
+  const ModelArguments& m = arguments.model;
+  if (arguments.runs.empty()) {
+    QLORA_CHECK(!m.model.empty(), usage, "eval mmlu: --model DIR or --runs is required");
+    return score(in, arguments);
+  }
+  QLORA_CHECK(m.model.empty() && m.adapter.empty() && m.quant.empty() && m.compute_dtype.empty(), usage,
+              "--runs: the runs say which model they stand on; without --model, --adapter, --quant and "
+              "--compute-dtype");
+  QLORA_CHECK(!arguments.no_store, usage, "--runs: scores of runs go into --db, --no-store does not fit");
+  return score_runs({.db = in.db,
+                     .runs = arguments.runs,
+                     .data = arguments.data,
+                     .mmlu = arguments.options,
+                     .backend = in.backend,
+                     .threads = in.threads,
+                     .json = in.json});
+}
+
 }  // namespace
 
 void add_eval_commands(CLI::App& app, Invocation& in) {
@@ -140,6 +162,10 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
   auto arguments = std::make_shared<MmluArguments>();
   CLI::App* mmlu = eval->add_subcommand("mmlu", "multiple-choice questions, in the layout of hendrycks/test");
   add_model_options(*mmlu, arguments->model);
+  mmlu->get_option("--model")->required(false);
+  mmlu->add_option("--runs", arguments->runs,
+                   "instead of --model: sweep=NAME, names or keys of trained runs; the base is loaded once")
+      ->delimiter(',');
   mmlu->add_option("--data", arguments->data, "the tree with dev/ and test/ or val/")->required();
   mmlu->add_option("--protocol", arguments->options.protocol, "how to ask and to score")
       ->check(CLI::IsMember({"hendrycks"}));
@@ -156,8 +182,9 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
   add_json_flag(*mmlu, in);
   mmlu->footer(
       "Examples:\n  qlora eval mmlu --model DIR --data datasets/samples/mmlu --shots 5\n"
-      "  qlora eval mmlu --model DIR --adapter DIR --data DIR --subjects astronomy,anatomy --json");
-  mmlu->callback([=, &in] { in.work = [=, &in] { return score(in, *arguments); }; });
+      "  qlora eval mmlu --model DIR --adapter DIR --data DIR --subjects astronomy,anatomy --json\n"
+      "  qlora eval mmlu --runs sweep=NAME --data DIR --shots 5");
+  mmlu->callback([=, &in] { in.work = [=, &in] { return score_mmlu(in, *arguments); }; });
 }
 
 }  // namespace qlora

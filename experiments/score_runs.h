@@ -1,0 +1,37 @@
+#pragma once
+// Trained runs scored again, all together: one loaded base, all adapters in the same passes. What comes out
+// is stored as a sweep's own evaluations are, and an interrupted pass goes on where it was.
+
+#include <string>
+#include <vector>
+
+#include "eval/tasks/mmlu.h"
+#include "experiments/job.h"
+#include "results/store.h"
+
+namespace qlora {
+
+struct ScoreRunsOptions {
+  Path db = "results.db";
+  std::vector<std::string> runs;  // "sweep=NAME", names, beginnings of keys
+  std::string data;               // MMLU's tree
+  MmluOptions mmlu;
+  std::string backend = "auto";
+  int threads = 0;
+  bool json = false;
+};
+
+// The runs that are meant, each once, in order. A sweep's runs that have not ended are left out and named in
+// `notes`; any other is Error(usage), as are unknown names, and a choice without a trained run.
+std::vector<RunInfo> choose_runs(const Store&, const std::vector<std::string>& names,
+                                 std::vector<std::string>& notes);
+
+// Where a run's final adapter lies: below its output_dir, in the folder of whichever sweep trained it. Empty
+// when it is not there.
+Path find_adapter(const RunConfig&, const Digest& run);
+
+// Scores what the store does not have; prints a table (or JSON lines). Returns the exit code: 0, 1 when an
+// evaluation failed, 130 or 143 when stopped.
+int score_runs(const ScoreRunsOptions&);
+
+}  // namespace qlora
