@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "core/base/names.h"
@@ -125,7 +126,13 @@ RunConfig::RunConfig(const Settings& settings) {
 RunConfig RunConfig::from_json(const Json& json) {
   RunConfig config;
   for (const Option& option : options()) {
-    QLORA_CHECK(json.contains(option.name), data, "a run's configuration lacks `{}`", option.name);
+    if (!json.contains(option.name)) {  // written before there was such an option: what was done then
+      const std::string& before = option.since.empty() ? option.fallback : option.since;
+      QLORA_CHECK(option.identity == Identity::out && !option.required, data,
+                  "a run's configuration lacks `{}`", option.name);
+      config.values_[option.name] = parse_option(option, before);
+      continue;
+    }
     const Json& value = json.at(option.name);
     // An option of words that was yes or no when this was written.
     config.values_[option.name] = value.is_boolean() && option.kind == ValueKind::text
@@ -210,6 +217,10 @@ Checkpointing checkpointing(const RunConfig& c) {
   return checkpointing_from_name(c.text("gradient_checkpointing"));
 }
 
+Numerics decode_numerics(const RunConfig& c) {
+  return c.text("decode_numerics") == "exact" ? Numerics::exact : Numerics::decode;
+}
+
 std::string best_compute_dtype() {
   return cpu_has_avx512_bf16() ? "bf16" : "f32";
 }
@@ -218,7 +229,11 @@ LoadOptions load_options(const RunConfig& c) {
   const std::string& type = c.text("compute_dtype");
   QLORA_CHECK(type == "f32" || type == "bf16", data,
               "compute_dtype {} is not in this build; it can: f32, bf16", type);
-  return {.quant = quant_config(c), .operands = type == "bf16" ? Operands::bf16 : Operands::as_stored};
+  const char* no_cache = std::getenv("QLORA_NO_CACHE");
+  const bool forbidden = no_cache != nullptr && *no_cache != '\0' && std::string_view(no_cache) != "0";
+  return {.quant = quant_config(c),
+          .operands = type == "bf16" ? Operands::bf16 : Operands::as_stored,
+          .cache = c.flag("base_cache") && !forbidden};
 }
 
 std::string print_config(const RunConfig& config, const Settings& given) {

@@ -73,8 +73,11 @@ LoraConfig lora_config(const RunConfig&);
 TrainConfig train_config(const RunConfig&);
 DatasetConfig dataset_config(const RunConfig&);
 Checkpointing checkpointing(const RunConfig&);
+// How generated tokens are computed: decode_numerics fast is the class of token steps.
+Numerics decode_numerics(const RunConfig&);
 // How the run's base is loaded. Under compute_dtype bf16 the operands of products are bf16; what is stored
-// between them, and what learns, is f32 (kernels/README.md).
+// between them, and what learns, is f32 (kernels/README.md). QLORA_NO_CACHE in the environment, other than
+// empty or 0, means base_cache: false.
 LoadOptions load_options(const RunConfig&);
 
 // What `compute_dtype: auto` stands for on this machine: bf16 where the processor has instructions for it

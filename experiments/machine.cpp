@@ -5,18 +5,11 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "core/base/cgroup.h"
 #include "experiments/plan.h"
 
 namespace qlora {
 namespace {
-
-// One number in a file, or nothing.
-std::optional<size_t> number_in(const Path& path) {
-  std::ifstream file(path);
-  size_t value = 0;
-  if (file >> value) return value;
-  return std::nullopt;
-}
 
 // The value of a line "name:  123 kB".
 size_t kilobytes_in(const char* path, std::string_view name) {
@@ -30,14 +23,8 @@ size_t kilobytes_in(const char* path, std::string_view name) {
 
 size_t available_memory() {
   size_t bytes = kilobytes_in("/proc/meminfo", "MemAvailable:");
-  const std::pair<const char*, const char*> cgroups[] = {
-      {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-      {"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"}};
-  for (const auto& [limit_file, used_file] : cgroups) {
-    std::optional<size_t> limit = number_in(limit_file), used = number_in(used_file);
-    // What is used includes the page cache, which gives way: only the limit itself is hard.
-    if (limit && used && *limit > 0) bytes = std::min(bytes, *limit);
-  }
+  // What a group uses includes the page cache, which gives way: only its limit is hard.
+  if (const size_t limit = cgroup_memory(); limit > 0) bytes = std::min(bytes, limit);
   return bytes;
 }
 

@@ -241,7 +241,7 @@ void PackRunner::on(const PhaseMessage& m) {
   progress_.phase(m.what, m.done, m.all);
 }
 void PackRunner::on(const NoteMessage& m) {
-  progress_.note(m.text);
+  progress_.note_once(m.text);
 }
 void PackRunner::on(const FailedMessage& m) {
   failed_text_ = m.text;

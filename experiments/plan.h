@@ -94,7 +94,7 @@ class Planner {
 // Bytes that reading the largest tensor of a model folder takes beside the weights.
 size_t largest_tensor_bytes(const Path& model);
 
-// Memory that may be used now: what the machine has available, within the limits of its cgroup.
+// Memory that may be used now: what the machine has available, within the limits of its control groups.
 size_t available_memory();
 // What this process has in memory now, and the most it ever had; mapped files count.
 size_t resident_memory();

@@ -51,6 +51,10 @@ void Progress::note(const std::string& text) {
   std::fflush(out_);
 }
 
+void Progress::note_once(const std::string& text) {
+  if (noted_.insert(text).second) note(text);
+}
+
 void Progress::begin(int64_t runs, int64_t steps) {
   runs_.clear();
   runs_expected_ = runs;

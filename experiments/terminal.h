@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,9 @@ class Progress {
 
   // A line of its own, above the progress line.
   void note(const std::string& text);
+  // The same, unless this very text has been noted so before: several workers of a sweep find the same
+  // trouble.
+  void note_once(const std::string& text);
   // Training of a pack begins: steps to do in all, over all runs.
   void begin(int64_t runs, int64_t steps);
   // A run is about to train, `before` of its steps done by an earlier process: speed and ETA count from here.
@@ -39,6 +43,7 @@ class Progress {
   bool is_last_active(const std::string& run) const;
 
   std::FILE* out_;
+  std::set<std::string> noted_;
   bool quiet_, terminal_, drawn_ = false;
   double every_;
   std::vector<std::pair<std::string, Curve>> runs_;  // in the order of their first reports, which stays

@@ -98,6 +98,12 @@ MappedFile& MappedFile::operator=(MappedFile&& o) noexcept {
   return *this;
 }
 
+void MappedFile::will_need() const noexcept {
+  if (data_ == nullptr) return;
+  ::madvise(const_cast<std::byte*>(data_), size_, MADV_WILLNEED);
+  ::madvise(const_cast<std::byte*>(data_), size_, MADV_HUGEPAGE);
+}
+
 void drop_pages(std::span<const std::byte> mapped) noexcept {
   const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto begin = reinterpret_cast<uintptr_t>(mapped.data());

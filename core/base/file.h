@@ -23,6 +23,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   std::string_view text() const { return {reinterpret_cast<const char*>(data_), size_}; }
   const Path& path() const { return path_; }
+  // Wishes: that the system reads the file ahead, and maps it by huge pages where it can.
+  void will_need() const noexcept;
 
  private:
   Path path_;

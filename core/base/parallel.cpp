@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
-#include <cstdio>
 #include <cstdlib>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "core/base/cgroup.h"
 
 namespace qlora {
 namespace {
@@ -24,21 +25,13 @@ int positive_env(const char* name) {
   return n > 0 ? n : 0;
 }
 
-// CPU quota of a cgroup (v2, then v1) in whole cores, rounded up; 0 when there is none.
-int cgroup_cores() {
-  double quota = -1, period = 100000;
-  if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    if (std::fscanf(f, "%lf %lf", &quota, &period) < 1) quota = -1;
-    std::fclose(f);
-  } else if (std::FILE* q = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r")) {
-    if (std::fscanf(q, "%lf", &quota) < 1) quota = -1;
-    std::fclose(q);
-    if (std::FILE* p = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r")) {
-      if (std::fscanf(p, "%lf", &period) < 1) period = 100000;
-      std::fclose(p);
-    }
-  }
-  return quota > 0 && period > 0 ? std::max(1, static_cast<int>((quota + period - 1) / period)) : 0;
+// Tells the processor that this is a loop of waiting.
+void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
 }
 
 // Waits a little for what usually comes at once: the next job, the end of one. About 50 us, in which threads
@@ -50,7 +43,7 @@ bool spin_until(const Ready& ready) {
     if (i % 64 == 0)
       std::this_thread::yield();
     else
-      __builtin_ia32_pause();
+      relax();
   }
   return false;
 }
@@ -150,15 +143,21 @@ std::unique_ptr<Pool>& pool() {
 
 }  // namespace
 
-int default_thread_count() {
-  for (const char* name : {"QLORA_THREADS", "OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"})
-    if (int n = positive_env(name)) return n;
+int allowed_cores() {
   cpu_set_t set;
   int cores = sched_getaffinity(0, sizeof set, &set) == 0
                   ? CPU_COUNT(&set)
                   : static_cast<int>(std::thread::hardware_concurrency());
   if (int quota = cgroup_cores()) cores = std::min(cores, quota);
   return std::max(1, cores);
+}
+
+int default_thread_count() {
+  if (int n = positive_env("QLORA_THREADS")) return n;
+  const int cores = allowed_cores();
+  for (const char* name : {"OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK"})
+    if (int n = positive_env(name)) return std::min(n, cores);
+  return cores;
 }
 
 int thread_count() {

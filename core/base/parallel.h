@@ -7,10 +7,12 @@
 
 namespace qlora {
 
-// The number of threads that parallel_for uses. At first the default: QLORA_THREADS, else OMP_NUM_THREADS,
-// else SLURM_CPUS_PER_TASK, else the cores that affinity and the cgroup's quota allow.
+// The number of threads that parallel_for uses. At first the default: QLORA_THREADS; else OMP_NUM_THREADS,
+// else SLURM_CPUS_PER_TASK, but no more than allowed_cores(); else allowed_cores().
 int thread_count();
 int default_thread_count();
+// Cores that affinity and the quotas of control groups leave to this process.
+int allowed_cores();
 
 // Changes it. REQUIRES: n >= 1, and no parallel_for is running.
 void set_thread_count(int n);

@@ -77,12 +77,17 @@ void check_unique(const std::vector<std::unique_ptr<SafetensorsFile>>& files) {
     }
 }
 
+struct stat status_of(const Path& file) {
+  struct stat info {};
+  QLORA_CHECK(::stat(file.c_str(), &info) == 0, data, "{} is gone", file.string());
+  return info;
+}
+
 // Sizes and times of the files, by which a cached hash is recognised.
 Json fingerprint(const std::vector<std::unique_ptr<SafetensorsFile>>& files) {
   Json out = Json::array();
   for (const auto& file : files) {
-    struct stat info {};
-    QLORA_CHECK(::stat(file->path().c_str(), &info) == 0, data, "{} is gone", file->path().string());
+    const struct stat info = status_of(file->path());
     out.push_back({fs::absolute(file->path()).lexically_normal().string(), static_cast<int64_t>(info.st_size),
                    static_cast<int64_t>(info.st_mtim.tv_sec), static_cast<int64_t>(info.st_mtim.tv_nsec)});
   }
@@ -141,7 +146,18 @@ std::string ModelFolder::content_hash() const {
   const Json files = fingerprint(files_);
   const Path cache = qlora_home() / "hashes" / (hex(sha256(canonical(files[0][0]))).substr(0, 32) + ".json");
   if (std::string hash = cached_hash(cache, files); !hash.empty()) return hash;
+  const std::string hash = hash_content();
+  std::error_code ignored;
+  fs::create_directories(cache.parent_path(), ignored);
+  try {
+    write_file(cache, canonical({{"files", files}, {"sha256", hash}}));
+  } catch (const Error& e) {
+    warn("the model's hash is not cached: {}", e.what());
+  }
+  return hash;
+}
 
+std::string ModelFolder::hash_content() const {
   const std::vector<std::string> all = names();
   std::vector<Digest> digests(all.size());
   parallel_for(static_cast<int64_t>(all.size()), 1, [&](int64_t lo, int64_t hi) {
@@ -155,15 +171,17 @@ std::string ModelFolder::content_hash() const {
     const TensorView* view = find(all[i]);
     content.push_back({all[i], name_of(view->type), view->shape, hex(digests[i])});
   }
-  const std::string hash = hex(sha256(canonical(content)));
-  std::error_code ignored;
-  fs::create_directories(cache.parent_path(), ignored);
-  try {
-    write_file(cache, canonical({{"files", files}, {"sha256", hash}}));
-  } catch (const Error& e) {
-    warn("the model's hash is not cached: {}", e.what());
+  return hex(sha256(canonical(content)));
+}
+
+std::string ModelFolder::stamp() const {
+  std::string out;
+  for (const auto& file : files_) {
+    const struct stat info = status_of(file->path());
+    out += fmt::format("{} {} {}.{:09} {}\n", file->path().filename().string(), info.st_size,
+                       info.st_mtim.tv_sec, info.st_mtim.tv_nsec, info.st_ino);
   }
-  return hash;
+  return out;
 }
 
 }  // namespace qlora

@@ -97,6 +97,11 @@ class ModelFolder {
   // SHA-256 over names, types, shapes and bytes of all tensors: the content, whatever the files are called.
   // Cached beside the weights' (size, mtime) in ${QLORA_HOME}/hashes, so that asking again is instant.
   std::string content_hash() const;
+  // The same, read anew and remembered nowhere.
+  std::string hash_content() const;
+  // Names, sizes, times and inodes of the weights' files, as text: equal as long as nobody has written or
+  // replaced one of them.
+  std::string stamp() const;
 
  private:
   Path path_;

@@ -36,6 +36,8 @@ class Model {
   virtual size_t bytes() const = 0;  // of all weights on the device
 };
 
+class BaseCache;
+
 struct LoadOptions {
   QuantConfig quant = {};   // of the linears of the blocks; embedding, head and norms stay dense
   DType type = DType::f32;  // compute type
@@ -43,11 +45,15 @@ struct LoadOptions {
   // (embedding, head, unquantized linears) is stored as bf16.
   Operands operands = Operands::as_stored;
   bool shapes_only = false;  // planning on the counting backend: no weight is read
+  // Keep the quantized base in a file beside the model, and map it when it is there (base_cache.h).
+  bool cache = false;
+  BaseCache* base = nullptr;  // set by load_model() for the loaders
 };
 
 // Reads a Hugging Face folder; the family comes from config.json's model_type. Weights go tensor by tensor
-// through quantize(), so host memory stays near one dense tensor above the quantized model. A weight that is
-// missing, of a wrong shape or not consumed is an Error(data) that lists names.
+// through quantize(), so host memory stays near one dense tensor above the quantized model; or the quantized
+// base is mapped from its file. A weight that is missing, of a wrong shape or not consumed is an Error(data)
+// that lists names.
 std::shared_ptr<const Model> load_model(const Path& folder, Memory&, const LoadOptions&);
 
 // The registered model_type values, for messages and tests.

@@ -3,6 +3,7 @@
 
 #include "core/base/check.h"
 #include "core/base/names.h"
+#include "core/models/base_cache.h"
 #include "core/models/families.h"
 
 namespace qlora {
@@ -29,7 +30,14 @@ std::shared_ptr<const Model> load_model(const Path& path, Memory& memory, const 
   ModelFolder folder(path);
   std::string type = read_model_type(path / "config.json");
   for (const auto& [name, maker] : kModels) {
-    if (type == name) return maker(read_hf_config(path / "config.json"), folder, memory, options);
+    if (type != name) continue;
+    HfConfig config = read_hf_config(path / "config.json");
+    std::unique_ptr<BaseCache> base = BaseCache::open(folder, options);
+    LoadOptions loaders = options;
+    loaders.base = base.get();
+    std::shared_ptr<const Model> model = maker(std::move(config), folder, memory, loaders);
+    if (base) base->finish();
+    return model;
   }
   fail(ErrorKind::data, "{}: {}", (path / "config.json").string(),
        unknown_name("model_type", type, model_types()));

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/base/check.h"
+#include "core/models/base_cache.h"
 
 namespace qlora {
 
@@ -62,10 +63,14 @@ std::vector<float> WeightLoader::read(const WeightSpec& w) const {
 
 Tensor WeightLoader::read_as(const WeightSpec& w, DType type) const {
   if (options_.shapes_only) return Tensor(memory_, w.shape, type, Tag::weights);
+  if (options_.base != nullptr)
+    if (Tensor kept = options_.base->find(memory_, w.name, w.shape, type)) return kept;
   std::vector<float> values = read(w);
   QLORA_CHECK(std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }), data,
               "{}: {} holds NaN or infinity", folder_.path().string(), w.name);
-  return Tensor::from_floats(memory_, w.shape, type, values, Tag::weights);
+  Tensor made = Tensor::from_floats(memory_, w.shape, type, values, Tag::weights);
+  if (options_.base != nullptr) options_.base->keep(w.name, made);
+  return made;
 }
 
 Tensor WeightLoader::dense(const WeightSpec& w) const {
@@ -76,10 +81,24 @@ Tensor WeightLoader::table(const WeightSpec& w) const {
   return read_as(w, dense_type(options_.type, options_.operands));
 }
 
-std::shared_ptr<FrozenWeight> WeightLoader::linear(const std::string& name, int64_t out, int64_t in,
-                                                   bool bias) const {
+std::shared_ptr<FrozenWeight> WeightLoader::quantized(const std::string& name, int64_t out,
+                                                      int64_t in) const {
+  if (options_.base != nullptr)
+    if (std::optional<FrozenWeight::Parts> kept = options_.base->find_linear(memory_, name, out, in)) {
+      auto w = std::make_shared<FrozenWeight>(name, out, in);
+      kept->operands = options_.operands;
+      w->set_parts(std::move(*kept));
+      return w;
+    }
   std::shared_ptr<FrozenWeight> w = quantize(memory_, name, out, in, read({name + ".weight", {out, in}}),
                                              options_.quant, options_.type, options_.operands);
+  if (options_.base != nullptr) options_.base->keep_linear(name, w->parts());
+  return w;
+}
+
+std::shared_ptr<FrozenWeight> WeightLoader::linear(const std::string& name, int64_t out, int64_t in,
+                                                   bool bias) const {
+  std::shared_ptr<FrozenWeight> w = quantized(name, out, in);
   if (bias) w->set_bias(dense({name + ".bias", {out}}));
   return w;
 }

@@ -23,8 +23,8 @@ struct WeightSpec {
 void check_weights(const ModelFolder&, std::span<const WeightSpec> expected,
                    std::span<const std::string> ignored);
 
-// Reads tensors that check_weights() has found in order. With LoadOptions::shapes_only, tensors get their
-// size and no content.
+// Reads tensors that check_weights() has found in order, or takes them from the mapped base (base_cache.h)
+// where that has them. With LoadOptions::shapes_only, tensors get their size and no content.
 class WeightLoader {
  public:
   WeightLoader(const ModelFolder& folder, Memory& memory, const LoadOptions& options)
@@ -40,6 +40,7 @@ class WeightLoader {
  private:
   std::vector<float> read(const WeightSpec&) const;  // empty with shapes_only
   Tensor read_as(const WeightSpec&, DType) const;
+  std::shared_ptr<FrozenWeight> quantized(const std::string& name, int64_t out, int64_t in) const;
 
   const ModelFolder& folder_;
   Memory& memory_;

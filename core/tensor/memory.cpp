@@ -31,19 +31,37 @@ void* Memory::allocate(size_t bytes, Tag tag) {
     trim();  // the other arena may hold what this one lacks
     p = arena.allocate(bytes);
   }
+  count(bytes, tag);
+  return p;
+}
+
+void Memory::release(void* p, size_t bytes, Tag tag) noexcept {
+  uncount(bytes, tag);
+  arena_of(tag).release(p, bytes);
+}
+
+void Memory::adopt(size_t bytes, Tag tag) {
+  adopted_ += bytes;
+  count(bytes, tag);
+}
+
+void Memory::disown(size_t bytes, Tag tag) noexcept {
+  adopted_ -= bytes;
+  uncount(bytes, tag);
+}
+
+void Memory::count(size_t bytes, Tag tag) {
   used_ += bytes;
   peak_ = std::max(peak_, used_);
   size_t& used = used_by_[static_cast<size_t>(tag)];
   used += bytes;
   peak_by_[static_cast<size_t>(tag)] = std::max(peak_by_[static_cast<size_t>(tag)], used);
   held_peak_ = std::max(held_peak_, held());
-  return p;
 }
 
-void Memory::release(void* p, size_t bytes, Tag tag) noexcept {
+void Memory::uncount(size_t bytes, Tag tag) noexcept {
   used_ -= bytes;
   used_by_[static_cast<size_t>(tag)] -= bytes;
-  arena_of(tag).release(p, bytes);
 }
 
 void Memory::trim() noexcept {

@@ -30,15 +30,19 @@ class Memory {
   void reserve(size_t bytes) { passing_.reserve(bytes); }
   // Gives back what nothing uses.
   void trim() noexcept;
+  // Counts bytes that somebody else keeps for this memory's tensors (a mapped file): they are resident too.
+  void adopt(size_t bytes, Tag);
+  void disown(size_t bytes, Tag) noexcept;
 
   // Requested bytes in use now, and the largest ever (of all tags together, and of each).
   size_t used() const { return used_; }
   size_t used(Tag t) const { return used_by_[static_cast<size_t>(t)]; }
   size_t peak() const { return peak_; }
   size_t peak(Tag t) const { return peak_by_[static_cast<size_t>(t)]; }
-  // Bytes of the arenas up to the highest address that was handed out: what may be resident. More than used()
-  // by alignment, by freed blocks that nothing fits into, and by what is free at the moment.
-  size_t held() const { return lasting_.extent() + passing_.extent(); }
+  // Bytes of the arenas up to the highest address that was handed out, and adopted ones: what may be
+  // resident. More than used() by alignment, by freed blocks that nothing fits into, and by what is free at
+  // the moment.
+  size_t held() const { return lasting_.extent() + passing_.extent() + adopted_; }
   size_t held_peak() const { return held_peak_; }
   size_t held_passing() const { return passing_.extent(); }  // of it, by activations and scratch
   // Peaks start anew from what is in use.
@@ -46,10 +50,12 @@ class Memory {
 
  private:
   Arena& arena_of(Tag t) { return t <= Tag::optimizer ? lasting_ : passing_; }
+  void count(size_t bytes, Tag);
+  void uncount(size_t bytes, Tag) noexcept;
 
   Backend* backend_;
   Arena lasting_, passing_;
-  size_t used_ = 0, peak_ = 0, held_peak_ = 0;
+  size_t used_ = 0, peak_ = 0, held_peak_ = 0, adopted_ = 0;
   std::array<size_t, kTags> used_by_{}, peak_by_{};
 };
 

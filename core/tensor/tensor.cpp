@@ -13,9 +13,19 @@ struct Tensor::Buffer {
   size_t bytes;
   Tag tag;
   void* data;
+  std::shared_ptr<const void> owner = nullptr;  // of bytes that are not the memory's
 
   Buffer(Memory& m, size_t n, Tag t) : memory(&m), bytes(n), tag(t), data(m.allocate(n, t)) {}
-  ~Buffer() { memory->release(data, bytes, tag); }
+  // Nobody writes weights, which is what such bytes are.
+  Buffer(Memory& m, std::span<const std::byte> theirs, Tag t, std::shared_ptr<const void> o)
+      : memory(&m),
+        bytes(theirs.size()),
+        tag(t),
+        data(const_cast<std::byte*>(theirs.data())),
+        owner(std::move(o)) {
+    m.adopt(bytes, tag);
+  }
+  ~Buffer() { owner ? memory->disown(bytes, tag) : memory->release(data, bytes, tag); }
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 };
@@ -63,6 +73,20 @@ Tensor Tensor::from_host(Memory& memory, Shape shape, DType type, std::span<cons
   QLORA_CHECK(bytes.size() == t.bytes(), failure, "tensor: {} {} elements take {} bytes, given {}",
               to_string(t.shape_), name_of(type), t.bytes(), bytes.size());
   if (!bytes.empty()) t.backend().copy(t.data(), bytes.data(), bytes.size(), CopyKind::host_to_device);
+  return t;
+}
+
+Tensor Tensor::over(Memory& memory, Shape shape, DType type, std::span<const std::byte> bytes,
+                    std::shared_ptr<const void> owner, Tag tag) {
+  if (!memory.backend().host_memory()) return from_host(memory, std::move(shape), type, bytes, tag);
+  QLORA_CHECK(owner != nullptr && reinterpret_cast<uintptr_t>(bytes.data()) % 256 == 0 &&
+                  bytes.size() == static_cast<size_t>(elements(shape)) * size_of(type),
+              failure, "tensor: {} bytes at {} are no {} {}", bytes.size(),
+              static_cast<const void*>(bytes.data()), name_of(type), to_string(shape));
+  Tensor t;
+  t.shape_ = std::move(shape);
+  t.type_ = type;
+  t.buffer_ = std::make_shared<Buffer>(memory, bytes, tag, std::move(owner));
   return t;
 }
 

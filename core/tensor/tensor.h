@@ -27,6 +27,11 @@ class Tensor {
   // Converts host floats to f32, f64 or bf16 elements.
   static Tensor from_floats(Memory&, Shape, DType, std::span<const float>, Tag = Tag::activations);
 
+  // Bytes that somebody else keeps (a mapped file), read-only and 256-byte aligned, which live as long as
+  // `owner`. Used where they lie if the backend reads host memory, copied otherwise. REQUIRES: as above.
+  static Tensor over(Memory&, Shape, DType, std::span<const std::byte>, std::shared_ptr<const void> owner,
+                     Tag = Tag::weights);
+
   explicit operator bool() const { return buffer_ != nullptr; }
   // Whether another handle shares the bytes.
   bool shared() const;

@@ -31,6 +31,7 @@ void add_compute_options(CLI::App&, Invocation&);  // --backend, --threads
 
 void add_train_commands(CLI::App&, Invocation&);    // train, sweep, worker
 void add_model_commands(CLI::App&, Invocation&);    // model, generate
+void add_model_show(CLI::App& model, Invocation&);  // model show
 void add_eval_commands(CLI::App&, Invocation&);     // eval
 void add_elo_commands(CLI::App&, Invocation&);      // elo
 void add_results_commands(CLI::App&, Invocation&);  // results

@@ -30,6 +30,8 @@ void add_model_options(CLI::App& app, ModelArguments& arguments) {
   app.add_option("--adapter", arguments.adapter, "a LoRA adapter's folder, in PEFT's layout");
   app.add_option("--quant", arguments.quant,
                  "none, nf4, nf4+dq, fp4, fp4+dq (default: as the adapter was trained, else none)");
+  app.add_flag("--no-cache", arguments.no_cache,
+               "neither use nor keep the quantized base beside the model (also: QLORA_NO_CACHE=1)");
   app.add_option("--compute-dtype", arguments.compute_dtype,
                  "auto, f32, bf16: operands of products (default: as the adapter was trained, else auto)");
 }
@@ -50,6 +52,12 @@ RunConfig base_config(const ModelArguments& arguments) {
     if (!none) set(settings, "quant_type", arguments.quant.substr(0, 3));
     set(settings, "double_quant", arguments.quant.ends_with("+dq") ? "true" : "false");
   }
+  if (arguments.decode_numerics.empty()) {
+    read_trained(arguments.adapter, {"decode_numerics"}, settings);
+  } else {
+    set(settings, "decode_numerics", arguments.decode_numerics);
+  }
+  if (arguments.no_cache) set(settings, "base_cache", "false");
   if (arguments.compute_dtype.empty()) {
     read_trained(arguments.adapter, {"compute_dtype"}, settings);
   } else {

@@ -21,6 +21,9 @@ struct ModelArguments {
   std::string quant;
   // auto | f32 | bf16; empty: likewise, else auto.
   std::string compute_dtype;
+  bool no_cache = false;  // base_cache: false
+  std::string
+      decode_numerics;  // fast | exact; empty: as the adapter's run says, else fast. Verbs that generate
 };
 void add_model_options(CLI::App&, ModelArguments&);
 

@@ -34,7 +34,6 @@ struct GenerateArguments {
   std::string prompt;
   bool chat = false, greedy = false;
   int64_t max_new_tokens = 256;
-  std::string decode_numerics = "fast";
 };
 
 std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const GenerateArguments& arguments) {
@@ -49,7 +48,7 @@ int generate(const Invocation& in, const GenerateArguments& arguments) {
   QLORA_CHECK(!context.empty(), usage, "the prompt is empty");
   GenerateOptions options;
   options.max_new_tokens = arguments.max_new_tokens;
-  options.numerics = arguments.decode_numerics == "exact" ? Numerics::exact : Numerics::decode;
+  options.numerics = decode_numerics(loaded.config());
   options.stop_ids = loaded.model()->config().eos_ids;
   if (int32_t eos = loaded.tokenizer().special().eos; eos >= 0) options.stop_ids.push_back(eos);
   StreamDecoder decoder(loaded.tokenizer());
@@ -73,7 +72,7 @@ int generate(const Invocation& in, const GenerateArguments& arguments) {
                  {"text", text},
                  {"prompt_ids", context},
                  {"ids", answers[0]},
-                 {"decode_numerics", arguments.decode_numerics}};
+                 {"decode_numerics", loaded.config().text("decode_numerics")}};
     fmt::print("{}\n", json.dump(1, ' ', false, Json::error_handler_t::replace));
   } else {
     fmt::print("\n");
@@ -96,6 +95,8 @@ void add_model_commands(CLI::App& app, Invocation& in) {
       "  qlora model import tiny.gguf models/tiny --json");
   importer->callback([=, &in] { in.work = [=, &in] { return import_model(in, *file, *folder); }; });
 
+  add_model_show(*model, in);
+
   auto arguments = std::make_shared<GenerateArguments>();
   CLI::App* verb = app.add_subcommand("generate", "the model's answer to a prompt");
   add_model_options(*verb, arguments->model);
@@ -105,10 +106,10 @@ void add_model_commands(CLI::App& app, Invocation& in) {
   verb->add_option("--max-new-tokens", arguments->max_new_tokens, "at most so many")
       ->check(CLI::PositiveNumber);
   verb->add_option(
-          "--decode-numerics", arguments->decode_numerics,
-          "products of new tokens with 4-bit weights: fast (whole numbers), or exact (as in scoring)")
-      ->check(CLI::IsMember({"fast", "exact"}))
-      ->capture_default_str();
+          "--decode-numerics", arguments->model.decode_numerics,
+          "products of new tokens with 4-bit weights: fast (whole numbers), or exact (as in scoring); "
+          "default: as the adapter's run says, else fast")
+      ->check(CLI::IsMember({"fast", "exact"}));
   add_compute_options(*verb, in);
   add_json_flag(*verb, in);
   verb->footer(

@@ -16,12 +16,13 @@ struct RunArguments {
   std::string file;
   std::vector<std::string> sets;
   std::string memory = "80%";
-  bool dry_run = false, retry_failed = false, quiet = false;
+  bool dry_run = false, retry_failed = false, quiet = false, no_cache = false;
 };
 
 // `--lora_r 8`, `--lora-r=8`: the options of a run as arguments, as qlora.py and transformers have them.
 std::vector<std::string> assignments(const CLI::App& app, const RunArguments& arguments) {
   std::vector<std::string> out = arguments.sets, rest = app.remaining();
+  if (arguments.no_cache) out.push_back("base_cache=false");
   for (size_t i = 0; i < rest.size(); ++i) {
     const std::string& word = rest[i];
     QLORA_CHECK(word.starts_with("--") && word.size() > 2, usage, "unexpected argument `{}`", word);
@@ -73,6 +74,8 @@ void add_run_arguments(CLI::App& app, Invocation& in, RunArguments& arguments) {
   app.add_flag("--dry-run", arguments.dry_run, "show what would be done, and the memory that it needs");
   app.add_flag("--retry-failed", arguments.retry_failed, "run again what failed before");
   app.add_option("--memory", arguments.memory, "what training may use: 12G, 800M, 80% of what is available");
+  app.add_flag("--no-cache", arguments.no_cache,
+               "neither use nor keep the quantized base beside the model: base_cache: false");
   app.add_flag("--quiet", arguments.quiet, "no progress");
   add_db_option(app, in);
   add_json_flag(app, in);
