@@ -128,7 +128,7 @@ RunConfig RunConfig::from_json(const Json& json) {
   for (const Option& option : options()) {
     if (!json.contains(option.name)) {  // written before there was such an option: what was done then
       const std::string& before = option.since.empty() ? option.fallback : option.since;
-      QLORA_CHECK(option.identity == Identity::out && !option.required, data,
+      QLORA_CHECK(option.identity != Identity::always && !option.required, data,
                   "a run's configuration lacks `{}`", option.name);
       config.values_[option.name] = parse_option(option, before);
       continue;

@@ -167,6 +167,33 @@ TEST_CASE("checkpointing is a mode or yes or no") {
   CHECK(checkpointing(RunConfig::from_json(stored)) == Checkpointing::none);
 }
 
+TEST_CASE("a configuration that was stored before an option existed is read with what was done then") {
+  const RunConfig config = config_of("lora_r: 8");
+  Json stored = config.to_json();
+  stored.erase("base_cache");
+  stored.erase("decode_numerics");
+  CHECK(RunConfig::from_json(stored) == config);
+  stored.erase("compute_dtype");
+  CHECK_THROWS_WITH(RunConfig::from_json(stored), Contains("lacks `compute_dtype`"));
+}
+
+TEST_CASE("the base is kept unless the configuration or the environment forbids it") {
+  ::unsetenv("QLORA_NO_CACHE");
+  CHECK(load_options(config_of("")).cache);
+  CHECK_FALSE(load_options(config_of("base_cache: false")).cache);
+  ::setenv("QLORA_NO_CACHE", "1", 1);
+  CHECK_FALSE(load_options(config_of("")).cache);
+  ::setenv("QLORA_NO_CACHE", "0", 1);
+  CHECK(load_options(config_of("")).cache);
+  ::unsetenv("QLORA_NO_CACHE");
+}
+
+TEST_CASE("decode_numerics is fast unless asked otherwise") {
+  CHECK(decode_numerics(config_of("")) == Numerics::decode);
+  CHECK(decode_numerics(config_of("decode_numerics: Exact")) == Numerics::exact);
+  CHECK_THROWS_WITH(config_of("decode_numerics: slow"), Contains("fast, exact"));
+}
+
 TEST_CASE("options that contradict each other are refused") {
   CHECK_THROWS_WITH(config_of("warmup_steps: 20\nmax_steps: 10"), Contains("more than `max_steps: 10`"));
   CHECK_THROWS_WITH(RunConfig(settings_of("dataset: d")), Contains("`model_name_or_path` is not set"));

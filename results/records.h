@@ -148,6 +148,25 @@ struct PartialAnswer {
   std::string answer;
 };
 
+// ---- generations
+
+// A system's answer to an open question. A question is known by (task, subject, ordinal), an answer by
+// system, question and `sample`.
+struct GenerationRow {
+  std::string system;         // a run's name, or a model's
+  std::optional<Digest> run;  // where it is a run of the store
+  TaskRow task;
+  std::string subject;  // empty when the task has none
+  int64_t ordinal = 0;  // within the subject, from 0
+  int64_t sample = 0;
+  Digest prompt{};  // SHA-256 of the prompt's bytes
+  std::string text;
+  int64_t tokens = 0;              // of the answer
+  std::string finish;              // stop | length
+  std::string decode_numerics;     // fast | exact, as resolved: answers of both are not the same
+  std::string params_json = "{}";  // JSON object: temperature, top_p, max_new_tokens, template, seed, ...
+};
+
 // ---- tournaments
 
 // One judgment of one pair of answers.

@@ -94,6 +94,13 @@ class Store {
   void write_partial_answers(const Digest& evaluation, std::span<const PartialAnswer>);
   std::vector<PartialAnswer> partial_answers(const Digest& evaluation) const;
 
+  // ---- generations
+
+  // Whole or not at all. An answer that is there already, made in the same way, is left as it is. Throws
+  // Error(usage) when a row says nothing valid of decode_numerics or finish, or when the answer that is there
+  // was made in another way; Error(failure) for a run that is not declared.
+  void write_generations(std::span<const GenerationRow>);
+
   // ---- tournaments
 
   bool has_tournament(const Digest& key) const;

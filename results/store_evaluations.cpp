@@ -1,4 +1,4 @@
-// Evaluations: one transaction each, items and prompts shared between them.
+// Evaluations and generations: one transaction a call, items and prompts shared between them.
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -66,14 +66,14 @@ class Ids {
     return place->second;
   }
 
-  int64_t item(const PredictionRow& row) {
-    int64_t in = subject(row.subject);
-    if (!find_item_.bind(in, row.ordinal).step()) return make(make_item_, in, row.ordinal, row.gold);
+  int64_t item(const std::string& subject_name, int64_t ordinal, int64_t gold) {
+    int64_t in = subject(subject_name);
+    if (!find_item_.bind(in, ordinal).step()) return make(make_item_, in, ordinal, gold);
     QLORA_CHECK(
-        find_item_.integer(1) == row.gold, data,
+        find_item_.integer(1) == gold, data,
         "task {}, {} question {}: the right answer is {}, but {} in the store; the data has changed under "
         "the same hash",
-        task_name_, row.subject, row.ordinal, row.gold, find_item_.integer(1));
+        task_name_, subject_name, ordinal, gold, find_item_.integer(1));
     return find_item_.integer(0);
   }
 
@@ -95,6 +95,32 @@ class Ids {
   std::map<std::string, int64_t> subjects_;
   Statement find_subject_, make_subject_, find_item_, make_item_, find_prompt_, make_prompt_;
 };
+
+constexpr int64_t kNoGold = -1;  // of questions that have no right choice
+
+// The system that answers, tied to its run where it is one.
+int64_t answering_system(const Database& db, int64_t system, const GenerationRow& row) {
+  if (!row.run) return system;
+  Statement tie(db,
+                "UPDATE system SET run_id = r.run_id FROM run r WHERE r.run_key = ? AND system_id = ? "
+                "RETURNING system_id");
+  QLORA_CHECK(tie.bind(*row.run, system).step(), failure, "{}: run {} ({}) is not declared",
+              db.path().string(), row.system, hex(*row.run));
+  while (tie.step()) {
+  }
+  return system;
+}
+
+void check_generation(const GenerationRow& row) {
+  const std::string who =
+      fmt::format("the answer of {} to {} question {}", row.system, row.task.name, row.ordinal);
+  QLORA_CHECK(row.decode_numerics == "fast" || row.decode_numerics == "exact", usage,
+              "{}: decode_numerics is fast or exact, not `{}`", who, row.decode_numerics);
+  QLORA_CHECK(row.finish == "stop" || row.finish == "length", usage, "{}: finish is stop or length, not `{}`",
+              who, row.finish);
+  QLORA_CHECK(parse_json(row.params_json, "parameters of " + who).is_object(), usage,
+              "{}: the parameters must be a JSON object", who);
+}
 
 Bytes bytes_of(const std::vector<float>& scores) {
   Bytes bytes(scores.size() * sizeof(float));
@@ -140,9 +166,42 @@ void Store::write_evaluation(const EvalRow& row) {
       "INSERT INTO prediction(evaluation_id, item_id, pred, correct, prompt_id, dropped_shots, "
       "scores) VALUES (?, ?, ?, ?, ?, ?, ?)");
   for (const PredictionRow& p : row.predictions)
-    prediction.run(id, ids.item(p), p.pred, p.correct, ids.prompt(p.prompt), p.dropped_shots,
-                   bytes_of(p.scores));
+    prediction.run(id, ids.item(p.subject, p.ordinal, p.gold), p.pred, p.correct, ids.prompt(p.prompt),
+                   p.dropped_shots, bytes_of(p.scores));
   Statement(db, "DELETE FROM partial_answer WHERE evaluation_key = ?").run(row.key);
+  transaction.commit();
+}
+
+void Store::write_generations(std::span<const GenerationRow> rows) {
+  for (const GenerationRow& row : rows) check_generation(row);
+  impl_->flush();
+  const Database& db = impl_->database;
+  Transaction transaction(db);
+  Statement find(db,
+                 "SELECT decode_numerics IS ? AND params = ? AND prompt_id IS ? FROM generation "
+                 "WHERE system_id = ? AND item_id = ? AND sample = ?");
+  Statement insert(
+      db,
+      "INSERT INTO generation(system_id, item_id, sample, text, params, decode_numerics, prompt_id, tokens, "
+      "finish, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+  std::map<int64_t, Ids> ids;  // by task
+  const std::string now = now_utc();
+  for (const GenerationRow& row : rows) {
+    const int64_t system = answering_system(db, impl_->system_id(row.system), row);
+    const int64_t task = task_id(db, row.task);
+    Ids& names = ids.try_emplace(task, db, task, row.task.name).first->second;
+    const int64_t item = names.item(row.subject, row.ordinal, kNoGold), prompt = names.prompt(row.prompt);
+    const std::string params = canonical(parse_json(row.params_json, "parameters"));
+    if (find.bind(row.decode_numerics, params, prompt, system, item, row.sample).step()) {
+      QLORA_CHECK(find.integer(0) == 1, usage,
+                  "{} has answered {} question {} (sample {}) in another way: with other parameters, another "
+                  "prompt, or other decode_numerics; give the new answers another name or sample",
+                  row.system, row.task.name, row.ordinal, row.sample);
+      continue;
+    }
+    insert.run(system, item, row.sample, row.text, params, row.decode_numerics, prompt, row.tokens,
+               row.finish, now);
+  }
   transaction.commit();
 }
 
