@@ -40,7 +40,8 @@ FirstPack::FirstPack(const Sweep& sweep, const std::string& memory, Backend& bac
     : runs_(first_pack(sweep, memory)), memory_(backend) {
   const Path folder = config().text("model_name_or_path");
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(folder);
-  const LoadOptions options = load_options(config());
+  LoadOptions options = load_options(config());
+  options.cache = false;  // stored nowhere
   const std::shared_ptr<const Model> model = load_model(folder, memory_, options);
   pack_ = std::make_unique<TrainPack>(model, memory_, pack_options(config()));
   for (const PlannedRun& run : runs_)
