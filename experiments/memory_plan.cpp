@@ -52,20 +52,25 @@ void score_losses(PlanBase& base, TrainPack& pack, const std::vector<const Plann
   }
 }
 
+// Planned passes are larger than the real ones by this factor: those differ from each other in their sizes,
+// and leave gaps between what they allocate.
+constexpr double kGaps = 1.3;
+
 // Questions of one subject model as they cost most: as many subjects as are kept at a time, in each some
-// passages that questions share, and questions until a pass is full.
-void add_mmlu_requests(const PlannedRun& run, SubjectIndex subject, const ModelLmOptions& options,
-                       std::vector<NextTokenRequest>& requests) {
+// passages that questions share, and questions until a pass is full, each with `own` tokens of its own.
+void add_mmlu_requests(const PlannedRun& run, SubjectIndex subject, int64_t own,
+                       const ModelLmOptions& options, std::vector<NextTokenRequest>& requests) {
   const int64_t shared = std::min(run.mmlu_shared_tokens, run.mmlu_prompt_tokens - 1);
-  const int64_t own = run.mmlu_prompt_tokens - shared, passage = own / 2;
+  const int64_t passage = (run.mmlu_prompt_tokens - shared) / 2;
   const int64_t subjects = options.max_prefix_tokens / std::max(shared, kShortestRun) + 1;
   const int64_t passages = passage < kShortestRun ? 0 : options.max_prefix_tokens / (subjects * passage) + 1;
   const int64_t questions = options.max_batch_tokens / (subjects * own) + 2;
-  int64_t left = run.mmlu_prompts;
+  auto left = static_cast<int64_t>(kGaps * static_cast<double>(run.mmlu_prompts)) + 1;
   auto ask = [&](int64_t number, int64_t begin, int64_t passage_number, int64_t question) {
     if (left-- <= 0) return;
     NextTokenRequest r{{}, {0, 1, 2, 3}, subject};
-    r.context.resize(static_cast<size_t>(run.mmlu_prompt_tokens), static_cast<int32_t>(number));
+    r.context.resize(static_cast<size_t>(std::min(begin + own, run.mmlu_prompt_tokens)),
+                     static_cast<int32_t>(number));
     r.context[static_cast<size_t>(shared)] = static_cast<int32_t>(passage_number);
     r.context[static_cast<size_t>(begin)] = static_cast<int32_t>(question);
     requests.push_back(std::move(r));
@@ -77,21 +82,28 @@ void add_mmlu_requests(const PlannedRun& run, SubjectIndex subject, const ModelL
   }
 }
 
-// The passes over questions of all runs.
+// The passes over questions of all runs: long ones, which fill passes with rows, and short ones, which fill
+// them with copies of the ragged tile of what they share.
 void score_mmlu(PlanBase& base, TrainPack& pack, const std::vector<const PlannedRun*>& runs) {
-  std::vector<Adapter*> adapters;
-  std::vector<NextTokenRequest> requests;
   ModelLmOptions options;
   options.type = base.type;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    if (runs[i]->mmlu_prompts == 0) continue;
-    adapters.push_back(&pack.runs()[i]->adapter());
-    add_mmlu_requests(*runs[i], static_cast<SubjectIndex>(adapters.size()) - 1, options, requests);
+  options.max_batch_tokens = static_cast<int64_t>(kGaps * static_cast<double>(options.max_batch_tokens));
+  options.max_prefix_tokens = static_cast<int64_t>(kGaps * static_cast<double>(options.max_prefix_tokens));
+  for (int64_t part : {1, 3}) {
+    std::vector<Adapter*> adapters;
+    std::vector<NextTokenRequest> requests;
+    for (size_t i = 0; i < runs.size(); ++i) {
+      const PlannedRun& run = *runs[i];
+      if (run.mmlu_prompts == 0) continue;
+      adapters.push_back(&pack.runs()[i]->adapter());
+      const int64_t own = std::max<int64_t>(1, (run.mmlu_prompt_tokens - run.mmlu_shared_tokens) / part);
+      add_mmlu_requests(run, static_cast<SubjectIndex>(adapters.size()) - 1, own, options, requests);
+    }
+    // The tokenizer's ids may be few, but none is looked at here.
+    for (NextTokenRequest& r : requests)
+      for (int32_t& id : r.context) id %= static_cast<int32_t>(base.model->config().vocab_size);
+    if (!requests.empty()) make_model_lm(base.model, base.memory, adapters, options)->next_token(requests);
   }
-  // The tokenizer's ids may be few, but none is looked at here.
-  for (NextTokenRequest& r : requests)
-    for (int32_t& id : r.context) id %= static_cast<int32_t>(base.model->config().vocab_size);
-  if (!requests.empty()) make_model_lm(base.model, base.memory, adapters, options)->next_token(requests);
 }
 
 }  // namespace

@@ -142,6 +142,40 @@ TEST_CASE("planned memory covers the evaluations of a run") {
   };
   const size_t training = passing("");
   CHECK(passing("evals: [{task: loss, at: end}]\n") > training);
+
+  // Passes over questions, some of which share a passage, as a worker makes them: never more than planned,
+  // and not much less.
+  for (const char* subject : {"anatomy", "astronomy"}) {
+    std::string rows;
+    for (int i = 0; i < 200; ++i) {
+      const std::string passage = i % 3 == 0 ? "" : fmt::format("Passage {} says so at length. ", i / 12);
+      rows += fmt::format("{}What is {}?,{},{},{},{},{}\n", passage, i * 7919, i, i + 1, i + 2, i + 3,
+                          "ABCD"[i % 4]);
+    }
+    bench.write(fmt::format("mmlu/test/{}_test.csv", subject), rows);
+  }
+  const std::string tree = (bench.path() / "mmlu").string();
+  for (int64_t shots : {0, 5}) {
+    const std::string evals =
+        fmt::format("evals: [{{task: mmlu, data: {}, shots: {}, at: end}}]\n", tree, shots);
+    const auto planned = static_cast<double>(passing(evals));
+    const RunConfig config = sweep_of(bench, evals).runs[0].config;
+    auto backend = make_backend("auto");
+    Memory memory(*backend);
+    memory.reserve(static_cast<size_t>(planned));
+    const LoadOptions load = load_options(config);
+    auto model = load_model(bench.path() / "model", memory, load);
+    auto adapter = make_adapter(*model, lora_config(config), memory, load.type, 1);
+    auto lm = make_model_lm(model, memory, {adapter.get()}, {.type = load.type});
+    MmluOptions options;
+    options.shots = shots;
+    std::vector<SubjectIndex> run = {0};
+    run_mmlu(*lm, *load_tokenizer(bench.path() / "model"), read_mmlu(tree, options), options, run);
+    const auto taken = static_cast<double>(memory.held_passing());
+    INFO(shots << " shots: planned " << planned << " bytes, taken " << taken);
+    CHECK(taken <= planned);
+    CHECK(taken > 0.4 * planned);
+  }
 }
 
 TEST_CASE("runs that differ in nothing that changes numbers are refused") {

@@ -7,6 +7,8 @@
 namespace qlora {
 namespace {
 
+// Ragged tiles that are copied in front of rows make a pass by this factor longer, at most.
+constexpr int64_t kJoined = 2;
 // Rows of logits that exist at one time: 64 rows of a 128k vocabulary are 32 MiB.
 constexpr size_t kLogitRows = 64;
 
@@ -59,7 +61,7 @@ int64_t TreePass::rows_of(int32_t node) const {
 }
 
 // With the copy of the ragged tile before it.
-int64_t TreePass::kept_rows_of(int32_t node) const {
+int64_t TreePass::joined_rows_of(int32_t node) const {
   return rows_of(node) + tree_.nodes[static_cast<size_t>(node)].begin % kKeyTile;
 }
 
@@ -68,19 +70,22 @@ void TreePass::descend(std::span<const int32_t> siblings) {
   for (int32_t node : siblings)
     (tree_.nodes[static_cast<size_t>(node)].children.empty() ? ends : inner).push_back(node);
   std::vector<int32_t> batch, children;
-  int64_t rows = 0, kept = 0;
+  int64_t rows = 0, joined = 0, kept = 0;
   size_t i = 0, e = 0;
   while (i < inner.size() || e < ends.size()) {
     batch.clear(), children.clear();
-    rows = kept = 0;
+    rows = joined = kept = 0;
     auto take = [&](int32_t node) {
-      if (!batch.empty() && rows + rows_of(node) > options_.max_batch_tokens) return false;
+      const bool fits = rows + rows_of(node) <= options_.max_batch_tokens &&
+                        joined + joined_rows_of(node) <= kJoined * options_.max_batch_tokens;
+      if (!batch.empty() && !fits) return false;
       batch.push_back(node);
       rows += rows_of(node);
+      joined += joined_rows_of(node);
       return true;
     };
     for (; i < inner.size(); ++i) {
-      kept += kept_rows_of(inner[i]);
+      kept += joined_rows_of(inner[i]);
       if ((!batch.empty() && kept > options_.max_prefix_tokens) || !take(inner[i])) break;
       const std::vector<int32_t>& after = tree_.nodes[static_cast<size_t>(inner[i])].children;
       children.insert(children.end(), after.begin(), after.end());

@@ -62,7 +62,7 @@ class TreePass {
 
   void place_reads();
   int64_t rows_of(int32_t node) const;
-  int64_t kept_rows_of(int32_t node) const;
+  int64_t joined_rows_of(int32_t node) const;
   void descend(std::span<const int32_t> siblings);
   void forward(std::vector<int32_t> batch);
   void read_batch(Context&, const Tensor& hidden, std::span<const int32_t> batch);
