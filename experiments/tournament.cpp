@@ -1,9 +1,9 @@
 #include "experiments/tournament.h"
 
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "eval/ratings/presets.h"
+#include "experiments/stored_votes.h"
 #include "results/table.h"
 
 namespace qlora {
@@ -14,17 +14,6 @@ Json optional_json(const std::optional<double>& value) {
 }
 Value optional_value(const std::optional<double>& value) {
   return value ? Value(*value) : Value();
-}
-
-VoteFile vote_file(const JudgmentFile& file) {
-  VoteFile out{file.path, file.content, file.name.judge, {}};
-  std::map<std::string, int> seen;  // several raters of one question, in the order of the file
-  for (const Judgment& judgment : file.rows) {
-    int rater = ++seen[judgment.item];
-    out.votes.push_back({judgment.item, file.name.first, file.name.second, 'a',
-                         rater > 1 ? std::to_string(rater) : "", judgment.score, judgment.line});
-  }
-  return out;
 }
 
 }  // namespace
@@ -50,11 +39,11 @@ Tournament::Tournament(const TournamentSpec& spec) : spec_(spec) {
   std::string identity = "elo " + spec.name + "\n" + canonical(params);
   row_.name = spec.name;
   if (!spec.files.empty()) {
-    std::vector<JudgmentFile> files;
-    for (const Path& path : find_judgment_files(spec.files)) files.push_back(read_judgments(path));
+    const std::vector<JudgmentFile> files = load_judgments(spec.files);
     matches_ = gather_matches(files, vote_rule_from(spec.votes), restrict_to);
     for (const JudgmentFile& file : files) {
-      identity += "\n" + hex(file.content) + " " + file.name.first + " " + file.name.second;
+      identity += "\n" + hex(file.content);
+      if (!file.votes.empty()) identity += " " + file.votes[0].first + " " + file.votes[0].second;
       row_.files.push_back(vote_file(file));
     }
     row_.invalid = matches_.invalid_rows;

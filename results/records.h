@@ -169,22 +169,37 @@ struct GenerationRow {
 
 // ---- tournaments
 
-// One judgment of one pair of answers.
+// One judgment of one or two answers.
 struct VoteRow {
-  std::string item;                // prompt
-  std::string system_a, system_b;  // as the file names them, after aliases
-  char shown_first = 'a';          // 'a', 'b', or '?' when unknown
-  std::string rater;               // which of several raters; empty when the judge is one
-  int score = 0;                   // 1: a wins, 2: b wins, 3: tie, -1: no valid verdict
-  int64_t line = 0;                // in the source file, from 1
+  std::string judge;                       // gpt-4, human, ...
+  std::string item;                        // prompt
+  int turn = 1;                            // of a conversation
+  std::string system_a, system_b;          // after aliases; system_b empty: one answer alone was scored
+  char shown_first = 'a';                  // 'a', 'b', or '?' when unknown
+  std::string rater;                       // which of several raters; empty when the judge is one
+  std::string prompt;                      // the judge's prompt template
+  int score = 0;                           // 1: a wins, 2: b wins, 3: tie, 4: both bad, -1: no valid verdict
+  bool points = false;                     // points were asked for, not a verdict
+  std::optional<double> score_a, score_b;  // points, or shares of a divided verdict
+  std::string answer_a, answer_b;          // ids of the answers
+  int64_t length_a = 0, length_b = 0;      // of the answers, in bytes; 0 = unknown
+  std::string review, raw;                 // the judgment's own id, and the judge's words
+  int64_t line = 0;                        // in the source file, from 1
+  int part = 0;                            // which vote of that line
 };
 
 // A file of votes, known by its content: a file used by several tournaments is stored once.
 struct VoteFile {
   std::string path;
   Digest content{};
-  std::string judge;  // gpt-4, human, ...
   std::vector<VoteRow> votes;
+};
+
+// What a parser made of the words of a stored vote.
+struct VoteParse {
+  int64_t vote_id = 0;
+  int score = -1;
+  std::optional<double> score_a, score_b;
 };
 
 struct RatingRow {

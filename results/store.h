@@ -111,6 +111,21 @@ class Store {
   // Ratings of the tournament with this key, in the same columns; no rows when it is not there.
   Table ratings_of(const Digest& key) const;
 
+  // ---- votes
+
+  // Stores files of votes, all or none. A file that is there already (by content and path) is left as it is.
+  // Returns how many are new.
+  int64_t write_votes(std::span<const VoteFile>);
+  // The files of votes, in the order in which they were stored, each vote as `parser` reads it where that was
+  // tried, and otherwise as its file says; empty: as the files say. Of a path that was stored with several
+  // contents, the newest.
+  std::vector<VoteFile> votes(const std::string& parser = "") const;
+  // Ids of the votes of votes(), file by file, in the same order.
+  std::vector<std::vector<int64_t>> vote_ids() const;
+  // What a parser (threeclass-2, ...) made of votes, beside what their files say; an older reading by the same
+  // parser is replaced. All or none.
+  void write_vote_parses(const std::string& parser, std::span<const VoteParse>);
+
   // ---- answers
 
   // One row a run and base, best first: name, state, model, dataset, quant, lora_r, learning_rate, seed,

@@ -22,6 +22,8 @@ struct Store::Impl {
   int64_t metric_id(const std::string& name) const;
   int64_t judge_id(const std::string& name) const;
   int64_t system_id(const std::string& name) const;
+  // The id of a file of votes, which is stored with them when missing. Within the caller's transaction.
+  int64_t vote_file_id(const VoteFile&) const;
   int64_t id_by_name(const char* table, const char* id, const std::string& name) const;
 
   Database database;

@@ -44,10 +44,7 @@ TournamentRow tournament_row() {
                  {"blue", 989.5, 3.0, 970.0, 1010.0, "prompt bootstrap", 2, 0, 1, 1}};
   row.files = {{"red-vs-blue.jsonl",
                 key_of("file"),
-                "gpt-4",
-                {{"1", "red", "blue", 'a', "", 1, 1},
-                 {"2", "red", "blue", 'a', "", 3, 2},
-                 {"3", "red", "blue", 'a', "", -1, 3}}}};
+                {vote_row("1", 1, 1), vote_row("2", 3, 2), vote_row("3", -1, 3)}}};
   return row;
 }
 

@@ -1,6 +1,4 @@
 // Tournaments: ratings, and the votes they rest on.
-#include <functional>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
@@ -8,21 +6,6 @@
 #include "results/store_impl.h"
 
 namespace qlora {
-
-namespace {
-
-void write_votes(const Database& db, int64_t file, int64_t judge, const VoteFile& source,
-                 const std::function<int64_t(const std::string&)>& system_id) {
-  Statement insert(
-      db,
-      "INSERT INTO vote(source_file, source_line, judge_id, item, system_a, system_b, shown_first, "
-      "rater, score) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)");
-  for (const VoteRow& v : source.votes)
-    insert.run(file, v.line, judge, v.item, system_id(v.system_a), system_id(v.system_b),
-               std::string(1, v.shown_first), v.rater, v.score);
-}
-
-}  // namespace
 
 bool Store::has_tournament(const Digest& key) const {
   return Statement(impl_->database, "SELECT 1 FROM tournament WHERE tournament_key = ?").bind(key).step();
@@ -43,34 +26,15 @@ void Store::write_tournament(const TournamentRow& row) {
   int64_t id = insert.integer(0);
   insert.reset();
 
-  Statement find_file(db, "SELECT vote_file_id FROM vote_file WHERE sha256 = ? AND path = ?");
-  Statement make_file(db, "INSERT INTO vote_file(sha256, path) VALUES (?, ?) RETURNING vote_file_id");
   Statement link(
       db, "INSERT INTO tournament_file(tournament_id, vote_file_id) VALUES (?, ?) ON CONFLICT DO NOTHING");
-  std::map<std::string, int64_t> systems;
-  auto system_id = [&](const std::string& name) {
-    auto [place, fresh] = systems.try_emplace(name, 0);
-    if (fresh) place->second = impl_->system_id(name);
-    return place->second;
-  };
-  for (const VoteFile& file : row.files) {
-    int64_t file_id = 0;
-    if (find_file.bind(file.content, file.path).step()) {
-      file_id = find_file.integer(0);
-    } else {
-      make_file.bind(file.content, file.path).step();
-      file_id = make_file.integer(0);
-      make_file.reset();
-      write_votes(db, file_id, impl_->judge_id(file.judge), file, system_id);
-    }
-    link.run(id, file_id);
-  }
+  for (const VoteFile& file : row.files) link.run(id, impl_->vote_file_id(file));
   Statement rating(
       db,
       "INSERT INTO rating(tournament_id, system_id, rating, order_sd, ci_lo, ci_hi, ci_method, games, "
       "wins, losses, ties) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   for (const RatingRow& r : row.ratings)
-    rating.run(id, system_id(r.system), r.rating, r.order_sd, r.ci_lo, r.ci_hi, r.ci_method, r.games, r.wins,
+    rating.run(id, impl_->system_id(r.system), r.rating, r.order_sd, r.ci_lo, r.ci_hi, r.ci_method, r.games, r.wins,
                r.losses, r.ties);
   transaction.commit();
 }

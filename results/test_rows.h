@@ -66,4 +66,16 @@ inline EvalRow loss_row(const SubjectModel& subject, int64_t step, double loss) 
   return row;
 }
 
+// A verdict of gpt-4 on red (shown first) and blue.
+inline VoteRow vote_row(const std::string& item, int score, int64_t line) {
+  VoteRow row;
+  row.judge = "gpt-4";
+  row.item = item;
+  row.system_a = "red";
+  row.system_b = "blue";
+  row.score = score;
+  row.line = line;
+  return row;
+}
+
 }  // namespace qlora::test

@@ -3,116 +3,32 @@
 #include <fnmatch.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "core/base/check.h"
-#include "core/base/json.h"
 #include "core/base/names.h"
+#include "eval/judge/answer_ids.h"
+#include "eval/judge/layouts.h"
 
 namespace qlora {
 
 namespace {
 
-constexpr std::string_view kExpectedName =
-    "FIRST-vs-SECOND-JUDGE-reviewer-threeclass.jsonl (or .jsonl.gz, or with underscores)";
-
-// Judges whose names hold separators; of any other, the name is what follows the last separator.
-constexpr std::array<std::string_view, 8> kJudges = {"gpt-3.5-turbo", "gpt-3.5",    "gpt-4-turbo", "gpt-4",
-                                                     "gpt4",          "vicuna-13b", "gpt-4o",      "gpt35"};
-
-bool is_separator(char c) {
-  return c == '-' || c == '_';
-}
-
-bool drop_suffix(std::string_view& text, std::string_view suffix) {
-  if (text.size() < suffix.size() || text.substr(text.size() - suffix.size()) != suffix) return false;
-  text.remove_suffix(suffix.size());
-  return true;
-}
-
-bool drop_prefix(std::string_view& text, std::string_view prefix) {
-  if (text.substr(0, prefix.size()) != prefix) return false;
-  text.remove_prefix(prefix.size());
-  return true;
-}
-
-// Takes "-word" or "_word" off the end.
-bool drop_word(std::string_view& text, std::string_view word) {
-  std::string_view rest = text;
-  if (!drop_suffix(rest, word) || rest.empty() || !is_separator(rest.back())) return false;
-  rest.remove_suffix(1);
-  text = rest;
-  return true;
-}
-
-// Takes the judge off the end; empty when there is none.
-std::string take_judge(std::string_view& text) {
-  std::string_view best;
-  for (std::string_view judge : kJudges) {
-    std::string_view rest = text;
-    if (judge.size() > best.size() && drop_word(rest, judge)) best = judge;
-  }
-  if (best.empty()) {
-    size_t cut = text.find_last_of("-_");
-    if (cut == std::string_view::npos) return "";
-    best = text.substr(cut + 1);
-  }
-  text.remove_suffix(best.size() + 1);
-  return system_alias(best);
-}
-
-// SIZEb-DATASET-(vicuna|oa)-generations-topp0.9-temp0.7: a model that the release trained, "" for any other
-// name.
-std::string trained_alias(std::string_view name) {
-  std::string tail;
-  if (drop_suffix(name, "-secondround")) tail = "-secondround";
-  drop_suffix(name, "-topp0.9-temp0.7");
-  bool generations = drop_suffix(name, "-vicuna-generations") || drop_suffix(name, "-oa-generations");
-  size_t dash = name.find('-');
-  if (dash == std::string_view::npos) return "";
-  std::string_view size = name.substr(0, dash), dataset = name.substr(dash + 1);
-  drop_suffix(size, "b");
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 5> kSizes = {
-      {{"7", "7b"}, {"13", "13b"}, {"30", "33b"}, {"33", "33b"}, {"65", "65b"}}};
-  for (auto [text, canonical] : kSizes)
-    if (size == text && (generations || dataset == "guanaco"))
-      return fmt::format("{}-{}{}", dataset, canonical, tail);
-  return "";
-}
-
-int score_of(const Json& row, const std::string& where) {
-  auto score = row.find("score");
-  QLORA_CHECK(score != row.end(), data, "{}: the row has no `score`", where);
-  QLORA_CHECK(!score->is_array(), data,
-              "{}: `score` is a list: this is a file of 10-point scores, not of verdicts (1, 2, 3, -1)",
-              where);
-  bool known = score->is_number_integer() && (*score == 1 || *score == 2 || *score == 3 || *score == -1);
-  QLORA_CHECK(known, data,
-              "{}: `score` must be 1 (first wins), 2 (second wins), 3 (tie) or -1 (no verdict), not {}",
-              where, score->dump());
-  return score->get<int>();
-}
-
-std::string item_of(const Json& row, const std::string& where) {
-  for (const char* key : {"question_id", "message_id"}) {
-    auto id = row.find(key);
-    if (id == row.end()) continue;
-    if (id->is_string()) return id->get<std::string>();
-    if (id->is_number_integer()) return id->dump();
-  }
-  fail(ErrorKind::data, "{}: the row has no `question_id` or `message_id`", where);
-}
-
-bool is_judgment_file(const std::string& name) {
-  std::string_view rest = name;
-  drop_suffix(rest, ".gz");
-  return drop_suffix(rest, ".jsonl") &&
-         (name.find("-vs-") != std::string::npos || name.find("_vs_") != std::string::npos);
+bool is_judgment_file(std::string name) {
+  auto drop = [&](std::string_view ending) {
+    if (!name.ends_with(ending)) return false;
+    name.resize(name.size() - ending.size());
+    return true;
+  };
+  drop(".gz");
+  if (!drop(".jsonl") && !drop(".json")) return false;
+  auto holds = [&](std::string_view part) { return name.find(part) != std::string::npos; };
+  return holds("-vs-") || holds("_vs_") || name.ends_with("_pair") || name.ends_with("_single") ||
+         holds("battle") || name == "annotations";
 }
 
 std::vector<Path> matching(const Path& folder, const std::string& pattern) {
@@ -126,20 +42,46 @@ std::vector<Path> matching(const Path& folder, const std::string& pattern) {
   return found;
 }
 
-// Verdicts of one question of one file, in votes.
-struct Count {
-  int first = 0, second = 0, ties = 0;
-  int valid() const { return first + second + ties; }
-};
-
-Outcome majority(const Count& votes) {
-  if (2 * votes.first > votes.valid()) return Outcome::first_wins;
-  if (2 * votes.second > votes.valid()) return Outcome::second_wins;
-  return Outcome::tie;
+const Layout& layout_of(const Row& row) {
+  std::string known;
+  for (const Layout& layout : layouts()) {
+    if (layout.fits(row)) return layout;
+    known += fmt::format("{}{}", known.empty() ? "" : "; ", layout.about);
+  }
+  fail(ErrorKind::data, "{}: the fields of this row are those of no known layout of judgments ({})",
+       row.where(), known);
 }
 
-Outcome outcome_of(int score) {
-  return score == 1 ? Outcome::first_wins : score == 2 ? Outcome::second_wins : Outcome::tie;
+// Several votes on one item of one file are by several raters, in the order of the file.
+void number_raters(std::vector<Vote>& votes) {
+  using Key = std::tuple<std::string, int, std::string, std::string>;
+  std::map<Key, std::pair<int, int>> counts;  // how many there are, how many were numbered
+  auto count = [&](const Vote& v) -> std::pair<int, int>& {
+    return counts[Key{v.item, v.turn, v.first, v.second}];
+  };
+  for (const Vote& vote : votes) ++count(vote).first;
+  for (Vote& vote : votes)
+    if (auto& [all, numbered] = count(vote); all > 1 && vote.rater.empty())
+      vote.rater = std::to_string(++numbered);
+}
+
+void check_file(const JudgmentFile& file) {
+  std::map<std::string, int> reviews;
+  for (const Vote& vote : file.votes) {
+    QLORA_CHECK(vote.points == file.votes.front().points, data,
+                "{}:{}: verdicts and pairs of scores in one file (line {} is of the other kind)", file.path,
+                vote.line, file.votes.front().line);
+    if (vote.review.empty()) continue;
+    auto [place, fresh] = reviews.try_emplace(vote.review, vote.line);
+    QLORA_CHECK(fresh, data, "{}:{}: review {} stands in line {} already", file.path, vote.line, vote.review,
+                place->second);
+  }
+}
+
+Outcome outcome_of(Verdict verdict) {
+  return verdict == Verdict::first_wins    ? Outcome::first_wins
+         : verdict == Verdict::second_wins ? Outcome::second_wins
+                                           : Outcome::tie;
 }
 
 // Gives numbers to names in order of first appearance.
@@ -158,12 +100,20 @@ class Numbers {
   std::vector<std::string> names_;
 };
 
+struct MatchNumbers {
+  Numbers systems, prompts, judges;
+};
+
 std::set<std::string> wanted_systems(std::span<const JudgmentFile> files,
                                      std::span<const std::string> systems) {
   std::set<std::string> known, wanted;
-  for (const JudgmentFile& file : files) known.insert({file.name.first, file.name.second});
+  for (const JudgmentFile& file : files)
+    for (const Vote& vote : file.votes) {
+      known.insert(vote.first);
+      if (vote.pairwise()) known.insert(vote.second);
+    }
   for (const std::string& system : systems) {
-    std::string name = system_alias(system);
+    std::string name = known.count(system) != 0 ? system : system_alias(system);
     QLORA_CHECK(known.count(name) != 0, usage, "{}",
                 unknown_name("system", system, std::vector<std::string>(known.begin(), known.end())));
     wanted.insert(name);
@@ -171,84 +121,77 @@ std::set<std::string> wanted_systems(std::span<const JudgmentFile> files,
   return systems.empty() ? known : wanted;
 }
 
-struct MatchNumbers {
-  Numbers systems, prompts, judges;
+bool takes_part(const Vote& vote, const std::set<std::string>& wanted) {
+  return wanted.count(vote.first) != 0 && (!vote.pairwise() || wanted.count(vote.second) != 0);
+}
+
+float relative_length(const Vote& vote) {
+  auto first = static_cast<float>(vote.first_length), second = static_cast<float>(vote.second_length);
+  return first > 0 && second > 0 ? (first - second) / (first + second) : 0.0F;
+}
+
+// The votes of one judge on one item in one order.
+struct Group {
+  Match match;
+  int turn;
+  std::vector<Verdict> verdicts;
 };
 
-void add_file(const JudgmentFile& file, VoteRule rule, MatchNumbers& numbers, Matches& result) {
-  int32_t first = numbers.systems.of(file.name.first), second = numbers.systems.of(file.name.second);
-  int32_t judge = numbers.judges.of(file.name.judge);
-  result.invalid.resize(numbers.systems.size());
-  std::map<int32_t, Count> votes;  // by prompt
-  for (const Judgment& row : file.rows) {
+void add_file(const JudgmentFile& file, VoteRule rule, const std::set<std::string>& wanted,
+              MatchNumbers& numbers, Matches& result) {
+  std::map<std::tuple<int32_t, int, int32_t, int32_t, int32_t>, Group> groups;
+  for (const Vote& vote : file.votes) {
+    if (!vote.pairwise() || !takes_part(vote, wanted)) continue;
+    Match match;
+    match.first = numbers.systems.of(vote.first);
+    match.second = numbers.systems.of(vote.second);
+    match.judge = numbers.judges.of(vote.judge);
+    result.invalid.resize(numbers.systems.size());
     ++result.rows;
-    if (row.score == -1) {
+    if (!vote.valid()) {
       ++result.invalid_rows;
-      ++result.invalid[static_cast<size_t>(first)];
-      ++result.invalid[static_cast<size_t>(second)];
+      ++result.invalid[static_cast<size_t>(match.first)];
+      ++result.invalid[static_cast<size_t>(match.second)];
       continue;
     }
-    int32_t prompt = numbers.prompts.of(row.item);
+    match.outcome = outcome_of(vote.verdict);
+    match.prompt = numbers.prompts.of(vote.item);
+    match.order_known = vote.order_known;
+    match.length = relative_length(vote);
     if (rule == VoteRule::each) {
-      result.matches.push_back({first, second, outcome_of(row.score), prompt, judge});
+      result.matches.push_back(match);
       continue;
     }
-    Count& count = votes[prompt];
-    ++(row.score == 1 ? count.first : row.score == 2 ? count.second : count.ties);
+    Group& group = groups[{match.prompt, vote.turn, match.first, match.second, match.judge}];
+    group.match = match;
+    group.verdicts.push_back(vote.verdict);
   }
-  for (const auto& [prompt, count] : votes)
-    result.matches.push_back({first, second, majority(count), prompt, judge});
+  for (auto& [key, group] : groups) {
+    group.match.outcome = outcome_of(majority_of(group.verdicts));
+    result.matches.push_back(group.match);
+  }
 }
 
 }  // namespace
 
-std::string system_alias(std::string_view name) {
-  std::string_view bare = name;
-  if (!drop_prefix(bare, "answer-")) drop_prefix(bare, "answer_");
-  if (std::string trained = trained_alias(bare); !trained.empty()) return trained;
-  drop_suffix(bare, "-oa-generations");
-  static constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kAliases = {
-      {{"gpt35", "gpt-3.5"}, {"gpt4", "gpt-4"}, {"chatgpt", "gpt-3.5"}}};
-  for (auto [alias, canonical] : kAliases)
-    if (bare == alias) return std::string(canonical);
-  return std::string(bare);
-}
-
-JudgmentName parse_judgment_name(std::string_view file_name) {
-  std::string_view rest = file_name;
-  drop_suffix(rest, ".gz");
-  bool formed = drop_suffix(rest, ".jsonl");
-  drop_word(rest, "threeclass");
-  formed = formed && drop_word(rest, "reviewer");
-  JudgmentName name;
-  if (formed) name.judge = take_judge(rest);
-  size_t vs = rest.find("-vs-");
-  if (vs == std::string_view::npos) vs = rest.find("_vs_");
-  QLORA_CHECK(formed && !name.judge.empty() && vs != std::string_view::npos && vs > 0 && vs + 4 < rest.size(),
-              data, "{}: the name of a judgment file must be {}", file_name, kExpectedName);
-  name.first = system_alias(rest.substr(0, vs));
-  name.second = system_alias(rest.substr(vs + 4));
-  QLORA_CHECK(name.first != name.second, data, "{}: judges system {} against itself", file_name, name.first);
-  return name;
-}
-
 JudgmentFile read_judgments(const Path& path) {
   JudgmentFile file;
   file.path = path.string();
-  file.name = parse_judgment_name(path.filename().string());
-  std::string content = read_file(path);
+  const std::string content = read_file(path);
   file.content = sha256(content);
-  std::string_view rest = content;
-  for (int line = 1; !rest.empty(); ++line) {
-    size_t end = std::min(rest.find('\n'), rest.size());
-    std::string_view text = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    if (text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    std::string where = fmt::format("{}:{}", file.path, line);
-    Json row = parse_json(text, where);
-    QLORA_CHECK(row.is_object(), data, "{}: expected a JSON object", where);
-    file.rows.push_back({item_of(row, where), score_of(row, where), line});
-  }
+  JudgmentSource source{file.path, hex(file.content).substr(0, 12), std::nullopt};
+  const Layout* layout = nullptr;
+  for_each_row(content, file.path, [&](const Row& row) {
+    if (layout == nullptr) {
+      layout = &layout_of(row);
+      file.layout = layout->name;
+      file.order = layout->named ? OrderSource::name : OrderSource::row;
+      if (layout->named) source.name = parse_judgment_name(path.filename().string());
+    }
+    layout->read(row, source, file.votes);
+  });
+  check_file(file);
+  number_raters(file.votes);
   return file;
 }
 
@@ -264,10 +207,37 @@ std::vector<Path> find_judgment_files(std::span<const std::string> files_or_patt
     } else if (path.filename().string().find_first_of("*?[") != std::string::npos) {
       here = matching(path.has_parent_path() ? path.parent_path() : Path("."), path.filename().string());
     }
-    QLORA_CHECK(!here.empty(), data, "{}: no judgment file here; expected names are {}", text, kExpectedName);
+    QLORA_CHECK(!here.empty(), data, "{}: no judgment file here; expected names are {}", text,
+                kExpectedJudgmentName);
     found.insert(here.begin(), here.end());
   }
   return {found.begin(), found.end()};
+}
+
+void check_claims(std::span<const JudgmentFile> files) {
+  using Key = std::tuple<bool, std::string, std::string, std::string, std::string, int>;
+  std::map<Key, std::pair<size_t, int>> claims;
+  for (size_t f = 0; f < files.size(); ++f)
+    for (const Vote& vote : files[f].votes) {
+      Key key{vote.points, vote.judge + "\n" + vote.prompt, vote.first, vote.second, vote.item, vote.turn};
+      auto [place, fresh] = claims.try_emplace(std::move(key), f, vote.line);
+      auto [other, line] = place->second;
+      QLORA_CHECK(
+          other == f, data,
+          "{}:{}: {} judges {} (shown first) and {} on item {}, which {}:{} does already; give one of the "
+          "two files",
+          files[f].path, vote.line, vote.judge, vote.first, vote.pairwise() ? vote.second : "no other",
+          vote.item, files[other].path, line);
+    }
+}
+
+std::vector<JudgmentFile> load_judgments(std::span<const std::string> files_or_patterns,
+                                         const AnswerBook* answers) {
+  std::vector<JudgmentFile> files;
+  for (const Path& path : find_judgment_files(files_or_patterns)) files.push_back(read_judgments(path));
+  orient_by_answer_ids(files, answers);
+  check_claims(files);
+  return files;
 }
 
 VoteRule vote_rule_from(const std::string& name) {
@@ -277,19 +247,38 @@ VoteRule vote_rule_from(const std::string& name) {
        unknown_name("rule for votes", name, std::vector<std::string>{"each", "majority"}));
 }
 
+Verdict majority_of(std::span<const Verdict> verdicts) {
+  int64_t first = 0, second = 0, valid = 0;
+  for (Verdict verdict : verdicts) {
+    first += verdict == Verdict::first_wins;
+    second += verdict == Verdict::second_wins;
+    valid += verdict != Verdict::invalid;
+  }
+  if (valid == 0) return Verdict::invalid;
+  return 2 * first > valid ? Verdict::first_wins : 2 * second > valid ? Verdict::second_wins : Verdict::tie;
+}
+
 Matches gather_matches(std::span<const JudgmentFile> files, VoteRule rule,
                        std::span<const std::string> systems) {
   std::set<std::string> wanted = wanted_systems(files, systems);
   Matches result;
   MatchNumbers numbers;
-  for (const JudgmentFile& file : files)
-    if (wanted.count(file.name.first) != 0 && wanted.count(file.name.second) != 0)
-      add_file(file, rule, numbers, result);
+  for (const JudgmentFile& file : files) add_file(file, rule, wanted, numbers, result);
   QLORA_CHECK(!result.matches.empty(), data, "no valid judgment in {} files between the {} systems asked for",
               files.size(), wanted.size());
   result.systems = numbers.systems.take();
   result.prompts = numbers.prompts.take();
   result.judges = numbers.judges.take();
+  return result;
+}
+
+std::vector<JudgmentFile> only_between(std::span<const JudgmentFile> files,
+                                       std::span<const std::string> systems) {
+  std::set<std::string> wanted = wanted_systems(files, systems);
+  std::vector<JudgmentFile> result(files.begin(), files.end());
+  for (JudgmentFile& file : result)
+    std::erase_if(file.votes, [&](const Vote& vote) { return !takes_part(vote, wanted); });
+  std::erase_if(result, [](const JudgmentFile& file) { return file.votes.empty(); });
   return result;
 }
 

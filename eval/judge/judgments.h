@@ -1,11 +1,6 @@
 #pragma once
-// Files of pairwise judgments, in the layout of the QLoRA release (Dettmers et al. 2023, eval/ratings-gpt4)
-// and of the human votes of PRD (Li et al. 2023, vicuna80/ratings-human): JSON lines, plain or gzip, one
-// judgment a line,
-//   {"question_id": 1, ..., "score": 1 | 2 | 3 | -1}
-// 1: the first shown wins, 2: the second, 3: a tie, -1: no valid verdict.
-// The names of the two systems stand in the file's name alone:
-// FIRST-vs-SECOND-JUDGE-reviewer-threeclass.jsonl (or with underscores, as the release's program writes it).
+// Judgment files in any layout of layouts.h, JSON lines or an array, plain or gzip: found, read, checked, and
+// made into the matches that ratings are computed from.
 
 #include <cstdint>
 #include <span>
@@ -15,56 +10,64 @@
 
 #include "core/base/file.h"
 #include "core/base/hash.h"
+#include "eval/judge/file_name.h"
+#include "eval/judge/vote.h"
 #include "eval/ratings/elo.h"
 
 namespace qlora {
 
-struct JudgmentName {
-  std::string first, second;  // systems, after system_alias(); `first` was shown first
-  std::string judge;          // gpt-4, human, ...
-};
+class AnswerBook;
 
-// The name under which a system competes: the aliases of the release are folded
-// ("30b-guanaco-vicuna-generations- topp0.9-temp0.7" = guanaco-33b, "answer_gpt35" = gpt-3.5, ...); other
-// names stay as they are.
-std::string system_alias(std::string_view name_in_file);
-
-// Takes a file's name (without its folder) apart. Throws Error(data) with the expected form.
-JudgmentName parse_judgment_name(std::string_view file_name);
-
-// One line of a judgment file.
-struct Judgment {
-  std::string item;  // question_id or message_id, as text
-  int score = 0;     // 1 | 2 | 3 | -1
-  int line = 0;      // from 1
+// How it is known which answer was shown first.
+enum class OrderSource {
+  row,         // the row says so (FastChat, Arena), or it is unknown (AlpacaEval)
+  name,        // the file's name, for want of better
+  answer_ids,  // the answers' ids; `reversed` tells whether the name had it wrong
 };
 
 struct JudgmentFile {
   std::string path;
-  Digest content{};  // of the (unpacked) bytes
-  JudgmentName name;
-  std::vector<Judgment> rows;
+  Digest content{};         // of the (unpacked) bytes
+  std::string_view layout;  // of layouts.h
+  OrderSource order = OrderSource::row;
+  bool reversed = false;
+  std::vector<Vote> votes;  // in the order of the file
 };
 
-// Reads one file. Throws Error(data) with file and line: bad JSON, a row without question or score, a score
-// other than 1, 2, 3, -1 (a pair of 10-point scores is another kind of file).
+// Reads one file; systems of a named layout in the order of the name. Throws Error(data) with file and line
+// for anything that does not fit (see rows.h and the layouts), for verdicts and points in one file, and for a
+// review that stands in it twice.
 JudgmentFile read_judgments(const Path&);
 
-// Files, folders (their *.jsonl and *.jsonl.gz with "-vs-" or "_vs_" in the name) and patterns with * and ?
-// in the last part, sorted. Throws Error(data) when one of them matches nothing.
+// Files, folders (what in them has the name of a judgment file: "-vs-" or "_vs_", "_pair", "_single",
+// "battle", "annotations", ending in .jsonl, .json or either with .gz) and patterns with * and ? in the last
+// part, sorted. Throws Error(data) when one of them matches nothing.
 std::vector<Path> find_judgment_files(std::span<const std::string> files_or_patterns);
+
+// Refuses, with Error(data) naming both lines, two files in which one judge, by one prompt, judges one pair
+// in one order on one item: such votes would count twice, or one of the files has a wrong name.
+void check_claims(std::span<const JudgmentFile>);
+
+// Finds and reads; then puts right who was shown first by the answers' ids (orient_by_answer_ids(); `answers`
+// may be null), and checks claims. Reading comes before anything else: a bad file leaves nothing behind.
+std::vector<JudgmentFile> load_judgments(std::span<const std::string> files_or_patterns,
+                                         const AnswerBook* answers = nullptr);
 
 // How several votes on one question of one file become matches.
 enum class VoteRule {
-  each,      // every row is a match
+  each,      // every vote is a match
   majority,  // one match a question: more than half of the valid votes decide, else a tie
 };
 VoteRule vote_rule_from(const std::string& name);  // each | majority; throws Error(usage)
+Verdict majority_of(std::span<const Verdict>);     // invalid when none is valid
 
-// Gathers the matches of files. `systems` empty = all; otherwise only matches between those (aliases
-// accepted). Throws Error(data) when nothing is left, Error(usage) for a system that no file has (with the
-// nearest name).
+// Gathers the matches of files: votes on two answers; both_bad counts as a tie. `systems` empty = all;
+// otherwise only matches between those (aliases accepted). Throws Error(data) when nothing is left,
+// Error(usage) for a system that no file has (with the nearest name).
 Matches gather_matches(std::span<const JudgmentFile>, VoteRule, std::span<const std::string> systems = {});
+
+// The votes between these systems (all when empty), without the others; unknown systems as above.
+std::vector<JudgmentFile> only_between(std::span<const JudgmentFile>, std::span<const std::string> systems);
 
 // compute_elo() of them, with each system's invalid votes filled in.
 EloReport rate(const Matches&, const EloOptions&);

@@ -77,20 +77,27 @@ TEST_CASE("judgments are read with their lines") {
       "{\"question_id\": 7, \"score\": 3}";
   write_file(path, content);
   JudgmentFile file = read_judgments(path);
-  REQUIRE(file.rows.size() == 3);
-  CHECK(file.rows[0].item == "7");
-  CHECK(file.rows[1].item == "abc");
-  CHECK(file.rows[1].score == -1);
-  CHECK(file.rows[2].line == 4);
+  REQUIRE(file.votes.size() == 3);
+  CHECK(file.votes[0].item == "7");
+  CHECK(file.votes[0].first == "red");
+  CHECK(file.votes[0].second == "blue");
+  CHECK(file.votes[0].judge == "gpt-4");
+  CHECK(file.votes[0].rater == "1");
+  CHECK(file.votes[1].item == "abc");
+  CHECK(file.votes[1].verdict == Verdict::invalid);
+  CHECK(file.votes[1].rater == "");
+  CHECK(file.votes[2].line == 4);
+  CHECK(file.votes[2].rater == "2");
   CHECK(file.content == sha256(content));
+  CHECK(file.layout == "qlora");
 
   Path packed = dir.path() / "red-vs-blue-human-reviewer_threeclass.jsonl.gz";
   gzFile gz = gzopen(packed.c_str(), "wb");
   gzwrite(gz, content.data(), static_cast<unsigned>(content.size()));
   gzclose(gz);
-  CHECK(read_judgments(packed).rows.size() == 3);
+  CHECK(read_judgments(packed).votes.size() == 3);
   CHECK(read_judgments(packed).content == file.content);
-  CHECK(read_judgments(packed).name.judge == "human");
+  CHECK(read_judgments(packed).votes[0].judge == "human");
 }
 
 TEST_CASE("a bad judgment is reported with file and line") {
@@ -104,7 +111,11 @@ TEST_CASE("a bad judgment is reported with file and line") {
                                          {"{\"score\": 1}", "no `question_id`"},
                                          {"{\"question_id\": 8, \"score\": 0}", "not 0"},
                                          {"{\"question_id\": 8, \"score\": \"1\"}", "not \"1\""},
-                                         {"{\"question_id\": 8, \"score\": [8, 7.5]}", "10-point"},
+                                         {"{\"question_id\": 8, \"score\": [8, 7.5]}", "in one file"},
+                                         {"{\"question_id\": 8, \"score\": [8]}", "two scores"},
+                                         {"{\"question_id\": 8, \"score\": [8, null]}", "finite number"},
+                                         {"{\"question_id\": 8, \"score\": NaN}", "finite number"},
+                                         {"{\"question_id\": 8, \"score\": [-1, 3]}", "negative"},
                                          {"{\"question_id\": 8,", "not valid JSON"},
                                          {"[1]", "JSON object"}}) {
     INFO(c.row);
@@ -114,21 +125,73 @@ TEST_CASE("a bad judgment is reported with file and line") {
   }
 }
 
-TEST_CASE("votes become matches one by one or by majority") {
+TEST_CASE("a cut last line and a review that stands twice are errors with their line") {
+  test::TemporaryFolder dir;
+  Path path = dir.path() / "red-vs-blue-gpt-4-reviewer-threeclass.jsonl";
+  write_file(path, "{\"question_id\": 7, \"score\": 1}\n{\"question_id\": 8, \"sco");
+  CHECK_THAT(kind_and_message([&] { read_judgments(path); }),
+             Catch::StartsWith("3: ") && Contains("threeclass.jsonl:2: the last line is cut off"));
+  std::string row = "{\"question_id\": 7, \"review_id\": \"x\", \"score\": 1}\n";
+  write_file(path, row + "\n" + row);
+  CHECK_THAT(kind_and_message([&] { read_judgments(path); }),
+             Contains("threeclass.jsonl:3: review x stands in line 1 already"));
+}
+
+TEST_CASE("two files that claim the same votes are refused with both lines") {
+  test::TemporaryFolder dir;
+  Path one = dir.path() / "red-vs-blue-gpt-4-reviewer-threeclass.jsonl";
+  Path two = dir.path() / "red_vs_blue_gpt-4_reviewer_threeclass.jsonl";
+  Path back = dir.path() / "blue-vs-red-gpt-4-reviewer-threeclass.jsonl";
+  write_file(one, "{\"question_id\": 6, \"score\": 1}\n{\"question_id\": 7, \"score\": 1}\n");
+  write_file(back, "{\"question_id\": 7, \"score\": 1}\n");
+  std::vector<std::string> folder = {dir.path().string()};
+  CHECK(load_judgments(folder).size() == 2);  // the other order is another vote
+  write_file(two, "\n{\"question_id\": 7, \"score\": 2}\n");
+  CHECK_THAT(kind_and_message([&] { load_judgments(folder); }),
+             Catch::StartsWith("3: ") && Contains(two.string() + ":2: gpt-4 judges red") &&
+                 Contains(one.string() + ":2 does already"));
+  // Another item is no claim on the same vote.
+  write_file(two, "{\"question_id\": 8, \"score\": 2}\n");
+  CHECK(load_judgments(folder).size() == 3);
+}
+
+namespace {
+
+JudgmentFile file_of(const std::string& first, const std::string& second,
+                     std::vector<std::pair<std::string, Verdict>> verdicts) {
   JudgmentFile file;
-  file.name = {"red", "blue", "human"};
-  for (int score : {1, 1, 2}) file.rows.push_back({"two of three", score, 0});
-  for (int score : {1, 2, 3}) file.rows.push_back({"all different", score, 0});
-  for (int score : {2, 2, -1}) file.rows.push_back({"one invalid", score, 0});
-  for (int score : {-1, -1, -1}) file.rows.push_back({"none valid", score, 0});
-  for (int score : {3, 3, 1}) file.rows.push_back({"tied", score, 0});
-  std::vector<JudgmentFile> files = {file};
+  for (const auto& [item, verdict] : verdicts) {
+    Vote vote;
+    vote.item = item;
+    vote.first = first;
+    vote.second = second;
+    vote.judge = "x";
+    vote.verdict = verdict;
+    file.votes.push_back(vote);
+  }
+  return file;
+}
+
+constexpr Verdict kFirst = Verdict::first_wins, kSecond = Verdict::second_wins, kTie = Verdict::tie,
+                  kNone = Verdict::invalid;
+
+}  // namespace
+
+TEST_CASE("votes become matches one by one or by majority") {
+  std::vector<std::pair<std::string, Verdict>> votes;
+  for (Verdict v : {kFirst, kFirst, kSecond}) votes.emplace_back("two of three", v);
+  for (Verdict v : {kFirst, kSecond, kTie}) votes.emplace_back("all different", v);
+  for (Verdict v : {kSecond, kSecond, kNone}) votes.emplace_back("one invalid", v);
+  for (Verdict v : {kNone, kNone, kNone}) votes.emplace_back("none valid", v);
+  for (Verdict v : {kTie, Verdict::both_bad, kFirst}) votes.emplace_back("tied", v);
+  std::vector<JudgmentFile> files = {file_of("red", "blue", votes)};
 
   Matches each = gather_matches(files, VoteRule::each);
   CHECK(each.matches.size() == 11);
   CHECK(each.rows == 15);
   CHECK(each.invalid_rows == 4);
   CHECK(each.invalid == std::vector<int64_t>{4, 4});
+  CHECK(each.judges == std::vector<std::string>{"x"});
 
   Matches majority = gather_matches(files, VoteRule::majority);
   std::map<std::string, Outcome> outcomes;
@@ -142,16 +205,27 @@ TEST_CASE("votes become matches one by one or by majority") {
   CHECK_THROWS_WITH(vote_rule_from("majorty"), Contains("did you mean `majority`"));
 }
 
+TEST_CASE("matches carry the order and the lengths of the answers") {
+  std::vector<JudgmentFile> files = {file_of("red", "blue", {{"1", kFirst}, {"2", kTie}})};
+  files[0].votes[0].order_known = false;
+  files[0].votes[0].first_length = 30;
+  files[0].votes[0].second_length = 10;
+  Matches matches = gather_matches(files, VoteRule::each);
+  CHECK_FALSE(matches.matches[0].order_known);
+  CHECK(matches.matches[0].length == 0.5F);
+  CHECK(matches.matches[1].order_known);
+  CHECK(matches.matches[1].length == 0.0F);
+}
+
 TEST_CASE("matches can be restricted to some systems") {
-  std::vector<JudgmentFile> files(3);
-  files[0].name = {"red", "blue", "x"};
-  files[1].name = {"blue", "gpt-4", "x"};
-  files[2].name = {"red", "gpt-4", "x"};
-  for (JudgmentFile& file : files) file.rows = {{"1", 1, 1}, {"2", 2, 2}};
+  std::vector<JudgmentFile> files = {file_of("red", "blue", {{"1", kFirst}, {"2", kSecond}}),
+                                     file_of("blue", "gpt-4", {{"1", kFirst}, {"2", kSecond}}),
+                                     file_of("red", "gpt-4", {{"1", kFirst}, {"2", kSecond}})};
   CHECK(gather_matches(files, VoteRule::each).matches.size() == 6);
   Matches some = gather_matches(files, VoteRule::each, std::vector<std::string>{"red", "answer_gpt4"});
   CHECK(some.matches.size() == 2);
   CHECK(some.systems == std::vector<std::string>{"red", "gpt-4"});
+  CHECK(only_between(files, std::vector<std::string>{"red", "gpt-4"}).size() == 1);
   CHECK_THROWS_WITH(gather_matches(files, VoteRule::each, std::vector<std::string>{"bleu"}),
                     Contains("did you mean `blue`"));
   CHECK_THROWS_WITH(gather_matches(files, VoteRule::each, std::vector<std::string>{"red"}),
@@ -161,14 +235,15 @@ TEST_CASE("matches can be restricted to some systems") {
 TEST_CASE("judgment files are found in folders and by patterns") {
   test::TemporaryFolder dir;
   for (const char* name : {"b-vs-a-x-reviewer-threeclass.jsonl", "a-vs-b-x-reviewer-threeclass.jsonl.gz",
-                           "a_vs_c_x_reviewer_threeclass.jsonl", "questions.jsonl", "README.md"})
+                           "a_vs_c_x_reviewer_threeclass.jsonl", "questions.jsonl", "README.md",
+                           "gpt-4_pair.jsonl", "annotations.json", "clean_battle_20230814.json"})
     write_file(dir.path() / name, "");
   std::string folder = dir.path().string();
   auto find = [](std::vector<std::string> what) { return find_judgment_files(what); };
   std::vector<Path> all = find({folder});
-  REQUIRE(all.size() == 3);
+  REQUIRE(all.size() == 6);
   CHECK(std::is_sorted(all.begin(), all.end()));
-  CHECK(find({folder + "/a*.jsonl*", folder}).size() == 3);  // none twice
+  CHECK(find({folder + "/a*.jsonl*", folder}).size() == 6);  // none twice
   CHECK(find({folder + "/*.gz"}).size() == 1);
   CHECK(find({all[0].string()}) == std::vector<Path>{all[0]});
   for (const char* bad : {"/none*", "/none.jsonl"})

@@ -1,0 +1,45 @@
+#pragma once
+// The layouts of judgment files, one reader and one writer each. A further layout is one file beside
+// layout_fastchat.cpp and one line in layouts.cpp.
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "eval/judge/file_name.h"
+#include "eval/judge/rows.h"
+#include "eval/judge/vote.h"
+
+namespace qlora {
+
+// What a reader knows beside the row.
+struct JudgmentSource {
+  std::string path;
+  std::string digits;                // the first 12 hexadecimal digits of the content's SHA-256
+  std::optional<JudgmentName> name;  // only where the layout is `named`
+};
+
+struct Layout {
+  std::string_view name, about;
+  bool named;  // the systems stand in the file's name alone
+  // Whether a file that begins with this row is of this layout: by the names of its fields.
+  bool (*fits)(const Row&);
+  // Appends the votes of one row. Throws Error(data) with file, line and field.
+  void (*read)(const Row&, const JudgmentSource&, std::vector<Vote>&);
+  // File names and contents. Throws Error(usage) for votes that the layout cannot hold, rather than lose
+  // anything of them that counts.
+  std::map<std::string, std::string> (*write)(std::span<const Vote>);
+};
+
+// qlora, fastchat-pair, fastchat-single, arena, alpaca-eval.
+std::span<const Layout> layouts();
+// Throws Error(usage) with the nearest name.
+const Layout& layout(const std::string& name);
+
+// For layouts.cpp.
+extern const Layout kQloraLayout, kFastchatPairLayout, kFastchatSingleLayout, kArenaLayout, kAlpacaEvalLayout;
+
+}  // namespace qlora

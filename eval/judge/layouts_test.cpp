@@ -1,0 +1,233 @@
+// Every layout of judgment files: what it reads, what it refuses, and that it reads back what it writes.
+#include <catch2/catch.hpp>
+#include <set>
+
+#include "core/base/check.h"
+#include "core/base/file.h"
+#include "core/base/test_data.h"
+#include "eval/judge/judgments.h"
+#include "eval/judge/layouts.h"
+
+using namespace qlora;
+using Catch::Contains;
+
+namespace {
+
+std::vector<Vote> read_text(const std::string& name, const std::string& content) {
+  test::TemporaryFolder dir;
+  write_file(dir.path() / name, content);
+  return read_judgments(dir.path() / name).votes;
+}
+
+std::string message_of(const std::string& name, const std::string& content) {
+  try {
+    read_text(name, content);
+  } catch (const Error& e) {
+    CHECK(e.kind() == ErrorKind::data);
+    return e.what();
+  }
+  return "no error";
+}
+
+const std::string kPair =
+    R"({"question_id": 81, "model_1": "red", "model_2": "blue", "g1_winner": "model_1", "g2_winner": "tie", )"
+    R"("judge": ["gpt-4", "pair-v2"], "g1_user_prompt": "?", "g1_judgment": "[[A]]", "g2_user_prompt": "?", )"
+    R"("g2_judgment": "[[C]]", "turn": 2, "tstamp": 1.5})";
+const std::string kSingle =
+    R"({"question_id": 81, "model": "red", "judge": ["gpt-4", "single-v1"], "user_prompt": "?", )"
+    R"("judgment": "[[7]]", "score": 7, "turn": 1, "tstamp": 1.5})";
+const std::string kBattle =
+    R"_({"question_id": "q1", "model_a": "red", "model_b": "blue", "winner": "tie (bothbad)", )_"
+    R"("judge": "arena_user_9", "turn": 1, "anony": true, "language": "English", "tstamp": 1.5})";
+const std::string kAnnotation =
+    R"({"instruction": "say it", "output_1": "ten bytes.", "output_2": "more than ten bytes.", )"
+    R"("generator_1": "red", "generator_2": "blue", "annotator": "weighted", "preference": 1.25})";
+const std::string kPoints =
+    R"({"review_id": "r", "question_id": 1, "answer1_id": "x", "answer2_id": "y", "reviewer_id": 2, )"
+    R"("metadata": {}, "text": "9 6.5\nwords", "score": [9.0, 6.5]})";
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  size_t at = text.find(from);
+  REQUIRE(at != std::string::npos);
+  return text.replace(at, from.size(), to);
+}
+
+// Votes that every part of can be told apart, as far as a layout can hold them.
+std::vector<Vote> votes_for(std::string_view layout) {
+  std::vector<Vote> votes;
+  int review = 0;
+  for (const char* item : {"1", "a-message"})
+    for (bool swap : {false, true})
+      for (Verdict verdict : {Verdict::first_wins, Verdict::tie, Verdict::second_wins, Verdict::invalid}) {
+        if (layout == "arena" && verdict == Verdict::invalid) continue;
+        Vote vote;
+        vote.item = std::string(item) + std::to_string(review % 4);
+        vote.first = swap ? "blue" : "red";
+        vote.second = layout == "fastchat-single" ? "" : swap ? "red" : "blue";
+        vote.judge = "gpt-4";
+        vote.verdict = verdict;
+        ++review;
+        if (layout == "qlora") {
+          vote.review = "r" + std::to_string(review);
+          vote.first_answer = "x";
+          vote.second_answer = "y";
+          vote.prompt = "2";
+        }
+        if (layout == "fastchat-pair" || layout == "fastchat-single") {
+          vote.prompt = "v2";
+          vote.turn = 2;
+        }
+        if (layout == "fastchat-single") {
+          vote.points = true;
+          if (verdict != Verdict::invalid) vote.first_score = 7.5;
+          if (verdict != Verdict::invalid) vote.verdict = Verdict::tie;
+        }
+        if (layout != "arena") vote.raw = "caf\u00e9 \"said\" so\n" + std::to_string(review);
+        votes.push_back(vote);
+      }
+  return votes;
+}
+
+std::string key_of(const Vote& v, bool with_item) {
+  return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", with_item ? v.item : "", v.turn, v.first, v.second,
+                     score_of(v.verdict), v.points, v.first_score.value_or(-1), v.judge, v.prompt, v.raw);
+}
+
+}  // namespace
+
+TEST_CASE("every layout reads back what it writes") {
+  for (const Layout& layout : layouts()) {
+    INFO(layout.name);
+    test::TemporaryFolder dir;
+    const std::vector<Vote> votes = votes_for(layout.name);
+    std::vector<std::string> names;
+    for (const auto& [name, content] : layout.write(votes)) {
+      write_file(dir.path() / name, content);
+      names.push_back((dir.path() / name).string());
+    }
+    const bool alpaca = layout.name == "alpaca-eval";  // names items by a hash of what is written
+    std::multiset<std::string> written, read;
+    for (const Vote& vote : votes) written.insert(key_of(vote, !alpaca));
+    for (const JudgmentFile& file : load_judgments(names)) {
+      CHECK(file.layout == layout.name);
+      for (const Vote& vote : file.votes) {
+        Vote copy = vote;
+        if (alpaca) copy.first_score = std::nullopt;  // a verdict is a share of 0, 1/2 or 1
+        read.insert(key_of(copy, !alpaca));
+      }
+    }
+    CHECK(read == written);
+  }
+  CHECK_THROWS_WITH(layout("fastchat-par"), Contains("did you mean `fastchat-pair`"));
+}
+
+TEST_CASE("a judge whose name does not fit into a file's name stands in the rows") {
+  std::vector<Vote> votes = votes_for("qlora");
+  for (Vote& vote : votes) vote.judge = "org/gpt-4o-mini";
+  test::TemporaryFolder dir;
+  std::set<std::string> judges, firsts;
+  for (const auto& [name, content] : layout("qlora").write(votes)) {
+    CHECK_THAT(name, Contains("-org.gpt.4o.mini-reviewer"));
+    write_file(dir.path() / name, content);
+    for (const Vote& vote : read_judgments(dir.path() / name).votes) {
+      judges.insert(vote.judge);
+      firsts.insert(vote.first);
+    }
+  }
+  CHECK(judges == std::set<std::string>{"org/gpt-4o-mini"});
+  CHECK(firsts == std::set<std::string>{"blue", "red"});
+}
+
+TEST_CASE("one line of FastChat holds both orders") {
+  std::vector<Vote> votes = read_text("gpt-4_pair.jsonl", kPair + "\n");
+  REQUIRE(votes.size() == 2);
+  CHECK((votes[0].first == "red" && votes[0].second == "blue" && votes[0].verdict == Verdict::first_wins));
+  CHECK((votes[1].first == "blue" && votes[1].second == "red" && votes[1].verdict == Verdict::tie));
+  CHECK((votes[0].item == "81" && votes[0].turn == 2 && votes[0].judge == "gpt-4" &&
+         votes[0].prompt == "pair-v2"));
+  CHECK((votes[0].raw == "[[A]]" && votes[1].raw == "[[C]]" && votes[1].part == 1));
+  // The winner of game 2 names a model, and model_1 was shown second there.
+  votes = read_text("gpt-4_pair.jsonl", replaced(kPair, "\"tie\"", "\"model_1\""));
+  CHECK(votes[1].verdict == Verdict::second_wins);
+  votes = read_text("gpt-4_pair.jsonl", replaced(kPair, "\"tie\"", "\"error\""));
+  CHECK(votes[1].verdict == Verdict::invalid);
+}
+
+TEST_CASE("single scores and battles and annotations and points are read") {
+  Vote single = read_text("gpt-4_single.jsonl", kSingle).at(0);
+  CHECK((!single.pairwise() && single.points && single.valid() && single.first_score == 7.0));
+  CHECK_FALSE(
+      read_text("gpt-4_single.jsonl", replaced(kSingle, "\"score\": 7", "\"score\": -1")).at(0).valid());
+
+  Vote battle = read_text("battles.jsonl", kBattle).at(0);
+  CHECK((battle.verdict == Verdict::both_bad && battle.judge == "human" && battle.rater == "arena_user_9"));
+  // An array, and battles without a question: every one has a prompt of its own.
+  std::string bare = replaced(kBattle, "\"question_id\": \"q1\", ", "");
+  std::vector<Vote> battles = read_text("clean_battle.json", "[\n" + bare + ",\n" + bare + "\n]\n");
+  REQUIRE(battles.size() == 2);
+  CHECK(battles[0].item != battles[1].item);
+  CHECK(battles[1].line == 3);
+
+  Vote annotation = read_text("annotations.json", "[" + kAnnotation + "]").at(0);
+  CHECK((annotation.first == "red" && annotation.second == "blue" && !annotation.order_known));
+  CHECK((annotation.verdict == Verdict::first_wins && annotation.first_score == 0.75));
+  CHECK((annotation.first_length == 10 && annotation.second_length == 20 && annotation.judge == "weighted"));
+  std::string nameless = replaced(kAnnotation, R"("generator_1": "red", "generator_2": "blue", )", "");
+  CHECK(read_text("annotations.json", "[" + nameless + "]").at(0).second == "output_2");
+  CHECK_FALSE(read_text("annotations.json", "[" + replaced(kAnnotation, "1.25", "null") + "]").at(0).valid());
+
+  Vote points = read_text("red-vs-blue-gpt4-reviewer.jsonl", kPoints).at(0);
+  CHECK((points.points && points.first_score == 9.0 && points.second_score == 6.5));
+  CHECK((points.verdict == Verdict::first_wins && points.prompt == "2" && points.raw == "9 6.5\nwords"));
+}
+
+TEST_CASE("bad rows of every layout are errors with file and line") {
+  struct Case {
+    const char* name;
+    std::string content, says;
+  };
+  for (const Case& c : std::vector<Case>{
+           {"gpt-4_pair.jsonl", kPair + "\n" + replaced(kPair, "\"tie\"", "\"model_3\""),
+            "pair.jsonl:2: `g2_winner`"},
+           {"gpt-4_pair.jsonl", kPair + "\n" + replaced(kPair, "\"blue\"", "\"red\""),
+            ":2: judges red against itself"},
+           {"gpt-4_pair.jsonl", kPair + "\n" + kPair.substr(0, 50), ":2: the last line is cut off"},
+           {"gpt-4_single.jsonl", replaced(kSingle, "\"score\": 7", "\"score\": NaN"),
+            ":1: a score must be a finite"},
+           {"gpt-4_single.jsonl", replaced(kSingle, "\"score\": 7", "\"score\": \"7\""),
+            ":1: `score` must be a number"},
+           {"battles.jsonl", kBattle + "\n" + replaced(kBattle, "tie (bothbad)", "model_c"),
+            ":2: unknown winner"},
+           {"battles.json", "[" + kBattle + ",\n" + kBattle, "battles.json:2: the array is cut off"},
+           {"battles.json", "[" + kBattle + ",\n" + kBattle + "] x", ":2: text after the array"},
+           {"annotations.json", "[\n" + replaced(kAnnotation, "1.25", "NaN") + "]",
+            ":2: a score must be a finite"},
+           {"annotations.json", "[" + replaced(kAnnotation, "1.25", "2.5") + "]", "must lie between 1"},
+           {"annotations.json", "[" + kAnnotation + ",\n{\"instruction\": 3}]",
+            ":2: `instruction` must be text"},
+           {"red-vs-blue-gpt4-reviewer.jsonl", replaced(kPoints, "6.5]", "Infinity]"),
+            ":1: a score must be a finite"},
+           {"notes.jsonl", "{\"a\": 1}\n", "notes.jsonl:1: the fields of this row"},
+           {"notes.jsonl", kPoints, "must be FIRST-vs-SECOND"},
+       }) {
+    INFO(c.name << " " << c.says);
+    CHECK_THAT(message_of(c.name, c.content), Contains(c.says));
+  }
+}
+
+TEST_CASE("what a layout cannot hold is refused on writing") {
+  Vote vote;
+  vote.item = "1";
+  vote.first = "red";
+  vote.second = "blue";
+  vote.judge = "gpt-4";
+  vote.verdict = Verdict::first_wins;
+  std::vector<Vote> one_order = {vote};
+  CHECK_THROWS_WITH(layout("fastchat-pair").write(one_order), Contains("one order only"));
+  CHECK_THROWS_WITH(layout("fastchat-single").write(one_order), Contains("one answer alone"));
+  vote.turn = 2;
+  CHECK_THROWS_AS(layout("qlora").write(std::vector<Vote>{vote}), Error);
+  CHECK_THROWS_AS(layout("alpaca-eval").write(std::vector<Vote>{vote}), Error);
+  vote.order_known = false;
+  CHECK_THROWS_AS(layout("arena").write(std::vector<Vote>{vote}), Error);
+}

@@ -1,0 +1,46 @@
+#pragma once
+// Rows of JSON in a text: one object a line (JSON lines), or the elements of one array. For the readers of
+// this folder.
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "core/base/json.h"
+
+namespace qlora {
+
+// One row and where it stands, for reading its fields with errors that name file, line and field.
+class Row {
+ public:
+  Row(const Json& json, const std::string& path, int line) : json_(json), path_(path), line_(line) {}
+  const Json& json() const { return json_; }
+  int line() const { return line_; }
+  std::string where() const;  // "path:line"
+  bool has(const char* key) const;
+
+  // The value of a field. Throws Error(data) when it is missing or of another type.
+  std::string text(const char* key) const;
+  double number(const char* key) const;
+  int64_t integer(const char* key) const;
+  // "" (or the other value) when it is missing or null; still an error when it has another type.
+  std::string text_or_empty(const char* key) const;
+  int64_t integer_or(const char* key, int64_t otherwise) const;
+  // A field that may be text or a whole number, as text.
+  std::string id(const char* key) const;
+
+ private:
+  const Json& field(const char* key) const;
+  const Json& json_;
+  const std::string& path_;
+  int line_;
+};
+
+// Calls `use` for every row of a file's content, in order; blank lines are skipped. `path` is for messages.
+// Throws Error(data) with path and line: bad JSON, a last line that is cut off, an array that is not closed,
+// NaN or infinity (which are no JSON), a row that is no object.
+void for_each_row(std::string_view content, const std::string& path,
+                  const std::function<void(const Row&)>& use);
+
+}  // namespace qlora
