@@ -1,0 +1,47 @@
+#pragma once
+// Somebody who answers a chat: an endpoint on the network, or a model of our own.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace qlora {
+
+struct ChatRequest {
+  std::string system, user;
+  double temperature = 0.2;
+  int max_tokens = 1024;
+};
+
+struct ChatReply {
+  enum class Kind {
+    answer,
+    again,       // may succeed later: too many requests, a fault of the server, a cut connection, garbage
+    impossible,  // this question will never be answered; others may: too long, rejected
+    refused      // nothing will: a wrong key, an unknown model
+  };
+  Kind kind = Kind::again;
+  std::string text;  // the answer; otherwise why there is none, without secrets
+  int64_t prompt_tokens = 0, answer_tokens = 0;
+  std::optional<double> retry_after;  // seconds, as the server asked
+};
+
+class ChatClient {
+ public:
+  virtual ~ChatClient() = default;
+  // One attempt, from one thread at a time.
+  virtual ChatReply ask(const ChatRequest&) = 0;
+};
+
+struct HttpChatOptions {
+  std::string base_url = "https://api.openai.com/v1";
+  std::string key;    // sent as a bearer token; in no message, file or log, even where a server repeats it
+  std::string model;  // gpt-4, ...
+  double timeout_s = 120, connect_timeout_s = 20;
+};
+
+// An OpenAI-compatible endpoint: POST base_url/chat/completions. One connection, kept open between requests.
+std::unique_ptr<ChatClient> make_http_chat_client(const HttpChatOptions&);
+
+}  // namespace qlora

@@ -1,0 +1,87 @@
+// The journal of a study: what was answered is on the disk before the next answer is counted.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <tuple>
+
+#include "core/base/check.h"
+#include "eval/judge/judge_run.h"
+#include "eval/judge/judgments.h"
+#include "eval/judge/layouts.h"
+
+namespace qlora {
+
+namespace {
+
+// Appends whole lines and flushes them to the disk.
+void append(const Path& path, const std::string& text) {
+  int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+  QLORA_CHECK(fd >= 0, failure, "{}: cannot be opened for writing: {}", path.string(), std::strerror(errno));
+  bool written =
+      ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) && ::fsync(fd) == 0;
+  int error = errno;
+  ::close(fd);
+  QLORA_CHECK(written, failure, "{}: cannot be written: {}", path.string(), std::strerror(error));
+}
+
+// Takes a last line without its end off: the process that wrote it was killed, and nobody has counted it.
+void drop_cut_line(const Path& path) {
+  const std::string content = read_file(path);
+  if (content.empty() || content.back() == '\n') return;
+  size_t end = content.rfind('\n');
+  std::error_code error;
+  std::filesystem::resize_file(path, end == std::string::npos ? 0 : end + 1, error);
+  QLORA_CHECK(!error, failure, "{}: cannot be shortened: {}", path.string(), error.message());
+}
+
+}  // namespace
+
+JudgeJournal::JudgeJournal(const Path& folder) : folder_(folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  QLORA_CHECK(!error, failure, "{}: cannot make the folder: {}", folder.string(), error.message());
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().extension() == ".jsonl") drop_cut_line(entry.path());
+}
+
+std::vector<JudgeAsk> JudgeJournal::missing(std::span<const JudgeAsk> asks) const {
+  using Key =
+      std::tuple<std::string, std::string, std::string, std::string, std::string, std::string, std::string>;
+  auto key = [](const Vote& v) {
+    return Key{v.judge, v.prompt, v.item, v.first, v.second, v.first_answer, v.second_answer};
+  };
+  std::set<Key> done;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_))
+    if (entry.path().filename().string().find("-vs-") != std::string::npos)
+      for (const Vote& vote : read_judgments(entry.path()).votes) done.insert(key(vote));
+  std::vector<JudgeAsk> missing;
+  for (const JudgeAsk& ask : asks)  // before anything is paid for
+    judgment_file_name({ask.vote.first, ask.vote.second, ask.vote.judge}, !ask.vote.points);
+  for (const JudgeAsk& ask : asks)
+    if (done.count(key(ask.vote)) == 0) missing.push_back(ask);
+  return missing;
+}
+
+void JudgeJournal::commit(const Vote* vote, const JudgeLedgerRow& row) {
+  if (vote != nullptr)
+    for (const auto& [name, content] : layout("qlora").write(std::span(vote, 1)))
+      append(folder_ / name, content);
+  const nlohmann::ordered_json json = {{"item", row.item},
+                                       {"first", row.first},
+                                       {"second", row.second},
+                                       {"attempts", row.attempts},
+                                       {"prompt_tokens", row.prompt_tokens},
+                                       {"answer_tokens", row.answer_tokens},
+                                       {"money", row.money},
+                                       {"seconds", row.seconds},
+                                       {"error", row.error}};
+  append(folder_ / "ledger.jsonl",
+         json.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace qlora

@@ -1,0 +1,273 @@
+#include "eval/judge/judge_run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <set>
+#include <thread>
+
+#include "core/base/check.h"
+#include "core/base/philox.h"
+#include "eval/judge/verdict_parser.h"
+
+namespace qlora {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Seconds = std::chrono::duration<double>;
+
+constexpr double kLongestPause = 60;
+
+// No tokenizer makes more tokens than bytes.
+int64_t most_prompt_tokens(const JudgeAsk& ask) {
+  return static_cast<int64_t>(ask.request.system.size() + ask.request.user.size()) + 16;
+}
+
+// What threads share: the next ask, the budget, the rate.
+class Office {
+ public:
+  Office(std::span<const JudgeAsk> asks, const JudgeRunOptions& options,
+         const std::function<void(const Vote*, const JudgeLedgerRow&)>& commit)
+      : asks_(asks), options_(options), commit_(commit) {}
+
+  // The next ask, its cost reserved; null when nothing more is to be asked.
+  const JudgeAsk* take() {
+    std::unique_lock lock(mutex_);
+    while (!stopping_ && next_ < asks_.size()) {
+      const JudgeAsk& ask = asks_[next_];
+      if (affordable(ask)) {
+        reserve(ask, 1);
+        ++next_;
+        ++report_.asked;
+        return &ask;
+      }
+      if (under_way_ == 0) {
+        stop("the budget is spent");
+        break;
+      }
+      changed_.wait(lock);  // what comes back may leave enough
+    }
+    return nullptr;
+  }
+
+  void wait_for_rate() {
+    if (options_.per_minute <= 0) return;
+    Clock::time_point mine;
+    {
+      std::lock_guard lock(mutex_);
+      mine = std::max(next_request_, Clock::now());
+      next_request_ = mine + std::chrono::duration_cast<Clock::duration>(Seconds(60 / options_.per_minute));
+    }
+    pause_until(mine);
+  }
+
+  // Ends early when the run is stopped.
+  void pause(double seconds) {
+    pause_until(Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(seconds)));
+  }
+
+  void finish(const JudgeAsk& ask, const Vote* vote, const JudgeLedgerRow& row) {
+    std::lock_guard lock(mutex_);
+    reserve(ask, -1);
+    report_.requests += row.attempts;
+    report_.prompt_tokens += row.prompt_tokens;
+    report_.answer_tokens += row.answer_tokens;
+    report_.money += row.money;
+    ++(vote != nullptr ? report_.answered : report_.failed);
+    report_.invalid += vote != nullptr && !vote->valid();
+    changed_.notify_all();
+    if (error_) return;
+    try {
+      commit_(vote, row);
+    } catch (...) {
+      error_ = std::current_exception();
+      stop("");
+    }
+  }
+
+  void refuse(const std::string& why) {
+    std::lock_guard lock(mutex_);
+    stop(why);
+  }
+  void fail(std::exception_ptr error) {
+    std::lock_guard lock(mutex_);
+    if (!error_) error_ = error;
+    stop("");
+  }
+  bool stopping() {
+    std::lock_guard lock(mutex_);
+    return stopping_;
+  }
+
+  JudgeRunReport close() {
+    if (error_) std::rethrow_exception(error_);
+    report_.left = static_cast<int64_t>(asks_.size()) - report_.answered;
+    return report_;
+  }
+
+ private:
+  void stop(const std::string& why) {
+    if (!stopping_) report_.stopped = why;
+    stopping_ = true;
+    changed_.notify_all();
+  }
+  void pause_until(Clock::time_point time) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_until(lock, time, [&] { return stopping_; });
+  }
+
+  double money(int64_t prompt, int64_t answer) const {
+    return (static_cast<double>(prompt) * options_.price_prompt +
+            static_cast<double>(answer) * options_.price_answer) /
+           1e6;
+  }
+  bool affordable(const JudgeAsk& ask) const {
+    int64_t prompt = most_prompt_tokens(ask), answer = ask.request.max_tokens;
+    int64_t tokens = report_.prompt_tokens + report_.answer_tokens + reserved_tokens_ + prompt + answer;
+    if (options_.max_tokens_spent > 0 && tokens > options_.max_tokens_spent) return false;
+    return options_.max_money_spent <= 0 ||
+           report_.money + reserved_money_ + money(prompt, answer) <= options_.max_money_spent;
+  }
+  void reserve(const JudgeAsk& ask, int sign) {
+    int64_t prompt = most_prompt_tokens(ask), answer = ask.request.max_tokens;
+    reserved_tokens_ += sign * (prompt + answer);
+    reserved_money_ += sign * money(prompt, answer);
+    under_way_ += sign;
+  }
+
+  std::span<const JudgeAsk> asks_;
+  const JudgeRunOptions& options_;
+  const std::function<void(const Vote*, const JudgeLedgerRow&)>& commit_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  size_t next_ = 0;
+  int64_t under_way_ = 0, reserved_tokens_ = 0;
+  double reserved_money_ = 0;
+  bool stopping_ = false;
+  Clock::time_point next_request_ = Clock::now();
+  std::exception_ptr error_;
+  JudgeRunReport report_;
+};
+
+// Doubles with every attempt; a jitter of half keeps threads from coming back together.
+double pause_after(int attempt, const ChatReply& reply, const JudgeRunOptions& options, uint64_t stream) {
+  double pause = options.backoff_s * std::pow(2.0, attempt - 1);
+  pause *= 0.75 + 0.5 * PhiloxStream(mix_seed(stream, static_cast<uint64_t>(attempt))).uniform();
+  return std::min(std::max(pause, reply.retry_after.value_or(0)), kLongestPause);
+}
+
+void settle(const JudgeAsk& ask, const ChatReply& reply, const VerdictParser& parser,
+            const JudgeRunOptions& options, JudgeLedgerRow& row, Vote& vote) {
+  // An endpoint that does not count is taken at the most that it can have been.
+  row.prompt_tokens = reply.prompt_tokens > 0 ? reply.prompt_tokens : most_prompt_tokens(ask);
+  row.answer_tokens = reply.answer_tokens > 0 ? reply.answer_tokens
+                                              : std::min<int64_t>(ask.request.max_tokens,
+                                                                  static_cast<int64_t>(reply.text.size()));
+  row.money = (static_cast<double>(row.prompt_tokens) * options.price_prompt +
+               static_cast<double>(row.answer_tokens) * options.price_answer) /
+              1e6;
+  vote = ask.vote;
+  vote.raw = reply.text;
+  const Parsed parsed = parser.parse(reply.text);
+  vote.verdict = parsed.verdict;
+  vote.first_score = parsed.first;
+  vote.second_score = parsed.second;
+}
+
+void ask_one(Office& office, ChatClient& client, const JudgeAsk& ask, const VerdictParser& parser,
+             const JudgeRunOptions& options) {
+  const Clock::time_point start = Clock::now();
+  JudgeLedgerRow row{ask.vote.item, ask.vote.first, ask.vote.second, 0, 0, 0, 0, 0, ""};
+  const uint64_t stream = stream_of(ask.vote.review.data(), ask.vote.review.size());
+  Vote vote;
+  bool answered = false;
+  while (!answered && row.attempts < options.attempts && !office.stopping()) {
+    office.wait_for_rate();
+    if (office.stopping()) break;
+    ++row.attempts;
+    const ChatReply reply = client.ask(ask.request);
+    answered = reply.kind == ChatReply::Kind::answer;
+    if (answered) {
+      settle(ask, reply, parser, options, row, vote);
+      break;
+    }
+    row.error = reply.text;
+    if (reply.kind == ChatReply::Kind::impossible) break;
+    if (reply.kind == ChatReply::Kind::refused) office.refuse("the judge refuses: " + reply.text);
+    if (row.attempts < options.attempts) office.pause(pause_after(row.attempts, reply, options, stream));
+  }
+  if (answered) row.error.clear();
+  row.seconds = Seconds(Clock::now() - start).count();
+  office.finish(ask, answered ? &vote : nullptr, row);
+}
+
+}  // namespace
+
+std::vector<JudgeAsk> plan_study(const JudgeStudy& study, const AnswerBook& answers) {
+  QLORA_CHECK(study.systems.size() >= 2, usage, "a judge compares at least two systems");
+  QLORA_CHECK(
+      std::set<std::string>(study.systems.begin(), study.systems.end()).size() == study.systems.size(), usage,
+      "a system stands twice among {}", fmt::join(study.systems, ", "));
+  std::vector<JudgeAsk> asks;
+  for (const std::string& first : study.systems)
+    for (const std::string& second : study.systems) {
+      if (first == second) continue;
+      for (const JudgeQuestion& question : study.questions) {
+        const AnswerBook::Answer *one = answers.find(first, question.item),
+                                 *two = answers.find(second, question.item);
+        QLORA_CHECK(one != nullptr && two != nullptr, data, "{} has no answer to question {}",
+                    one == nullptr ? first : second, question.item);
+        const JudgePrompt& prompt = prompt_for(study.prompts, question.category);
+        JudgeAsk ask;
+        ask.vote.item = question.item;
+        ask.vote.first = first;
+        ask.vote.second = second;
+        ask.vote.first_answer = one->id;
+        ask.vote.second_answer = two->id;
+        ask.vote.judge = study.judge;
+        ask.vote.prompt = prompt.id;
+        ask.vote.points = study.points;
+        ask.vote.review = answer_id_of(study.judge + "\n" + question.item + "\n" + first + "\n" + second);
+        ask.request = {prompt.system, fill_prompt(prompt, question.text, one->text, two->text),
+                       study.temperature, study.max_tokens};
+        asks.push_back(std::move(ask));
+      }
+    }
+  return asks;
+}
+
+JudgeRunReport run_study(std::span<const JudgeAsk> asks,
+                         const std::function<std::unique_ptr<ChatClient>()>& make_client,
+                         const JudgeRunOptions& options,
+                         const std::function<void(const Vote*, const JudgeLedgerRow&)>& commit) {
+  QLORA_CHECK(options.concurrency >= 1 && options.attempts >= 1 && options.backoff_s >= 0, usage,
+              "concurrency and attempts must be at least 1, and the pause between attempts not negative");
+  QLORA_CHECK(options.max_money_spent <= 0 || options.price_prompt > 0 || options.price_answer > 0, usage,
+              "a budget in money needs the prices of a million tokens");
+  if (asks.empty()) return {};
+  const bool points = asks.front().vote.points;
+  const VerdictParser& parser = verdict_parser(!options.parser.empty() ? options.parser
+                                               : points                ? "scores-2"
+                                                                       : "threeclass-2");
+  QLORA_CHECK(parser.points == points, usage, "parser {} reads {}, and the judge is asked for {}",
+              parser.name, parser.points ? "points" : "verdicts", points ? "points" : "verdicts");
+  Office office(asks, options, commit);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < options.concurrency; ++t)
+    threads.emplace_back([&] {
+      try {
+        const std::unique_ptr<ChatClient> client = make_client();
+        while (const JudgeAsk* ask = office.take()) ask_one(office, *client, *ask, parser, options);
+      } catch (...) {
+        office.fail(std::current_exception());
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  return office.close();
+}
+
+}  // namespace qlora

@@ -1,0 +1,92 @@
+#pragma once
+// A study: every question, every two systems, both orders, put to one judge. What is asked is decided before
+// the first question goes out; every answer is on the disk before the next is counted; a second run asks only
+// what is missing.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "eval/judge/answer_ids.h"
+#include "eval/judge/chat_client.h"
+#include "eval/judge/judge_prompts.h"
+#include "eval/judge/vote.h"
+
+namespace qlora {
+
+// One question to the judge, with everything that its vote will say but the verdict.
+struct JudgeAsk {
+  Vote vote;
+  ChatRequest request;
+};
+
+struct JudgeStudy {
+  std::string judge;  // its name in the votes
+  std::vector<JudgeQuestion> questions;
+  std::vector<std::string> systems;  // every two of them are compared, in both orders
+  std::vector<JudgePrompt> prompts;
+  bool points = false;  // the prompts ask for points
+  double temperature = 0.2;
+  int max_tokens = 1024;
+};
+
+// All asks of a study: for every two systems and both orders, the questions in their order. Throws
+// Error(data) when a system has no answer to a question, Error(usage) for fewer than two systems or one
+// twice.
+std::vector<JudgeAsk> plan_study(const JudgeStudy&, const AnswerBook&);
+
+struct JudgeRunOptions {
+  int concurrency = 4;           // requests under way at a time
+  double per_minute = 0;         // requests a minute at most; 0 = no limit
+  int attempts = 6;              // for one ask, while the judge says `again`
+  double backoff_s = 1;          // before the second attempt; doubles, up to a minute, with jitter
+  int64_t max_tokens_spent = 0;  // budget: tokens of prompts and answers; 0 = none
+  double max_money_spent = 0;    // budget in the prices' currency; 0 = none
+  double price_prompt = 0, price_answer = 0;  // of a million tokens
+  std::string parser;                         // empty: threeclass-2 or scores-2
+};
+
+// What one ask cost and came to.
+struct JudgeLedgerRow {
+  std::string item, first, second;
+  int attempts = 0;
+  int64_t prompt_tokens = 0, answer_tokens = 0;
+  double money = 0, seconds = 0;
+  std::string error;  // of the last attempt, when there is no answer
+};
+
+struct JudgeRunReport {
+  int64_t asked = 0, answered = 0, invalid = 0, failed = 0, left = 0;
+  int64_t requests = 0, prompt_tokens = 0, answer_tokens = 0;
+  double money = 0;
+  std::string stopped;  // why nothing more was asked: the budget, a refusal; empty: all was asked
+};
+
+// Asks, with one client a thread. `commit` gets every answer when it arrives, one call at a time; what it
+// throws ends the run and is thrown again. A refusal ends the run. An ask that is impossible or fails after
+// all attempts is counted and left to the next run. The budget: an ask goes out only if the most that it can
+// cost is left of it; what answers report is counted, replies that are lost on their way are not.
+JudgeRunReport run_study(std::span<const JudgeAsk>,
+                         const std::function<std::unique_ptr<ChatClient>()>& make_client,
+                         const JudgeRunOptions&,
+                         const std::function<void(const Vote*, const JudgeLedgerRow&)>& commit);
+
+// The journal of a study: a folder with one file of votes an ordered pair, in the release's layout, and
+// ledger.jsonl. Every row is appended and flushed to the disk; a row that a killed process has cut is taken
+// off when the journal is opened again.
+class JudgeJournal {
+ public:
+  explicit JudgeJournal(const Path& folder);
+  // The asks that no vote of the journal answers. Throws Error(usage) for names that no file's name can hold.
+  std::vector<JudgeAsk> missing(std::span<const JudgeAsk>) const;
+  // Appends the vote (null: the ask failed) and the ledger's row.
+  void commit(const Vote*, const JudgeLedgerRow&);
+
+ private:
+  Path folder_;
+};
+
+}  // namespace qlora

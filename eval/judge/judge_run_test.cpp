@@ -1,0 +1,299 @@
+// A study against a server that misbehaves: too many requests, faults, cut connections, garbage, slowness.
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "core/base/json.h"
+#include "core/base/test_data.h"
+#include "eval/judge/judge_run.h"
+#include "eval/judge/judgments.h"
+#include "eval/judge/loopback_server.h"
+
+using namespace qlora;
+using Catch::Contains;
+using test::completion;
+using test::LoopbackServer;
+
+namespace {
+
+constexpr const char* kKey = "sk-very-secret";
+
+class Study {
+ public:
+  explicit Study(int questions = 4, std::vector<std::string> systems = {"red", "blue"}) {
+    ::setenv("no_proxy", "127.0.0.1", 1);
+    study.judge = "gpt-4o-mini";
+    study.prompts = default_judge_prompts(false);
+    for (int i = 0; i < questions; ++i)
+      study.questions.push_back(
+          {std::to_string(i), fmt::format("question {}?", i), i == 0 ? "math" : "generic"});
+    for (const std::string& system : systems) {
+      std::string rows;
+      for (int i = 0; i < questions; ++i)
+        rows += fmt::format("{{\"question_id\": {}, \"text\": \"{} answers {} with {{prompt}}\"}}\n", i,
+                            system, i);
+      write_file(folder.path() / (system + ".jsonl"), rows);
+      study.systems.push_back(book.add(folder.path() / (system + ".jsonl")));
+    }
+    options.backoff_s = 0.002;
+  }
+  Path out() const { return folder.path() / "out"; }
+  std::vector<JudgeAsk> plan() const { return plan_study(study, book); }
+
+  JudgeRunReport run(const LoopbackServer& server, double timeout_s = 5) {
+    HttpChatOptions http;
+    http.base_url = server.url();
+    http.key = kKey;
+    http.model = study.judge;
+    http.timeout_s = timeout_s;
+    JudgeJournal journal(out());
+    const std::vector<JudgeAsk> asks = journal.missing(plan());
+    return run_study(
+        asks, [&] { return make_http_chat_client(http); }, options,
+        [&](const Vote* vote, const JudgeLedgerRow& row) { journal.commit(vote, row); });
+  }
+  std::vector<Vote> votes() const {
+    std::vector<Vote> all;
+    for (const JudgmentFile& file : load_judgments(std::vector<std::string>{out().string()}))
+      all.insert(all.end(), file.votes.begin(), file.votes.end());
+    return all;
+  }
+  std::string everything_written() const {
+    std::string all;
+    for (const auto& entry : std::filesystem::directory_iterator(out())) all += read_file(entry.path());
+    return all;
+  }
+
+  test::TemporaryFolder folder;
+  JudgeStudy study;
+  AnswerBook book;
+  JudgeRunOptions options;
+};
+
+}  // namespace
+
+TEST_CASE("a study asks every pair in both orders once") {
+  Study study(4, {"red", "blue", "green"});
+  std::mutex mutex;
+  std::set<std::string> bodies;
+  std::string head;
+  LoopbackServer server([&](const LoopbackServer::Request& request) {
+    std::lock_guard lock(mutex);
+    bodies.insert(request.body);
+    head = request.head;
+    return LoopbackServer::Reply{200, completion("so\\n2"), "", 0, "", false};
+  });
+  JudgeRunReport report = study.run(server);
+  CHECK((report.asked == 24 && report.answered == 24 && report.failed == 0 && report.left == 0));
+  CHECK((report.requests == 24 && report.prompt_tokens == 24 * 50 && report.answer_tokens == 24 * 10));
+  CHECK(bodies.size() == 24);
+  CHECK_THAT(head, Contains("POST /v1/chat/completions") && Contains("Authorization: Bearer sk-very-secret"));
+  const Json body = parse_json(*bodies.begin(), "body");
+  CHECK((body["model"] == "gpt-4o-mini" && body["temperature"] == 0.2 && body["max_tokens"] == 1024));
+  // An answer's words are never taken for a place holder.
+  CHECK_THAT(body["messages"][1]["content"].get<std::string>(), Contains("with {prompt}"));
+  const std::vector<Vote> votes = study.votes();
+  CHECK(votes.size() == 24);
+  for (const Vote& vote : votes) {
+    CHECK((vote.verdict == Verdict::second_wins && vote.judge == "gpt-4o-mini" && vote.raw == "so\n2"));
+    CHECK(vote.first_answer == study.book.find(vote.first, vote.item)->id);
+    CHECK(vote.prompt == (vote.item == "0" ? "3" : "1"));
+  }
+  CHECK(study.run(server).asked == 0);  // nothing is missing
+  CHECK(server.requests() == 24);
+}
+
+TEST_CASE("a judge that misbehaves is asked again until it answers") {
+  Study study;
+  LoopbackServer server([](const LoopbackServer::Request& request) {
+    LoopbackServer::Reply reply{200, completion("1"), "", 0, "", false};
+    switch (request.number) {
+      case 0:
+        return LoopbackServer::Reply{
+            429, "{\"error\": {\"message\": \"slow down\"}}", "Retry-After: 0.01\r\n", 0, "", false};
+      case 1:
+        return LoopbackServer::Reply{500, "oops", "", 0, "", false};
+      case 2:
+        reply.close_at_once = true;
+        return reply;
+      case 3:
+        reply.cut_after = "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"choi";
+        return reply;
+      case 4:
+        reply.body = "{\"choices\": [{\"message\": {\"content\": ";
+        return reply;
+      case 5:
+        reply.body = "{\"choices\": []}";
+        return reply;
+      case 6:
+        reply.cut_after = "this is no HTTP\r\n\r\n";
+        return reply;
+      case 7:
+        reply.delay_s = 0.6;  // beyond the patience of the client
+        return reply;
+      default:
+        return reply;
+    }
+  });
+  study.options.concurrency = 2;
+  study.options.attempts = 12;
+  const JudgeRunReport report = study.run(server, 0.3);
+  CHECK((report.answered == 8 && report.failed == 0 && report.requests >= 16));
+  CHECK(study.votes().size() == 8);
+}
+
+TEST_CASE("an ask that fails for good is left to the next run and a refusal ends the run") {
+  Study study;
+  std::atomic<bool> healthy{false};
+  LoopbackServer server([&](const LoopbackServer::Request& request) {
+    auto about = [&](const char* question) { return request.body.find(question) != std::string::npos; };
+    if (!healthy && about("question 2?")) return LoopbackServer::Reply{503, "busy", "", 0, "", false};
+    if (!healthy && about("question 3?")) return LoopbackServer::Reply{400, "too long", "", 0, "", false};
+    return LoopbackServer::Reply{200, completion("3"), "", 0, "", false};
+  });
+  study.options.attempts = 2;
+  JudgeRunReport report = study.run(server);
+  CHECK((report.answered == 4 && report.failed == 4 && report.left == 4 && report.stopped.empty()));
+  CHECK(report.requests == 4 + 2 * 2 + 2);  // what is impossible is not asked again
+  CHECK_THAT(study.everything_written(), Contains("HTTP 503: busy"));
+  healthy = true;
+  report = study.run(server);
+  CHECK((report.asked == 4 && report.answered == 4));
+  CHECK(study.votes().size() == 8);
+
+  Study refused;
+  LoopbackServer strict([](const LoopbackServer::Request&) {
+    return LoopbackServer::Reply{
+        401, "{\"error\": {\"message\": \"wrong key sk-very-secret given\"}}", "", 0, "", false};
+  });
+  refused.options.concurrency = 1;
+  report = refused.run(strict);
+  CHECK((report.answered == 0 && report.asked == 1 && strict.requests() == 1));
+  CHECK_THAT(report.stopped, Contains("HTTP 401: wrong key [key] given"));
+  CHECK(refused.everything_written().find("very-secret") == std::string::npos);
+}
+
+TEST_CASE("a study that was killed goes on where it stood") {
+  Study study;
+  LoopbackServer server([](const LoopbackServer::Request&) {
+    return LoopbackServer::Reply{200, completion("1"), "", 0, "", false};
+  });
+  study.run(server);
+  // What a killed process leaves: half a row, which nobody has counted.
+  Path file;
+  for (const auto& entry : std::filesystem::directory_iterator(study.out()))
+    if (entry.path().filename().string().starts_with("red-vs-blue")) file = entry.path();
+  const std::string content = read_file(file);
+  std::filesystem::resize_file(file, content.size() - 10);
+  const JudgeRunReport report = study.run(server);
+  CHECK((report.asked == 1 && server.requests() == 9));
+  CHECK(study.votes().size() == 8);
+  // Other answers of a system are other questions to the judge.
+  study.book = AnswerBook();
+  for (const char* system : {"red", "blue"}) {
+    std::string rows;
+    for (int i = 0; i < 4; ++i)
+      rows += fmt::format("{{\"question_id\": {}, \"text\": \"{} thinks again {}\"}}\n", i, system, i);
+    write_file(study.folder.path() / (std::string(system) + ".jsonl"), rows);
+    study.book.add(study.folder.path() / (std::string(system) + ".jsonl"));
+  }
+  CHECK(JudgeJournal(study.out()).missing(study.plan()).size() == 8);
+}
+
+TEST_CASE("the budget is never exceeded and the rate and the concurrency are kept") {
+  Study study(10);
+  LoopbackServer server([](const LoopbackServer::Request&) {
+    return LoopbackServer::Reply{200, completion("1", 300, 100), "", 0.005, "", false};
+  });
+  study.study.max_tokens = 100;
+  study.options.concurrency = 3;
+  study.options.price_prompt = 10;
+  study.options.price_answer = 30;
+  study.options.max_money_spent = 0.1;  // 0.006 an ask, about 0.01 reserved
+  JudgeRunReport report = study.run(server);
+  CHECK_THAT(report.stopped, Contains("budget"));
+  CHECK(report.money <= 0.1);
+  CHECK(report.money > 0.06);
+  CHECK(report.left == 20 - report.answered);
+  CHECK(server.most_at_once() <= 3);
+  study.options.max_money_spent = 0;
+  study.options.max_tokens_spent = 4000;
+  report = study.run(server);
+  CHECK((report.prompt_tokens + report.answer_tokens <= 4000 && report.answered >= 2));
+
+  // An endpoint that counts no tokens is taken at the most that it can have used.
+  LoopbackServer silent([](const LoopbackServer::Request&) {
+    return LoopbackServer::Reply{200, completion("1", 0, 0), "", 0, "", false};
+  });
+  Study uncounted(3);
+  report = uncounted.run(silent);
+  CHECK((report.answered == 6 && report.prompt_tokens > 6 * 200 && report.answer_tokens == 6));
+
+  Study slow(2);
+  slow.options.per_minute = 1200;  // one every 50 ms
+  const auto start = std::chrono::steady_clock::now();
+  CHECK(slow.run(server).answered == 4);
+  CHECK(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(145));
+  study.options.max_money_spent = 1;
+  study.options.price_prompt = study.options.price_answer = 0;
+  CHECK_THROWS_WITH(study.run(server), Contains("prices"));
+}
+
+TEST_CASE("an error on the disk ends the run and unread verdicts are kept as invalid") {
+  Study study;
+  LoopbackServer server([](const LoopbackServer::Request&) {
+    return LoopbackServer::Reply{200, completion("I cannot say."), "", 0, "", false};
+  });
+  const std::vector<JudgeAsk> asks = study.plan();
+  HttpChatOptions http{server.url(), "", "m"};
+  CHECK_THROWS_WITH(run_study(
+                        asks, [&] { return make_http_chat_client(http); }, study.options,
+                        [](const Vote*, const JudgeLedgerRow&) { fail(ErrorKind::failure, "disk full"); }),
+                    Contains("disk full"));
+  const JudgeRunReport report = study.run(server);
+  CHECK((report.answered == 8 && report.invalid == 8));
+  for (const Vote& vote : study.votes()) CHECK((!vote.valid() && vote.raw == "I cannot say."));
+  http.base_url = "ftp://127.0.0.1";
+  CHECK_THROWS_WITH(make_http_chat_client(http), Contains("http://"));
+  Study other;
+  other.options.parser = "scores-2";
+  CHECK_THROWS_WITH(other.run(server), Contains("asked for verdicts"));
+}
+
+TEST_CASE("prompts and questions are read and checked") {
+  test::TemporaryFolder dir;
+  Path path = dir.path() / "prompts.jsonl";
+  const std::string good =
+      "{\"prompt_id\": 1, \"system_prompt\": \"s\", \"prompt_template\": "
+      "\"{question}|{answer_1}|{answer_2}|{prompt}|{x}\", "
+      "\"defaults\": {\"prompt\": \"p\"}, \"category\": \"general\"}\n";
+  write_file(path, good);
+  const std::vector<JudgePrompt> prompts = read_judge_prompts(path);
+  CHECK(fill_prompt(prompts[0], "q{answer_1}", "{question}", "b") == "q{answer_1}|{question}|b|p|{x}");
+  CHECK(prompt_for(prompts, "cooking").id == "1");
+  write_file(path, good + good);
+  CHECK_THROWS_WITH(read_judge_prompts(path), Contains("prompts.jsonl:2: a second prompt"));
+  write_file(path, "{\"prompt_id\": 1, \"system_prompt\": \"s\", \"prompt_template\": \"{question}\"}\n");
+  CHECK_THROWS_WITH(read_judge_prompts(path), Contains(":1: `prompt_template` has no {answer_1}"));
+
+  Path questions = dir.path() / "questions.jsonl";
+  write_file(
+      questions,
+      "{\"question_id\": 1, \"turns\": [\"one\", \"two\"], \"category\": \"math\"}\n{\"message_id\": \"m\", "
+      "\"text\": \"t\"}\n");
+  CHECK(read_judge_questions(questions)[0].text == "one");
+  CHECK(read_judge_questions(questions)[1].item == "m");
+  write_file(questions, "{\"question_id\": 1, \"text\": \"t\"}\n{\"question_id\": 1, \"text\": \"u\"}\n");
+  CHECK_THROWS_WITH(read_judge_questions(questions), Contains("questions.jsonl:2: question 1"));
+  for (bool points : {false, true})
+    for (const JudgePrompt& prompt : default_judge_prompts(points))
+      CHECK_THAT(fill_prompt(prompt, "Q", "A", "B"),
+                 Contains("Q") && Contains(points ? "two numbers" : "single digit"));
+
+  Study study;
+  study.study.systems = {"red", "red"};
+  CHECK_THROWS_WITH(study.plan(), Contains("twice"));
+  study.study.systems = {"red", "grey"};
+  CHECK_THROWS_WITH(study.plan(), Contains("grey has no answer to question 0"));
+}
