@@ -97,7 +97,10 @@ class Workbench {
     write_mmlu();
   }
   const Path& path() const { return folder_.path(); }
-  void write(const std::string& name, const std::string& text) const { write_file(path() / name, text); }
+  void write(const std::string& name, const std::string& text) const {
+    std::filesystem::create_directories((path() / name).parent_path());
+    write_file(path() / name, text);
+  }
 
   ProgramEnd run(const std::vector<std::string>& arguments) const {
     return Program(path(), arguments).wait();

@@ -90,6 +90,8 @@ int run_command_line(int argc, char** argv) {
   add_model_commands(app, in);
   add_eval_commands(app, in);
   add_elo_commands(app, in);
+  add_agreement_commands(app, in);
+  add_judge_commands(app, in);
   add_results_commands(app, in);
   add_doctor_commands(app, in);
   add_measure_commands(app, in);

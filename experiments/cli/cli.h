@@ -34,6 +34,9 @@ void add_model_commands(CLI::App&, Invocation&);    // model, generate
 void add_model_show(CLI::App& model, Invocation&);  // model show
 void add_eval_commands(CLI::App&, Invocation&);     // eval
 void add_elo_commands(CLI::App&, Invocation&);      // elo
+void add_agreement_commands(CLI::App&, Invocation&);  // elo agree, bias, relative; after add_elo_commands()
+void add_judge_run_command(CLI::App& judge, Invocation&);  // judge run
+void add_judge_commands(CLI::App&, Invocation&);    // judge
 void add_results_commands(CLI::App&, Invocation&);  // results
 void add_doctor_commands(CLI::App&, Invocation&);   // doctor, version
 void add_measure_commands(CLI::App&, Invocation&);  // profile, bench

@@ -1,0 +1,209 @@
+// Judgments by the program: agreement, bias, relative scores, the store, other layouts, parsing again.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "core/base/json.h"
+#include "eval/judge/loopback_server.h"
+#include "experiments/test_program.h"
+#include "results/store.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+constexpr const char* kForward = "red-vs-blue-gpt-4-reviewer-threeclass.jsonl";
+constexpr const char* kBackward = "blue-vs-red-gpt-4-reviewer-threeclass.jsonl";
+
+std::string row(int question, const std::string& words, const std::string& score, const std::string& review) {
+  return fmt::format(
+      "{{\"review_id\": \"{}\", \"question_id\": {}, \"answer1_id\": \"x\", \"answer2_id\": \"y\", "
+      "\"reviewer_id\": 1, "
+      "\"metadata\": {{}}, \"text\": \"{}\", \"score\": {}}}\n",
+      review, question, words, score);
+}
+
+// Ten questions in both orders: red always wins, but for one unread verdict.
+void write_judgments(const Workbench& bench) {
+  std::string forward, backward;
+  for (int i = 0; i < 10; ++i) {
+    forward +=
+        i == 3 ? row(i, "I choose option 1.", "-1", "f3") : row(i, "so\\n1", "1", fmt::format("f{}", i));
+    backward += row(i, "so\\n2", "2", fmt::format("b{}", i));
+  }
+  bench.write(std::string("votes/") + kForward, forward);
+  bench.write(std::string("votes/") + kBackward, backward);
+}
+
+Json json_of(const Workbench& bench, std::vector<std::string> arguments) {
+  arguments.push_back("--json");
+  ProgramEnd end = bench.run(arguments);
+  INFO(fmt::format("{}\n{}", fmt::join(arguments, " "), end.err));
+  REQUIRE(end.code == 0);
+  return parse_json(end.out, "stdout");
+}
+
+void check_refused(const Workbench& bench, const std::vector<std::string>& arguments, int code,
+                   const std::vector<std::string>& words) {
+  ProgramEnd end = bench.run(arguments);
+  INFO(fmt::format("{}\n{}", fmt::join(arguments, " "), end.err));
+  CHECK(end.code == code);
+  CHECK(end.out.empty());
+  for (const std::string& word : words) CHECK_THAT(end.err, Contains(word));
+}
+
+}  // namespace
+
+TEST_CASE("bias and agreement are computed from files and from the store alike") {
+  Workbench bench;
+  write_judgments(bench);
+  Json bias = json_of(bench, {"elo", "bias", "votes", "--bootstrap", "50"});
+  const Json& judge = bias["judges"].at(0);
+  CHECK((judge["votes"] == 20 && judge["invalid"] == 1 && judge["swaps"] == 9));
+  CHECK(judge["consistent"]["value"] == 1.0);
+  CHECK(json_of(bench, {"judge", "import", "votes"})["votes"] == 20);
+  CHECK(json_of(bench, {"judge", "import", "votes"})["new_files"] == 0);
+  CHECK(json_of(bench, {"elo", "bias", "--bootstrap", "50"})["judges"] == bias["judges"]);
+
+  // The second parser recovers the verdict; both readings stay.
+  Json reparse = json_of(bench, {"judge", "reparse"});
+  CHECK((reparse["invalid_before"] == 1 && reparse["invalid_after"] == 0 &&
+         reparse["recovered"]["first"] == 1));
+  CHECK(json_of(bench, {"elo", "bias"})["judges"][0]["invalid"] == 1);
+  CHECK(json_of(bench, {"elo", "bias", "--parser", "threeclass-2"})["judges"][0]["invalid"] == 0);
+  check_refused(bench, {"elo", "bias", "--parser", "threeclass-3"}, 2, {"did you mean `threeclass-2`"});
+
+  ProgramEnd text = bench.run({"elo", "agree", "votes", "--bootstrap", "0"});
+  CHECK_THAT(text.out, Contains("Nothing to compare") && Contains("--answers can check it"));
+  CHECK_THAT(bench.run({"elo", "bias", "votes"}).out, Contains("consistent %"));
+}
+
+TEST_CASE("judgments are written in other layouts and read back") {
+  Workbench bench;
+  write_judgments(bench);
+  REQUIRE(bench.run({"judge", "convert", "votes", "--to", "fastchat-pair", "--out", "pairs"}).code == 0);
+  Json before = json_of(bench, {"elo", "bias", "votes"}), after = json_of(bench, {"elo", "bias", "pairs"});
+  CHECK(before["judges"] == after["judges"]);
+  REQUIRE(bench.run({"judge", "convert", "pairs", "--to", "arena", "--out", "arena"}).code == 0);
+  CHECK(json_of(bench, {"elo", "bias", "arena"})["judges"][0]["votes"] == 19);
+  check_refused(bench, {"judge", "convert", "votes", "--to", "fastchat-pair", "--out", "pairs"}, 2,
+                {"there already"});
+  check_refused(bench, {"judge", "convert", "votes", "--to", "fastchat-pairs", "--out", "x"}, 2, {"did you mean"});
+
+  REQUIRE(bench.run({"judge", "reparse", "votes", "--out", "better"}).code == 0);
+  CHECK(json_of(bench, {"elo", "bias", "better"})["judges"][0]["invalid"] == 0);
+  CHECK_THAT(read_file(bench.path() / "better" / kForward), Contains("I choose option 1."));
+}
+
+TEST_CASE("points are shown relative to a reference") {
+  Workbench bench;
+  std::string first, second;
+  for (int i = 0; i < 4; ++i) {
+    first += row(i, "8 6", "[8, 6]", fmt::format("f{}", i));
+    second += row(i, "9 10", "[9, 10]", fmt::format("s{}", i));
+  }
+  bench.write("points/gpt-3.5-vs-red-gpt4-reviewer.jsonl", first);
+  bench.write("points/red-vs-gpt-3.5-gpt4-reviewer.jsonl", second);
+  const Json scores = json_of(bench, {"elo", "relative", "points", "--bootstrap", "20"});
+  CHECK(scores["scores"][0]["reference_first"]["value"] == 75.0);
+  CHECK(scores["scores"][0]["system_first"]["value"] == 90.0);
+  CHECK_THAT(bench.run({"elo", "relative", "points", "--paper"}).out, Contains("paper: first"));
+  check_refused(bench, {"elo", "relative", "points", "--reference", "rad"}, 2, {"did you mean `red`"});
+}
+
+TEST_CASE("bad judgments are refused with file and line and nothing of them is stored") {
+  Workbench bench;
+  write_judgments(bench);
+  const std::string good = row(1, "so\\n1", "1", "g");
+  struct Case {
+    std::string name, content;
+    std::vector<std::string> says;
+  };
+  for (const Case& c : std::vector<Case>{{"zoo-vs-red-gpt-4-reviewer-threeclass.jsonl",
+                                          good + "{\"question_id\": 2, \"sc",
+                                          {"threeclass.jsonl:2", "cut off"}},
+                                         {"zoo-vs-red-gpt-4-reviewer-threeclass.jsonl",
+                                          good + "{\"question_id\": 2, \"score\": NaN}\n",
+                                          {":2", "finite"}},
+                                         {"red_vs_blue_gpt-4_reviewer_threeclass.jsonl",
+                                          good,
+                                          {":1: gpt-4 judges red", "votes/red-vs-blue", ":2 does"}},
+                                         {"gpt-4_pair.jsonl",
+                                          "{\"question_id\": 1, \"model_1\": \"a\", \"model_2\": \"b\", "
+                                          "\"g1_winner\": \"model_3\", \"g2_winner\": "
+                                          "\"tie\", \"judge\": \"j\"}\n",
+                                          {"gpt-4_pair.jsonl:1", "unknown winner"}}}) {
+    INFO(c.name);
+    bench.write("votes/" + c.name, c.content);
+    check_refused(bench, {"judge", "import", "votes"}, 3, c.says);
+    check_refused(bench, {"elo", "compute", "votes", "--name", "t"}, 3, c.says);
+    CHECK_FALSE(std::filesystem::exists(bench.path() / "results.db"));
+    std::filesystem::remove(bench.path() / "votes" / c.name);
+  }
+  check_refused(bench, {"elo", "bias", "votes", "--systems", "red,bleu"}, 2, {"did you mean `blue`"});
+  check_refused(bench, {"elo", "bias"}, 3, {"results.db"});
+}
+
+TEST_CASE("a local model judges without a network and gives the same votes again") {
+  Workbench bench;
+  bench.write("q.jsonl", "{\"question_id\": 1, \"text\": \"hi\", \"category\": \"generic\"}\n");
+  bench.write("red.jsonl", "{\"question_id\": 1, \"text\": \"r\"}\n");
+  bench.write("blue.jsonl", "{\"question_id\": 1, \"text\": \"b\"}\n");
+  bench.write("short.jsonl",
+              "{\"prompt_id\": 1, \"system_prompt\": \"\", \"prompt_template\": "
+              "\"{question}{answer_1}{answer_2}\", \"category\": \"general\"}\n");
+  std::string votes;
+  for (const char* out : {"one", "two"}) {
+    ProgramEnd end = bench.run({"judge", "run", "--judge", "model:model", "--questions", "q.jsonl",
+                                "--answers", "red.jsonl", "blue.jsonl", "--prompts", "short.jsonl",
+                                "--chat-template", "guanaco", "--max-tokens", "5", "--out", out});
+    INFO(end.err);
+    CHECK(end.code == 0);
+    CHECK_THAT(end.out, Contains("2 answered") && Contains("Small models judge badly"));
+    std::string again = read_file(bench.path() / out / "red-vs-blue-model-reviewer-threeclass.jsonl");
+    CHECK((votes.empty() || votes == again));
+    votes = again;
+  }
+}
+
+TEST_CASE("a study is run by the program and goes on where it stood and never writes the key") {
+  Workbench bench;
+  std::string questions, red, blue;
+  for (int i = 0; i < 3; ++i) {
+    questions +=
+        fmt::format("{{\"question_id\": {0}, \"text\": \"question {0}\", \"category\": \"generic\"}}\n", i);
+    red += fmt::format("{{\"question_id\": {0}, \"text\": \"red {0}\"}}\n", i);
+    blue += fmt::format("{{\"question_id\": {0}, \"text\": \"blue {0}\"}}\n", i);
+  }
+  bench.write("q.jsonl", questions);
+  bench.write("red.jsonl", red);
+  bench.write("blue.jsonl", blue);
+  std::atomic<bool> strict{true};
+  LoopbackServer server([&](const LoopbackServer::Request& request) {
+    if (strict && request.number >= 2)
+      return LoopbackServer::Reply{401, "no more for sk-of-the-test", "", 0, "", false};
+    return LoopbackServer::Reply{200, completion("so\\n1"), "", 0, "", false};
+  });
+  ::setenv("no_proxy", "127.0.0.1", 1);
+  ::setenv("OPENAI_BASE_URL", server.url().c_str(), 1);
+  ::setenv("OPENAI_API_KEY", "sk-of-the-test", 1);
+  const std::vector<std::string> run = {"judge",   "run",           "--judge",   "gpt-4",      "--questions",
+                                        "q.jsonl", "--answers",     "red.jsonl", "blue.jsonl", "--out",
+                                        "votes",   "--concurrency", "1",         "--store"};
+  std::vector<std::string> dry = run;
+  dry.push_back("--dry-run");
+  CHECK_THAT(bench.run(dry).out, Contains("6 of 6 questions"));
+  ProgramEnd end = bench.run(run);
+  CHECK(end.code == 5);
+  CHECK_THAT(end.err, Contains("4 of 6") && Contains("HTTP 401: no more for [key]"));
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "results.db"));
+  strict = false;
+  const Json report = json_of(bench, run);
+  CHECK((report["asked"] == 4 && report["left"] == 0 && report["prompt_tokens"] == 200));
+  CHECK(json_of(bench, {"elo", "bias"})["judges"][0]["first"]["value"] == 1.0);
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(bench.path()))
+    if (entry.is_regular_file()) CHECK(read_file(entry.path()).find("sk-of-the-test") == std::string::npos);
+  ::unsetenv("OPENAI_BASE_URL");
+  ::unsetenv("OPENAI_API_KEY");
+}

@@ -1,0 +1,32 @@
+#pragma once
+// Where a command takes judgments from: files, or the votes of the results store.
+
+#include <string>
+#include <vector>
+
+#include "eval/judge/judgments.h"
+
+namespace qlora {
+
+struct VoteSource {
+  std::vector<std::string> files;  // judgment files, folders, patterns; empty: the store
+  std::string db, parser;  // of the store: its path, and whose reading of the votes (empty: the files')
+  std::vector<std::string> answers;  // files of generations, by whose ids the order of showing is decided
+  std::vector<std::string> systems;  // only votes between these
+  std::string preset;                // its systems, when `systems` is empty
+};
+
+struct LoadedVotes {
+  std::vector<JudgmentFile> files;
+  std::vector<std::string> left_out;  // systems of the files that are not among those asked for
+  int64_t reversed = 0;               // files whose names had the order wrong
+  int64_t by_name = 0;                // files of which only the name says the order
+};
+
+// Throws Error(data) for bad or missing files, or a store without votes; Error(usage) for unknown names.
+LoadedVotes load_votes(const VoteSource&);
+
+// One or two lines for a reader: what was left out, and how the order of showing is known. May be empty.
+std::string note_of(const LoadedVotes&, const VoteSource&);
+
+}  // namespace qlora
