@@ -22,6 +22,23 @@ AggregateRow accuracy_row(const char* metric, const std::string& subject, const 
   return {metric, subject, accuracy.n, accuracy.value, accuracy.standard_error};
 }
 
+const char* stored_kind(TaskKind kind) {
+  return kind == TaskKind::rolling ? "perplexity" : kind == TaskKind::generate ? "generate" : "choice";
+}
+
+// Whether an answer counts as right: a true choice, or full marks where the metric is one of right or wrong.
+bool is_right(const Task& task, const TaskItem& item, const TaskItemResult& result) {
+  if (task.kind == TaskKind::choice) {
+    if (item.labels.empty()) return result.prediction == item.gold;
+    return item.labels[static_cast<size_t>(result.prediction)] == 1;
+  }
+  for (size_t m = 0; m < task.metrics.size(); ++m)
+    if ((task.metrics[m].name == "acc" || task.metrics[m].name == "exact_match") &&
+        result.values[m].value == 1)
+      return true;
+  return false;
+}
+
 }  // namespace
 
 std::string quant_label(const RunConfig& config) {
@@ -58,6 +75,32 @@ EvalRow mmlu_row(const EvalJob& job, const SubjectModel& subject, const MmluRepo
     p.correct = item.correct;
     p.scores.assign(item.logits.begin(), item.logits.end());
     p.dropped_shots = job.mmlu.shots - item.shots;
+  }
+  return row;
+}
+
+EvalRow task_row(const EvalJob& job, const SubjectModel& subject, const Task& task, const TaskData& data,
+                 const TaskReport& report, const std::string& started_at, double seconds) {
+  EvalRow row = start_row(job, subject, started_at, seconds);
+  row.task.name = task.name;
+  row.task.version = task.version + "-" + job.data_hash.substr(0, 12);
+  row.task.kind = stored_kind(task.kind);
+  for (const TaskScore& s : report.scores) {
+    const std::string metric = s.filter == "none" ? s.metric : s.metric + "[" + s.filter + "]";
+    row.aggregates.push_back({metric, s.group, s.n, s.value, s.standard_error});
+  }
+  for (const TaskItemResult& result : report.results) {
+    const TaskItem& item = data.items[result.item];
+    PredictionRow& p = row.predictions.emplace_back();
+    p.subject = item.group;
+    p.ordinal = item.index;
+    p.prompt = digest_from_hex(result.prompt_sha256);
+    p.gold = item.gold;
+    p.correct = is_right(task, item, result);
+    p.pred = task.kind == TaskKind::generate ? (p.correct ? 0 : -1) : result.prediction;
+    p.scores = result.log_likelihoods;
+    if (task.kind == TaskKind::generate)
+      for (const MetricValue& v : result.values) p.scores.push_back(static_cast<float>(v.value));
   }
   return row;
 }

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "eval/tasks/mmlu.h"
+#include "eval/tasks/run_task.h"
 #include "experiments/job.h"
 #include "results/records.h"
 
@@ -18,6 +19,10 @@ std::string quant_label(const RunConfig&);
 
 EvalRow mmlu_row(const EvalJob&, const SubjectModel&, const MmluReport&, const std::string& started_at,
                  double seconds);
+// A choice's scores are the log-likelihoods of the choices; a generated answer's are its values in the task's
+// metrics, its prediction 0 when right and -1 when wrong.
+EvalRow task_row(const EvalJob&, const SubjectModel&, const Task&, const TaskData&, const TaskReport&,
+                 const std::string& started_at, double seconds);
 // `loss`: mean per label token over `labels` label tokens of `examples` examples.
 EvalRow loss_row(const EvalJob&, const SubjectModel&, double loss, int64_t labels,
                  const std::string& started_at, double seconds);

@@ -90,6 +90,23 @@ std::string mmlu_protocol(const MmluOptions& options) {
   return canonical(json);
 }
 
+std::string task_protocol(const Task& task, const TaskData& data, const TaskOptions& options) {
+  const int64_t shots = task.takes_shots ? static_cast<int64_t>(data.examples.size()) : task.shots;
+  Json json = {{"name", task.protocol}, {"version", task.version}, {"shots", shots}};
+  if (!data.examples_hash.empty()) json["examples"] = data.examples_hash;
+  if (options.limit > 0) json["limit"] = options.limit;
+  if (options.max_length > 0) json["max_length"] = options.max_length;
+  if (options.stride > 0) json["stride"] = options.stride;
+  if (task.kind == TaskKind::generate)
+    json["max_new_tokens"] = options.max_new_tokens > 0 ? options.max_new_tokens : task.max_new_tokens;
+  if (!options.groups.empty()) {
+    std::vector<std::string> groups = options.groups;
+    std::sort(groups.begin(), groups.end());
+    json["groups"] = groups;
+  }
+  return canonical(json);
+}
+
 std::string loss_protocol(const RunConfig& config) {
   return canonical({{"name", "held-out"}, {"examples", config.integer("eval_dataset_size")}});
 }

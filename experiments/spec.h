@@ -6,6 +6,7 @@
 
 #include "core/base/hash.h"
 #include "eval/tasks/mmlu.h"
+#include "eval/tasks/run_task.h"
 #include "experiments/config.h"
 
 namespace qlora {
@@ -37,8 +38,9 @@ std::string pack_key(const RunConfig&, const ContentHashes&);
 // of what was asked; `data` the content hash of the questions.
 Digest evaluation_key(const Digest& subject, int64_t step, const std::string& task,
                       const std::string& protocol, const std::string& data);
-// The protocols of the two tasks, as canonical JSON.
+// The protocols of tasks, as canonical JSON: what of the options changes a score.
 std::string mmlu_protocol(const MmluOptions&);
+std::string task_protocol(const Task&, const TaskData&, const TaskOptions&);
 std::string loss_protocol(const RunConfig&);
 
 // SHA-256 of a model folder: config.json and the weight files that it uses. Large files are hashed once and

@@ -85,4 +85,8 @@ std::string lowercase(std::string_view text) {
   return out;
 }
 
+char32_t titlecase(char32_t c) {
+  return static_cast<char32_t>(u_totitle(icu(c)));
+}
+
 }  // namespace qlora

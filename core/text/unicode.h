@@ -19,5 +19,7 @@ std::string normalize(std::string_view text, NormalForm form);
 
 // Every character mapped alone (no final sigma rule), as tokenizer files mean it.
 std::string lowercase(std::string_view text);
+// The capital form of one character for the beginning of a word.
+char32_t titlecase(char32_t c);
 
 }  // namespace qlora

@@ -29,17 +29,18 @@ void add_db_option(CLI::App&, Invocation&);
 void add_json_flag(CLI::App&, Invocation&);
 void add_compute_options(CLI::App&, Invocation&);  // --backend, --threads
 
-void add_train_commands(CLI::App&, Invocation&);    // train, sweep, worker
-void add_model_commands(CLI::App&, Invocation&);    // model, generate
-void add_model_show(CLI::App& model, Invocation&);  // model show
-void add_eval_commands(CLI::App&, Invocation&);     // eval
-void add_elo_commands(CLI::App&, Invocation&);      // elo
+void add_train_commands(CLI::App&, Invocation&);      // train, sweep, worker
+void add_model_commands(CLI::App&, Invocation&);      // model, generate
+void add_model_show(CLI::App& model, Invocation&);    // model show
+void add_eval_commands(CLI::App&, Invocation&);       // eval
+void add_task_commands(CLI::App& eval, Invocation&);  // below eval: list, and a verb for each task
+void add_elo_commands(CLI::App&, Invocation&);        // elo
 void add_agreement_commands(CLI::App&, Invocation&);  // elo agree, bias, relative; after add_elo_commands()
 void add_judge_run_command(CLI::App& judge, Invocation&);  // judge run
-void add_judge_commands(CLI::App&, Invocation&);    // judge
-void add_results_commands(CLI::App&, Invocation&);  // results
-void add_doctor_commands(CLI::App&, Invocation&);   // doctor, version
-void add_measure_commands(CLI::App&, Invocation&);  // profile, bench
+void add_judge_commands(CLI::App&, Invocation&);           // judge
+void add_results_commands(CLI::App&, Invocation&);         // results
+void add_doctor_commands(CLI::App&, Invocation&);          // doctor, version
+void add_measure_commands(CLI::App&, Invocation&);         // profile, bench
 
 // Parses and does; prints errors to stderr. Returns the exit code: 0, 1 something failed, 2 usage, 3 data, 4
 // memory, 130 stopped.

@@ -1,4 +1,4 @@
-// qlora eval mmlu.
+// qlora eval mmlu; the other tasks are in task_commands.cpp.
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
@@ -7,8 +7,8 @@
 
 #include "experiments/cli/cli.h"
 #include "experiments/cli/loaded_model.h"
+#include "experiments/cli/scored_subject.h"
 #include "experiments/eval_rows.h"
-#include "experiments/run_file.h"
 #include "experiments/score_runs.h"
 #include "experiments/terminal.h"
 #include "results/store.h"
@@ -23,34 +23,6 @@ struct MmluArguments {
   std::vector<std::string> runs;
   bool no_store = false;
 };
-
-// The finished run of the store whose final adapter this is, as long as it is scored on the run's own base.
-std::optional<RunInfo> run_of(const Store& store, const Path& adapter, const Digest& base) {
-  if (adapter.filename() != "adapter") return std::nullopt;  // a checkpoint is another state
-  std::optional<RunFile> file = read_run_file(run_folder_of(adapter));
-  if (!file || file->base != base) return std::nullopt;
-  std::optional<RunInfo> run = store.find_run(file->key);
-  return run && run->state == RunState::finished ? run : std::nullopt;
-}
-
-// Who is scored: the base; a run that the store knows; any other adapter by content.
-SubjectModel subject_of(const Store* store, const MmluArguments& arguments, const RunConfig& config,
-                        const Digest& base, int64_t& step) {
-  const ModelArguments& m = arguments.model;
-  Path model = Path(m.model).filename().empty() ? Path(m.model).parent_path() : Path(m.model);
-  SubjectModel subject = base_subject(base, model.filename().string(), m.model, quant_label(config));
-  if (m.adapter.empty()) return subject;
-  Path adapter = std::filesystem::weakly_canonical(m.adapter);
-  if (adapter.filename().empty()) adapter = adapter.parent_path();
-  if (std::optional<RunInfo> run = store != nullptr ? run_of(*store, adapter, base) : std::nullopt) {
-    step = run->last_step;
-    return {run->key, true, run->name, m.model, subject.quant};
-  }
-  std::string folder = adapter.parent_path().filename().string();
-  subject.key = sha256(hex(base) + " " + hex(sha256_file(adapter / "adapter_model.safetensors")));
-  subject.name = folder.empty() ? adapter.filename().string() : folder + "/" + adapter.filename().string();
-  return subject;
-}
 
 Json accuracy_json(const Accuracy& a) {
   return {{"value", a.value},
@@ -122,7 +94,8 @@ int score(const Invocation& in, const MmluArguments& arguments) {
   Digest base = base_key(loaded.config(), content);
   EvalJob job{
       {}, "mmlu", 0, mmlu_protocol(arguments.options), arguments.data, data.content_hash, arguments.options};
-  SubjectModel subject = subject_of(store ? &*store : nullptr, arguments, loaded.config(), base, job.step);
+  SubjectModel subject =
+      scored_subject(store ? &*store : nullptr, arguments.model, loaded.config(), base, job.step);
   job.key = evaluation_key(subject.key, job.step, job.task, job.protocol, job.data_hash);
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (store) store->write_evaluation(mmlu_row(job, subject, report, started, seconds));
@@ -185,6 +158,7 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
       "  qlora eval mmlu --model DIR --adapter DIR --data DIR --subjects astronomy,anatomy --json\n"
       "  qlora eval mmlu --runs sweep=NAME --data DIR --shots 5");
   mmlu->callback([=, &in] { in.work = [=, &in] { return score_mmlu(in, *arguments); }; });
+  add_task_commands(*eval, in);
 }
 
 }  // namespace qlora

@@ -36,6 +36,7 @@ class LoadedModel {
   LoadedModel(const ModelArguments&, const std::string& backend, int threads);
   const RunConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
+  std::shared_ptr<const Tokenizer> shared_tokenizer() const { return tokenizer_; }
   std::shared_ptr<const Model> model() const { return model_; }
   Memory& memory() { return memory_; }
   DType type() const { return type_; }

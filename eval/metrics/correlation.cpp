@@ -1,0 +1,149 @@
+#include "eval/metrics/correlation.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "core/base/check.h"
+
+namespace qlora {
+namespace {
+
+void check_lengths(std::span<const double> x, std::span<const double> y) {
+  QLORA_CHECK(x.size() == y.size(), failure, "correlation of {} values with {}", x.size(), y.size());
+}
+
+// Ranks from 1; equal values share the mean of their places.
+std::vector<double> ranks(std::span<const double> values) {
+  std::vector<size_t> order(values.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a] < values[b]; });
+  std::vector<double> rank(values.size());
+  for (size_t lo = 0; lo < order.size();) {
+    size_t hi = lo + 1;
+    while (hi < order.size() && values[order[hi]] == values[order[lo]]) ++hi;
+    for (size_t i = lo; i < hi; ++i) rank[order[i]] = (static_cast<double>(lo + hi) + 1) / 2;
+    lo = hi;
+  }
+  return rank;
+}
+
+// Two-sided p of a correlation of n values under Student's t.
+double p_of(double r, double n) {
+  return incomplete_beta(n / 2 - 1, 0.5, std::max(0.0, 1 - r * r));
+}
+
+// What ties in one list take from the pairs and from the variance.
+struct Ties {
+  double pairs = 0, triples = 0, variance = 0;
+};
+Ties ties_of(std::span<const double> values) {
+  std::vector<double> sorted(values.begin(), values.end());
+  std::sort(sorted.begin(), sorted.end());
+  Ties ties;
+  for (size_t lo = 0; lo < sorted.size();) {
+    size_t hi = lo + 1;
+    while (hi < sorted.size() && sorted[hi] == sorted[lo]) ++hi;
+    const auto t = static_cast<double>(hi - lo);
+    ties.pairs += t * (t - 1) / 2;
+    ties.triples += t * (t - 1) * (t - 2);
+    ties.variance += t * (t - 1) * (2 * t + 5);
+    lo = hi;
+  }
+  return ties;
+}
+
+// Probability that a random order of n has at most `inversions` inversions, or as few of the other kind.
+double exact_kendall_p(size_t n, size_t inversions) {
+  std::vector<double> share(inversions + 1, 0.0);  // P(so many inversions) among orders of the first j
+  share[0] = 1;
+  for (size_t j = 2; j <= n; ++j) {
+    std::vector<double> next(share.size(), 0.0);
+    for (size_t k = 0; k < share.size(); ++k)
+      for (size_t moved = 0; moved < j && moved <= k; ++moved)
+        next[k] += share[k - moved] / static_cast<double>(j);
+    share = std::move(next);
+  }
+  return std::min(1.0, 2 * std::accumulate(share.begin(), share.end(), 0.0));
+}
+
+}  // namespace
+
+// The continued fraction of Abramowitz and Stegun 26.5.8, evaluated by Lentz's method.
+double incomplete_beta(double a, double b, double x) {
+  if (x <= 0) return 0;
+  if (x >= 1) return 1;
+  if (x > (a + 1) / (a + b + 2)) return 1 - incomplete_beta(b, a, 1 - x);
+  constexpr double kTiny = 1e-300;
+  auto guard = [](double v) { return std::abs(v) < kTiny ? kTiny : v; };
+  double c = 1, d = 1 / guard(1 - (a + b) * x / (a + 1)), fraction = d;
+  for (int m = 1; m < 1000; ++m) {
+    const double even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
+    d = 1 / guard(1 + even * d);
+    c = guard(1 + even / c);
+    fraction *= d * c;
+    const double odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+    d = 1 / guard(1 + odd * d);
+    c = guard(1 + odd / c);
+    fraction *= d * c;
+    if (std::abs(d * c - 1) < 1e-15) break;
+  }
+  const double log_front =
+      std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log1p(-x);
+  return std::exp(log_front) * fraction / a;
+}
+
+Correlation pearson(std::span<const double> x, std::span<const double> y) {
+  check_lengths(x, y);
+  if (x.size() < 2) return {};
+  const auto n = static_cast<double>(x.size());
+  const double mean_x = std::accumulate(x.begin(), x.end(), 0.0) / n;
+  const double mean_y = std::accumulate(y.begin(), y.end(), 0.0) / n;
+  double xx = 0, yy = 0, xy = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    xx += (x[i] - mean_x) * (x[i] - mean_x);
+    yy += (y[i] - mean_y) * (y[i] - mean_y);
+    xy += (x[i] - mean_x) * (y[i] - mean_y);
+  }
+  if (!(xx > 0) || !(yy > 0)) return {};
+  const double r = std::clamp(xy / std::sqrt(xx) / std::sqrt(yy), -1.0, 1.0);
+  return {r, x.size() == 2 ? 1.0 : p_of(r, n)};
+}
+
+Correlation spearman(std::span<const double> x, std::span<const double> y) {
+  check_lengths(x, y);
+  Correlation of_ranks = pearson(ranks(x), ranks(y));
+  if (x.size() <= 2) of_ranks.p.reset();
+  return of_ranks;
+}
+
+Correlation kendall(std::span<const double> x, std::span<const double> y) {
+  check_lengths(x, y);
+  if (x.size() < 2) return {};
+  const auto n = static_cast<double>(x.size());
+  double concordant = 0, discordant = 0;
+  for (size_t i = 0; i < x.size(); ++i)
+    for (size_t j = 0; j < i; ++j) {
+      const int a = (x[i] > x[j]) - (x[i] < x[j]), b = (y[i] > y[j]) - (y[i] < y[j]);
+      if (a * b > 0) ++concordant;
+      if (a * b < 0) ++discordant;
+    }
+  const Ties tx = ties_of(x), ty = ties_of(y);
+  const double pairs = n * (n - 1) / 2;
+  if (tx.pairs == pairs || ty.pairs == pairs) return {};
+  Correlation tau;
+  tau.value = (concordant - discordant) / std::sqrt(pairs - tx.pairs) / std::sqrt(pairs - ty.pairs);
+  const double fewer = std::min(discordant, pairs - discordant);
+  if (tx.pairs == 0 && ty.pairs == 0 && (x.size() <= 33 || fewer <= 1)) {
+    tau.p = exact_kendall_p(x.size(), static_cast<size_t>(fewer));
+    return tau;
+  }
+  const double m = n * (n - 1);
+  double variance = (m * (2 * n + 5) - tx.variance - ty.variance) / 18 + 2 * tx.pairs * ty.pairs / m;
+  if (n > 2) variance += tx.triples * ty.triples / (9 * m * (n - 2));
+  tau.p = std::erfc(std::abs(concordant - discordant) / std::sqrt(variance) / std::sqrt(2.0));
+  return tau;
+}
+
+}  // namespace qlora

@@ -1,0 +1,55 @@
+// HellaSwag (Zellers et al. 2019): which of four endings goes on with a description.
+#include "core/text/regex.h"
+#include "core/text/unicode.h"
+#include "core/text/utf8.h"
+#include "eval/tasks/task.h"
+
+namespace qlora {
+namespace {
+
+// The first letter upper case, all others lower case.
+std::string capitalized(const std::string& text) {
+  if (text.empty()) return text;
+  size_t at = 0;
+  const char32_t first = next_code_point(text, at);
+  return to_utf8(titlecase(first)) + lowercase(std::string_view(text).substr(at));
+}
+
+// WikiHow's texts have marks in brackets: [header], [step], [title].
+std::string without_marks(const std::string& text) {
+  static const Regex bracket(R"(\[.*?\])", "hellaswag");
+  const std::string with_sentences = replace_all(trim(text), " [title]", ". ");
+  std::string plain;
+  size_t kept = 0;
+  bracket.each_match(with_sentences, [&](size_t begin, size_t end) {
+    plain += with_sentences.substr(kept, begin - kept);
+    kept = end;
+  });
+  return replace_all(plain + with_sentences.substr(kept), "  ", " ");
+}
+
+std::vector<TaskItem> items(TaskSource& source) {
+  std::vector<TaskItem> all;
+  for (const DataRow& row : source.rows()) {
+    const std::string context = row.text("ctx_a") + " " + capitalized(row.text("ctx_b"));
+    std::vector<std::string> endings;
+    for (const std::string& ending : row.texts("endings")) endings.push_back(without_marks(ending));
+    all.push_back(choice_item(row, without_marks(row.text("activity_label") + ": " + context), endings,
+                              row.integer("label")));
+  }
+  return numbered(std::move(all));
+}
+
+}  // namespace
+
+Task hellaswag() {
+  Task task{.name = "hellaswag", .version = "1.0"};
+  task.about = "which ending goes on with a description";
+  task.files = {"hellaswag_val.jsonl", "validation.jsonl"};
+  task.metrics = {{"acc"}, {"acc_norm"}};
+  task.items = items;
+  task.value = choice_value;
+  return task;
+}
+
+}  // namespace qlora

@@ -1,0 +1,85 @@
+// From the values of items to a task's scores.
+#include <cmath>
+#include <map>
+
+#include "eval/metrics/classification.h"
+#include "eval/tasks/run_task.h"
+
+namespace qlora {
+namespace {
+
+using Results = std::vector<const TaskItemResult*>;
+
+// Mean and its standard error by the sample's deviation.
+void set_mean(TaskScore& score, const Results& results, size_t metric) {
+  const auto n = static_cast<double>(results.size());
+  double sum = 0, squares = 0;
+  for (const TaskItemResult* r : results) sum += r->values[metric].value;
+  score.value = sum / n;
+  for (const TaskItemResult* r : results) squares += std::pow(r->values[metric].value - score.value, 2);
+  if (results.size() > 1) score.standard_error = std::sqrt(squares / (n - 1) / n);
+}
+
+double of_predictions(Aggregation how, const TaskData& data, const Results& results) {
+  std::vector<int64_t> gold, predicted;
+  for (const TaskItemResult* r : results) {
+    gold.push_back(data.items[r->item].gold);
+    predicted.push_back(r->prediction);
+  }
+  const Confusion table = confusion(gold, predicted);
+  return how == Aggregation::f1 ? precision_recall(table, 1).f1 : matthews_correlation(table);
+}
+
+TaskScore score_of(const Task& task, size_t metric, const TaskData& data, const Results& results) {
+  const Metric& m = task.metrics[metric];
+  TaskScore score;
+  score.metric = m.name;
+  score.filter = m.filter;
+  score.n = static_cast<int64_t>(results.size());
+  score.higher_is_better = m.higher_is_better;
+  double sum = 0, weight = 0;
+  for (const TaskItemResult* r : results) {
+    sum += r->values[metric].value;
+    weight += r->values[metric].weight;
+  }
+  switch (m.aggregation) {
+    case Aggregation::mean:
+      set_mean(score, results, metric);
+      break;
+    case Aggregation::f1:
+    case Aggregation::mcc:
+      score.value = of_predictions(m.aggregation, data, results);
+      break;
+    case Aggregation::perplexity:
+    case Aggregation::weighted_perplexity:
+      score.value = std::exp(-sum / weight);
+      break;
+    case Aggregation::weighted_bits:
+      score.value = -sum / weight / std::log(2.0);
+      break;
+  }
+  return score;
+}
+
+}  // namespace
+
+std::vector<TaskScore> score_task(const Task& task, const TaskData& data,
+                                  std::span<const TaskItemResult> results) {
+  Results all;
+  std::map<std::string, Results> groups;
+  for (const TaskItemResult& r : results) {
+    all.push_back(&r);
+    if (const std::string& group = data.items[r.item].group; !group.empty()) groups[group].push_back(&r);
+  }
+  std::vector<TaskScore> scores;
+  if (all.empty()) return scores;
+  for (size_t m = 0; m < task.metrics.size(); ++m) scores.push_back(score_of(task, m, data, all));
+  for (const auto& [group, members] : groups)
+    for (size_t m = 0; m < task.metrics.size(); ++m) {
+      scores.push_back(score_of(task, m, data, members));
+      scores.back().group = group;
+    }
+  return scores;
+}
+
+}  // namespace qlora

@@ -1,0 +1,92 @@
+// qlora eval TASK as its users meet it.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "core/base/json.h"
+#include "experiments/test_program.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Matchers::Contains;
+
+TEST_CASE("tasks are listed and scored and stored with their items") {
+  Workbench bench;
+  const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
+  const ProgramEnd list = bench.run({"eval", "list"});
+  CHECK(list.code == 0);
+  CHECK_THAT(list.out, Contains("hellaswag") && Contains("mmlu") && Contains("exact_match[strict-match]"));
+
+  const std::vector<std::string> boolq = {"eval",   "boolq",     "--model",  "model",
+                                          "--data", samples,     "--output", "harness/output",
+                                          "--json", "--threads", "1"};
+  const ProgramEnd end = bench.run(boolq);
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  const Json report = parse_json(end.out, "stdout");
+  CHECK(report["task"] == "boolq");
+  CHECK(report["protocol"]["name"] == "lm_eval");
+  CHECK(report["protocol"]["version"] == "2.0");
+  CHECK(report["scores"][0]["metric"] == "acc");
+  CHECK(report["scores"][0]["n"] == 2);
+  CHECK(report["cut_requests"] == 0);
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "harness/output/model")) {
+    const std::string name = entry.path().filename().string();
+    files += name.starts_with("results_") || name.starts_with("samples_boolq_") ? 1 : 0;
+  }
+  CHECK(files == 2);
+
+  const std::string query =
+      "SELECT t.name AS task, t.version, e.shots, count(p.item_id) AS items, length(p.scores) AS bytes FROM "
+      "evaluation e JOIN task t USING (task_id) JOIN prediction p USING (evaluation_id) GROUP BY "
+      "evaluation_id";
+  auto stored = [&] { return parse_json(bench.run({"results", "query", query, "--json"}).out, "stdout"); };
+  REQUIRE(stored().size() == 1);
+  CHECK(stored()[0]["task"] == "boolq");
+  CHECK(stored()[0]["items"] == 2);
+  CHECK(stored()[0]["bytes"] == 8);  // two choices as f32
+  CHECK(stored()[0]["version"].get<std::string>().starts_with("2.0-"));
+
+  // The same once more is the same evaluation; a limit is another one.
+  CHECK(parse_json(bench.run(boolq).out, "stdout")["key"] == report["key"]);
+  CHECK(stored().size() == 1);
+  const ProgramEnd text = bench.run({"eval", "arc_easy", "--model", "model", "--data", samples, "--limit",
+                                     "1", "--shots", "1", "--threads", "1"});
+  INFO(text.err);
+  CHECK_THAT(text.out, Contains("arc_easy version 1.0, 1 shots, partial") && Contains("acc_norm"));
+  CHECK(stored().size() == 2);
+}
+
+TEST_CASE("texts are generated and scored and rolled through") {
+  Workbench bench;
+  const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
+  const ProgramEnd words = bench.run({"eval", "gsm8k", "--model", "model", "--data", samples, "--shots", "0",
+                                      "--max-new-tokens", "4", "--no-store", "--json", "--threads", "1"});
+  INFO(words.err);
+  REQUIRE(words.code == 0);
+  CHECK(parse_json(words.out, "stdout")["scores"][1]["filter"] == "flexible-extract");
+  const ProgramEnd text =
+      bench.run({"eval", "perplexity", "--model", "model", "--data", samples + "/perplexity.jsonl",
+                 "--max-length", "8", "--stride", "4", "--json", "--threads", "1"});
+  INFO(text.err);
+  REQUIRE(text.code == 0);
+  const Json scores = parse_json(text.out, "stdout")["scores"];
+  CHECK(scores[0]["metric"] == "token_perplexity");
+  CHECK(scores[0]["value"].get<double>() > 1);
+}
+
+TEST_CASE("a task's bad arguments are refused with what to do") {
+  Workbench bench;
+  auto refused = [&](const std::vector<std::string>& arguments, int code, const std::string& word) {
+    const ProgramEnd end = bench.run(arguments);
+    INFO(end.err);
+    CHECK(end.code == code);
+    CHECK_THAT(end.err, Contains(word));
+    CHECK(end.out.empty());
+  };
+  refused({"eval", "helaswag"}, 2, "did you mean `qlora eval hellaswag`?");
+  refused({"eval", "piqa", "--model", "model", "--data", "."}, 3, "no data of task piqa");
+  bench.write("piqa.jsonl", R"({"goal": "g", "sol1": "a", "sol2": "b", "label": 0})");
+  refused({"eval", "piqa", "--model", "model", "--data", ".", "--shots", "2"}, 2, "piqa_train.jsonl");
+  refused({"eval", "piqa", "--model", "nowhere", "--data", "."}, 3, "nowhere");
+}
