@@ -97,6 +97,35 @@ EvalSpec read_loss_eval(const YamlNode& node) {
   return spec;
 }
 
+// A task of the registry.
+EvalSpec read_task_eval(const YamlNode& node, const Task& task) {
+  QLORA_CHECK(
+      task.kind != TaskKind::generate, usage,
+      "{}: task {} is answered by generated text, which a sweep does not do; score its runs with `qlora "
+      "eval {}`",
+      node.where.text(), task.name, task.name);
+  std::vector<std::string> known = {"task", "data", "limit", "parts", "max_length", "at", "base"};
+  if (task.takes_shots) known.insert(known.end(), {"shots", "examples"});
+  if (task.kind == TaskKind::rolling) known.push_back("stride");
+  Fields fields(node, "task " + task.name, known);
+  EvalSpec spec;
+  spec.task = task.name;
+  spec.data = std::get<std::string>(read_value(fields.at("data"), ValueKind::text, "data"));
+  if (task.takes_shots) {
+    fields.read("shots", spec.options.shots, 0);
+    fields.read("examples", ValueKind::text, spec.options.examples);
+  }
+  if (task.kind == TaskKind::rolling) fields.read("stride", spec.options.stride, 1);
+  fields.read("limit", spec.options.limit, 0);
+  fields.read("max_length", spec.options.max_length, 1);
+  fields.read("parts", ValueKind::list, spec.options.groups);
+  fields.read("base", ValueKind::boolean, spec.base);
+  read_times(fields, spec);
+  QLORA_CHECK(!spec.at_start, usage, "{}: before training a run answers as its base: write `base: true`",
+              fields.at("at").where.text());
+  return spec;
+}
+
 TournamentSpec read_tournament(const YamlNode& node) {
   Fields fields(node, "a tournament",
                 {"name", "files", "k", "orders", "bootstrap", "votes", "systems", "preset", "seed"});
@@ -121,14 +150,17 @@ TournamentSpec read_tournament(const YamlNode& node) {
 
 std::vector<EvalSpec> read_evals(const YamlNode& list) {
   std::vector<EvalSpec> specs;
-  const std::vector<std::string> tasks = {"mmlu", "loss"};
+  std::vector<std::string> known = {"mmlu", "loss"};
+  for (const Task& task : tasks()) known.push_back(task.name);
   for (const YamlNode& node : items_of(list, "evals")) {
     const YamlNode* task = node.find("task");
     QLORA_CHECK(task != nullptr, usage, "{}: an evaluation needs `task`", node.where.text());
     std::string name = std::get<std::string>(read_value(*task, ValueKind::text, "task"));
-    QLORA_CHECK(std::find(tasks.begin(), tasks.end(), name) != tasks.end(), usage, "{}: {}",
-                task->where.text(), unknown_name("task", name, tasks));
-    specs.push_back(name == "mmlu" ? read_mmlu_eval(node) : read_loss_eval(node));
+    QLORA_CHECK(std::find(known.begin(), known.end(), name) != known.end(), usage, "{}: {}",
+                task->where.text(), unknown_name("task", name, known));
+    specs.push_back(name == "mmlu"   ? read_mmlu_eval(node)
+                    : name == "loss" ? read_loss_eval(node)
+                                     : read_task_eval(node, find_task(name)));
     specs.back().where = node.where;
   }
   return specs;

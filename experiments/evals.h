@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "eval/tasks/mmlu.h"
+#include "eval/tasks/run_task.h"
 #include "experiments/yaml.h"
 
 namespace qlora {
@@ -13,14 +14,19 @@ namespace qlora {
 //   - {task: mmlu, data: DIR, protocol: hendrycks, split: test, shots: 5, limit: 4, subjects: [..],
 //      at: end, base: true}
 //   - {task: loss, at: [start, end]}
+//   - {task: hellaswag, data: DIR or FILE, shots: 0, limit: 100, examples: FILE, parts: [..], max_length:
+//   512,
+//      stride: 256, base: true}
+//      any other task of `qlora eval list` that is not answered by generated text
 struct EvalSpec {
-  std::string task;  // mmlu | loss
+  std::string task;  // mmlu | loss | a name of the registry
   Where where;
   bool at_start = false, at_end = true;
   // mmlu
   std::string data;
   MmluOptions mmlu;
-  bool base = false;  // score the untuned base too
+  TaskOptions options;  // of a task of the registry
+  bool base = false;    // score the untuned base too
 };
 std::vector<EvalSpec> read_evals(const YamlNode& list);
 

@@ -37,6 +37,28 @@ std::vector<PartialAnswer> answers_from(const Json& list) {
   return answers;
 }
 
+Json options_json(const TaskOptions& o) {
+  return {{"shots", o.shots},
+          {"limit", o.limit},
+          {"groups", o.groups},
+          {"examples", o.examples},
+          {"max_length", o.max_length},
+          {"stride", o.stride},
+          {"max_new_tokens", o.max_new_tokens}};
+}
+
+TaskOptions options_from(const Json& json) {
+  TaskOptions o;
+  o.shots = json.at("shots");
+  o.limit = json.at("limit");
+  o.groups = json.at("groups").get<std::vector<std::string>>();
+  o.examples = json.at("examples");
+  o.max_length = json.at("max_length");
+  o.stride = json.at("stride");
+  o.max_new_tokens = json.at("max_new_tokens");
+  return o;
+}
+
 Json eval_job_json(const EvalJob& e) {
   return {{"key", hex(e.key)},
           {"task", e.task},
@@ -45,6 +67,7 @@ Json eval_job_json(const EvalJob& e) {
           {"data", e.data},
           {"data_hash", e.data_hash},
           {"answers", answers_json(e.answers)},
+          {"options", options_json(e.options)},
           {"mmlu",
            {{"protocol", e.mmlu.protocol},
             {"split", e.mmlu.split},
@@ -62,6 +85,7 @@ EvalJob eval_job_from(const Json& json) {
   e.data = json.at("data");
   e.data_hash = json.at("data_hash");
   e.answers = answers_from(json.at("answers"));
+  e.options = options_from(json.at("options"));
   const Json& mmlu = json.at("mmlu");
   e.mmlu.protocol = mmlu.at("protocol");
   e.mmlu.split = mmlu.at("split");

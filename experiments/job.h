@@ -17,13 +17,14 @@ namespace qlora {
 // One evaluation of one subject.
 struct EvalJob {
   Digest key{};
-  std::string task;      // mmlu | loss
+  std::string task;      // mmlu | loss | a name of the registry of tasks
   int64_t step = 0;      // of the state that is scored; 0 = before training
   std::string protocol;  // canonical JSON
-  std::string data;      // mmlu: the tree
+  std::string data;      // a tree (mmlu), file or folder
   std::string data_hash;
   MmluOptions mmlu;
   std::vector<PartialAnswer> answers = {};  // that an interrupted attempt has left
+  TaskOptions options = {};                 // of a task of the registry
 };
 
 struct RunJob {

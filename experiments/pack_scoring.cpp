@@ -1,4 +1,4 @@
-// What a worker scores: held-out losses and MMLU.
+// What a worker scores: held-out losses and tasks of questions.
 #include <algorithm>
 #include <chrono>
 
@@ -21,6 +21,10 @@ class Clock {
  private:
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
+
+void check_unchanged(const EvalJob& eval, const std::string& hash) {
+  QLORA_CHECK(hash == eval.data_hash, data, "{} has changed since the sweep was started", eval.data);
+}
 
 }  // namespace
 
@@ -47,7 +51,7 @@ bool PackWorker::score_end() try {
   for (const RunJob& run : job_.runs)
     for (const EvalJob& eval : run.evals)
       if (eval.task == "loss" && eval.step != 0) score_loss(run, eval);
-  score_mmlu();
+  score_questions();
   return true;
 } catch (const StopRequested&) {
   return false;
@@ -88,15 +92,10 @@ void PackWorker::score_loss(const RunJob& run, const EvalJob& eval) {
 
 // Evaluations that ask the same questions are one pass over all their subjects, so that the base's work is
 // shared.
-void PackWorker::score_mmlu() {
-  struct Asked {
-    const EvalJob* eval;
-    SubjectModel subject;
-    SubjectIndex index;
-  };
+void PackWorker::score_questions() {
   std::map<std::string, std::vector<Asked>> passes;
   std::vector<Adapter*> adapters;
-  auto name = [](const EvalJob& eval) { return eval.data + "\n" + eval.protocol; };
+  auto name = [](const EvalJob& eval) { return eval.task + "\n" + eval.data + "\n" + eval.protocol; };
   for (const EvalJob& eval : job_.base_evals) {
     SubjectModel base =
         base_subject(job_.base_key, job_.base_name, job_.model, quant_label(job_.runs[0].config));
@@ -105,7 +104,7 @@ void PackWorker::score_mmlu() {
   for (const RunJob& run : job_.runs) {
     SubjectIndex index = -1;
     for (const EvalJob& eval : run.evals) {
-      if (eval.task != "mmlu") continue;
+      if (eval.task == "loss") continue;
       Adapter* adapter = adapter_of(run);
       if (adapter == nullptr) break;
       if (index < 0) {
@@ -118,43 +117,71 @@ void PackWorker::score_mmlu() {
   GatheredAnswers log([&](const Digest& evaluation, std::span<const PartialAnswer> answers) {
     send_(to_text(AnswersMessage{evaluation, {answers.begin(), answers.end()}}));
   });
+  std::string task;
   ModelLmOptions options;
   options.type = type_;
   options.progress = [&](int64_t done, int64_t all) {
     log.flush();
     check_stop();
-    phase("mmlu", done, all);
+    phase(task, done, all);
   };
   if (passes.empty()) return;
   std::unique_ptr<Lm> lm = make_model_lm(model_, *memory_, adapters, options);
   for (const auto& [pass, asked] : passes) {
-    Clock clock;
-    phase("mmlu");
-    const EvalJob& eval = *asked[0].eval;
-    std::vector<SubjectIndex> subjects;
+    task = asked[0].eval->task;
+    phase(task);
     std::vector<Digest> keys(adapters.size() + 1);
     size_t known = 0;
     for (const Asked& one : asked) {
-      subjects.push_back(one.index);
       keys[static_cast<size_t>(one.index + 1)] = one.eval->key;
       log.know(one.eval->key, one.eval->answers);
       known += one.eval->answers.size();
     }
     if (known > 0)
-      send_(to_text(NoteMessage{fmt::format("mmlu: goes on after {} answers that are stored", known)}));
-    MmluData data = read_mmlu(eval.data, eval.mmlu);
-    QLORA_CHECK(data.content_hash == eval.data_hash, data, "{} has changed since the sweep was started",
-                eval.data);
+      send_(to_text(NoteMessage{fmt::format("{}: goes on after {} answers that are stored", task, known)}));
     std::unique_ptr<Lm> missing = make_remembering_lm(*lm, std::move(keys), log);
-    std::vector<MmluReport> reports = run_mmlu(*missing, *tokenizer_, data, eval.mmlu, subjects);
-    double share = clock.seconds() / static_cast<double>(asked.size());
-    for (size_t i = 0; i < asked.size(); ++i) {
-      send_(to_text(
-          ScoredMessage{mmlu_row(*asked[i].eval, asked[i].subject, reports[i], clock.started, share)}));
-      for (const std::string& warning : reports[i].warnings)
-        send_(to_text(NoteMessage{asked[i].subject.name + ": " + warning}));
+    if (task == "mmlu") {
+      score_mmlu(*missing, asked);
+    } else {
+      score_task(*missing, asked);
     }
   }
+}
+
+void PackWorker::score_mmlu(Lm& lm, const std::vector<Asked>& asked) {
+  Clock clock;
+  const EvalJob& eval = *asked[0].eval;
+  std::vector<SubjectIndex> subjects;
+  for (const Asked& one : asked) subjects.push_back(one.index);
+  MmluData data = read_mmlu(eval.data, eval.mmlu);
+  check_unchanged(eval, data.content_hash);
+  std::vector<MmluReport> reports = run_mmlu(lm, *tokenizer_, data, eval.mmlu, subjects);
+  double share = clock.seconds() / static_cast<double>(asked.size());
+  for (size_t i = 0; i < asked.size(); ++i) {
+    send_(
+        to_text(ScoredMessage{mmlu_row(*asked[i].eval, asked[i].subject, reports[i], clock.started, share)}));
+    for (const std::string& warning : reports[i].warnings)
+      send_(to_text(NoteMessage{asked[i].subject.name + ": " + warning}));
+  }
+}
+
+void PackWorker::score_task(Lm& lm, const std::vector<Asked>& asked) {
+  Clock clock;
+  const EvalJob& eval = *asked[0].eval;
+  std::vector<SubjectIndex> subjects;
+  for (const Asked& one : asked) subjects.push_back(one.index);
+  const Task& task = find_task(eval.task);
+  const TaskData data = read_task(task, eval.data, eval.options);
+  check_unchanged(eval, data.content_hash);
+  const TaskPlan plan = plan_task(task, data, eval.options, *tokenizer_, lm.context_length());
+  const std::vector<TaskReport> reports = run_task(lm, *tokenizer_, task, data, plan, subjects);
+  const double share = clock.seconds() / static_cast<double>(asked.size());
+  for (size_t i = 0; i < asked.size(); ++i)
+    send_(to_text(ScoredMessage{
+        task_row(*asked[i].eval, asked[i].subject, task, data, reports[i], clock.started, share)}));
+  if (plan.cut > 0)
+    send_(to_text(NoteMessage{fmt::format("{}: {} of {} requests were too long and lost their beginning",
+                                          task.name, plan.cut, plan.requests.size())}));
 }
 
 }  // namespace qlora

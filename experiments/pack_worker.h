@@ -54,7 +54,15 @@ class PackWorker {
   Adapter* adapter_of(const RunJob&);
   EvalLoss held_out_loss(const RunJob&, Adapter*);
   void score_loss(const RunJob&, const EvalJob&);
-  void score_mmlu();
+  // Who is asked in one pass over a task's questions.
+  struct Asked {
+    const EvalJob* eval;
+    SubjectModel subject;
+    SubjectIndex index;
+  };
+  void score_questions();
+  void score_mmlu(Lm&, const std::vector<Asked>&);
+  void score_task(Lm&, const std::vector<Asked>&);
   void phase(const std::string& what, int64_t done = 0, int64_t all = 0);
   void check_stop() const;
 

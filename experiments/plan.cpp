@@ -128,4 +128,27 @@ void Planner::check_mmlu(PlannedRun& run, const MmluData& data, const MmluOption
   run.mmlu_prompts = std::max(run.mmlu_prompts, questions);
 }
 
+void Planner::check_task(PlannedRun& run, const Task& task, const TaskData& data,
+                         const TaskOptions& options) {
+  const std::string& model = run.config.text("model_name_or_path");
+  PromptTokens& tokens = mmlu_tokens_[fmt::format("{}\n{}\n{}\n{}", model, task.name, data.content_hash,
+                                                  task_protocol(task, data, options))];
+  if (tokens.requests == 0) {
+    const TaskPlan plan = plan_task(task, data, options, *tokenizer_of(model),
+                                    base_of(run.config).model->config().max_positions);
+    tokens.longest = plan.longest;
+    tokens.requests = static_cast<int64_t>(plan.requests.size());
+    for (size_t i = 1; i < plan.requests.size(); ++i) {
+      if (plan.requests[i].item == plan.requests[i - 1].item) continue;
+      const std::vector<int32_t>&a = plan.requests[i - 1].context_tokens,
+            &b = plan.requests[i].context_tokens;
+      tokens.shared = std::max<int64_t>(
+          tokens.shared, std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
+    }
+  }
+  run.mmlu_prompt_tokens = std::max(run.mmlu_prompt_tokens, tokens.longest);
+  run.mmlu_shared_tokens = std::max(run.mmlu_shared_tokens, tokens.shared);
+  run.mmlu_prompts = std::max(run.mmlu_prompts, tokens.requests);
+}
+
 }  // namespace qlora

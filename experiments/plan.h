@@ -26,7 +26,8 @@ struct PlannedRun {
   // Tokens of the longest examples, descending: its worst micro-batch, and its worst batch of the held-out
   // loss where that is asked for.
   std::vector<int64_t> longest, longest_eval;
-  // Of an MMLU pass: how many prompts, how long, and how much of it questions of a subject have in common.
+  // Of a pass over questions (MMLU or another task): how many prompts, how long, and how much of it questions
+  // (of a subject) have in common.
   int64_t mmlu_prompts = 0, mmlu_prompt_tokens = 0, mmlu_shared_tokens = 0;
   size_t memory = 0;  // bytes, when it runs alone; filled by Planner::fit
 };
@@ -59,6 +60,8 @@ class Planner {
   // Checks that the run's model can be asked these questions: answers of one token, and a context that the
   // first questions of every subject fit into; and notes how large the passes are. Throws Error(data).
   void check_mmlu(PlannedRun&, const MmluData&, const MmluOptions&);
+  // Likewise for a task of the registry: every request can be made of it.
+  void check_task(PlannedRun&, const Task&, const TaskData&, const TaskOptions&);
 
   // How much memory every run needs alone. `gradient_checkpointing: auto` becomes the fastest mode that fits
   // into `budget` bytes, with a note that says why.
@@ -85,6 +88,7 @@ class Planner {
   std::map<std::string, std::shared_ptr<const Tokenizer>> tokenizers_;
   struct PromptTokens {
     int64_t longest = 0, shared = 0;
+    int64_t requests = 0;  // of a task of the registry
   };
   std::map<std::string, PromptTokens> mmlu_tokens_;
   std::vector<DataNote> notes_;

@@ -127,8 +127,9 @@ class SweepRunner {
   }
 
   static EvalJob eval_job(const Store& store, const EvalNeed& need) {
-    return {need.key,        need.spec->task, need.step,       need.protocol,
-            need.spec->data, need.data_hash,  need.spec->mmlu, store.partial_answers(need.key)};
+    return {need.key,          need.spec->task, need.step,       need.protocol,
+            need.spec->data,   need.data_hash,  need.spec->mmlu, store.partial_answers(need.key),
+            need.spec->options};
   }
 
   // A run trained by another sweep keeps its adapter there.

@@ -90,3 +90,35 @@ TEST_CASE("a task's bad arguments are refused with what to do") {
   refused({"eval", "piqa", "--model", "model", "--data", ".", "--shots", "2"}, 2, "piqa_train.jsonl");
   refused({"eval", "piqa", "--model", "nowhere", "--data", "."}, 3, "nowhere");
 }
+
+TEST_CASE("tasks of a sweep are scored for every run and its base") {
+  Workbench bench;
+  const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
+  bench.write_sweep(
+      "s.yaml",
+      fmt::format("evals:\n  - {{task: boolq, data: {0}, base: true}}\n  - {{task: rte, data: {0}}}\n"
+                  "  - {{task: perplexity, data: {0}, max_length: 64, stride: 32}}\n",
+                  samples));
+  const ProgramEnd end = bench.run({"sweep", "run", "s.yaml"});
+  INFO(end.err);
+  CHECK(end.code == 0);
+  const std::string query =
+      "SELECT t.name AS task, count(*) AS n FROM evaluation JOIN task t USING (task_id) GROUP BY t.name "
+      "ORDER BY 1";
+  const Json stored = parse_json(bench.run({"results", "query", query, "--json"}).out, "stdout");
+  CHECK(
+      stored ==
+      Json::parse(R"([{"task": "boolq", "n": 3}, {"task": "perplexity", "n": 2}, {"task": "rte", "n": 2}])"));
+  const ProgramEnd again = bench.run({"sweep", "run", "s.yaml", "--dry-run"});
+  CHECK_THAT(again.out, Contains("7 evaluations, 0 to do"));
+
+  auto refused = [&](const std::string& evaluation, const std::string& word) {
+    bench.write_sweep("bad.yaml", "evals: [" + evaluation + "]\n");
+    const ProgramEnd bad = bench.run({"sweep", "run", "bad.yaml", "--dry-run"});
+    CHECK(bad.code == 2);
+    CHECK_THAT(bad.err, Contains(word));
+  };
+  refused("{task: boolk, data: x}", "did you mean `boolq`");
+  refused("{task: gsm8k, data: x}", "qlora eval gsm8k");
+  refused("{task: boolq, data: x, stride: 3}", "unknown key of task boolq `stride`");
+}

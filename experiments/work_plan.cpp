@@ -21,6 +21,12 @@ std::vector<EvalNeed> list_evals(Planner& planner, const Sweep& sweep, std::vect
       for (PlannedRun& run : runs) planner.check_mmlu(run, data, spec.mmlu);
       data_hash = data.content_hash;
       protocol = mmlu_protocol(spec.mmlu);
+    } else if (spec.task != "loss") {
+      const Task& task = find_task(spec.task);
+      const TaskData data = read_task(task, spec.data, spec.options);
+      for (PlannedRun& run : runs) planner.check_task(run, task, data, spec.options);
+      data_hash = data.content_hash;
+      protocol = task_protocol(task, data, spec.options);
     }
     std::set<Digest> bases;
     for (size_t i = 0; i < runs.size(); ++i) {
