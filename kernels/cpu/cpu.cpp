@@ -2,6 +2,8 @@
 
 #include "kernels/cpu/cpu.h"
 
+#include <cstdlib>
+
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/tasks.h"
@@ -84,8 +86,12 @@ class Cpu final : public Reference {
   }
 
   void dequantize(const Dequantize& a) override {
-    if (a.type != DType::f32 || a.w.format == Format::dense) return Reference::dequantize(a);
-    kernels_.dequantize(codes_of(a.w), f32(a.dst));
+    if (a.w.format != Format::dense && a.type == DType::f32)
+      kernels_.dequantize(codes_of(a.w), f32(a.dst));
+    else if (a.w.format != Format::dense && a.type == DType::bf16)
+      kernels_.dequantize_bf16(codes_of(a.w), static_cast<uint16_t*>(a.dst));
+    else
+      Reference::dequantize(a);
   }
 
   void attention(const Attention& a) override {
@@ -150,6 +156,14 @@ class Cpu final : public Reference {
 
 std::unique_ptr<Backend> make_cpu(const Kernels& kernels) {
   return std::make_unique<Cpu>(kernels);
+}
+
+const Kernels* best_kernels() {
+  const char* chosen = std::getenv("QLORA_BACKEND");
+  const std::string_view allowed = chosen == nullptr ? "" : chosen;
+  if (allowed == "reference" || !cpu_has_avx2()) return nullptr;
+  if (allowed == "avx2" || !cpu_has_avx512()) return &avx2_kernels();
+  return cpu_has_avx512_bf16() ? &avx512_bf16_kernels() : &avx512_kernels();
 }
 
 }  // namespace cpu

@@ -16,6 +16,9 @@ namespace cpu {
 struct Kernels;
 // A backend over any table of kernels. REQUIRES: the processor runs them.
 std::unique_ptr<Backend> make_cpu(const Kernels&);
+// For work on the host that belongs to no backend: the kernels of the best instruction set that this machine
+// has and QLORA_BACKEND allows. Null when it has none, or plain loops are asked for.
+const Kernels* best_kernels();
 }  // namespace cpu
 
 // Null where the processor or the operating system lacks the instructions.

@@ -15,8 +15,11 @@
 namespace qlora::avx2 {
 using namespace cpu;
 #include "kernels/cpu/bf16-inl.h"
+#include "kernels/cpu/bytes-inl.h"
 // (before the vectors)
 #include "kernels/cpu/vec8-inl.h"
+// (before the codes)
+#include "kernels/cpu/codes8-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::avx2

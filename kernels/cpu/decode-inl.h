@@ -41,29 +41,21 @@ static Codes with_scales(const Codes& w) {
   return all;
 }
 
-// The same for the blocks that rows [begin, end) of the matrix touch: for one task.
-static Codes with_scales(const Codes& w, int64_t begin, int64_t end) {
+// The same for the blocks that elements [begin, end) of the flattened matrix touch: for one task.
+static Codes with_scales_of(const Codes& w, int64_t begin, int64_t end) {
   if (w.absmax != nullptr) return w;
   Codes some = w;
-  some.first_block = begin * w.cols / w.block;
-  const int64_t stop = (end * w.cols + w.block - 1) / w.block;
+  some.first_block = begin / w.block;
+  const int64_t stop = (end + w.block - 1) / w.block;
   float* absmax = cpu::scratch(cpu::Scratch::absmax, stop - some.first_block);
   expand_scales(*w.nested, some.first_block, stop, absmax);
   some.absmax = absmax;
   return some;
 }
 
-// Elements [begin, end) of the flattened matrix.
-static void decode_range(const Codes& w, int64_t begin, int64_t end, float* out) {
-  int64_t e = begin;
-  if (w.block % kLanes == 0) {
-    for (; e < end && e % kLanes != 0; ++e) *out++ = decode_one(w, e);
-    const Table16 table = load_table(w.levels);
-    const BlockOf block_of(w.block);
-    for (; e + kLanes <= end; e += kLanes, out += kLanes)
-      store(out, lookup(table, spread_codes(w.data + e / 2)) * set1(w.absmax[block_of(e)]));
-  }
-  for (; e < end; ++e) *out++ = decode_one(w, e);
+// And that rows [begin, end) of it touch.
+static Codes with_scales(const Codes& w, int64_t begin, int64_t end) {
+  return with_scales_of(w, begin * w.cols, end * w.cols);
 }
 
 // nn panel: rows [k0, k0 + kc) of the matrix, columns [c0, c0 + cols), as [kc][kNr].
@@ -92,15 +84,32 @@ template <int kShift>
 QLORA_INLINE void decode_column(const Table16& table, IVec words, Vec scale, float* out) {
   store(out, lookup(table, shift_right<kShift>(words)) * scale);
 }
-QLORA_INLINE void decode_eight(const Table16& table, IVec words, Vec scale, float* out) {
-  decode_column<4>(table, words, scale, out);
-  decode_column<0>(table, words, scale, out + kNr);
-  decode_column<12>(table, words, scale, out + 2 * kNr);
-  decode_column<8>(table, words, scale, out + 3 * kNr);
-  decode_column<20>(table, words, scale, out + 4 * kNr);
-  decode_column<16>(table, words, scale, out + 5 * kNr);
-  decode_column<28>(table, words, scale, out + 6 * kNr);
-  decode_column<24>(table, words, scale, out + 7 * kNr);
+// Eight lanes look up bytes (two thirds of the work of floats), sixteen have one instruction for floats.
+struct Lookups {
+  Table16 table;
+  ByteTables bytes;
+  explicit Lookups(const float* levels) : table(load_table(levels)), bytes(levels) {}
+};
+template <class Words, class Scale>
+QLORA_INLINE void decode_eight(const Lookups& t, Words words, Scale scale, float* out) {
+  if constexpr (kLanes == 8) {
+    __m256i even[4], odd[4];
+    levels_of_words(t.bytes, words.v, even, odd);
+#pragma GCC unroll 4
+    for (int b = 0; b < 4; ++b) {
+      _mm256_storeu_ps(out + 2 * b * kNr, _mm256_mul_ps(_mm256_castsi256_ps(even[b]), scale.v));
+      _mm256_storeu_ps(out + (2 * b + 1) * kNr, _mm256_mul_ps(_mm256_castsi256_ps(odd[b]), scale.v));
+    }
+  } else {
+    decode_column<4>(t.table, words, scale, out);
+    decode_column<0>(t.table, words, scale, out + kNr);
+    decode_column<12>(t.table, words, scale, out + 2 * kNr);
+    decode_column<8>(t.table, words, scale, out + 3 * kNr);
+    decode_column<20>(t.table, words, scale, out + 4 * kNr);
+    decode_column<16>(t.table, words, scale, out + 5 * kNr);
+    decode_column<28>(t.table, words, scale, out + 6 * kNr);
+    decode_column<24>(t.table, words, scale, out + 7 * kNr);
+  }
 }
 
 // The absmax of kLanes rows at column k.
@@ -116,7 +125,7 @@ static void decode_panel_nt(const Codes& w, int64_t k0, int64_t kc, int64_t n0, 
   const BlockOf block_of(w.block);
   const bool whole_words = w.cols % 8 == 0 && w.block % 8 == 0 && k0 % 8 == 0 && kc % 8 == 0;
   const bool aligned_rows = w.cols % w.block == 0;  // then all rows change block at the same k
-  const Table16 table = load_table(w.levels);
+  const Lookups lookups(w.levels);
   for (int64_t j = 0; j < kNr; j += kLanes) {
     if (!whole_words || j + kLanes > cols) {
       for (int64_t k = 0; k < kc; ++k)
@@ -127,15 +136,23 @@ static void decode_panel_nt(const Codes& w, int64_t k0, int64_t kc, int64_t n0, 
     const int64_t row = n0 + j;
     const uint8_t* p = w.data + (row * w.cols + k0) / 2;
     Vec scale = scales_of_rows(w, block_of, row, k0);
-    for (int64_t k = 0; k < kc; k += 8) {
-      if (!aligned_rows || (k0 + k) % w.block == 0) scale = scales_of_rows(w, block_of, row, k0 + k);
-      decode_eight(table, load_words(p + k / 2, w.cols / 2), scale, out + k * kNr + j);
+    int64_t next_block = (k0 / w.block + 1) * w.block;
+    for (int64_t k = 0; k < kc; k += 32) {
+      IVec words[4] = {};
+      const int64_t steps = smaller(4, (kc - k) / 8);
+      if (steps == 4)
+        load_four_words(p + k / 2, w.cols / 2, words);
+      else
+        for (int64_t i = 0; i < steps; ++i) words[i] = load_words(p + k / 2 + 4 * i, w.cols / 2);
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < steps; ++i) {
+        const int64_t at = k + 8 * i;
+        if (!aligned_rows || k0 + at == next_block) {
+          scale = scales_of_rows(w, block_of, row, k0 + at);
+          if (aligned_rows) next_block += w.block;
+        }
+        decode_eight(lookups, words[i], scale, out + at * kNr + j);
+      }
     }
   }
-}
-
-static void dequantize(const Codes& codes, float* y) {
-  const Codes w = with_scales(codes);
-  parallel(w.rows * w.cols, 65536,
-           [&](int64_t begin, int64_t end) { decode_range(w, begin, end, y + begin); });
 }

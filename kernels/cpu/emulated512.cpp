@@ -16,9 +16,12 @@
 namespace qlora::emulated512 {
 using namespace cpu;
 #include "kernels/cpu/bf16-inl.h"
+#include "kernels/cpu/bytes-inl.h"
 // (before the vectors)
 namespace half {
 #include "kernels/cpu/vec8-inl.h"
+// (before the codes)
+#include "kernels/cpu/codes8-inl.h"
 }  // namespace half
 #include "kernels/cpu/vec16_emulated-inl.h"
 // (after the vectors)

@@ -42,6 +42,27 @@ struct GemmArgs {
   bool add = false;
 };
 
+// How a 4-bit format turns x = w / absmax into a code: codes[r], where the rank r is how many of the
+// boundaries lie below x. Numbers from -1 to 1 fall into 32 cells, floor(kCells * x) from -16 to 15, so small
+// that a rank is that of the cell's first number or the next one. Made by code_search.h.
+inline constexpr float kCells = 15.9375f;
+struct CodeSearch {
+  float boundaries[16] = {};  // ascending; the last is infinity
+  uint8_t codes[16] = {};
+  uint8_t base[32] = {};  // rank of the first number of cells 0 to 15, then -16 to -1
+  float like_nan = 0;     // an x with the code of NaN
+  uint8_t zero = 0;       // the code of zero
+};
+
+// Blocks of codes and their absmax from n weights, byte for byte as encode() in quant/encode.h defines them.
+struct EncodeArgs {
+  const CodeSearch* search = nullptr;
+  const float* weights = nullptr;
+  int64_t n = 0, block = 64;
+  uint8_t* codes = nullptr;
+  float* absmax = nullptr;
+};
+
 // y[rows, w.rows] = x wᵀ (or += that) in the decode class (decode_rows-inl.h), all contiguous.
 struct DecodeArgs {
   const float* x = nullptr;
@@ -77,7 +98,10 @@ struct Kernels {
   void (*gemm_bf16_fma)(const GemmArgs&) = nullptr;
   // False, with nothing done, where the decode class has no kernel for such codes: use gemm.
   bool (*decode_rows)(const DecodeArgs&) = nullptr;
+  // The whole matrix, as f32 and as bf16 bit patterns.
   void (*dequantize)(const Codes&, float* y) = nullptr;
+  void (*dequantize_bf16)(const Codes&, uint16_t* y) = nullptr;
+  void (*encode)(const EncodeArgs&) = nullptr;
 
   void (*attention)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
   void (*attention_backward)(const AttentionBackward&, const SequenceSpan*, int64_t sequences) = nullptr;

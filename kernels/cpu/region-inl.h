@@ -1,4 +1,4 @@
-// The files of a region, in the order in which they need each other (after one of the vec*-inl.h files).
+// The files of a region, in the order in which they need each other (after a vec*-inl.h and a codes*-inl.h).
 // QLORA_PAIRS says whether that one has dot_pairs(). Defines what all of them use: QLORA_INLINE functions
 // disappear into their callers.
 
@@ -10,6 +10,7 @@
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/small_rows-inl.h"
 #include "kernels/cpu/decode_rows-inl.h"
+#include "kernels/cpu/codec-inl.h"
 #include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/rows-inl.h"
 #include "kernels/cpu/loss-inl.h"

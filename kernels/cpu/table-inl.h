@@ -10,6 +10,8 @@ static Kernels make_table(const char* name) {
   t.gemm_bf16_fma = gemm_of<Bf16>;
   t.decode_rows = decode_rows;
   t.dequantize = dequantize;
+  t.dequantize_bf16 = dequantize_bf16;
+  t.encode = encode;
   t.attention = attention;
   t.attention_backward = attention_backward;
   t.rms_norm = rms_norm;

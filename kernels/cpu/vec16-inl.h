@@ -95,6 +95,15 @@ QLORA_INLINE IVec operator-(IVec a, IVec b) {
 QLORA_INLINE IVec operator^(IVec a, IVec b) {
   return {_mm512_xor_si512(a.v, b.v)};
 }
+QLORA_INLINE IVec operator&(IVec a, IVec b) {
+  return {_mm512_and_si512(a.v, b.v)};
+}
+QLORA_INLINE IVec max(IVec a, IVec b) {
+  return {_mm512_max_epi32(a.v, b.v)};
+}
+QLORA_INLINE IVec increment(IVec a, Mask m) {
+  return {_mm512_mask_add_epi32(a.v, m.v, a.v, _mm512_set1_epi32(1))};
+}
 template <int kBits>
 QLORA_INLINE IVec shift_right(IVec a) {
   return {_mm512_srli_epi32(a.v, kBits)};
@@ -109,6 +118,9 @@ QLORA_INLINE IVec shift_left(IVec a) {
 }
 QLORA_INLINE IVec to_int(Vec a) {
   return {_mm512_cvtps_epi32(a.v)};
+}
+QLORA_INLINE IVec floor_to_int(Vec a) {
+  return {_mm512_cvt_roundps_epi32(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
 }
 QLORA_INLINE Vec to_float(IVec a) {
   return {_mm512_cvtepi32_ps(a.v)};
@@ -157,6 +169,13 @@ QLORA_INLINE float largest(Vec a) {
   __m128 s = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+
+QLORA_INLINE int32_t largest(IVec a) {
+  const __m256i h = _mm256_max_epi32(_mm512_castsi512_si256(a.v), _mm512_extracti64x4_epi64(a.v, 1));
+  __m128i s = _mm_max_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
 
 struct Table16 {

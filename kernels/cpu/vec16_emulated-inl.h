@@ -103,6 +103,15 @@ QLORA_INLINE IVec operator-(IVec x, IVec y) {
 QLORA_INLINE IVec operator^(IVec x, IVec y) {
   return {x.a ^ y.a, x.b ^ y.b};
 }
+QLORA_INLINE IVec operator&(IVec x, IVec y) {
+  return {x.a & y.a, x.b & y.b};
+}
+QLORA_INLINE IVec max(IVec x, IVec y) {
+  return {half::max(x.a, y.a), half::max(x.b, y.b)};
+}
+QLORA_INLINE IVec increment(IVec x, Mask m) {
+  return {half::increment(x.a, m.a), half::increment(x.b, m.b)};
+}
 template <int kBits>
 QLORA_INLINE IVec shift_right(IVec x) {
   return {half::shift_right<kBits>(x.a), half::shift_right<kBits>(x.b)};
@@ -117,6 +126,9 @@ QLORA_INLINE IVec shift_left(IVec x) {
 }
 QLORA_INLINE IVec to_int(Vec x) {
   return {half::to_int(x.a), half::to_int(x.b)};
+}
+QLORA_INLINE IVec floor_to_int(Vec x) {
+  return {half::floor_to_int(x.a), half::floor_to_int(x.b)};
 }
 QLORA_INLINE Vec to_float(IVec x) {
   return {half::to_float(x.a), half::to_float(x.b)};
@@ -151,6 +163,10 @@ QLORA_INLINE float largest(Vec x) {
   return half::largest(half::max(x.a, x.b));
 }
 
+QLORA_INLINE int32_t largest(IVec x) {
+  return half::largest(half::max(x.a, x.b));
+}
+
 using Table16 = half::Table16;
 QLORA_INLINE Table16 load_table(const float* p) {
   return half::load_table(p);
@@ -181,4 +197,23 @@ QLORA_INLINE void transpose4(IVec (&v)[4]) {
   half::transpose4(low);
   half::transpose4(high);
   for (int i = 0; i < 4; ++i) v[i] = {low[i], high[i]};
+}
+
+// codes16-inl.h, as eight lanes do it.
+using half::decode_halves;
+using half::half_table;
+using half::HalfLevels;
+using half::HalfTable;
+using half::load_half_levels;
+template <bool kStream>
+QLORA_INLINE void write(void* out, IVec x) {
+  half::write<kStream>(out, x.a);
+  half::write<kStream>(static_cast<char*>(out) + 32, x.b);
+}
+using half::Search;
+QLORA_INLINE void encode_32(const Search& s, const Vec (&x)[2], uint8_t* out) {
+  half::encode_32(s, {x[0].a, x[0].b, x[1].a, x[1].b}, out);
+}
+QLORA_INLINE void load_four_words(const uint8_t* p, int64_t stride, IVec (&v)[4]) {
+  for (int j = 0; j < 4; ++j) v[j] = load_words(p + 4 * j, stride);
 }

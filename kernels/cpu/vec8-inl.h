@@ -97,6 +97,16 @@ QLORA_INLINE IVec operator-(IVec a, IVec b) {
 QLORA_INLINE IVec operator^(IVec a, IVec b) {
   return {_mm256_xor_si256(a.v, b.v)};
 }
+QLORA_INLINE IVec operator&(IVec a, IVec b) {
+  return {_mm256_and_si256(a.v, b.v)};
+}
+QLORA_INLINE IVec max(IVec a, IVec b) {
+  return {_mm256_max_epi32(a.v, b.v)};
+}
+// a + 1 in the lanes of m.
+QLORA_INLINE IVec increment(IVec a, Mask m) {
+  return {_mm256_sub_epi32(a.v, _mm256_castps_si256(m.v))};
+}
 template <int kBits>
 QLORA_INLINE IVec shift_right(IVec a) {
   return {_mm256_srli_epi32(a.v, kBits)};
@@ -112,6 +122,10 @@ QLORA_INLINE IVec shift_left(IVec a) {
 QLORA_INLINE IVec to_int(Vec a) {
   return {_mm256_cvtps_epi32(a.v)};
 }  // to nearest even
+// Of a's floor. REQUIRES: it fits.
+QLORA_INLINE IVec floor_to_int(Vec a) {
+  return {_mm256_cvttps_epi32(_mm256_floor_ps(a.v))};
+}
 QLORA_INLINE Vec to_float(IVec a) {
   return {_mm256_cvtepi32_ps(a.v)};
 }
@@ -144,6 +158,12 @@ QLORA_INLINE float largest(Vec a) {
   __m128 s = _mm_max_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps(s, s, 1)));
+}
+
+QLORA_INLINE int32_t largest(IVec a) {
+  __m128i s = _mm_max_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
 }
 
 // A table of 16 values; lookup uses the low four bits of each lane.

@@ -1,8 +1,11 @@
 #include "kernels/quant/dynamic8.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <vector>
 
 #include "core/base/parallel.h"
 #include "kernels/quant/formats.h"
@@ -37,19 +40,33 @@ Map8 build_map() {
   return map;
 }
 
-// Between neighbours of the map; behind the last one, infinity.
-Map8 midpoints(const Map8& map) {
-  Map8 middle;
-  for (size_t i = 0; i + 1 < map.size(); ++i) middle[i] = (map[i] + map[i + 1]) / 2;
-  middle[255] = std::numeric_limits<float>::infinity();
-  return middle;
-}
+// Finds the nearest of a map's values: the number of midpoints below x, counted from where the numbers with
+// the same upper 16 bits (sign, exponent, seven bits of the mantissa) begin. Hardly a map has two midpoints
+// so close that more than one step is left.
+class Nearest {
+ public:
+  explicit Nearest(const Map8& map) : first_(size_t{1} << 16) {
+    for (size_t i = 0; i + 1 < map.size(); ++i) middle_[i] = (map[i] + map[i + 1]) / 2;
+    middle_[255] = std::numeric_limits<float>::infinity();
+    for (uint32_t upper = 0; upper < first_.size(); ++upper) {
+      const bool negative = upper >> 15 != 0;  // their least is the largest in size
+      const auto least = std::bit_cast<float>(upper << 16 | (negative ? 0xffffu : 0u));
+      const auto at = std::lower_bound(middle_.begin(), middle_.end() - 1, least) - middle_.begin();
+      first_[upper] = static_cast<uint8_t>(at);
+    }
+  }
+  uint8_t operator()(float x) const {
+    size_t at = first_[std::bit_cast<uint32_t>(x) >> 16];
+    at += static_cast<size_t>(middle_[at] < x);
+    while (middle_[at] < x) ++at;
+    at += static_cast<size_t>(middle_[at] == x) & at;  // a tie goes to the even index
+    return static_cast<uint8_t>(at);
+  }
 
-uint8_t nearest(const Map8& middle, float x) {
-  auto at = static_cast<size_t>(std::lower_bound(middle.begin(), middle.end(), x) - middle.begin());
-  if (middle[at] == x && at % 2 != 0) ++at;
-  return static_cast<uint8_t>(at);
-}
+ private:
+  Map8 middle_;  // between neighbours of the map; behind the last one, infinity
+  std::vector<uint8_t> first_;
+};
 
 }  // namespace
 
@@ -60,17 +77,22 @@ const Map8& signed_dynamic_map() {
 
 void encode_dynamic8(std::span<const float> x, int64_t block, const Map8& map, uint8_t* codes,
                      float* absmax) {
-  const Map8 middle = midpoints(map);
+  static const Nearest of_signed(signed_dynamic_map());
+  const std::optional<Nearest> other =
+      &map == &signed_dynamic_map() ? std::nullopt : std::optional<Nearest>(map);
+  const Nearest& nearest = other ? *other : of_signed;
   const auto n = static_cast<int64_t>(x.size());
   parallel_for(block_count(n, block), 8, [&](int64_t lo, int64_t hi) {
     for (int64_t b = lo; b < hi; ++b) {
       int64_t begin = b * block, end = std::min(n, begin + block);
-      float largest = 0;
-      for (int64_t i = begin; i < end; ++i) largest = std::max(largest, std::abs(x[i]));
+      int32_t bits = 0;  // of the largest |x|
+      for (int64_t i = begin; i < end; ++i)
+        bits = std::max(bits, std::bit_cast<int32_t>(x[static_cast<size_t>(i)]) & 0x7fffffff);
+      auto largest = std::bit_cast<float>(bits);
       if (largest < std::numeric_limits<float>::min()) largest = 0;
       absmax[b] = largest;
       const float inverse = largest == 0 ? 0.0f : 1.0f / largest;
-      for (int64_t i = begin; i < end; ++i) codes[i] = nearest(middle, x[i] * inverse);
+      for (int64_t i = begin; i < end; ++i) codes[i] = nearest(x[i] * inverse);
     }
   });
 }

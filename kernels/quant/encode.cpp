@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "core/base/parallel.h"
+#include "kernels/cpu/code_search.h"
+#include "kernels/cpu/cpu.h"
 #include "kernels/quant/tables.h"
 
 namespace qlora {
@@ -32,7 +34,8 @@ void encode_block(const float* w, int64_t n, float absmax, uint8_t* codes) {
 
 }  // namespace
 
-void encode(Format format, std::span<const float> weights, int64_t block, uint8_t* codes, float* absmax) {
+void encode_plain(Format format, std::span<const float> weights, int64_t block, uint8_t* codes,
+                  float* absmax) {
   const auto n = static_cast<int64_t>(weights.size());
   const int64_t grain = std::max<int64_t>(1, (int64_t{1} << 14) / block);
   with_format(format, [&]<class F>(F) {
@@ -47,6 +50,17 @@ void encode(Format format, std::span<const float> weights, int64_t block, uint8_
       }
     });
   });
+}
+
+void encode(Format format, std::span<const float> weights, int64_t block, uint8_t* codes, float* absmax) {
+  const cpu::Kernels* kernels = cpu::best_kernels();
+  if (kernels == nullptr) return encode_plain(format, weights, block, codes, absmax);
+  kernels->encode({.search = &cpu::code_search(format),
+                   .weights = weights.data(),
+                   .n = static_cast<int64_t>(weights.size()),
+                   .block = block,
+                   .codes = codes,
+                   .absmax = absmax});
 }
 
 }  // namespace qlora

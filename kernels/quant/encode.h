@@ -12,8 +12,11 @@ namespace qlora {
 // Blocks run over the flattened matrix; the last may be short. Per block: absmax = max |w|, code = encode(w *
 // (1/absmax)). Two codes a byte, the first in the high nibble; behind an odd end stands the code of zero. A
 // block whose absmax is zero or denormal becomes a block of zeros. A block with a NaN or an infinity gets a
-// non-finite absmax, and codes without meaning: the caller checks. Runs on all threads. REQUIRES: a quantized
-// format; an even block; codes has room for packed_bytes(), absmax for block_count().
+// non-finite absmax, and codes without meaning: the caller checks. Runs on all threads, with the best vectors
+// that the machine has (and QLORA_BACKEND allows). REQUIRES: a quantized format; an even block; codes has
+// room for packed_bytes(), absmax for block_count().
 void encode(Format, std::span<const float> weights, int64_t block, uint8_t* codes, float* absmax);
+// The plain way: what encode() equals byte for byte.
+void encode_plain(Format, std::span<const float> weights, int64_t block, uint8_t* codes, float* absmax);
 
 }  // namespace qlora

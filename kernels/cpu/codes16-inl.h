@@ -1,0 +1,92 @@
+// Sixty-four 4-bit codes at a time, with AVX-512. The same functions as codes8-inl.h.
+
+// The 16 levels of a format, and what stands where when codes are spread and looked up.
+struct HalfLevels {
+  __m512 levels;
+  __m512i upper;        // the upper half of every lane, twice
+  __m512i first, last;  // every word of the first and the last 32 codes, four times
+  __m512i shifts;       // that bring a word's four codes down
+};
+QLORA_INLINE HalfLevels load_half_levels(const float* p) {
+  alignas(64) uint16_t upper[32], first[32], last[32], shifts[32];
+  constexpr uint16_t kShifts[4] = {4, 0, 12, 8};
+  for (int i = 0; i < 32; ++i) {
+    upper[i] = static_cast<uint16_t>(2 * (i % 16) + 1);
+    first[i] = static_cast<uint16_t>(i / 4);
+    last[i] = static_cast<uint16_t>(8 + i / 4);
+    shifts[i] = kShifts[i % 4];
+  }
+  return {_mm512_loadu_ps(p), _mm512_load_si512(upper), _mm512_load_si512(first), _mm512_load_si512(last),
+          _mm512_load_si512(shifts)};
+}
+
+// bf16(level * scale) for every code, twice: lookups use five bits, the fifth of which is another code's.
+struct HalfTable {
+  __m512i words;
+};
+
+template <bool kFinite>
+QLORA_INLINE HalfTable half_table(const HalfLevels& levels, float scale) {
+  const __m512 products = _mm512_mul_ps(levels.levels, _mm512_set1_ps(scale));
+  __m512i rounded = _mm512_castps_si512(products);
+  if constexpr (kFinite) {
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(rounded, 16), _mm512_set1_epi32(1));
+    rounded = _mm512_add_epi32(rounded, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  } else {
+    rounded = _mm512_castps_si512(round_bf16({products}).v);
+  }
+  return {_mm512_permutexvar_epi16(levels.upper, rounded)};
+}
+
+template <bool kStream>
+QLORA_INLINE void write(void* out, IVec a) {
+  if constexpr (kStream)
+    _mm512_stream_si512(static_cast<__m512i*>(out), a.v);
+  else
+    istore(out, a);
+}
+
+template <bool kStream>
+QLORA_INLINE void decode_halves(const HalfLevels& levels, const HalfTable& first, const HalfTable& last,
+                                const uint8_t* p, uint16_t* out) {
+  const __m512i words = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  const __m512i a = _mm512_srlv_epi16(_mm512_permutexvar_epi16(levels.first, words), levels.shifts);
+  const __m512i b = _mm512_srlv_epi16(_mm512_permutexvar_epi16(levels.last, words), levels.shifts);
+  write<kStream>(out, {_mm512_permutexvar_epi16(a, first.words)});
+  write<kStream>(out + 32, {_mm512_permutexvar_epi16(b, last.words)});
+}
+
+struct Search {
+  __m512 boundary[2];  // of the cells from 0 on; of those below
+  __m512i base[2];
+  __m128i codes;
+  explicit Search(const CodeSearch& s) {
+    alignas(64) float boundaries[32];
+    alignas(64) int32_t bases[32];
+    for (int i = 0; i < 32; ++i) {
+      bases[i] = s.base[i];
+      boundaries[i] = s.boundaries[s.base[i]];
+    }
+    for (int i = 0; i < 2; ++i) {
+      boundary[i] = _mm512_load_ps(boundaries + 16 * i);
+      base[i] = _mm512_load_si512(bases + 16 * i);
+    }
+    codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(s.codes));
+  }
+};
+
+QLORA_INLINE void encode_32(const Search& s, const Vec (&x)[2], uint8_t* out) {
+  __m128i pairs[2];
+  for (int i = 0; i < 2; ++i) {
+    const __m512i cells = floor_to_int(fma(x[i], set1(kCells), zero())).v;  // lookups use five bits
+    const Vec boundary = {_mm512_permutex2var_ps(s.boundary[0], cells, s.boundary[1])};
+    const IVec rank = increment({_mm512_permutex2var_epi32(s.base[0], cells, s.base[1])}, boundary < x[i]);
+    const __m128i codes = _mm_shuffle_epi8(s.codes, _mm512_cvtepi32_epi8(rank.v));
+    pairs[i] = _mm_maddubs_epi16(codes, _mm_set1_epi16(0x0110));
+  }
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_packus_epi16(pairs[0], pairs[1]));
+}
+
+QLORA_INLINE void load_four_words(const uint8_t* p, int64_t stride, IVec (&v)[4]) {
+  for (int j = 0; j < 4; ++j) v[j] = load_words(p + 4 * j, stride);
+}
