@@ -47,9 +47,10 @@ class Fields {
   }
   // One of a few words.
   void read_word(std::string_view key, std::string& into, const std::vector<std::string>& words) const {
+    if (!has(key)) return;
     read(key, ValueKind::text, into);
     QLORA_CHECK(std::find(words.begin(), words.end(), into) != words.end(), usage, "{}: {}",
-                has(key) ? at(key).where.text() : map_.where.text(), unknown_name(key, into, words));
+                at(key).where.text(), unknown_name(key, into, words));
   }
 
  private:
@@ -128,7 +129,8 @@ EvalSpec read_task_eval(const YamlNode& node, const Task& task) {
 
 TournamentSpec read_tournament(const YamlNode& node) {
   Fields fields(node, "a tournament",
-                {"name", "files", "k", "orders", "bootstrap", "votes", "systems", "preset", "seed"});
+                {"name", "files", "preset", "systems", "votes", "model", "ties", "k", "orders", "rounds",
+                 "position", "anchors", "answers", "interval", "cluster", "bootstrap", "seed"});
   TournamentSpec spec;
   spec.where = node.where;
   spec.name = std::get<std::string>(read_value(fields.at("name"), ValueKind::text, "name"));
@@ -140,7 +142,15 @@ TournamentSpec read_tournament(const YamlNode& node) {
   fields.read("orders", spec.orders, 1);
   fields.read("bootstrap", spec.bootstrap, 0);
   fields.read("seed", spec.seed, 0);
+  fields.read("anchors", ValueKind::list, spec.anchors);
+  fields.read("answers", ValueKind::list, spec.answers);
   fields.read_word("votes", spec.votes, {"each", "majority"});
+  fields.read_word("model", spec.model, {"elo", "bt", "rao-kupper", "davidson"});
+  fields.read_word("ties", spec.ties, {"half", "drop"});
+  fields.read_word("rounds", spec.rounds, {"shuffle", "bootstrap"});
+  fields.read_word("position", spec.position, {"none", "shared", "judge"});
+  fields.read_word("interval", spec.interval, {"none", "bootstrap", "sandwich"});
+  fields.read_word("cluster", spec.cluster, {"prompt", "battle"});
   QLORA_CHECK(!spec.files.empty() || !spec.preset.empty(), usage,
               "{}: a tournament needs `files` or `preset`", node.where.text());
   return spec;

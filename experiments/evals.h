@@ -30,19 +30,35 @@ struct EvalSpec {
 };
 std::vector<EvalSpec> read_evals(const YamlNode& list);
 
-// tournaments: [{name: N, files: GLOB or list, k: 4, orders: 10000, bootstrap: 0, votes: each | majority,
-//                systems: [..], preset: P, seed: 0}]
+// tournaments: [{name: N, files: GLOB or list, preset: P, systems: [..], votes: each | majority,
+//                model: elo | bt | rao-kupper | davidson, ties: half | drop, seed: 0,
+//                k: 4, orders: 10000, rounds: shuffle | bootstrap,             (elo)
+//                position: none | shared | judge, anchors: [mean=1000, NAME=R], answers: GLOB or list,
+//                (others) interval: none | bootstrap | sandwich, cluster: prompt | battle, bootstrap: 1000}]
 // With a preset and files, the files are restricted to the preset's systems; with a preset alone, its counts
-// are rated.
+// are rated. What is not given is the preset's, and what that does not say is elo, K = 32, each vote, and a
+// bootstrap over prompts where prompts are known.
 struct TournamentSpec {
   std::string name;
   Where where;
   std::vector<std::string> files;
   std::string preset;
   std::vector<std::string> systems;
+  std::string votes;  // empty: the preset's, else each
+  std::string model;  // empty: the preset's, else elo
+  std::string ties = "half";
+  // online Elo
   double k = 0;  // 0: the preset's, else 32
-  int64_t orders = 10'000, bootstrap = 0, seed = 0;
-  std::string votes = "each";
+  int64_t orders = 10'000;
+  std::string rounds = "shuffle";
+  // models with a likelihood
+  std::string position = "none";
+  std::vector<std::string> anchors;
+  std::vector<std::string> answers;  // files of answers, to control for their lengths; empty: no control
+  // the uncertainty of the data
+  std::string interval, cluster;  // empty: the preset's, else bootstrap over prompts
+  int64_t bootstrap = -1;         // draws; 0: no interval; -1: the preset's, else 1000 (Elo: 200)
+  int64_t seed = 0;
 };
 std::vector<TournamentSpec> read_tournaments(const YamlNode& list);
 

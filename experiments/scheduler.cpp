@@ -199,7 +199,7 @@ class SweepRunner {
     for (Tournament& tournament : tournaments_) {
       if (stop_signals() > 0 || store.has_tournament(tournament.key())) continue;
       progress_.phase("rating tournament " + tournament.name(), 0, 0);
-      EloReport report;
+      TournamentRatings report;
       {
         StopEndsAtOnce at_once;
         report = tournament.rate();

@@ -1,126 +1,224 @@
 #include "experiments/tournament.h"
 
+#include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "core/base/check.h"
+#include "core/base/json.h"
+#include "eval/ratings/answer_lengths.h"
 #include "eval/ratings/presets.h"
 #include "experiments/stored_votes.h"
-#include "results/table.h"
 
 namespace qlora {
 namespace {
 
-Json optional_json(const std::optional<double>& value) {
-  return value ? Json(*value) : Json(nullptr);
+// A specification with what its preset says filled in.
+struct Settings {
+  std::string model = "elo", votes = "each", interval = "bootstrap", cluster = "prompt";
+  double k = 32;
+  int64_t draws = 0;
+};
+
+Settings settings_of(const TournamentSpec& spec) {
+  Settings s;
+  if (!spec.preset.empty()) {
+    const Preset& p = preset(spec.preset);
+    s = {std::string(p.model),
+         std::string(p.votes),
+         std::string(p.interval),
+         std::string(p.cluster),
+         p.k,
+         p.draws};
+    if (spec.files.empty() && spec.cluster.empty() && s.cluster == "prompt" && spec.bootstrap <= 0)
+      s.interval = "none";  // counts have no prompts
+  }
+  if (!spec.model.empty()) s.model = spec.model;
+  if (!spec.votes.empty()) s.votes = spec.votes;
+  if (!spec.interval.empty()) s.interval = spec.interval;
+  if (!spec.cluster.empty()) s.cluster = spec.cluster;
+  if (spec.k > 0) s.k = spec.k;
+  if (spec.bootstrap >= 0) s.draws = spec.bootstrap;
+  if (spec.bootstrap == 0 && s.interval == "bootstrap") s.interval = "none";
+  if (spec.bootstrap < 0 && s.draws == 0) s.draws = s.model == "elo" ? 200 : 1000;
+  return s;
 }
-Value optional_value(const std::optional<double>& value) {
-  return value ? Value(*value) : Value();
+
+EloOptions elo_options(const TournamentSpec& spec, const Settings& s) {
+  QLORA_CHECK(s.interval != "sandwich", usage,
+              "online Elo has no likelihood and so no sandwich: use --interval bootstrap, or --model bt");
+  QLORA_CHECK(
+      spec.position == "none" && spec.anchors.empty() && spec.answers.empty(), usage,
+      "online Elo has no position term, anchors or length control: use --model bt, rao-kupper or davidson");
+  EloOptions o;
+  o.k = s.k;
+  o.orders = spec.orders;
+  o.rounds = rounds_from(spec.rounds);
+  o.drop_ties = spec.ties == "drop";
+  o.bootstrap = s.interval == "bootstrap" ? s.draws : 0;
+  o.cluster = cluster_from(s.cluster);
+  o.seed = static_cast<uint64_t>(spec.seed);
+  return o;
+}
+
+// mean=1000, or a system's name and rating.
+void read_anchor(const std::string& text, ModelOptions& o) {
+  size_t cut = text.rfind('=');
+  double rating = 0;
+  const char* end = text.data() + text.size();
+  auto [stop, error] = std::from_chars(text.data() + (cut == std::string::npos ? 0 : cut + 1), end, rating);
+  QLORA_CHECK(cut != std::string::npos && cut > 0 && error == std::errc() && stop == end, usage,
+              "an anchor must be mean=RATING or SYSTEM=RATING, not `{}`", text);
+  std::string name = text.substr(0, cut);
+  if (name == "mean") {
+    o.initial = rating;
+  } else {
+    o.anchors.push_back({system_alias(name), rating});
+  }
+}
+
+ModelOptions fitted_options(const TournamentSpec& spec, const Settings& s) {
+  ModelOptions o;
+  o.model = rating_model_from(s.model);
+  o.drop_ties = spec.ties == "drop";
+  o.position = position_from(spec.position);
+  o.length = !spec.answers.empty();
+  for (const std::string& anchor : spec.anchors) read_anchor(anchor, o);
+  o.interval = interval_from(s.interval);
+  o.cluster = cluster_from(s.cluster);
+  o.draws = s.draws;
+  o.seed = static_cast<uint64_t>(spec.seed);
+  return o;
+}
+
+// What the ratings depend on besides the files, as JSON with sorted keys.
+Json parameters(const TournamentSpec& spec, const Settings& s, const std::vector<std::string>& systems) {
+  Json params = {{"model", s.model}, {"votes", s.votes}, {"ties", spec.ties}, {"seed", spec.seed}};
+  if (s.model == "elo") {
+    params.update({{"k", s.k}, {"orders", spec.orders}, {"rounds", spec.rounds}});
+  } else {
+    params.update({{"position", spec.position}, {"anchors", spec.anchors}});
+    if (!spec.answers.empty()) params["length"] = true;
+  }
+  params["interval"] = s.interval;
+  if (s.interval != "none") params["cluster"] = s.cluster;
+  params["bootstrap"] = s.interval == "bootstrap" ? s.draws : 0;
+  if (!spec.preset.empty()) params["preset"] = spec.preset;
+  if (!systems.empty()) params["systems"] = systems;
+  return params;
+}
+
+std::vector<std::string> chosen_systems(const TournamentSpec& spec) {
+  if (!spec.systems.empty() || spec.preset.empty()) return spec.systems;
+  const Preset& known = preset(spec.preset);
+  return {known.systems.begin(), known.systems.end()};
+}
+
+// Whom a preset leaves out of the files.
+std::string left_out(const TournamentSpec& spec, std::span<const JudgmentFile> files) {
+  std::vector<std::string> chosen = chosen_systems(spec);
+  if (spec.preset.empty() || chosen.empty() || !spec.systems.empty()) return "";
+  std::set<std::string> others;
+  for (const JudgmentFile& file : files)
+    for (const Vote& vote : file.votes)
+      for (const std::string& name : {vote.first, vote.second})
+        if (vote.pairwise() && std::find(chosen.begin(), chosen.end(), name) == chosen.end())
+          others.insert(name);
+  if (others.empty()) return "";
+  std::string names;
+  for (const std::string& name : others) names += (names.empty() ? "" : ", ") + name;
+  return fmt::format("Left out, because preset {} does without: {}.", spec.preset, names);
+}
+
+std::vector<Path> answer_paths(const TournamentSpec& spec) {
+  std::vector<Path> paths;
+  for (const std::string& text : spec.answers)
+    for (Path& path : find_answer_files(text)) paths.push_back(std::move(path));
+  return paths;
 }
 
 }  // namespace
 
-Tournament::Tournament(const TournamentSpec& spec) : spec_(spec) {
-  options_.orders = spec.orders;
-  options_.bootstrap = spec.bootstrap;
-  options_.seed = static_cast<uint64_t>(spec.seed);
-  std::vector<std::string> restrict_to = spec.systems;
-  if (!spec.preset.empty()) {
+TournamentMatches load_matches(const TournamentSpec& spec) {
+  TournamentMatches out;
+  Settings s = settings_of(spec);
+  if (spec.files.empty()) {
     const Preset& known = preset(spec.preset);
-    options_.k = known.k;
-    if (restrict_to.empty()) restrict_to.assign(known.systems.begin(), known.systems.end());
-  }
-  if (spec.k > 0) options_.k = spec.k;
-  Json params = {{"k", options_.k},
-                 {"orders", spec.orders},
-                 {"bootstrap", spec.bootstrap},
-                 {"seed", spec.seed},
-                 {"votes", spec.votes}};
-  if (!spec.preset.empty()) params["preset"] = spec.preset;
-  if (!restrict_to.empty()) params["systems"] = restrict_to;
-  std::string identity = "elo " + spec.name + "\n" + canonical(params);
-  row_.name = spec.name;
-  if (!spec.files.empty()) {
-    const std::vector<JudgmentFile> files = load_judgments(spec.files);
-    matches_ = gather_matches(files, vote_rule_from(spec.votes), restrict_to);
-    for (const JudgmentFile& file : files) {
-      identity += "\n" + hex(file.content);
-      if (!file.votes.empty()) identity += " " + file.votes[0].first + " " + file.votes[0].second;
-      row_.files.push_back(vote_file(file));
-    }
-    row_.invalid = matches_.invalid_rows;
-  } else {
-    QLORA_CHECK(spec.bootstrap == 0, usage,
-                "preset {}: counts have no prompts, so there is no bootstrap; give the files", spec.preset);
+    out.matches = matches_of(known);
+    QLORA_CHECK(s.interval == "none" || s.cluster == "battle", usage,
+                "preset {}: counts have no prompts, so there is no bootstrap over prompts; give the files",
+                known.name);
     QLORA_CHECK(
-        spec.systems.empty() && spec.votes == "each", usage,
+        spec.systems.empty() && s.votes == known.votes, usage,
         "preset {}: its counts are rated as published, for all systems; to choose systems or how votes "
         "count, give the files",
-        spec.preset);
-    for (const PairCount& count : preset(spec.preset).counts) row_.invalid += count.invalid;
+        known.name);
+    out.note = note_of(known);
+    if (s.interval == "none") out.note += " Counts have no prompts, so there is no interval of the data.";
+  } else {
+    out.files = load_judgments(spec.files);
+    out.matches = gather_matches(out.files, vote_rule_from(s.votes), chosen_systems(spec));
+    out.note = left_out(spec, out.files);
   }
-  row_.params_json = canonical(params);
+  if (!spec.answers.empty()) add_answer_lengths(out.matches, answer_paths(spec));
+  return out;
+}
+
+ModelOptions model_options(const TournamentSpec& spec) {
+  return fitted_options(spec, settings_of(spec));
+}
+
+const RatingReport& TournamentRatings::report() const {
+  return elo ? static_cast<const RatingReport&>(*elo) : *fitted;
+}
+
+std::string TournamentRatings::model() const {
+  return elo ? "elo" : rating_model_name(fitted->options.model);
+}
+
+Tournament::Tournament(const TournamentSpec& spec) {
+  Settings s = settings_of(spec);
+  if (s.model == "elo") {
+    elo_ = elo_options(spec, s);
+  } else {
+    fitted_ = fitted_options(spec, s);
+  }
+  loaded_ = load_matches(spec);
+  row_.name = spec.name;
+  row_.method = s.model;
+  row_.params_json = canonical(parameters(spec, s, chosen_systems(spec)));
+  row_.invalid = loaded_.matches.invalid_rows;
+  std::string identity = s.model + " " + spec.name + "\n" + row_.params_json;
+  for (const JudgmentFile& file : loaded_.files) {
+    identity += "\n" + hex(file.content);
+    if (!file.votes.empty()) identity += " " + file.votes[0].first + " " + file.votes[0].second;
+    row_.files.push_back(vote_file(file));
+  }
+  for (const Path& path : answer_paths(spec)) identity += "\nanswers " + hex(sha256(read_file(path)));
   row_.key = sha256(identity);
 }
 
-EloReport Tournament::rate() {
-  if (spec_.files.empty()) return compute_preset(preset(spec_.preset), options_, spec_.k > 0);
-  return qlora::rate(matches_, options_);
+TournamentRatings Tournament::rate() const {
+  TournamentRatings out;
+  if (elo_) {
+    out.elo = qlora::rate(loaded_.matches, *elo_);
+    out.elo->note = loaded_.note;
+  } else {
+    out.fitted = compute_strengths(loaded_.matches, *fitted_);
+    out.fitted->note = loaded_.note;
+  }
+  return out;
 }
 
-TournamentRow Tournament::row(const EloReport& report) const {
+TournamentRow Tournament::row(const TournamentRatings& ratings) const {
+  const RatingReport& report = ratings.report();
   TournamentRow row = row_;
   row.matches = report.matches;
   for (const Rating& r : report.ratings)
     row.ratings.push_back({r.system, r.rating, r.order_sd, r.ci_lo, r.ci_hi, report.ci_method, r.games,
                            r.wins, r.losses, r.ties});
   return row;
-}
-
-std::string print_ratings(const EloReport& report) {
-  Table table;
-  table.columns = {"rank",  "system", "rating", "order_sd", "ci_lo",
-                   "ci_hi", "games",  "wins",   "losses",   "ties"};
-  int64_t rank = 0;
-  for (const Rating& r : report.ratings)
-    table.rows.push_back({++rank, r.system, r.rating, r.order_sd, optional_value(r.ci_lo),
-                          optional_value(r.ci_hi), r.games, r.wins, r.losses, r.ties});
-  TextStyle style;
-  style.digits = 6;
-  std::string out = render_text(table, style);
-  out +=
-      fmt::format("{} matches, {} orders, K = {}", report.matches, report.options.orders, report.options.k);
-  if (!report.ci_method.empty()) out += "; interval: " + report.ci_method;
-  out += "\n";
-  if (!report.note.empty()) out += report.note + "\n";
-  return out;
-}
-
-std::string ratings_json(const EloReport& report, const TournamentSpec& spec) {
-  Json list = Json::array();
-  int64_t rank = 0;
-  for (const Rating& r : report.ratings)
-    list.push_back({{"rank", ++rank},
-                    {"system", r.system},
-                    {"rating", r.rating},
-                    {"order_sd", r.order_sd},
-                    {"mc_error", r.mc_error},
-                    {"ci_lo", optional_json(r.ci_lo)},
-                    {"ci_hi", optional_json(r.ci_hi)},
-                    {"games", r.games},
-                    {"wins", r.wins},
-                    {"losses", r.losses},
-                    {"ties", r.ties},
-                    {"invalid", r.invalid}});
-  Json json = {{"ratings", list},
-               {"matches", report.matches},
-               {"prompts", report.prompts},
-               {"k", report.options.k},
-               {"orders", report.options.orders},
-               {"bootstrap", report.options.bootstrap},
-               {"seed", report.options.seed},
-               {"ci_method", report.ci_method.empty() ? Json(nullptr) : Json(report.ci_method)},
-               {"note", report.note}};
-  if (!spec.preset.empty()) json["preset"] = spec.preset;
-  return json.dump(1);
 }
 
 }  // namespace qlora

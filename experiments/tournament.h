@@ -1,11 +1,33 @@
 #pragma once
-// Tournaments of a sweep file and of `qlora elo compute`: judgment files in, ratings out.
+// Tournaments of a sweep file and of `qlora elo`: judgment files in, ratings out.
+
+#include <optional>
+#include <string>
+#include <vector>
 
 #include "eval/judge/judgments.h"
+#include "eval/ratings/strengths.h"
 #include "experiments/evals.h"
 #include "results/records.h"
 
 namespace qlora {
+
+// The matches that a specification names: of its files, or of its preset's counts.
+struct TournamentMatches {
+  std::vector<JudgmentFile> files;  // empty: a preset's counts
+  Matches matches;
+  std::string note;  // what a reader must know: where counts come from, whom a preset leaves out
+};
+// Throws like its parts (judgments.h, presets.h, answer_lengths.h).
+TournamentMatches load_matches(const TournamentSpec&);
+
+// By one of two ways: online Elo, or a model with a likelihood.
+struct TournamentRatings {
+  std::optional<EloReport> elo;
+  std::optional<ModelReport> fitted;
+  const RatingReport& report() const;
+  std::string model() const;  // elo, bt, rao-kupper, davidson
+};
 
 // Reads what the specification names, and checks it. The key follows the name, the method, its
 // parameters and the files' content. `rate` (costly) gives the ratings.
@@ -14,19 +36,23 @@ class Tournament {
   explicit Tournament(const TournamentSpec&);
   const std::string& name() const { return row_.name; }
   const Digest& key() const { return row_.key; }
-  EloReport rate();
+  const Matches& matches() const { return loaded_.matches; }
+  TournamentRatings rate() const;
   // The row of the store with these ratings.
-  TournamentRow row(const EloReport&) const;
+  TournamentRow row(const TournamentRatings&) const;
 
  private:
-  TournamentSpec spec_;
-  EloOptions options_;
-  Matches matches_;  // of the files; empty when a preset's counts are rated
+  TournamentMatches loaded_;
+  std::optional<EloOptions> elo_;  // one of the two
+  std::optional<ModelOptions> fitted_;
   TournamentRow row_;
 };
 
-// Ratings as a table: rank, system, rating, order_sd, ci_lo, ci_hi, games, wins, losses, ties.
-std::string print_ratings(const EloReport&);
-std::string ratings_json(const EloReport&, const TournamentSpec&);
+// The options of a model with a likelihood, of which the specification and its preset say one.
+ModelOptions model_options(const TournamentSpec&);
+
+// Ratings as a table for people, and as JSON.
+std::string print_ratings(const TournamentRatings&);
+std::string ratings_json(const TournamentRatings&, const TournamentSpec&);
 
 }  // namespace qlora

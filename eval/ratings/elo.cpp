@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "core/base/names.h"
 #include "core/base/parallel.h"
 #include "core/base/philox.h"
 
@@ -64,7 +65,7 @@ struct Sums {
 // Plays random orders of one set of matches.
 class Player {
  public:
-  Player(size_t systems, double k) : systems_(systems), k_(k) {}
+  Player(size_t systems, double k, Rounds rounds) : systems_(systems), k_(k), rounds_(rounds) {}
 
   // Adds orders [begin, end) of the stream of `key`. An order depends on the key and its number alone.
   void play(std::span<const Packed> matches, uint64_t key, int64_t begin, int64_t end, Sums& sums) {
@@ -72,10 +73,10 @@ class Player {
       int lanes = static_cast<int>(std::min<int64_t>(kLanes, end - order));
       for (int lane = 0; lane < lanes; ++lane)
         prepare(lane, matches, mix_seed(key, static_cast<uint64_t>(order + lane)));
-      if (lanes == kLanes) {
-        run<kLanes>(matches.size());
+      if (rounds_ == Rounds::shuffle) {
+        run<Rounds::shuffle>(matches.size(), lanes);
       } else {
-        run<1>(matches.size(), lanes);
+        run<Rounds::bootstrap>(matches.size(), lanes);
       }
       for (int lane = 0; lane < lanes; ++lane) {
         for (size_t s = 0; s < systems_; ++s) {
@@ -108,12 +109,14 @@ class Player {
     }
   }
 
-  // One step of a Fisher-Yates shuffle, and the match that it draws. (A range is drawn by multiplication: its
-  // bias of n / 2^32 is far below the noise of any number of orders.)
+  // Draws a match and plays it: a step of a Fisher-Yates shuffle, or any of them. (A range is drawn by
+  // multiplication: its bias of n / 2^32 is far below the noise of any number of orders.)
+  template <Rounds rounds>
   void step(Lane& l, size_t i, size_t n) {
-    size_t j = i + static_cast<size_t>((uint64_t{l.random[i]} * (n - i)) >> 32);
+    size_t from = rounds == Rounds::shuffle ? i : 0;
+    size_t j = from + static_cast<size_t>((uint64_t{l.random[i]} * (n - from)) >> 32);
     Packed match = l.matches[j];
-    l.matches[j] = l.matches[i];
+    if constexpr (rounds == Rounds::shuffle) l.matches[j] = l.matches[i];
     double& a = l.ratings[match.first()];
     double& b = l.ratings[match.second()];
     double change = k_ * (match.score() - logistic_(a - b));
@@ -121,14 +124,14 @@ class Player {
     b -= change;
   }
 
-  template <int lanes>
-  void run(size_t n, int used = lanes) {
-    if constexpr (lanes == 1) {
-      for (int lane = 0; lane < used; ++lane)
-        for (size_t i = 0; i < n; ++i) step(lane_[lane], i, n);
-    } else {
+  template <Rounds rounds>
+  void run(size_t n, int lanes) {
+    if (lanes == kLanes) {
       for (size_t i = 0; i < n; ++i)
-        for (int lane = 0; lane < lanes; ++lane) step(lane_[lane], i, n);
+        for (int lane = 0; lane < kLanes; ++lane) step<rounds>(lane_[lane], i, n);
+    } else {
+      for (int lane = 0; lane < lanes; ++lane)
+        for (size_t i = 0; i < n; ++i) step<rounds>(lane_[lane], i, n);
     }
   }
 
@@ -139,18 +142,23 @@ class Player {
 
   size_t systems_;
   double k_;
+  Rounds rounds_;
   const Logistic& logistic_ = shared_table();
   Lane lane_[kLanes];
 };
 
+// Streams of random numbers; an order's own stream is mixed from these.
+enum Stream : uint64_t { kOrders = 1, kDraws = 2, kBootstrapOrders = 3 };
+
 // The number of orders in one part of the sum; the parts are added in order, whoever computed them.
 constexpr int64_t kPart = 64;
 
-Sums play_orders(std::span<const Packed> matches, size_t systems, double k, int64_t orders, uint64_t key) {
-  int64_t parts = (orders + kPart - 1) / kPart;
+Sums play_orders(std::span<const Packed> matches, size_t systems, double k, const EloOptions& options) {
+  int64_t orders = options.orders, parts = (orders + kPart - 1) / kPart;
+  uint64_t key = mix_seed(options.seed, kOrders);
   std::vector<Sums> part(static_cast<size_t>(parts), Sums(systems));
   parallel_for(parts, 1, [&](int64_t begin, int64_t end) {
-    Player player(systems, k);
+    Player player(systems, k, options.rounds);
     for (int64_t p = begin; p < end; ++p)
       player.play(matches, key, p * kPart, std::min(orders, (p + 1) * kPart), part[static_cast<size_t>(p)]);
   });
@@ -159,22 +167,19 @@ Sums play_orders(std::span<const Packed> matches, size_t systems, double k, int6
   return total;
 }
 
-// Streams of random numbers; an order's own stream is mixed from these.
-enum Stream : uint64_t { kOrders = 1, kDraws = 2, kBootstrapOrders = 3 };
-
 // Means over orders of every resample: [bootstrap, systems], in internal units.
-std::vector<std::vector<double>> resample(const std::vector<std::vector<Packed>>& by_prompt, size_t systems,
+std::vector<std::vector<double>> resample(const std::vector<std::vector<Packed>>& by_cluster, size_t systems,
                                           double k, const EloOptions& options) {
   std::vector<std::vector<double>> means(static_cast<size_t>(options.bootstrap));
   uint64_t draws = mix_seed(options.seed, kDraws), orders = mix_seed(options.seed, kBootstrapOrders);
   parallel_for(options.bootstrap, 1, [&](int64_t begin, int64_t end) {
-    Player player(systems, k);
+    Player player(systems, k, options.rounds);
     std::vector<Packed> matches;
     for (int64_t b = begin; b < end; ++b) {
       matches.clear();
       PhiloxStream random(mix_seed(draws, static_cast<uint64_t>(b)));
-      for (size_t i = 0; i < by_prompt.size(); ++i) {
-        const auto& drawn = by_prompt[random.below(static_cast<uint32_t>(by_prompt.size()))];
+      for (size_t i = 0; i < by_cluster.size(); ++i) {
+        const auto& drawn = by_cluster[random.below(static_cast<uint32_t>(by_cluster.size()))];
         matches.insert(matches.end(), drawn.begin(), drawn.end());
       }
       Sums sums(systems);
@@ -184,14 +189,6 @@ std::vector<std::vector<double>> resample(const std::vector<std::vector<Packed>>
     }
   });
   return means;
-}
-
-// A quantile by linear interpolation between order statistics. REQUIRES: sorted, not empty.
-double quantile(const std::vector<double>& sorted, double q) {
-  double position = q * static_cast<double>(sorted.size() - 1);
-  auto low = static_cast<size_t>(position);
-  size_t high = std::min(low + 1, sorted.size() - 1);
-  return sorted[low] + (position - static_cast<double>(low)) * (sorted[high] - sorted[low]);
 }
 
 void check(std::span<const std::string> systems, std::span<const Match> matches, const EloOptions& o) {
@@ -205,88 +202,54 @@ void check(std::span<const std::string> systems, std::span<const Match> matches,
               o.bootstrap);
   QLORA_CHECK(o.bootstrap_orders >= 1, usage, "orders for each resample must be at least 1, not {}",
               o.bootstrap_orders);
-  QLORA_CHECK(!matches.empty(), data, "there is no match to rate");
   QLORA_CHECK(systems.size() <= Packed::kMaxSystems, data, "{} systems are more than {}", systems.size(),
               Packed::kMaxSystems);
-  auto count = static_cast<int32_t>(systems.size());
-  for (const Match& m : matches) {
-    QLORA_CHECK(m.first >= 0 && m.first < count && m.second >= 0 && m.second < count, data,
-                "a match between systems {} and {} of {}", m.first, m.second, count);
-    QLORA_CHECK(m.first != m.second, data, "a match of {} against itself",
-                systems[static_cast<size_t>(m.first)]);
-    QLORA_CHECK(o.bootstrap == 0 || m.prompt >= 0, usage,
-                "an interval needs to know the prompt of every match; use --bootstrap 0");
-  }
-}
-
-void count_games(std::span<const Match> matches, std::vector<Rating>& ratings) {
-  for (const Match& m : matches) {
-    Rating& first = ratings[static_cast<size_t>(m.first)];
-    Rating& second = ratings[static_cast<size_t>(m.second)];
-    ++first.games;
-    ++second.games;
-    if (m.outcome == Outcome::tie) {
-      ++first.ties;
-      ++second.ties;
-    } else {
-      bool first_wins = m.outcome == Outcome::first_wins;
-      ++(first_wins ? first : second).wins;
-      ++(first_wins ? second : first).losses;
-    }
-  }
+  check_matches(systems, matches);
+  if (o.bootstrap > 0) check_clusters(matches, o.cluster);
 }
 
 void add_intervals(std::span<const Match> matches, std::span<const Packed> packed, double k, double unit,
                    EloReport& report) {
   const EloOptions& options = report.options;
-  std::vector<std::vector<Packed>> by_prompt(static_cast<size_t>(report.prompts));
-  // Prompts are numbered anew, in order, without gaps.
-  std::vector<int32_t> numbers;
-  for (const Match& m : matches) numbers.push_back(m.prompt);
-  std::sort(numbers.begin(), numbers.end());
-  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
-  for (size_t i = 0; i < matches.size(); ++i) {
-    auto place = std::lower_bound(numbers.begin(), numbers.end(), matches[i].prompt);
-    by_prompt[static_cast<size_t>(place - numbers.begin())].push_back(packed[i]);
-  }
-  auto means = resample(by_prompt, report.ratings.size(), k, options);
-  for (size_t s = 0; s < report.ratings.size(); ++s) {
-    std::vector<double> values;
-    for (const auto& mean : means) values.push_back(options.initial + mean[s] * unit);
-    std::sort(values.begin(), values.end());
-    report.ratings[s].ci_lo = quantile(values, 0.025);
-    report.ratings[s].ci_hi = quantile(values, 0.975);
-  }
-  report.ci_method = fmt::format("95%, prompts drawn again {} times, {} orders each", options.bootstrap,
-                                 options.bootstrap_orders);
-}
-
-int64_t count_prompts(std::span<const Match> matches) {
-  std::vector<int32_t> numbers;
-  for (const Match& m : matches)
-    if (m.prompt >= 0) numbers.push_back(m.prompt);
-  std::sort(numbers.begin(), numbers.end());
-  return std::unique(numbers.begin(), numbers.end()) - numbers.begin();
+  Clusters clusters = clusters_of(matches, options.cluster);
+  std::vector<std::vector<Packed>> by_cluster(static_cast<size_t>(clusters.count));
+  for (size_t i = 0; i < matches.size(); ++i)
+    by_cluster[static_cast<size_t>(clusters.of_match[i])].push_back(packed[i]);
+  auto draws = resample(by_cluster, report.ratings.size(), k, options);
+  for (std::vector<double>& draw : draws)
+    for (double& value : draw) value = options.initial + value * unit;
+  add_draws(report, draws, true);
+  report.ci_method = fmt::format("95%, {} drawn again {} times, {} orders each",
+                                 options.cluster == Cluster::prompt ? "prompts" : "single matches",
+                                 options.bootstrap, options.bootstrap_orders);
 }
 
 }  // namespace
 
-EloReport compute_elo(std::span<const std::string> systems, std::span<const Match> matches,
+Rounds rounds_from(const std::string& name) {
+  if (name == "shuffle") return Rounds::shuffle;
+  if (name == "bootstrap") return Rounds::bootstrap;
+  fail(ErrorKind::usage, "{}",
+       unknown_name("kind of orders", name, std::vector<std::string>{"shuffle", "bootstrap"}));
+}
+
+EloReport compute_elo(std::span<const std::string> systems, std::span<const Match> all,
                       const EloOptions& options) {
-  check(systems, matches, options);
+  check(systems, all, options);
+  std::vector<Match> matches;
+  for (const Match& m : all)
+    if (!options.drop_ties || m.outcome != Outcome::tie) matches.push_back(m);
+  QLORA_CHECK(!matches.empty(), data, "all {} matches are ties, and ties are dropped", all.size());
   EloReport report;
   report.options = options;
   report.matches = static_cast<int64_t>(matches.size());
   report.prompts = count_prompts(matches);
-  report.ratings.resize(systems.size());
-  for (size_t s = 0; s < systems.size(); ++s) report.ratings[s].system = systems[s];
-  count_games(matches, report.ratings);
+  report.ratings = count_games(systems, matches);
 
   double unit = options.scale / std::log(options.base);  // rating points of one internal unit
   std::vector<Packed> packed(matches.begin(), matches.end());
   auto orders = static_cast<double>(options.orders);
-  Sums sums =
-      play_orders(packed, systems.size(), options.k / unit, options.orders, mix_seed(options.seed, kOrders));
+  Sums sums = play_orders(packed, systems.size(), options.k / unit, options);
   for (size_t s = 0; s < systems.size(); ++s) {
     double mean = sums.sum[s] / orders;
     double variance = options.orders > 1 ? (sums.squares[s] - orders * mean * mean) / (orders - 1) : 0;
@@ -296,9 +259,7 @@ EloReport compute_elo(std::span<const std::string> systems, std::span<const Matc
     rating.mc_error = rating.order_sd / std::sqrt(orders);
   }
   if (options.bootstrap > 0) add_intervals(matches, packed, options.k / unit, unit, report);
-  std::sort(report.ratings.begin(), report.ratings.end(), [](const Rating& a, const Rating& b) {
-    return a.rating != b.rating ? a.rating > b.rating : a.system < b.system;
-  });
+  sort_best_first(report);
   return report;
 }
 

@@ -8,40 +8,34 @@
 // data: prompts drawn again with replacement).
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
-#include <vector>
 
-#include "eval/ratings/match.h"
+#include "eval/ratings/report.h"
 
 namespace qlora {
+
+// What one order of the matches is.
+enum class Rounds {
+  shuffle,    // all of them, each once
+  bootstrap,  // as many as there are, drawn with replacement (FastChat's way); the same mean, more noise
+};
+Rounds rounds_from(const std::string& name);  // shuffle | bootstrap; throws Error(usage)
 
 struct EloOptions {
   double k = 32;
   double initial = 1000, base = 10, scale = 400;
   int64_t orders = 10'000;
-  int64_t bootstrap = 0;          // resamples of the prompts; 0 = no interval
+  Rounds rounds = Rounds::shuffle;
+  bool drop_ties = false;         // before anything else; otherwise a tie is half a win of each
+  int64_t bootstrap = 0;          // resamples of the clusters; 0 = no interval
   int64_t bootstrap_orders = 32;  // orders averaged for each resample
+  Cluster cluster = Cluster::prompt;
   uint64_t seed = 0;
 };
 
-struct Rating {
-  std::string system;
-  double rating = 0;                   // mean over orders
-  double order_sd = 0;                 // standard deviation over orders
-  double mc_error = 0;                 // order_sd / sqrt(orders)
-  std::optional<double> ci_lo, ci_hi;  // 2.5% and 97.5% of the bootstrap
-  int64_t games = 0, wins = 0, losses = 0, ties = 0;
-  int64_t invalid = 0;  // votes without a verdict, dropped before; set by the caller
-};
-
-struct EloReport {
-  std::vector<Rating> ratings;  // best first; equal ratings by name
-  int64_t matches = 0, prompts = 0;
+struct EloReport : RatingReport {
   EloOptions options;
-  std::string ci_method;  // "95%, prompts drawn again 1000 times, 32 orders each", or empty
-  std::string note;       // for the reader, such as why there is no interval; may be empty
 };
 
 // Deterministic: the result depends on the matches, the options and the seed alone, to the last bit, for any

@@ -221,6 +221,57 @@ TEST_CASE("impossible ratings are refused") {
   CHECK_THROWS_AS(compute_elo(kTwo, match, none), Error);
 }
 
+TEST_CASE("orders drawn with replacement have the same mean and more noise") {
+  std::vector<Match> matches = some_matches();
+  EloOptions options;
+  options.orders = 4000;
+  options.k = 4;
+  EloReport shuffled = compute_elo(kFive, matches, options);
+  options.rounds = Rounds::bootstrap;
+  EloReport drawn = compute_elo(kFive, matches, options);
+  int before = thread_count();
+  set_thread_count(3);
+  CHECK(values(compute_elo(kFive, matches, options)) == values(drawn));
+  set_thread_count(before);
+  for (const Rating& r : drawn.ratings) {
+    CHECK(r.rating == Approx(of(shuffled, r.system).rating).margin(5 * r.mc_error));
+    CHECK(r.order_sd > of(shuffled, r.system).order_sd);
+  }
+}
+
+TEST_CASE("ties can be left out") {
+  std::vector<Match> matches = some_matches(), decisive;
+  for (const Match& m : matches)
+    if (m.outcome != Outcome::tie) decisive.push_back(m);
+  EloOptions options;
+  options.orders = 100;
+  EloReport expected = compute_elo(kFive, decisive, options);
+  options.drop_ties = true;
+  EloReport dropped = compute_elo(kFive, matches, options);
+  CHECK(values(dropped) == values(expected));
+  CHECK(of(dropped, "a").ties == 0);
+  std::vector<Match> ties(3, Match{0, 1, Outcome::tie});
+  CHECK_THROWS_WITH(compute_elo(kFive, ties, options), Contains("all 3 matches are ties"));
+}
+
+TEST_CASE("single matches can be drawn again instead of prompts") {
+  std::vector<Match> matches = some_matches();
+  for (Match& m : matches) m.prompt = -1;
+  EloOptions options;
+  options.orders = 200;
+  options.bootstrap = 200;
+  options.cluster = Cluster::match;
+  EloReport report = compute_elo(kFive, matches, options);
+  CHECK_THAT(report.ci_method, Contains("single matches"));
+  for (const Rating& r : report.ratings) {
+    CHECK(*r.ci_lo < r.rating);
+    CHECK(*r.ci_hi > r.rating);
+    CHECK(*r.se > r.mc_error);
+    CHECK(r.rank_probability.size() == 5);
+  }
+  CHECK(report.above[0][4] > report.above[4][0]);
+}
+
 TEST_CASE("the presets give the columns of the paper") {
   EloReport gpt4 = compute_preset(preset("qlora-vicuna-gpt4"), EloOptions{});
   check_column(gpt4, kGpt4);
@@ -238,6 +289,12 @@ TEST_CASE("the presets give the columns of the paper") {
         Approx(1375.2).margin(1.4));
   options.bootstrap = 100;
   CHECK_THROWS_WITH(compute_preset(preset("qlora-vicuna-gpt4"), options), Contains("no interval"));
+  for (const Preset& p : presets()) {
+    INFO(p.name);
+    if (p.counts.empty()) CHECK_THROWS_WITH(matches_of(p), Contains("judgment files"));
+    CHECK((p.model == "elo" || p.model == "bt"));
+  }
+  CHECK(preset("qlora-oa-gpt4").k == 32);
   CHECK_THROWS_WITH(preset("qlora-vicuna-gtp4"), Contains("did you mean `qlora-vicuna-gpt4`"));
 }
 
@@ -283,7 +340,8 @@ TEST_CASE("the released judgments of GPT-4 give the column of the paper", "[gold
   }
 
   const Preset& counts = preset("qlora-vicuna-gpt4");
-  CHECK(outcomes(matches.systems, matches.matches) == outcomes(systems_of(counts), matches_of(counts)));
+  CHECK(outcomes(matches.systems, matches.matches) ==
+        outcomes(systems_of(counts), matches_of(counts).matches));
 }
 
 TEST_CASE("the human votes give the column of the paper", "[golden]") {
@@ -298,6 +356,7 @@ TEST_CASE("the human votes give the column of the paper", "[golden]") {
   CHECK(matches.matches.size() == 2240);
   check_column(compute_elo(matches.systems, matches.matches, paper_options()), kHuman);
   const Preset& counts = preset("qlora-vicuna-human");
-  CHECK(outcomes(matches.systems, matches.matches) == outcomes(systems_of(counts), matches_of(counts)));
+  CHECK(outcomes(matches.systems, matches.matches) ==
+        outcomes(systems_of(counts), matches_of(counts).matches));
   CHECK(gather_matches(files, VoteRule::each, eight).matches.size() == 6720);
 }

@@ -1,5 +1,6 @@
 #include "eval/ratings/presets.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/base/check.h"
@@ -56,16 +57,45 @@ constexpr PairCount kQloraVicunaHuman[] = {
 };
 // clang-format on
 
-constexpr std::array<Preset, 2> kPresets = {{
-    {"qlora-vicuna-gpt4",
-     "GPT-4's verdicts on the 80 Vicuna prompts, both orders of showing; Table 1 of the QLoRA paper",
-     "counted from github.com/artidoro/qlora, eval/ratings-gpt4/vicuna/pairwise (56 files of 80 judgments, "
-     "MIT)",
-     kQloraSystems, kQloraVicunaGpt4, 4},
-    {"qlora-vicuna-human",
-     "majorities of three human votes on the 80 Vicuna prompts; Table 7 of the QLoRA paper",
-     "counted from github.com/bcdnlp/PRD, data/vicuna80/ratings-human (56 files of the eight systems, MIT)",
-     kQloraSystems, kQloraVicunaHuman, 4},
+// The seven of the OpenAssistant column, Bard is not among them.
+constexpr std::string_view kOaSystems[] = {"gpt-4",      "gpt-3.5",     "guanaco-65b", "guanaco-33b",
+                                           "vicuna-13b", "guanaco-13b", "guanaco-7b"};
+
+constexpr std::array<Preset, 5> kPresets = {{
+    {.name = "qlora-vicuna-gpt4",
+     .about = "GPT-4's verdicts on the 80 Vicuna prompts, both orders of showing; Table 1 of the QLoRA paper",
+     .source = "counted from github.com/artidoro/qlora, eval/ratings-gpt4/vicuna/pairwise (56 files of 80 "
+               "judgments, MIT)",
+     .systems = kQloraSystems,
+     .counts = kQloraVicunaGpt4},
+    {.name = "qlora-vicuna-human",
+     .about = "majorities of three human votes on the 80 Vicuna prompts; Table 7 of the QLoRA paper",
+     .source =
+         "counted from github.com/bcdnlp/PRD, data/vicuna80/ratings-human (56 files of the eight systems, "
+         "MIT)",
+     .systems = kQloraSystems,
+     .counts = kQloraVicunaHuman,
+     .votes = "majority"},
+    {.name = "qlora-oa-gpt4",
+     .about = "GPT-4's verdicts on 953 OpenAssistant prompts, both orders; Table 7 of the QLoRA paper",
+     .source = "github.com/artidoro/qlora, eval/ratings-gpt4/oa (42 files of 953 judgments, MIT)",
+     .systems = kOaSystems,
+     .k = 32},
+    {.name = "fastchat",
+     .about =
+         "what FastChat's elo analysis does: Bradley-Terry with ties as half a win, single matches drawn "
+         "again 100 times (too narrow where several matches share a prompt)",
+     .source = "github.com/lm-sys/FastChat, fastchat/serve/monitor/rating_systems.py",
+     .model = "bt",
+     .cluster = "battle",
+     .draws = 100},
+    {.name = "arena",
+     .about = "what Chatbot Arena's arena-rank does: Bradley-Terry with ties as half a win, sandwich over "
+              "single matches (too narrow where several matches share a prompt)",
+     .source = "github.com/lmarena/arena-rank",
+     .model = "bt",
+     .interval = "sandwich",
+     .cluster = "battle"},
 }};
 
 void add(std::vector<Match>& matches, const PairCount& pair, int count, Outcome outcome) {
@@ -87,14 +117,27 @@ const Preset& preset(const std::string& name) {
   fail(ErrorKind::usage, "{}", unknown_name("preset", name, known));
 }
 
-std::vector<Match> matches_of(const Preset& preset) {
-  std::vector<Match> matches;
+Matches matches_of(const Preset& preset) {
+  QLORA_CHECK(!preset.counts.empty(), usage,
+              "preset {} holds settings and no tournament: give judgment files too{}", preset.name,
+              preset.systems.empty() ? "" : fmt::format(" ({})", preset.source));
+  Matches all;
+  all.systems.assign(preset.systems.begin(), preset.systems.end());
+  all.judges = {std::string(preset.name)};
+  all.invalid.resize(all.systems.size());
   for (const PairCount& pair : preset.counts) {
-    add(matches, pair, pair.first_wins, Outcome::first_wins);
-    add(matches, pair, pair.second_wins, Outcome::second_wins);
-    add(matches, pair, pair.ties, Outcome::tie);
+    add(all.matches, pair, pair.first_wins, Outcome::first_wins);
+    add(all.matches, pair, pair.second_wins, Outcome::second_wins);
+    add(all.matches, pair, pair.ties, Outcome::tie);
+    all.invalid_rows += pair.invalid;
+    for (int system : {pair.first, pair.second}) all.invalid[static_cast<size_t>(system)] += pair.invalid;
   }
-  return matches;
+  all.rows = static_cast<int64_t>(all.matches.size()) + all.invalid_rows;
+  return all;
+}
+
+std::string note_of(const Preset& preset) {
+  return fmt::format("{}; {}.", preset.about, preset.source);
 }
 
 EloReport compute_preset(const Preset& preset, EloOptions options, bool override_k) {
@@ -104,17 +147,16 @@ EloReport compute_preset(const Preset& preset, EloOptions options, bool override
       "the judgment files",
       preset.name);
   if (!override_k) options.k = preset.k;
-  std::vector<std::string> systems(preset.systems.begin(), preset.systems.end());
-  EloReport report = compute_elo(systems, matches_of(preset), options);
-  for (Rating& rating : report.ratings)
-    for (const PairCount& pair : preset.counts)
-      if (rating.system == systems[static_cast<size_t>(pair.first)] ||
-          rating.system == systems[static_cast<size_t>(pair.second)])
-        rating.invalid += pair.invalid;
-  report.note = fmt::format(
-      "{}; {}. Counts have no prompts, so there is no confidence interval: order_sd is the noise "
-      "of random orders alone.",
-      preset.about, preset.source);
+  Matches all = matches_of(preset);
+  EloReport report = compute_elo(all.systems, all.matches, options);
+  for (Rating& rating : report.ratings) {
+    auto place = std::find(all.systems.begin(), all.systems.end(), rating.system);
+    rating.invalid = all.invalid[static_cast<size_t>(place - all.systems.begin())];
+  }
+  report.note =
+      note_of(preset) +
+      " Counts have no prompts, so there is no confidence interval: order_sd is the noise of random "
+      "orders alone.";
   return report;
 }
 

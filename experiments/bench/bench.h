@@ -81,6 +81,7 @@ void packed_rows(Bench&);      // packed
 void quickstart_rows(Bench&);  // quickstart
 void scaling_rows(Bench&);     // threads, useful_flops (packed_rows.cpp)
 void scoring_rows(Bench&);     // mmlu
+void elo_rows(Bench&);         // elo
 
 // What the rows train on, as JSON for a peer: FOLDER/ragged.json, a list of {ids, labels}, and
 // FOLDER/quickstart.json, a list of runs with their settings and examples in order.

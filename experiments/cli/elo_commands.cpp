@@ -1,25 +1,298 @@
-// qlora elo compute.
+// qlora elo compute, table, matrix, plan, presets: ratings from pairwise judgments.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/base/names.h"
 #include "core/base/parallel.h"
+#include "eval/ratings/judging_plan.h"
+#include "eval/ratings/plots.h"
+#include "eval/ratings/presets.h"
+#include "eval/ratings/win_matrix.h"
 #include "experiments/cli/cli.h"
+#include "experiments/table_7.h"
 #include "experiments/tournament.h"
 #include "results/store.h"
+#include "results/table.h"
 
 namespace qlora {
 namespace {
 
-int compute(const Invocation& in, const TournamentSpec& spec, bool stored) {
+void check_source(const TournamentSpec& spec) {
   QLORA_CHECK(!spec.files.empty() || !spec.preset.empty(), usage, "give judgment files, or --preset");
+}
+
+void print(const Invocation& in, const Json& json, const std::string& text) {
+  fmt::print("{}", in.json ? json.dump(1) + "\n" : text);
+}
+
+// ---- compute
+
+struct ComputeArguments {
+  TournamentSpec spec;
+  std::string svg;
+  bool stored = false;
+};
+
+int compute(const Invocation& in, const ComputeArguments& arguments) {
+  const TournamentSpec& spec = arguments.spec;
+  check_source(spec);
   if (in.threads > 0) set_thread_count(in.threads);
   Tournament tournament(spec);
-  EloReport report = tournament.rate();
-  if (stored) Store::open(in.db).write_tournament(tournament.row(report));
-  fmt::print("{}{}", in.json ? ratings_json(report, spec) : print_ratings(report), in.json ? "\n" : "");
+  TournamentRatings ratings = tournament.rate();
+  if (arguments.stored) Store::open(in.db).write_tournament(tournament.row(ratings));
+  if (!arguments.svg.empty())
+    write_file(arguments.svg,
+               ratings_svg(ratings.report(), spec.name.empty() ? ratings.model() + " ratings" : spec.name));
+  fmt::print("{}{}", in.json ? ratings_json(ratings, spec) : print_ratings(ratings), in.json ? "\n" : "");
   return 0;
+}
+
+// ---- matrix
+
+struct MatrixArguments {
+  TournamentSpec spec;
+  std::string show = "net", svg;
+};
+
+std::string shown(const WinCell& cell, const std::string& what) {
+  if (cell.games() == 0) return "";
+  if (what == "net") return fmt::format("{:.2f}", cell.net());
+  if (what == "rate") return fmt::format("{:.3f}", cell.rate());
+  if (what == "counts") return fmt::format("{}/{}/{}", cell.wins, cell.losses, cell.ties);
+  ShareInterval wilson = cell.wilson();
+  return fmt::format("{:.2f}-{:.2f}", wilson.lo, wilson.hi);
+}
+
+std::string matrix_text(const WinMatrix& matrix, const std::string& what) {
+  Table table;
+  table.columns = {"", "mean rate"};
+  for (const std::string& system : matrix.systems) table.columns.push_back(system);
+  for (size_t a = 0; a < matrix.systems.size(); ++a) {
+    std::optional<double> mean = matrix.mean_rate[a];
+    std::vector<Value> row = {matrix.systems[a], mean ? fmt::format("{:.3f}", *mean) : std::string()};
+    for (const WinCell& cell : matrix.cells[a]) row.emplace_back(shown(cell, what));
+    table.rows.push_back(std::move(row));
+  }
+  static const std::map<std::string, std::string> kMeaning = {
+      {"net", "(wins - losses) / matches"},
+      {"rate", "(wins + ties / 2) / matches"},
+      {"counts", "wins/losses/ties"},
+      {"wilson", "Wilson's 95% interval of (wins + ties / 2) / matches, as if matches were independent"}};
+  return render_text(table) + "row against column, both orders: " + kMeaning.at(what) + "\n";
+}
+
+Json matrix_json(const WinMatrix& matrix) {
+  Json pairs = Json::array();
+  for (size_t a = 0; a < matrix.systems.size(); ++a)
+    for (size_t b = 0; b < matrix.systems.size(); ++b) {
+      const WinCell& cell = matrix.cells[a][b];
+      if (cell.games() == 0) continue;
+      ShareInterval wilson = cell.wilson();
+      pairs.push_back({{"system", matrix.systems[a]},
+                       {"against", matrix.systems[b]},
+                       {"wins", cell.wins},
+                       {"losses", cell.losses},
+                       {"ties", cell.ties},
+                       {"net", cell.net()},
+                       {"rate", cell.rate()},
+                       {"decisive", cell.wins + cell.losses > 0 ? Json(cell.decisive()) : Json(nullptr)},
+                       {"wilson_lo", wilson.lo},
+                       {"wilson_hi", wilson.hi}});
+    }
+  Json means = Json::object();
+  for (size_t a = 0; a < matrix.systems.size(); ++a)
+    means[matrix.systems[a]] = matrix.mean_rate[a] ? Json(*matrix.mean_rate[a]) : Json(nullptr);
+  return {{"systems", matrix.systems}, {"mean_rate", means}, {"pairs", pairs}};
+}
+
+int matrix(const Invocation& in, const MatrixArguments& arguments) {
+  check_source(arguments.spec);
+  WinMatrix found = win_matrix(load_matches(arguments.spec).matches);
+  if (!arguments.svg.empty()) write_file(arguments.svg, win_rates_svg(found, "win rates"));
+  print(in, matrix_json(found), matrix_text(found, arguments.show));
+  return 0;
+}
+
+// ---- plan
+
+struct PlanArguments {
+  TournamentSpec spec;
+  std::vector<std::string> more;
+  double prior_sd = 400;
+  int64_t count = 10;
+};
+
+int plan(const Invocation& in, const PlanArguments& arguments) {
+  check_source(arguments.spec);
+  PlanOptions options;
+  options.model = model_options(arguments.spec);
+  options.prior_sd = arguments.prior_sd;
+  options.count = arguments.count;
+  JudgingPlan found = plan_judging(load_matches(arguments.spec).matches, arguments.more, options);
+  Table table;
+  table.columns = {"next",     "shown first", "shown second",        "bits",
+                   "expected", "judged",      "judged the other way"};
+  Json list = Json::array();
+  for (const PlannedMatch& m : found.matches) {
+    table.rows.push_back({static_cast<int64_t>(table.rows.size()) + 1, m.first, m.second, m.bits,
+                          fmt::format("{:.2f}/{:.2f}/{:.2f}", m.first_wins, m.tie, m.second_wins), m.judged,
+                          m.judged_other_order});
+    list.push_back({{"first", m.first},
+                    {"second", m.second},
+                    {"bits", m.bits},
+                    {"first_wins", m.first_wins},
+                    {"tie", m.tie},
+                    {"second_wins", m.second_wins},
+                    {"judged", m.judged},
+                    {"judged_other_order", m.judged_other_order}});
+  }
+  std::string text =
+      render_text(table) +
+      fmt::format(
+          "expected: first wins / tie / second wins. Two ratings differ by {:.1f} points give or take "
+          "before (mean over pairs, as if matches were independent), {:.1f} after these matches.\n",
+          found.before, found.after);
+  print(in, {{"matches", list}, {"deviation_before", found.before}, {"deviation_after", found.after}}, text);
+  return 0;
+}
+
+// ---- table, presets
+
+int table(const Invocation& in, const Table7Spec& spec) {
+  if (in.threads > 0) set_thread_count(in.threads);
+  Table7 found = compute_table_7(spec);
+  print(in, to_json(found), render_text(found));
+  return 0;
+}
+
+int list_presets(const Invocation& in) {
+  Table table;
+  table.columns = {"preset", "model", "k", "votes", "interval", "files", "about"};
+  for (const Preset& p : presets()) {
+    Value k;
+    if (p.model == "elo") k = p.k;
+    table.rows.push_back({std::string(p.name), std::string(p.model), k, std::string(p.votes),
+                          fmt::format("{} ({})", p.interval, p.cluster),
+                          std::string(p.counts.empty() ? "needed" : "not needed"), std::string(p.about)});
+  }
+  TextStyle style;
+  style.max_width = 0;
+  fmt::print("{}{}", in.json ? render_json(table) : render_text(table, style), in.json ? "\n" : "");
+  return 0;
+}
+
+// ---- the parser
+
+void add_source_options(CLI::App& verb, TournamentSpec& spec) {
+  verb.add_option("files", spec.files,
+                  "judgment files (A-vs-B-JUDGE-reviewer-threeclass.jsonl), folders, patterns");
+  verb.add_option("--preset", spec.preset, "settings by name (qlora elo presets), some with a tournament");
+  verb.add_option("--votes", spec.votes, "several votes on a question: each, or majority")
+      ->check(CLI::IsMember({"each", "majority"}));
+  verb.add_option("--systems", spec.systems, "only matches between these")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+}
+
+void add_model_options(CLI::App& verb, TournamentSpec& spec, const std::vector<std::string>& models) {
+  verb.add_option("--model", spec.model)->check(CLI::IsMember(models));
+  verb.add_option("--position", spec.position, "fit what being shown first is worth: none, shared, judge")
+      ->check(CLI::IsMember({"none", "shared", "judge"}));
+}
+
+void add_compute(CLI::App& elo, Invocation& in) {
+  auto arguments = std::make_shared<ComputeArguments>();
+  TournamentSpec& spec = arguments->spec;
+  CLI::App* verb = elo.add_subcommand("compute", "ratings, with intervals of the data");
+  add_source_options(*verb, spec);
+  add_model_options(*verb, spec, {"elo", "bt", "rao-kupper", "davidson"});
+  verb->add_option("--ties", spec.ties, "half a win of each (elo, bt), or drop")
+      ->check(CLI::IsMember({"half", "drop"}));
+  verb->add_option("--k", spec.k, "elo: step of an update (default: the preset's, else 32)")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--orders", spec.orders, "elo: random orders")
+      ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}));
+  verb->add_option("--rounds", spec.rounds, "elo: an order is a shuffle, or a bootstrap (with replacement)")
+      ->check(CLI::IsMember({"shuffle", "bootstrap"}));
+  verb->add_option("--anchor", spec.anchors, "mean=RATING (default 1000), or SYSTEM=RATING; may be repeated")
+      ->allow_extra_args(false);
+  verb->add_option("--answers", spec.answers,
+                   "control for the lengths of these answers (a file, folder, pattern)")
+      ->allow_extra_args(false);
+  verb->add_option("--interval", spec.interval, "of the data: bootstrap, sandwich, none")
+      ->check(CLI::IsMember({"none", "bootstrap", "sandwich"}));
+  verb->add_option("--cluster", spec.cluster, "what is drawn as one: prompt, or battle (too narrow)")
+      ->check(CLI::IsMember({"prompt", "battle"}));
+  verb->add_option("--bootstrap", spec.bootstrap, "draws (default 1000, elo 200); 0: no interval")
+      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--seed", spec.seed, "of orders and draws")->check(CLI::NonNegativeNumber);
+  verb->add_option("--threads", in.threads)->check(CLI::Range(1, 4096));
+  verb->add_option("--svg", arguments->svg, "draw the ratings into this file");
+  CLI::Option* name = verb->add_option("--name", spec.name, "store the ratings under this name, in --db");
+  add_db_option(*verb, in);
+  add_json_flag(*verb, in);
+  verb->footer(
+      "Examples:\n  qlora elo compute --preset qlora-vicuna-gpt4\n"
+      "  qlora elo compute judgments/*.jsonl.gz --model bt --position judge --svg ratings.svg\n"
+      "  qlora elo compute judgments/ --k 4 --orders 10000 --json");
+  verb->callback([=, &in] {
+    arguments->stored = name->count() > 0;
+    in.work = [=, &in] { return compute(in, *arguments); };
+  });
+}
+
+void add_matrix(CLI::App& elo, Invocation& in) {
+  auto arguments = std::make_shared<MatrixArguments>();
+  CLI::App* verb = elo.add_subcommand("matrix", "who won against whom");
+  add_source_options(*verb, arguments->spec);
+  verb->add_option("--show", arguments->show, "net, rate, counts, wilson (--json has all)")
+      ->check(CLI::IsMember({"net", "rate", "counts", "wilson"}));
+  verb->add_option("--svg", arguments->svg, "draw a heat map of win rates into this file");
+  add_json_flag(*verb, in);
+  verb->footer(
+      "Examples:\n  qlora elo matrix --preset qlora-vicuna-gpt4\n  qlora elo matrix judgments/ --svg "
+      "heat.svg");
+  verb->callback([=, &in] { in.work = [=, &in] { return matrix(in, *arguments); }; });
+}
+
+void add_plan(CLI::App& elo, Invocation& in) {
+  auto arguments = std::make_shared<PlanArguments>();
+  arguments->spec.model = "bt";
+  CLI::App* verb = elo.add_subcommand("plan", "which pairs to judge next for the most information");
+  add_source_options(*verb, arguments->spec);
+  add_model_options(*verb, arguments->spec, {"bt", "rao-kupper", "davidson"});
+  verb->add_option("--new", arguments->more, "systems that have no match yet")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  verb->add_option("--count", arguments->count, "matches to plan")->check(CLI::PositiveNumber);
+  verb->add_option("--prior-sd", arguments->prior_sd, "rating points that systems differ by before any match")
+      ->check(CLI::PositiveNumber);
+  add_json_flag(*verb, in);
+  verb->footer("Examples:\n  qlora elo plan judgments/ --new my-model --count 20");
+  verb->callback([=, &in] { in.work = [=, &in] { return plan(in, *arguments); }; });
+}
+
+void add_table(CLI::App& elo, Invocation& in) {
+  auto spec = std::make_shared<Table7Spec>();
+  CLI::App* verb = elo.add_subcommand("table", "a published table beside ours");
+  verb->add_option("--preset", spec->preset,
+                   "qlora: Table 7 of the QLoRA paper; or one of its columns' presets");
+  verb->add_option("--human", spec->human, "files of human votes, instead of the counts");
+  verb->add_option("--gpt4", spec->gpt4,
+                   "files of GPT-4's verdicts on the Vicuna prompts, instead of the counts");
+  verb->add_option("--oa", spec->oa, "files of GPT-4's verdicts on the OpenAssistant prompts");
+  verb->add_option("--orders", spec->orders, "random orders")
+      ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}));
+  verb->add_option("--seed", spec->seed)->check(CLI::NonNegativeNumber);
+  verb->add_option("--threads", in.threads)->check(CLI::Range(1, 4096));
+  add_json_flag(*verb, in);
+  verb->footer(
+      "Examples:\n  qlora elo table --preset qlora\n  qlora elo table --preset qlora --oa judgments/oa/");
+  verb->callback([=, &in] { in.work = [=, &in] { return table(in, *spec); }; });
 }
 
 }  // namespace
@@ -27,30 +300,14 @@ int compute(const Invocation& in, const TournamentSpec& spec, bool stored) {
 void add_elo_commands(CLI::App& app, Invocation& in) {
   CLI::App* elo = app.add_subcommand("elo", "ratings from pairwise judgments");
   elo->require_subcommand(1);
-  auto spec = std::make_shared<TournamentSpec>();
-  CLI::App* verb = elo->add_subcommand("compute", "Elo ratings, averaged over many orders of the matches");
-  verb->add_option("files", spec->files,
-                   "judgment files (A-vs-B-JUDGE-reviewer-threeclass.jsonl), folders, patterns");
-  verb->add_option("--preset", spec->preset,
-                   "a published tournament: its counts, or with files its systems and K");
-  verb->add_option("--k", spec->k, "step of an update (default: the preset's, else 32)")
-      ->check(CLI::PositiveNumber);
-  verb->add_option("--orders", spec->orders, "random orders")
-      ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}));
-  verb->add_option("--bootstrap", spec->bootstrap, "resamples of the prompts for an interval; 0: none")
-      ->check(CLI::NonNegativeNumber);
-  verb->add_option("--votes", spec->votes, "several votes on a question: each, or majority")
-      ->check(CLI::IsMember({"each", "majority"}));
-  verb->add_option("--systems", spec->systems, "only matches between these")->delimiter(',');
-  verb->add_option("--seed", spec->seed, "of the orders")->check(CLI::NonNegativeNumber);
-  verb->add_option("--threads", in.threads)->check(CLI::Range(1, 4096));
-  CLI::Option* name = verb->add_option("--name", spec->name, "store the ratings under this name, in --db");
-  add_db_option(*verb, in);
+  add_compute(*elo, in);
+  add_table(*elo, in);
+  add_matrix(*elo, in);
+  add_plan(*elo, in);
+  CLI::App* verb = elo->add_subcommand("presets", "settings and tournaments that are known by name");
   add_json_flag(*verb, in);
-  verb->footer(
-      "Examples:\n  qlora elo compute --preset qlora-vicuna-gpt4\n"
-      "  qlora elo compute judgments/*.jsonl.gz --k 4 --orders 10000 --bootstrap 1000 --json");
-  verb->callback([=, &in] { in.work = [=, &in] { return compute(in, *spec, name->count() > 0); }; });
+  verb->footer("Examples:\n  qlora elo presets");
+  verb->callback([&in] { in.work = [&in] { return list_presets(in); }; });
 }
 
 }  // namespace qlora

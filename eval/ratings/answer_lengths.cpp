@@ -1,0 +1,116 @@
+#include "eval/ratings/answer_lengths.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+
+#include "core/base/check.h"
+#include "core/base/json.h"
+#include "eval/judge/judgments.h"
+
+namespace qlora {
+
+namespace {
+
+std::string system_of(const Path& path) {
+  std::string name = path.filename().string();
+  for (const char* ending : {".gz", ".jsonl"})
+    if (name.ends_with(ending)) name.resize(name.size() - std::string(ending).size());
+  return system_alias(name);
+}
+
+int64_t code_points(const std::string& text) {
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
+}
+
+std::string item_of(const Json& row, const std::string& where) {
+  for (const char* key : {"question_id", "message_id"})
+    if (auto id = row.find(key); id != row.end())
+      return id->is_string() ? id->get<std::string>() : id->dump();
+  fail(ErrorKind::data, "{}: the row has no `question_id` or `message_id`", where);
+}
+
+int64_t length_of(const Json& row, const std::string& where) {
+  // In the release's own generations `text` is the question; so it comes last.
+  for (const char* key : {"generation_truncated", "generation", "text"})
+    if (auto answer = row.find(key); answer != row.end() && answer->is_string())
+      return code_points(answer->get_ref<const std::string&>());
+  auto choices = row.find("choices");
+  if (choices != row.end() && choices->is_array() && !choices->empty() && choices->front().is_object()) {
+    int64_t sum = 0;
+    for (const Json& turn : choices->front().value("turns", Json::array()))
+      if (turn.is_string()) sum += code_points(turn.get_ref<const std::string&>());
+    return sum;
+  }
+  fail(ErrorKind::data,
+       "{}: no answer; expected `generation_truncated`, `generation`, `text` or `choices[0].turns`", where);
+}
+
+// By system and item.
+using Lengths = std::map<std::pair<std::string, std::string>, int64_t>;
+
+void read_answers(const Path& path, Lengths& lengths) {
+  std::string system = system_of(path), content = read_file(path);
+  std::string_view rest = content;
+  for (int line = 1; !rest.empty(); ++line) {
+    size_t end = std::min(rest.find('\n'), rest.size());
+    std::string_view text = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    if (text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    std::string where = fmt::format("{}:{}", path.string(), line);
+    Json row = parse_json(text, where);
+    QLORA_CHECK(row.is_object(), data, "{}: expected a JSON object", where);
+    std::string item = item_of(row, where);
+    int64_t length = length_of(row, where);
+    auto [known, fresh] = lengths.try_emplace({system, item}, length);
+    QLORA_CHECK(fresh || known->second == length, data,
+                "{}: a second answer of {} to {}, {} characters long where the other has {}", where, system,
+                item, length, known->second);
+  }
+}
+
+}  // namespace
+
+std::vector<Path> find_answer_files(const std::string& text) {
+  Path path(text);
+  std::vector<Path> found;
+  if (std::filesystem::is_regular_file(path)) return {path};
+  bool folder = std::filesystem::is_directory(path);
+  std::string pattern = folder ? "*.jsonl*" : path.filename().string();
+  if (!folder) path = path.has_parent_path() ? path.parent_path() : Path(".");
+  std::error_code missing;
+  for (const auto& entry : std::filesystem::directory_iterator(path, missing))
+    if (entry.is_regular_file() && ::fnmatch(pattern.c_str(), entry.path().filename().c_str(), 0) == 0)
+      found.push_back(entry.path());
+  QLORA_CHECK(!found.empty(), data, "{}: no file of answers here", text);
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+void add_answer_lengths(Matches& all, std::span<const Path> answer_files) {
+  Lengths lengths;
+  for (const Path& path : answer_files)
+    if (std::find(all.systems.begin(), all.systems.end(), system_of(path)) != all.systems.end())
+      read_answers(path, lengths);
+  for (Match& m : all.matches) {
+    QLORA_CHECK(m.prompt >= 0, usage, "length control needs to know the prompt of every match");
+    const std::string& prompt = all.prompts[static_cast<size_t>(m.prompt)];
+    auto length = [&](int32_t system) {
+      const std::string& name = all.systems[static_cast<size_t>(system)];
+      auto found = lengths.find({name, prompt});
+      QLORA_CHECK(found != lengths.end(), data, "no answer of {} to prompt {} in the {} files of answers",
+                  name, prompt, answer_files.size());
+      return static_cast<double>(found->second);
+    };
+    double a = length(m.first), b = length(m.second);
+    m.length = a + b > 0 ? static_cast<float>((a - b) / (a + b)) : 0;
+  }
+}
+
+}  // namespace qlora
