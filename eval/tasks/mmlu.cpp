@@ -1,7 +1,6 @@
 #include "eval/tasks/mmlu.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "core/base/check.h"
 #include "core/base/hash.h"
@@ -9,151 +8,183 @@
 namespace qlora {
 namespace {
 
+using P = MmluProtocol;
+
 constexpr std::array<const char*, 4> kLetters = {"A", "B", "C", "D"};
 
-std::string render(const MmluQuestion& q, bool with_answer) {
-  std::string text = q.question;
-  for (size_t i = 0; i < 4; ++i) text += fmt::format("\n{}. {}", kLetters[i], q.choices[i]);
-  text += "\nAnswer:";
-  if (with_answer) text += fmt::format(" {}\n\n", kLetters[static_cast<size_t>(q.answer)]);
-  return text;
+struct Read {
+  std::vector<int32_t> context;
+  int64_t shots = 0, cut = 0;
+  MmluPrompt prompt;
+};
+
+int64_t size_of(const std::vector<int32_t>& v) {
+  return static_cast<int64_t>(v.size());
 }
 
-// What encode(prompt + " A") adds, for each letter.
-std::array<int32_t, 4> answer_tokens(const Tokenizer& tokenizer, const std::string& prompt,
-                                     size_t context_size) {
-  std::array<int32_t, 4> ids{};
+std::string place_of(const MmluSubject& s, const MmluQuestion& q) {
+  return fmt::format("MMLU {} row {}", s.name, q.index + 1);
+}
+
+// The prompt that fits into the window, by the protocol's rule for those that do not.
+Read read_prompt(const MmluSubject& s, const MmluQuestion& q, const MmluOptions& options, const P& protocol,
+                 const Tokenizer& tokenizer, int64_t window) {
+  Read read;
+  read.shots = q.rendered.empty() ? options.shots : q.rendered_shots;
+  for (;; --read.shots) {
+    read.prompt = mmlu_prompt(options, s, q, read.shots, tokenizer);
+    read.context = encode(tokenizer, read.prompt);
+    if (size_of(read.context) <= window || read.shots == 0 || !q.rendered.empty() ||
+        protocol.overlong == P::Overlong::cut_left)
+      break;
+  }
+  read.cut = std::max<int64_t>(size_of(read.context) - window, 0);
+  if (read.cut == 0) return read;
+  QLORA_CHECK(protocol.overlong != P::Overlong::drop_shots, data,
+              "{}: {} tokens without any shot, but the model's context is {}", place_of(s, q),
+              read.context.size(), window);
+  const auto begin = read.context.begin();
+  if (protocol.overlong == P::Overlong::cut_left)
+    read.context.erase(begin, begin + read.cut);
+  else
+    read.context.resize(static_cast<size_t>(window));
+  return read;
+}
+
+// What stands for a letter after the prompt: what encode(prompt + " A") adds, or the first token of "A".
+std::vector<int32_t> letter_tokens(const P& protocol, const Read& read, const Tokenizer& tokenizer,
+                                   const char* letter) {
+  if (protocol.letter == P::Letter::alone) {
+    std::vector<int32_t> ids = tokenizer.encode(letter, false);
+    if (ids.size() > 1) ids.resize(1);
+    return ids;
+  }
+  const size_t before = read.context.size() + static_cast<size_t>(read.cut);
+  std::vector<int32_t> joint = encode(tokenizer, read.prompt, read.prompt.letter_gap + letter);
+  return joint.size() <= before
+             ? std::vector<int32_t>{}
+             : std::vector<int32_t>(joint.begin() + static_cast<int64_t>(before), joint.end());
+}
+
+std::array<std::vector<int32_t>, 4> letters_of(const std::string& place, const P& protocol, const Read& read,
+                                               const Tokenizer& tokenizer) {
+  std::array<std::vector<int32_t>, 4> letters;
   for (size_t i = 0; i < 4; ++i) {
-    std::vector<int32_t> joint = tokenizer.encode(prompt + " " + kLetters[i], true);
-    size_t added = joint.size() > context_size ? joint.size() - context_size : 0;
-    QLORA_CHECK(added == 1, data,
-                "MMLU protocol hendrycks: the answer ` {}` is {} tokens after the prompt; it must be one",
-                kLetters[i], added);
-    ids[i] = joint.back();
+    letters[i] = letter_tokens(protocol, read, tokenizer, kLetters[i]);
+    QLORA_CHECK(!letters[i].empty(), data, "{}, protocol {}: the answer `{}{}` adds no token to the prompt",
+                place, protocol.name, read.prompt.letter_gap, kLetters[i]);
     for (size_t j = 0; j < i; ++j)
-      QLORA_CHECK(ids[i] != ids[j], data,
-                  "MMLU protocol hendrycks: the answers ` {}` and ` {}` have the same token {}", kLetters[j],
-                  kLetters[i], ids[i]);
+      QLORA_CHECK(letters[i] != letters[j], data,
+                  "{}, protocol {}: the answers {} and {} have the same tokens", place, protocol.name,
+                  kLetters[j], kLetters[i]);
   }
-  return ids;
+  return letters;
 }
 
-Accuracy accuracy(int64_t right, int64_t n) {
-  Accuracy a;
-  a.n = n;
-  if (n == 0) return a;
-  a.value = static_cast<double>(right) / static_cast<double>(n);
-  if (n > 1) a.standard_error = std::sqrt(a.value * (1 - a.value) / static_cast<double>(n - 1));
-  return a;
+bool single(const std::array<std::vector<int32_t>, 4>& letters) {
+  return std::all_of(letters.begin(), letters.end(), [](const auto& l) { return l.size() == 1; });
 }
 
-void aggregate(MmluReport& report, const MmluData& data) {
-  int64_t all_right = 0, all = 0;
-  double sum = 0, variance = 0;
-  bool variance_known = true;
-  for (const MmluSubject& s : data.subjects) {
-    int64_t right = 0, n = 0;
-    for (const MmluItem& item : report.items) {
-      if (item.subject != s.name) continue;
-      ++n;
-      right += item.correct ? 1 : 0;
+// Every question has the same four tokens, or each keeps its own.
+void settle_letters(MmluPlan& plan, const Tokenizer& tokenizer) {
+  const auto& first = plan.letters.front();
+  for (size_t i = 0; i < 4; ++i) {
+    plan.letter_ids[i] = first[i].back();
+    plan.letter_tokens[i] = tokenizer.token(plan.letter_ids[i]);
+  }
+  if (!single(first)) return;
+  for (const auto& letters : plan.letters)
+    if (letters != first) return;
+  plan.letters.clear();
+}
+
+void check_rendered(const MmluData& data, const MmluOptions& options) {
+  int64_t most = -1;
+  for (const MmluSubject& s : data.subjects)
+    for (const MmluQuestion& q : s.questions)
+      if (!q.rendered.empty()) most = std::max(most, q.rendered_shots);
+  QLORA_CHECK(most < 0 || most == options.shots, usage,
+              "MMLU: these data are rendered prompts with {} shots, but shots is {}; ask for --shots {}",
+              most, options.shots, most);
+}
+
+// Of one question and one subject.
+struct Answers {
+  std::array<float, 4> logits{}, log_probs{};
+};
+
+std::vector<Answers> ask_tokens(Lm& lm, const MmluPlan& plan, std::span<const SubjectIndex> who) {
+  std::vector<NextTokenRequest> requests;
+  for (SubjectIndex subject : who)
+    for (const std::vector<int32_t>& context : plan.contexts)
+      requests.push_back({context, {plan.letter_ids.begin(), plan.letter_ids.end()}, subject});
+  std::vector<Answers> answers;
+  for (const NextTokenAnswer& a : lm.next_token(requests)) {
+    Answers& one = answers.emplace_back();
+    for (size_t i = 0; i < 4; ++i) {
+      one.logits[i] = a.logits[i];
+      one.log_probs[i] = static_cast<float>(static_cast<double>(a.logits[i]) - a.log_sum_exp);
     }
-    if (n == 0) continue;
-    Accuracy a = accuracy(right, n);
-    report.subjects.emplace_back(s.name, a);
-    all_right += right;
-    all += n;
-    sum += a.value;
-    variance_known = variance_known && a.standard_error.has_value();
-    if (variance_known) variance += *a.standard_error * *a.standard_error;
   }
-  report.micro = accuracy(all_right, all);
-  auto subjects = static_cast<double>(report.subjects.size());
-  report.macro.n = static_cast<int64_t>(report.subjects.size());
-  if (subjects == 0) return;
-  report.macro.value = sum / subjects;
-  if (variance_known) report.macro.standard_error = std::sqrt(variance) / subjects;
+  return answers;
 }
 
-// A score at chance, or one letter nearly always, more often means a wrong prompt or answer token than a weak
-// model.
-void add_warnings(MmluReport& report) {
-  auto n = static_cast<int64_t>(report.items.size());
-  if (n < 100) return;
-  if (report.micro.value >= 0.22 && report.micro.value <= 0.28)
-    report.warnings.push_back(fmt::format(
-        "accuracy {:.3f} is chance level: check the answer tokens and whether the model needs a template",
-        report.micro.value));
-  for (int letter = 0; letter < 4; ++letter) {
-    auto same = std::count_if(report.items.begin(), report.items.end(),
-                              [&](const MmluItem& i) { return i.prediction == letter; });
-    if (10 * same > 6 * n)
-      report.warnings.push_back(fmt::format("letter bias: {} of {} predictions are {}", same, n,
-                                            kLetters[static_cast<size_t>(letter)]));
-  }
+// Answers of several tokens: the sum of their log-probabilities.
+std::vector<Answers> ask_texts(Lm& lm, const MmluPlan& plan, std::span<const SubjectIndex> who) {
+  std::vector<LogLikelihoodRequest> requests;
+  for (SubjectIndex subject : who)
+    for (size_t i = 0; i < plan.items.size(); ++i)
+      for (const std::vector<int32_t>& letter : plan.letters[i])
+        requests.push_back({plan.contexts[i], letter, subject});
+  const std::vector<LogLikelihoodAnswer> all = lm.log_likelihood(requests);
+  std::vector<Answers> answers(all.size() / 4);
+  for (size_t i = 0; i < all.size(); ++i)
+    answers[i / 4].log_probs[i % 4] = static_cast<float>(all[i].log_likelihood);
+  for (Answers& one : answers) one.logits = one.log_probs;
+  return answers;
 }
 
 }  // namespace
 
-std::string mmlu_prompt(const MmluSubject& subject, const MmluQuestion& question, int64_t shots) {
-  std::string name = " " + subject.name;
-  std::replace(name.begin(), name.end(), '_', ' ');
-  std::string prompt =
-      fmt::format("The following are multiple choice questions (with answers) about {}.\n\n", name);
-  for (int64_t i = 0; i < shots; ++i) prompt += render(subject.dev[static_cast<size_t>(i)], true);
-  return prompt + render(question, false);
-}
-
 MmluPlan plan_mmlu(const MmluData& data, const MmluOptions& options, const Tokenizer& tokenizer,
                    int64_t context_length) {
+  const P& protocol = mmlu_protocol_named(options.protocol);
+  const int64_t window = protocol.window == 0 ? context_length : std::min(protocol.window, context_length);
+  check_rendered(data, options);
   MmluPlan plan;
   for (const MmluSubject& s : data.subjects) {
     auto asked = static_cast<int64_t>(s.questions.size());
     if (options.limit > 0) asked = std::min(asked, options.limit);
     for (int64_t i = 0; i < asked; ++i) {
       const MmluQuestion& q = s.questions[static_cast<size_t>(i)];
+      Read read = read_prompt(s, q, options, protocol, tokenizer, window);
       MmluItem item;
       item.subject = s.name;
       item.index = q.index;
       item.gold = q.answer;
-      std::string prompt;
-      std::vector<int32_t> context;
-      for (item.shots = options.shots;; --item.shots) {
-        prompt = mmlu_prompt(s, q, item.shots);
-        context = tokenizer.encode(prompt, true);
-        if (static_cast<int64_t>(context.size()) <= context_length) break;
-        QLORA_CHECK(item.shots > 0, data,
-                    "MMLU {} row {}: {} tokens without any shot, but the model's context is {}", s.name,
-                    q.index + 1, context.size(), context_length);
-      }
-      item.prompt_sha256 = hex(sha256(prompt));
-      item.prompt_tokens = static_cast<int64_t>(context.size());
+      item.shots = read.shots;
+      item.cut_tokens = read.cut;
+      item.prompt_sha256 = hex(sha256(read.prompt.text));
+      item.prompt_tokens = size_of(read.context);
       plan.max_prompt_tokens = std::max(plan.max_prompt_tokens, item.prompt_tokens);
       plan.dropped_shots += options.shots - item.shots;
-      plan.truncated_prompts += item.shots < options.shots ? 1 : 0;
-      std::array<int32_t, 4> ids = answer_tokens(tokenizer, prompt, context.size());
-      QLORA_CHECK(plan.items.empty() || ids == plan.letter_ids, data,
-                  "MMLU {} row {}: its answer tokens differ from those of the other questions", s.name,
-                  q.index + 1);
-      plan.letter_ids = ids;
+      plan.cut_tokens += item.cut_tokens;
+      plan.truncated_prompts += item.shots < options.shots || item.cut_tokens > 0 ? 1 : 0;
+      plan.letters.push_back(letters_of(place_of(s, q), protocol, read, tokenizer));
       plan.items.push_back(std::move(item));
-      plan.contexts.push_back(std::move(context));
+      plan.contexts.push_back(std::move(read.context));
     }
   }
   QLORA_CHECK(!plan.items.empty(), data, "MMLU: no question to ask");
-  for (size_t i = 0; i < 4; ++i) plan.letter_tokens[i] = tokenizer.token(plan.letter_ids[i]);
+  settle_letters(plan, tokenizer);
   return plan;
 }
 
 std::vector<MmluReport> run_mmlu(Lm& lm, const Tokenizer& tokenizer, const MmluData& data,
                                  const MmluOptions& options, std::span<const SubjectIndex> who) {
   const MmluPlan plan = plan_mmlu(data, options, tokenizer, lm.context_length());
-  std::vector<NextTokenRequest> requests;
-  for (SubjectIndex subject : who)
-    for (const std::vector<int32_t>& context : plan.contexts)
-      requests.push_back({context, {plan.letter_ids.begin(), plan.letter_ids.end()}, subject});
-  const std::vector<NextTokenAnswer> answers = lm.next_token(requests);
-
+  const std::vector<Answers> answers =
+      plan.letters.empty() ? ask_tokens(lm, plan, who) : ask_texts(lm, plan, who);
   std::vector<MmluReport> reports;
   for (size_t r = 0; r < who.size(); ++r) {
     MmluReport report;
@@ -162,23 +193,44 @@ std::vector<MmluReport> run_mmlu(Lm& lm, const Tokenizer& tokenizer, const MmluD
     report.letter_tokens = plan.letter_tokens;
     report.truncated_prompts = plan.truncated_prompts;
     report.dropped_shots = plan.dropped_shots;
+    report.cut_tokens = plan.cut_tokens;
     report.max_prompt_tokens = plan.max_prompt_tokens;
     report.partial = options.limit > 0 || !options.subjects.empty();
     for (size_t i = 0; i < plan.items.size(); ++i) {
-      const NextTokenAnswer& a = answers[r * plan.items.size() + i];
+      const Answers& a = answers[r * plan.items.size() + i];
       MmluItem& item = report.items[i];
-      std::copy_n(a.logits.begin(), 4, item.logits.begin());
-      for (size_t j = 0; j < 4; ++j)
-        item.log_probs[j] = static_cast<float>(static_cast<double>(a.logits[j]) - a.log_sum_exp);
+      item.logits = a.logits;
+      item.log_probs = a.log_probs;
       item.prediction =
           static_cast<int>(std::max_element(a.logits.begin(), a.logits.end()) - a.logits.begin());
       item.correct = item.prediction == item.gold;
     }
-    aggregate(report, data);
-    add_warnings(report);
+    summarize_mmlu(report, data, options);
     reports.push_back(std::move(report));
   }
   return reports;
+}
+
+std::string explain_mmlu(const MmluPlan& plan, size_t item, const MmluData& data, const MmluOptions& options,
+                         const Tokenizer& tokenizer) {
+  const MmluItem& asked = plan.items.at(item);
+  for (const MmluSubject& s : data.subjects) {
+    if (s.name != asked.subject) continue;
+    for (const MmluQuestion& q : s.questions) {
+      if (q.index != asked.index) continue;
+      const MmluPrompt prompt = mmlu_prompt(options, s, q, asked.shots, tokenizer);
+      std::string text =
+          fmt::format("{} row {}, protocol {}, {} shots, {} tokens, SHA-256 {}\n", s.name, q.index + 1,
+                      options.protocol, asked.shots, asked.prompt_tokens, asked.prompt_sha256);
+      text += fmt::format("----- prompt -----\n{}\n----- end -----\n", prompt.text);
+      if (asked.cut_tokens > 0) text += fmt::format("of it {} tokens were cut\n", asked.cut_tokens);
+      for (size_t i = 0; i < 4; ++i)
+        text += fmt::format("answer `{}{}`: token {} ({})\n", prompt.letter_gap, kLetters[i],
+                            plan.letter_ids[i], plan.letter_tokens[i]);
+      return text;
+    }
+  }
+  fail(ErrorKind::usage, "MMLU: no question {} of {}", asked.index + 1, asked.subject);
 }
 
 }  // namespace qlora

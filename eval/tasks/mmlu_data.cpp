@@ -1,11 +1,15 @@
 #include <algorithm>
+#include <initializer_list>
+#include <optional>
 #include <set>
 
 #include "core/base/check.h"
 #include "core/base/hash.h"
 #include "core/base/names.h"
 #include "datasets/csv.h"
-#include "eval/tasks/mmlu.h"
+#include "eval/tasks/mmlu_data.h"
+#include "eval/tasks/mmlu_protocol.h"
+#include "eval/tasks/mmlu_rows.h"
 
 namespace qlora {
 namespace {
@@ -49,29 +53,20 @@ std::vector<std::string> subjects_of(const Path& folder, const std::string& spli
   return names;
 }
 
-}  // namespace
+// The named subjects, or all; unknown ones are an error with the nearest.
+std::vector<std::string> chosen(std::vector<std::string> names, const std::vector<std::string>& wanted) {
+  if (wanted.empty()) return names;
+  for (const std::string& name : wanted)
+    QLORA_CHECK(std::binary_search(names.begin(), names.end(), name), usage, "{}",
+                unknown_name("MMLU subject", name, names));
+  std::set<std::string> unique(wanted.begin(), wanted.end());
+  return {unique.begin(), unique.end()};
+}
 
-MmluData read_mmlu(const Path& tree, const MmluOptions& options) {
-  const std::vector<std::string> protocols = {"hendrycks"}, splits = {"test", "val"};
-  QLORA_CHECK(options.protocol == "hendrycks", usage, "{}",
-              unknown_name("MMLU protocol", options.protocol, protocols));
-  QLORA_CHECK(options.split == "test" || options.split == "val", usage, "{}",
-              unknown_name("MMLU split", options.split, splits));
-  QLORA_CHECK(options.shots >= 0 && options.shots <= 5, usage, "MMLU shots must be 0 to 5, found {}",
-              options.shots);
-
-  std::vector<std::string> names = subjects_of(tree / options.split, options.split);
-  if (!options.subjects.empty()) {
-    for (const std::string& wanted : options.subjects)
-      QLORA_CHECK(std::binary_search(names.begin(), names.end(), wanted), usage, "{}",
-                  unknown_name("MMLU subject", wanted, names));
-    std::set<std::string> chosen(options.subjects.begin(), options.subjects.end());
-    names = std::vector<std::string>(chosen.begin(), chosen.end());
-  }
+MmluData read_csv_tree(const Path& tree, const MmluOptions& options) {
   MmluData data;
-  data.split = options.split;
   Sha256 content;
-  for (const std::string& name : names) {
+  for (const std::string& name : chosen(subjects_of(tree / options.split, options.split), options.subjects)) {
     MmluSubject s;
     s.name = name;
     s.questions = read_questions(tree / options.split / (name + "_" + options.split + ".csv"), content);
@@ -84,6 +79,60 @@ MmluData read_mmlu(const Path& tree, const MmluOptions& options) {
     data.subjects.push_back(std::move(s));
   }
   data.content_hash = hex(content.finish());
+  return data;
+}
+
+// One of DIR/NAME.jsonl, .json, each also .gz.
+std::optional<Path> rows_file(const Path& folder, std::initializer_list<const char*> names) {
+  for (const char* name : names)
+    for (const char* ending : {".jsonl", ".json", ".jsonl.gz", ".json.gz"})
+      if (Path file = folder / (std::string(name) + ending); std::filesystem::is_regular_file(file))
+        return file;
+  return std::nullopt;
+}
+
+MmluData read_rows(const Path& file, const std::optional<Path>& dev, const MmluOptions& options) {
+  MmluData data;
+  Sha256 content;
+  MmluRows rows = read_mmlu_rows(file, content), examples;
+  if (options.shots > 0 && dev) examples = read_mmlu_rows(*dev, content);
+  std::vector<std::string> names;
+  for (const auto& [name, questions] : rows) names.push_back(name);
+  for (const std::string& name : chosen(std::move(names), options.subjects)) {
+    MmluSubject s;
+    s.name = name;
+    s.questions = std::move(rows.at(name));
+    if (auto found = examples.find(name); found != examples.end()) s.dev = std::move(found->second);
+    const bool rendered = !s.questions.front().rendered.empty();
+    QLORA_CHECK(rendered || static_cast<int64_t>(s.dev.size()) >= options.shots, data,
+                "{}: {} shots asked for, {} rows of {} found",
+                dev ? dev->string() : (file.parent_path() / "dev.jsonl").string(), options.shots,
+                s.dev.size(), name);
+    data.subjects.push_back(std::move(s));
+  }
+  data.content_hash = hex(content.finish());
+  return data;
+}
+
+}  // namespace
+
+MmluData read_mmlu(const Path& path, const MmluOptions& options) {
+  const std::vector<std::string> splits = {"test", "val"};
+  mmlu_protocol_named(options.protocol);
+  QLORA_CHECK(options.split == "test" || options.split == "val", usage, "{}",
+              unknown_name("MMLU split", options.split, splits));
+  QLORA_CHECK(options.shots >= 0 && options.shots <= 5, usage, "MMLU shots must be 0 to 5, found {}",
+              options.shots);
+  const bool val = options.split == "val";
+  MmluData data;
+  if (std::filesystem::is_regular_file(path)) {
+    data = read_rows(path, rows_file(path.parent_path(), {"dev"}), options);
+  } else if (auto file = val ? rows_file(path, {"val", "validation"}) : rows_file(path, {"test"})) {
+    data = read_rows(*file, rows_file(path, {"dev"}), options);
+  } else {
+    data = read_csv_tree(path, options);
+  }
+  data.split = options.split;
   return data;
 }
 

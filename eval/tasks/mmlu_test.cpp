@@ -8,79 +8,14 @@
 #include "core/base/json.h"
 #include "core/base/test_data.h"
 #include "eval/tasks/mmlu.h"
+#include "eval/tasks/mmlu_test_tools.h"
 
 using namespace qlora;
+using test::ByteTokenizer;
+using test::LetterLm;
+using test::write_tree;
 
 namespace {
-
-// One token per byte; the content of the model's answer is decided by the test.
-class ByteTokenizer final : public Tokenizer {
- public:
-  std::vector<int32_t> encode(std::string_view text, bool) const override {
-    // " A" at the end of a text is one token, as in real vocabularies: 256 + letter.
-    std::vector<int32_t> ids;
-    for (size_t i = 0; i < text.size(); ++i) {
-      const bool answer = i + 2 == text.size() && text[i] == ' ' && text[i + 1] >= 'A' && text[i + 1] <= 'D';
-      ids.push_back(answer ? 256 + text[i + 1] - 'A' : static_cast<unsigned char>(text[i]));
-      if (answer) break;
-    }
-    return ids;
-  }
-  std::string decode(std::span<const int32_t>, bool) const override { return ""; }
-  int64_t vocab_size() const override { return 260; }
-  const SpecialTokens& special() const override { return special_; }
-  int32_t id_of(std::string_view) const override { return -1; }
-  std::string token(int32_t id) const override { return std::to_string(id); }
-  const std::string& content_hash() const override { return empty_; }
-  const std::string& chat_template() const override { return empty_; }
-
- private:
-  SpecialTokens special_;
-  std::string empty_;
-};
-
-// Subject s always answers letter s % 4 (the base, -1, answers D).
-class LetterLm final : public Lm {
- public:
-  explicit LetterLm(int64_t context) : context_(context) {}
-  std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest> requests,
-                                          const OnAnswer<NextTokenAnswer>&) override {
-    std::vector<NextTokenAnswer> answers;
-    for (const NextTokenRequest& r : requests) {
-      NextTokenAnswer a{std::vector<float>(r.wanted.size(), 0.f), 2.0};
-      a.logits[static_cast<size_t>((r.subject + 4) % 4)] = 1.f;
-      answers.push_back(a);
-      asked.push_back(r);
-    }
-    return answers;
-  }
-  std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>,
-                                                  const OnAnswer<LogLikelihoodAnswer>&) override {
-    return {};
-  }
-  std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>,
-                                             const OnAnswer<std::vector<int32_t>>&) override {
-    return {};
-  }
-  int64_t context_length() const override { return context_; }
-  std::vector<NextTokenRequest> asked;
-
- private:
-  int64_t context_;
-};
-
-// Two subjects; the answers of the test rows are A, B, C and A.
-void write_tree(const Path& dir) {
-  std::filesystem::create_directories(dir / "dev");
-  std::filesystem::create_directories(dir / "test");
-  std::string dev;
-  for (int i = 0; i < 5; ++i) dev += fmt::format("dev question {},w,x,y,z,D\n", i);
-  for (const char* s : {"high_school_biology", "astronomy"})
-    write_file(dir / "dev" / fmt::format("{}_dev.csv", s), dev);
-  write_file(dir / "test/high_school_biology_test.csv",
-             "\"one, \"\"1\"\"\",0.50,None,c,d,A\nq2,a,b,c,d,B\nq3,a,b,c,d,C\n");
-  write_file(dir / "test/astronomy_test.csv", "q,a,b,c,d,A\n");
-}
 
 std::string message_of(const std::function<void()>& f) {
   try {
@@ -101,7 +36,8 @@ TEST_CASE("an MMLU prompt has the bytes of the original script") {
   MmluData data = read_mmlu(dir.path(), options);
   REQUIRE(data.subjects.size() == 2);
   CHECK(data.subjects[0].name == "astronomy");
-  CHECK(mmlu_prompt(data.subjects[1], data.subjects[1].questions[0], 1) ==
+  ByteTokenizer tokenizer;
+  CHECK(mmlu_prompt(options, data.subjects[1], data.subjects[1].questions[0], 1, tokenizer).text ==
         "The following are multiple choice questions (with answers) about  high school biology.\n\n"
         "dev question 0\nA. w\nB. x\nC. y\nD. z\nAnswer: D\n\n"
         "one, \"1\"\nA. 0.50\nB. None\nC. c\nD. d\nAnswer:");
@@ -136,7 +72,8 @@ TEST_CASE("an over-long MMLU prompt drops its last shots and says so") {
   MmluOptions options;
   MmluData data = read_mmlu(dir.path(), options);
   ByteTokenizer tokenizer;
-  const std::string three = mmlu_prompt(data.subjects[0], data.subjects[0].questions[0], 3);
+  const std::string three =
+      mmlu_prompt(options, data.subjects[0], data.subjects[0].questions[0], 3, tokenizer).text;
   MmluPlan plan = plan_mmlu(data, options, tokenizer, static_cast<int64_t>(three.size()));
   CHECK(plan.items[0].shots == 3);
   CHECK(plan.items[0].prompt_sha256 == hex(sha256(three)));
@@ -162,34 +99,4 @@ TEST_CASE("a bad MMLU tree is reported with file and line") {
   options.protocol = "hendryks";
   CHECK(message_of([&] { read_mmlu(dir.path(), options); }).find("did you mean `hendrycks`?") !=
         std::string::npos);
-}
-
-TEST_CASE("zero-shot MMLU prompts equal all rows that QLoRA released", "[golden]") {
-  const Path tree = test::test_data() / "03_mmlu/original_csv",
-             rows = test::test_data() / "03_mmlu/qlora/zero_shot_mmlu_val.json";
-  if (test::missing(tree) || test::missing(rows)) return;
-  MmluOptions options;
-  options.split = "val";
-  options.shots = 0;
-  MmluData data = read_mmlu(tree, options);
-  std::map<std::string, const MmluSubject*> by_name;
-  for (const MmluSubject& s : data.subjects) by_name[s.name] = &s;
-  std::map<std::string, size_t> next;
-  const std::string text = read_file(rows);
-  size_t compared = 0;
-  for (size_t at = 0; at < text.size();) {
-    size_t end = std::min(text.find('\n', at), text.size());
-    std::string line = text.substr(at, end - at);
-    at = end + 1;
-    if (line.empty()) continue;
-    Json row = parse_json(line, rows.string());
-    const MmluSubject& s = *by_name.at(row["subject"].get<std::string>());
-    const MmluQuestion& q = s.questions.at(next[s.name]++);
-    REQUIRE(mmlu_prompt(s, q, 0) == row["input"].get<std::string>());
-    REQUIRE(std::string(1, static_cast<char>('A' + q.answer)) == row["output"].get<std::string>());
-    ++compared;
-  }
-  size_t all = 0;
-  for (const MmluSubject& s : data.subjects) all += s.questions.size();
-  CHECK(compared == all);
 }

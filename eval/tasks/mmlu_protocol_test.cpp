@@ -1,0 +1,231 @@
+// The protocols of MMLU, their readers and their averages, over small questions of our own.
+#include "eval/tasks/mmlu_protocol.h"
+
+#include <catch2/catch.hpp>
+
+#include "core/base/check.h"
+#include "eval/tasks/mmlu_test_tools.h"
+
+using namespace qlora;
+using test::ByteTokenizer;
+using test::LetterLm;
+using test::write_tree;
+
+namespace {
+
+std::string message_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+// The second subject's first question.
+struct Asked {
+  explicit Asked(MmluOptions o) : options(std::move(o)) {
+    write_tree(dir.path());
+    data = read_mmlu(dir.path(), options);
+  }
+  MmluPrompt prompt() {
+    return mmlu_prompt(options, data.subjects[1], data.subjects[1].questions[0], options.shots, tokenizer);
+  }
+  test::TemporaryFolder dir;
+  ByteTokenizer tokenizer;
+  MmluOptions options;
+  MmluData data;
+};
+
+MmluOptions asking(std::string protocol, int64_t shots) {
+  MmluOptions options;
+  options.protocol = std::move(protocol);
+  options.shots = shots;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("the header of MMLU has one blank for lm_eval and two for the others") {
+  for (const MmluProtocol& p : mmlu_protocols()) {
+    CAPTURE(p.name);
+    const std::string text = Asked(asking(p.name, 0)).prompt().text;
+    CHECK((text.find("about  high school biology.\n\n") != std::string::npos) == p.wide_header);
+    CHECK((text.find("about high school biology.\n\n") != std::string::npos) == !p.wide_header);
+    CHECK(text.ends_with("\nD. d\nAnswer:"));
+  }
+}
+
+TEST_CASE("lm_eval takes white space off a question and hendrycks keeps it") {
+  Asked a(asking("lm_eval", 0));
+  a.data.subjects[1].questions[0].question = " \n\u00a0what?\u3000\t";
+  CHECK(a.prompt().text.find("\n\nwhat?\nA. ") != std::string::npos);
+  a.options.protocol = "hendrycks";
+  CHECK(a.prompt().text.find("\n\n \n\u00a0what?\u3000\t\nA. ") != std::string::npos);
+}
+
+TEST_CASE("a chat template wraps header and examples as lm-eval wraps them") {
+  Asked a(asking("lm_eval", 1));
+  a.options.chat_template = "chatml";
+  a.options.system_instruction = "Be brief.";
+  const std::string header =
+      "The following are multiple choice questions (with answers) about high school biology.\n\n";
+  const std::string shot = "dev question 0\nA. w\nB. x\nC. y\nD. z\nAnswer:";
+  const std::string question = "one, \"1\"\nA. 0.50\nB. None\nC. c\nD. d\nAnswer:";
+  const std::string system = "<|im_start|>system\nBe brief.\n\n" + header + "<|im_end|>\n";
+  CHECK(a.prompt().text ==
+        system + "<|im_start|>user\n" + shot + " D\n\n" + question + "<|im_end|>\n<|im_start|>assistant\n");
+  CHECK(a.prompt().letter_gap.empty());
+  a.options.fewshot_as_multiturn = true;
+  CHECK(a.prompt().text == system + "<|im_start|>user\n" + shot +
+                               "<|im_end|>\n<|im_start|>assistant\nD<|im_end|>\n" + "<|im_start|>user\n" +
+                               question + "<|im_end|>\n<|im_start|>assistant\n");
+  a.options.chat_template = "none";
+  CHECK(message_of([&] { a.prompt(); }).find("need a chat template") != std::string::npos);
+  a.options.fewshot_as_multiturn = false;
+  CHECK(a.prompt().text.starts_with("Be brief.\n\nThe following"));
+}
+
+TEST_CASE("an over-long prompt is treated by its protocol's rule") {
+  ByteTokenizer tokenizer;
+  for (const MmluProtocol& p : mmlu_protocols()) {
+    CAPTURE(p.name);
+    Asked a(asking(p.name, 2));
+    const auto whole = static_cast<int64_t>(a.prompt().text.size());
+    MmluPlan plan = plan_mmlu(a.data, a.options, tokenizer, whole - 1);
+    const MmluItem& item = plan.items[1];
+    CHECK(item.prompt_tokens < whole);
+    CHECK(plan.truncated_prompts > 0);
+    if (p.overlong == MmluProtocol::Overlong::cut_left) {
+      CHECK(item.shots == 2);
+      CHECK(item.cut_tokens == 1);
+      CHECK(plan.contexts[1].front() == 'h');  // of "The"
+      CHECK(plan.contexts[1].back() == ':');
+    } else {
+      CHECK(item.shots == 1);
+      CHECK(item.cut_tokens == 0);
+    }
+    if (p.overlong == MmluProtocol::Overlong::cut_right) {
+      plan = plan_mmlu(a.data, a.options, tokenizer, 60);
+      CHECK(plan.items[1].shots == 0);
+      CHECK(plan.contexts[1].size() == 60);
+      CHECK(plan.contexts[1].front() == 'T');
+      CHECK(plan.cut_tokens > 0);
+    }
+  }
+}
+
+TEST_CASE("the letters of qlora are those of the bare letter and those of the others follow the prompt") {
+  for (const MmluProtocol& p : mmlu_protocols()) {
+    CAPTURE(p.name);
+    Asked a(asking(p.name, 0));
+    MmluPlan plan = plan_mmlu(a.data, a.options, a.tokenizer, 4096);
+    const bool alone = p.letter == MmluProtocol::Letter::alone;
+    CHECK(plan.letter_ids ==
+          (alone ? std::array<int32_t, 4>{'A', 'B', 'C', 'D'} : std::array<int32_t, 4>{256, 257, 258, 259}));
+    CHECK(plan.letters.empty());
+    const std::string text = explain_mmlu(plan, 1, a.data, a.options, a.tokenizer);
+    CHECK(text.find(a.prompt().text) != std::string::npos);
+    CHECK(text.find(fmt::format("token {} ", plan.letter_ids[3])) != std::string::npos);
+  }
+}
+
+TEST_CASE("groups of MMLU subjects are reported by both maps") {
+  MmluReport report;
+  MmluData data;
+  MmluOptions options = asking("lm_eval", 0);
+  int64_t n = 0;
+  for (const char* name : {"abstract_algebra", "anatomy", "marketing"}) {
+    data.subjects.push_back({name, {}, {}});
+    for (int i = 0; i < 4; ++i, ++n) {
+      MmluItem item;
+      item.subject = name;
+      item.index = i;
+      item.correct = i < (name[0] == 'm' ? 1 : 3);
+      report.items.push_back(item);
+    }
+  }
+  summarize_mmlu(report, data, options);
+  std::map<std::string, Accuracy> groups(report.groups.begin(), report.groups.end());
+  REQUIRE(groups.size() == 4);
+  CHECK(groups.at("stem@hendrycks").n == 4);
+  CHECK(groups.at("stem@lm_eval").n == 8);
+  CHECK(groups.at("other@hendrycks").value == Approx(0.5));
+  CHECK(groups.at("other@lm_eval").value == Approx(0.25));
+  CHECK(report.micro.value == Approx(7.0 / 12));
+  // Each subject: p (1 - p) / 3 = 0.0625; pooled: sqrt(3 x 3 x 4 x 0.0625 / (12 - 3) / 12).
+  CHECK(*report.micro.standard_error == Approx(std::sqrt(0.25 / 12)));
+  CHECK_FALSE(report.macro_first);
+  for (const char* name : {"astronomy", "anatomy", "virology"})
+    CHECK_FALSE(mmlu_group_hendrycks(name).empty());
+  CHECK(mmlu_group_lm_eval("alchemy").empty());
+}
+
+TEST_CASE("MMLU rows of JSON give the same questions as the CSV tree") {
+  test::TemporaryFolder dir;
+  write_tree(dir.path());
+  MmluOptions options = asking("hendrycks", 1);
+  const MmluData tree = read_mmlu(dir.path(), options);
+  const Path rows = dir.path() / "rows";
+  std::filesystem::create_directories(rows);
+  std::string text, dev;
+  text += R"({"question": "q", "subject": "astronomy", "choices": ["a", "b", "c", "d"], "answer": 0})"
+          "\n\n";
+  text += R"({"doc": {"question": "one, \"1\"", "subject": "high_school_biology", )"
+          R"("choices": ["0.50", "None", "c", "d"], "answer": "A"}})"
+          "\n";
+  text +=
+      R"({"question": "q2", "subject": "high school biology", "choices": ["a", "b", "c", "d"], "answer": 1})"
+      "\n";
+  text +=
+      R"({"question": "q3", "subject": "high_school_biology", "choices": ["a", "b", "c", "d"], "answer": 2})"
+      "\n";
+  for (const char* s : {"astronomy", "high_school_biology"})
+    dev += fmt::format(
+        R"({{"question": "dev question 0", "subject": "{}", "choices": ["w", "x", "y", "z"], "answer": 3}})"
+        "\n",
+        s);
+  write_file(rows / "test.jsonl", text);
+  write_file(rows / "dev.jsonl", dev);
+  const MmluData read = read_mmlu(rows, options);
+  ByteTokenizer tokenizer;
+  MmluPlan a = plan_mmlu(tree, options, tokenizer, 4096), b = plan_mmlu(read, options, tokenizer, 4096);
+  CHECK(a.contexts == b.contexts);
+  for (size_t i = 0; i < a.items.size(); ++i) CHECK(a.items[i].gold == b.items[i].gold);
+
+  write_file(rows / "test.jsonl",
+             text + R"({"question": "q", "subject": "astronomy", "choices": ["a"], "answer": 0})"
+                    "\n");
+  CHECK(message_of([&] { read_mmlu(rows, options); }) ==
+        (rows / "test.jsonl").string() + ":6: `choices` must be a list of 4 texts");
+  write_file(rows / "test.jsonl",
+             text +
+                 R"({"question": "q", "subject": "astronomy", "choices": ["a", "b", "c", "d"], "answer": 4})"
+                 "\n");
+  CHECK(message_of([&] { read_mmlu(rows, options); }).find(":6: `answer` must be 0 to 3, found 4") !=
+        std::string::npos);
+  std::filesystem::remove(rows / "dev.jsonl");
+  write_file(rows / "test.jsonl", text);
+  CHECK(message_of([&] { read_mmlu(rows, options); }).find("1 shots asked for, 0 rows of astronomy found") !=
+        std::string::npos);
+}
+
+TEST_CASE("rendered prompts are asked as they stand and know their shots") {
+  test::TemporaryFolder dir;
+  Asked a(asking("qlora", 1));
+  const std::string prompt = a.prompt().text;
+  std::string escaped;
+  for (char c : prompt) escaped += c == '\n' ? "\\n" : c == '"' ? "\\\"" : std::string(1, c);
+  const Path file = dir.path() / "five_shot_mmlu_val.json";
+  write_file(file, R"({"subject": "high_school_biology", "input": ")" + escaped +
+                       R"(", "output": "A"})"
+                       "\n");
+  MmluData data = read_mmlu(file, a.options);
+  MmluPlan plan = plan_mmlu(data, a.options, a.tokenizer, 4096);
+  REQUIRE(plan.items.size() == 1);
+  CHECK(plan.contexts[0] == plan_mmlu(a.data, a.options, a.tokenizer, 4096).contexts[1]);
+  MmluOptions other = asking("qlora", 0);
+  CHECK(message_of([&] {
+          plan_mmlu(data, other, a.tokenizer, 4096);
+        }).find("rendered prompts with 1 shots") != std::string::npos);
+}

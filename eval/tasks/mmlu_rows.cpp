@@ -1,0 +1,107 @@
+#include "eval/tasks/mmlu_rows.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/base/check.h"
+#include "core/base/json.h"
+
+namespace qlora {
+namespace {
+
+const Json& field(const Json& row, const char* name, const std::string& place) {
+  const auto found = row.find(name);
+  QLORA_CHECK(found != row.end(), data, "{}: no field `{}`", place, name);
+  return *found;
+}
+
+std::string text_of(const Json& row, const char* name, const std::string& place) {
+  const Json& value = field(row, name, place);
+  QLORA_CHECK(value.is_string(), data, "{}: `{}` must be text, found {}", place, name, value.type_name());
+  return value.get<std::string>();
+}
+
+int letter_index(const std::string& letter, const std::string& place) {
+  QLORA_CHECK(letter.size() == 1 && letter[0] >= 'A' && letter[0] <= 'D', data,
+              "{}: the answer must be A, B, C or D, found `{}`", place, letter);
+  return letter[0] - 'A';
+}
+
+int answer_of(const Json& row, const std::string& place) {
+  const Json& value = field(row, "answer", place);
+  if (value.is_string()) return letter_index(value.get<std::string>(), place);
+  QLORA_CHECK(value.is_number_integer(), data, "{}: `answer` must be 0 to 3 or a letter, found {}", place,
+              value.type_name());
+  const auto answer = value.get<int64_t>();
+  QLORA_CHECK(answer >= 0 && answer <= 3, data, "{}: `answer` must be 0 to 3, found {}", place, answer);
+  return static_cast<int>(answer);
+}
+
+// How many examples with their answers stand before the question.
+int64_t shots_in(std::string_view prompt) {
+  constexpr std::string_view kAnswer = "\nAnswer: ";
+  int64_t shots = 0;
+  for (size_t at = prompt.find(kAnswer); at != std::string_view::npos; at = prompt.find(kAnswer, at + 1)) {
+    const std::string_view after = prompt.substr(at + kAnswer.size(), 3);
+    if (after.size() == 3 && after[0] >= 'A' && after[0] <= 'D' && after.substr(1) == "\n\n") ++shots;
+  }
+  return shots;
+}
+
+void add(MmluRows& rows, const Json& outer, const std::string& place) {
+  QLORA_CHECK(outer.is_object(), data, "{}: expected an object, found {}", place, outer.type_name());
+  const Json& row = outer.contains("doc") && outer.at("doc").is_object() ? outer.at("doc") : outer;
+  MmluQuestion q;
+  std::string subject = text_of(row, "subject", place);
+  QLORA_CHECK(!subject.empty(), data, "{}: `subject` is empty", place);
+  std::replace(subject.begin(), subject.end(), ' ', '_');
+  if (row.contains("input")) {
+    q.rendered = text_of(row, "input", place);
+    QLORA_CHECK(!q.rendered.empty(), data, "{}: `input` is empty", place);
+    q.rendered_shots = shots_in(q.rendered);
+    q.answer = letter_index(text_of(row, "output", place), place);
+  } else {
+    q.question = text_of(row, "question", place);
+    const Json& choices = field(row, "choices", place);
+    QLORA_CHECK(choices.is_array() && choices.size() == 4, data, "{}: `choices` must be a list of 4 texts",
+                place);
+    for (size_t i = 0; i < 4; ++i) {
+      QLORA_CHECK(choices[i].is_string(), data, "{}: choice {} must be text, found {}", place, i + 1,
+                  choices[i].type_name());
+      q.choices[i] = choices[i].get<std::string>();
+    }
+    q.answer = answer_of(row, place);
+  }
+  std::vector<MmluQuestion>& of_subject = rows[subject];
+  q.index = static_cast<int64_t>(of_subject.size());
+  QLORA_CHECK(of_subject.empty() || of_subject.front().rendered.empty() == q.rendered.empty(), data,
+              "{}: rendered prompts and plain questions in one file", place);
+  of_subject.push_back(std::move(q));
+}
+
+}  // namespace
+
+MmluRows read_mmlu_rows(const Path& file, Sha256& content) {
+  const std::string text = read_file(file);
+  content.update(file.filename().string()).update(std::string_view("\0", 1)).update(text);
+  MmluRows rows;
+  const size_t first = text.find_first_not_of(" \t\r\n");
+  if (first != std::string::npos && text[first] == '[') {
+    const Json list = parse_json(text, file.string());
+    for (size_t i = 0; i < list.size(); ++i)
+      add(rows, list[i], fmt::format("{}: row {}", file.string(), i + 1));
+  } else {
+    int line = 0;
+    for (size_t at = 0; at < text.size();) {
+      const size_t end = std::min(text.find('\n', at), text.size());
+      const std::string_view row = std::string_view(text).substr(at, end - at);
+      const std::string place = fmt::format("{}:{}", file.string(), ++line);
+      if (row.find_first_not_of(" \t\r") != std::string_view::npos) add(rows, parse_json(row, place), place);
+      at = end + 1;
+    }
+  }
+  QLORA_CHECK(!rows.empty(), data, "{}: no questions", file.string());
+  return rows;
+}
+
+}  // namespace qlora
