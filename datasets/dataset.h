@@ -19,7 +19,7 @@ const char* name_of(Overlong);
 Overlong overlong_from_name(std::string_view);  // throws Error(usage) with the nearest name
 
 struct DatasetConfig {
-  // A file (.json, .jsonl, .csv, .tsv, each also .gz), or the name of a set in datasets/samples.
+  // A file (.json, .jsonl, .csv, .tsv, .parquet, each also .gz), or the name of a set in datasets/samples.
   std::string path;
   std::string format;  // one of dataset_formats(); empty: recognised by the first record's fields
   int64_t source_max_len = 1024, target_max_len = 256;  // in tokens, with BOS and EOS

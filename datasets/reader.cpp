@@ -19,10 +19,8 @@ struct Row {
   Reader reader;
 };
 constexpr Row kReaders[] = {
-    {".json", parse_json_records},
-    {".jsonl", parse_json_lines},
-    {".csv", parse_csv},
-    {".tsv", parse_tsv},
+    {".json", parse_json_records}, {".jsonl", parse_json_lines},        {".csv", parse_csv},
+    {".tsv", parse_tsv},           {".parquet", parse_parquet_records},
 };
 
 }  // namespace

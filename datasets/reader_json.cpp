@@ -1,8 +1,9 @@
-// .json and .jsonl.
+// .json, .jsonl and .parquet.
 
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"
+#include "datasets/parquet/parquet.h"
 #include "datasets/reader.h"
 
 namespace qlora {
@@ -74,6 +75,15 @@ std::vector<Record> parse_json_records(const Path& path, std::string_view conten
   records.reserve(list.size());
   for (size_t i = 0; i < list.size(); ++i)
     records.push_back(to_record(list[i], {.file = path.string(), .line = lines[i]}));
+  return records;
+}
+
+std::vector<Record> parse_parquet_records(const Path& path, std::string_view content) {
+  std::vector<Json> rows = parse_parquet(content, path.string());
+  std::vector<Record> records;
+  records.reserve(rows.size());
+  for (size_t i = 0; i < rows.size(); ++i)
+    records.push_back(to_record(rows[i], {.file = path.string(), .line = static_cast<int>(i + 1)}));
   return records;
 }
 

@@ -65,6 +65,8 @@ EvalRow mmlu_row(const EvalJob& job, const SubjectModel& subject, const MmluRepo
   row.aggregates.push_back(accuracy_row("acc_macro", "", report.macro));
   for (const auto& [name, accuracy] : report.subjects)
     row.aggregates.push_back(accuracy_row("acc", name, accuracy));
+  for (const auto& [name, accuracy] : report.groups)
+    row.aggregates.push_back(accuracy_row("acc_group", name, accuracy));
   for (const MmluItem& item : report.items) {
     PredictionRow& p = row.predictions.emplace_back();
     p.subject = item.subject;

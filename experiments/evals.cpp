@@ -73,16 +73,24 @@ void read_times(const Fields& fields, EvalSpec& spec) {
 
 EvalSpec read_mmlu_eval(const YamlNode& node) {
   Fields fields(node, "task mmlu",
-                {"task", "data", "protocol", "split", "shots", "limit", "subjects", "at", "base"});
+                {"task", "data", "protocol", "split", "shots", "limit", "subjects", "bos", "chat_template",
+                 "fewshot_as_multiturn", "system_instruction", "at", "base"});
   EvalSpec spec;
   spec.task = "mmlu";
   spec.data = std::get<std::string>(read_value(fields.at("data"), ValueKind::text, "data"));
-  fields.read_word("protocol", spec.mmlu.protocol, {"hendrycks"});
+  fields.read_word("protocol", spec.mmlu.protocol, mmlu_protocol_names());
   fields.read_word("split", spec.mmlu.split, {"test", "val"});
   fields.read("shots", spec.mmlu.shots, 0);
   QLORA_CHECK(spec.mmlu.shots <= 5, usage, "{}: `shots` is at most 5", fields.at("shots").where.text());
   fields.read("limit", spec.mmlu.limit, 0);
   fields.read("subjects", ValueKind::list, spec.mmlu.subjects);
+  fields.read_word("bos", spec.mmlu.bos, mmlu_bos_rules());
+  fields.read_word("chat_template", spec.mmlu.chat_template, mmlu_chat_templates());
+  fields.read("fewshot_as_multiturn", ValueKind::boolean, spec.mmlu.fewshot_as_multiturn);
+  fields.read("system_instruction", ValueKind::text, spec.mmlu.system_instruction);
+  QLORA_CHECK(!spec.mmlu.fewshot_as_multiturn || spec.mmlu.chat_template != "none", usage,
+              "{}: `fewshot_as_multiturn` needs a `chat_template`",
+              fields.at("fewshot_as_multiturn").where.text());
   fields.read("base", ValueKind::boolean, spec.base);
   read_times(fields, spec);
   QLORA_CHECK(!spec.at_start, usage, "{}: before training a run answers as its base: write `base: true`",

@@ -12,7 +12,8 @@ namespace qlora {
 
 // evals:
 //   - {task: mmlu, data: DIR, protocol: hendrycks, split: test, shots: 5, limit: 4, subjects: [..],
-//      at: end, base: true}
+//      bos: protocol, chat_template: none, fewshot_as_multiturn: false, system_instruction: "", at: end,
+//      base: true}
 //   - {task: loss, at: [start, end]}
 //   - {task: hellaswag, data: DIR or FILE, shots: 0, limit: 100, examples: FILE, parts: [..], max_length:
 //   512,

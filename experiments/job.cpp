@@ -73,7 +73,11 @@ Json eval_job_json(const EvalJob& e) {
             {"split", e.mmlu.split},
             {"shots", e.mmlu.shots},
             {"limit", e.mmlu.limit},
-            {"subjects", e.mmlu.subjects}}}};
+            {"subjects", e.mmlu.subjects},
+            {"bos", e.mmlu.bos},
+            {"chat_template", e.mmlu.chat_template},
+            {"fewshot_as_multiturn", e.mmlu.fewshot_as_multiturn},
+            {"system_instruction", e.mmlu.system_instruction}}}};
 }
 
 EvalJob eval_job_from(const Json& json) {
@@ -92,6 +96,10 @@ EvalJob eval_job_from(const Json& json) {
   e.mmlu.shots = mmlu.at("shots");
   e.mmlu.limit = mmlu.at("limit");
   e.mmlu.subjects = mmlu.at("subjects").get<std::vector<std::string>>();
+  e.mmlu.bos = mmlu.at("bos");
+  e.mmlu.chat_template = mmlu.at("chat_template");
+  e.mmlu.fewshot_as_multiturn = mmlu.at("fewshot_as_multiturn");
+  e.mmlu.system_instruction = mmlu.at("system_instruction");
   return e;
 }
 

@@ -104,7 +104,8 @@ std::vector<PlannedRun> Planner::plan(const Sweep& sweep) {
 
 void Planner::check_mmlu(PlannedRun& run, const MmluData& data, const MmluOptions& options) {
   const std::string& model = run.config.text("model_name_or_path");
-  PromptTokens& tokens = mmlu_tokens_[fmt::format("{}\n{}\n{}", model, data.content_hash, options.shots)];
+  PromptTokens& tokens =
+      mmlu_tokens_[fmt::format("{}\n{}\n{}", model, data.content_hash, mmlu_protocol(options))];
   MmluData first = data;
   int64_t questions = 0;
   for (MmluSubject& subject : first.subjects) {

@@ -87,6 +87,12 @@ std::string mmlu_protocol(const MmluOptions& options) {
     std::sort(subjects.begin(), subjects.end());
     json["subjects"] = subjects;
   }
+  // What the protocol leaves to the user, where it is not as usual: older scores keep their keys.
+  const MmluOptions usual;
+  if (options.bos != usual.bos) json["bos"] = options.bos;
+  if (options.chat_template != usual.chat_template) json["chat_template"] = options.chat_template;
+  if (options.fewshot_as_multiturn) json["fewshot_as_multiturn"] = true;
+  if (!options.system_instruction.empty()) json["system_instruction"] = options.system_instruction;
   return canonical(json);
 }
 

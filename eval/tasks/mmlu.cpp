@@ -219,13 +219,14 @@ std::string explain_mmlu(const MmluPlan& plan, size_t item, const MmluData& data
     for (const MmluQuestion& q : s.questions) {
       if (q.index != asked.index) continue;
       const MmluPrompt prompt = mmlu_prompt(options, s, q, asked.shots, tokenizer);
+      const bool alone = mmlu_protocol_named(options.protocol).letter == P::Letter::alone;
       std::string text =
           fmt::format("{} row {}, protocol {}, {} shots, {} tokens, SHA-256 {}\n", s.name, q.index + 1,
                       options.protocol, asked.shots, asked.prompt_tokens, asked.prompt_sha256);
       text += fmt::format("----- prompt -----\n{}\n----- end -----\n", prompt.text);
       if (asked.cut_tokens > 0) text += fmt::format("of it {} tokens were cut\n", asked.cut_tokens);
       for (size_t i = 0; i < 4; ++i)
-        text += fmt::format("answer `{}{}`: token {} ({})\n", prompt.letter_gap, kLetters[i],
+        text += fmt::format("answer `{}{}`: token {} ({})\n", alone ? "" : prompt.letter_gap, kLetters[i],
                             plan.letter_ids[i], plan.letter_tokens[i]);
       return text;
     }

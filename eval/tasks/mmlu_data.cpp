@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <initializer_list>
-#include <optional>
 #include <set>
 
 #include "core/base/check.h"
@@ -82,20 +81,46 @@ MmluData read_csv_tree(const Path& tree, const MmluOptions& options) {
   return data;
 }
 
-// One of DIR/NAME.jsonl, .json, each also .gz.
-std::optional<Path> rows_file(const Path& folder, std::initializer_list<const char*> names) {
-  for (const char* name : names)
-    for (const char* ending : {".jsonl", ".json", ".jsonl.gz", ".json.gz"})
-      if (Path file = folder / (std::string(name) + ending); std::filesystem::is_regular_file(file))
-        return file;
-  return std::nullopt;
+bool holds_rows(const std::string& file, std::string_view split) {
+  if (!file.starts_with(split)) return false;
+  const std::string rest = file.substr(split.size());
+  for (const char* ending : {".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet"})
+    if (rest == ending) return true;
+  return rest.starts_with("-") && rest.ends_with(".parquet");  // "test-00000-of-00001.parquet"
 }
 
-MmluData read_rows(const Path& file, const std::optional<Path>& dev, const MmluOptions& options) {
+// The files of a split in a folder, else in its folder `all`, else in each of its folders.
+std::vector<Path> row_files(const Path& folder, std::initializer_list<const char*> splits) {
+  std::vector<Path> here, below;
+  if (!std::filesystem::is_directory(folder)) return here;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    for (const char* split : splits)
+      if (entry.is_regular_file() && holds_rows(name, split)) here.push_back(entry.path());
+    if (entry.is_directory() && name != "auxiliary_train") below.push_back(entry.path());
+  }
+  if (here.empty() && std::filesystem::is_directory(folder / "all")) return row_files(folder / "all", splits);
+  if (here.empty())
+    for (const Path& one : below)
+      for (const auto& entry : std::filesystem::directory_iterator(one))
+        for (const char* split : splits)
+          if (entry.is_regular_file() && holds_rows(entry.path().filename().string(), split))
+            here.push_back(entry.path());
+  std::sort(here.begin(), here.end());
+  return here;
+}
+
+MmluRows read_all_rows(const std::vector<Path>& files, Sha256& content) {
+  MmluRows rows;
+  for (const Path& file : files) read_mmlu_rows(file, content, rows);
+  return rows;
+}
+
+MmluData read_rows(const std::vector<Path>& files, const std::vector<Path>& dev, const MmluOptions& options) {
   MmluData data;
   Sha256 content;
-  MmluRows rows = read_mmlu_rows(file, content), examples;
-  if (options.shots > 0 && dev) examples = read_mmlu_rows(*dev, content);
+  MmluRows rows = read_all_rows(files, content), examples;
+  if (options.shots > 0) examples = read_all_rows(dev, content);
   std::vector<std::string> names;
   for (const auto& [name, questions] : rows) names.push_back(name);
   for (const std::string& name : chosen(std::move(names), options.subjects)) {
@@ -105,9 +130,9 @@ MmluData read_rows(const Path& file, const std::optional<Path>& dev, const MmluO
     if (auto found = examples.find(name); found != examples.end()) s.dev = std::move(found->second);
     const bool rendered = !s.questions.front().rendered.empty();
     QLORA_CHECK(rendered || static_cast<int64_t>(s.dev.size()) >= options.shots, data,
-                "{}: {} shots asked for, {} rows of {} found",
-                dev ? dev->string() : (file.parent_path() / "dev.jsonl").string(), options.shots,
-                s.dev.size(), name);
+                "{}: {} shots asked for, {} rows of {} found in the dev files beside it ({})",
+                files.front().string(), options.shots, s.dev.size(), name,
+                dev.empty() ? "dev.jsonl or dev-*.parquet is not there" : dev.front().string());
     data.subjects.push_back(std::move(s));
   }
   data.content_hash = hex(content.finish());
@@ -123,12 +148,13 @@ MmluData read_mmlu(const Path& path, const MmluOptions& options) {
               unknown_name("MMLU split", options.split, splits));
   QLORA_CHECK(options.shots >= 0 && options.shots <= 5, usage, "MMLU shots must be 0 to 5, found {}",
               options.shots);
-  const bool val = options.split == "val";
   MmluData data;
   if (std::filesystem::is_regular_file(path)) {
-    data = read_rows(path, rows_file(path.parent_path(), {"dev"}), options);
-  } else if (auto file = val ? rows_file(path, {"val", "validation"}) : rows_file(path, {"test"})) {
-    data = read_rows(*file, rows_file(path, {"dev"}), options);
+    data = read_rows({path}, row_files(path.parent_path(), {"dev"}), options);
+  } else if (auto files =
+                 options.split == "val" ? row_files(path, {"val", "validation"}) : row_files(path, {"test"});
+             !files.empty()) {
+    data = read_rows(files, row_files(path, {"dev"}), options);
   } else {
     data = read_csv_tree(path, options);
   }

@@ -117,6 +117,16 @@ std::vector<std::string> mmlu_protocol_names() {
   return names;
 }
 
+std::vector<std::string> mmlu_bos_rules() {
+  return {"protocol", "own", "always", "never"};
+}
+
+std::vector<std::string> mmlu_chat_templates() {
+  std::vector<std::string> names = {"none", "own"};
+  for (const ChatTemplate& t : chat_templates()) names.emplace_back(t.name);
+  return names;
+}
+
 const MmluProtocol& mmlu_protocol_named(std::string_view name) {
   for (const P& p : kProtocols)
     if (name == p.name) return p;

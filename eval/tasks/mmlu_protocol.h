@@ -48,6 +48,8 @@ struct MmluProtocol {
 
 std::span<const MmluProtocol> mmlu_protocols();
 std::vector<std::string> mmlu_protocol_names();
+std::vector<std::string> mmlu_bos_rules();       // values of MmluOptions::bos
+std::vector<std::string> mmlu_chat_templates();  // values of MmluOptions::chat_template
 // Throws Error(usage) for an unknown name, with the nearest.
 const MmluProtocol& mmlu_protocol_named(std::string_view name);
 

@@ -210,6 +210,32 @@ TEST_CASE("MMLU rows of JSON give the same questions as the CSV tree") {
         std::string::npos);
 }
 
+TEST_CASE("MMLU rows of Parquet lie in the layouts of Hugging Face") {
+  test::TemporaryFolder dir;
+  const Path fixture = Path(QLORA_SOURCE_DIR) / "eval/tasks/fixtures/mmlu.parquet";
+  for (const char* folder : {"", "all", "astronomy"}) {
+    CAPTURE(folder);
+    test::TemporaryFolder tree;
+    std::filesystem::create_directories(tree.path() / folder);
+    for (const char* split : {"test", "validation", "dev"})
+      std::filesystem::copy_file(fixture,
+                                 tree.path() / folder / fmt::format("{}-00000-of-00001.parquet", split));
+    for (const char* split : {"test", "val"}) {
+      MmluOptions options = asking("lm_eval", 2);
+      options.split = split;
+      const MmluData data = read_mmlu(tree.path(), options);
+      REQUIRE(data.subjects.size() == 1);
+      CHECK(data.subjects[0].name == "astronomy");
+      REQUIRE(data.subjects[0].questions.size() == 2);
+      CHECK(data.subjects[0].questions[1].choices[3] == "β");
+      CHECK(data.subjects[0].questions[1].answer == 2);
+    }
+  }
+  const Path wrong = Path(QLORA_SOURCE_DIR) / "eval/tasks/fixtures/mmlu_wrong_types.parquet";
+  CHECK(message_of([&] { read_mmlu(wrong, asking("lm_eval", 0)); }) ==
+        wrong.string() + ": row 1: `choices` must be a list of 4 texts");
+}
+
 TEST_CASE("rendered prompts are asked as they stand and know their shots") {
   test::TemporaryFolder dir;
   Asked a(asking("qlora", 1));

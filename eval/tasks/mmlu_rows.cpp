@@ -5,6 +5,7 @@
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "datasets/parquet/parquet.h"
 
 namespace qlora {
 namespace {
@@ -79,12 +80,7 @@ void add(MmluRows& rows, const Json& outer, const std::string& place) {
   of_subject.push_back(std::move(q));
 }
 
-}  // namespace
-
-MmluRows read_mmlu_rows(const Path& file, Sha256& content) {
-  const std::string text = read_file(file);
-  content.update(file.filename().string()).update(std::string_view("\0", 1)).update(text);
-  MmluRows rows;
+void add_json(MmluRows& rows, const std::string& text, const Path& file) {
   const size_t first = text.find_first_not_of(" \t\r\n");
   if (first != std::string::npos && text[first] == '[') {
     const Json list = parse_json(text, file.string());
@@ -100,8 +96,24 @@ MmluRows read_mmlu_rows(const Path& file, Sha256& content) {
       at = end + 1;
     }
   }
-  QLORA_CHECK(!rows.empty(), data, "{}: no questions", file.string());
-  return rows;
+}
+
+}  // namespace
+
+void read_mmlu_rows(const Path& file, Sha256& content, MmluRows& rows) {
+  const std::string text = read_file(file);
+  content.update(file.filename().string()).update(std::string_view("\0", 1)).update(text);
+  size_t before = 0, after = 0;
+  for (const auto& [name, of_subject] : rows) before += of_subject.size();
+  if (file.extension() == ".parquet") {
+    const std::vector<Json> table = parse_parquet(text, file.string());
+    for (size_t i = 0; i < table.size(); ++i)
+      add(rows, table[i], fmt::format("{}: row {}", file.string(), i + 1));
+  } else {
+    add_json(rows, text, file);
+  }
+  for (const auto& [name, of_subject] : rows) after += of_subject.size();
+  QLORA_CHECK(after > before, data, "{}: no questions", file.string());
 }
 
 }  // namespace qlora

@@ -17,6 +17,6 @@ using MmluRows = std::map<std::string, std::vector<MmluQuestion>>;  // by subjec
 //   {"subject", "input", "output"}                                        QLoRA's: a rendered prompt and its
 //   letter
 // Throws Error(data) with file and row.
-MmluRows read_mmlu_rows(const Path& file, Sha256& content);
+void read_mmlu_rows(const Path& file, Sha256& content, MmluRows& into);
 
 }  // namespace qlora

@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "core/models/hf_config.h"
 #include "experiments/cli/cli.h"
 #include "experiments/cli/loaded_model.h"
 #include "experiments/cli/scored_subject.h"
@@ -21,7 +22,7 @@ struct MmluArguments {
   std::string data;
   MmluOptions options;
   std::vector<std::string> runs;
-  bool no_store = false;
+  bool no_store = false, explain = false;
 };
 
 Json accuracy_json(const Accuracy& a) {
@@ -34,6 +35,8 @@ Json report_json(const MmluReport& report, const SubjectModel& subject, const Mm
                  const Digest& key) {
   Json subjects = Json::object();
   for (const auto& [name, accuracy] : report.subjects) subjects[name] = accuracy_json(accuracy);
+  Json groups = Json::object();
+  for (const auto& [name, accuracy] : report.groups) groups[name] = accuracy_json(accuracy);
   return {{"subject", subject.name},
           {"quant", subject.quant},
           {"protocol", arguments.options.protocol},
@@ -45,9 +48,11 @@ Json report_json(const MmluReport& report, const SubjectModel& subject, const Mm
           {"micro", accuracy_json(report.micro)},
           {"macro", accuracy_json(report.macro)},
           {"subjects", subjects},
+          {"groups", groups},
           {"letter_ids", report.letter_ids},
           {"truncated_prompts", report.truncated_prompts},
           {"dropped_shots", report.dropped_shots},
+          {"cut_tokens", report.cut_tokens},
           {"max_prompt_tokens", report.max_prompt_tokens},
           {"warnings", report.warnings}};
 }
@@ -59,15 +64,50 @@ void print_report(const MmluReport& report, const SubjectModel& subject, const M
     table.rows.push_back({name, a.value, a.standard_error ? Value(*a.standard_error) : Value(), a.n});
   };
   for (const auto& [name, accuracy] : report.subjects) add(name, accuracy);
+  for (const auto& [name, accuracy] : report.groups) add(name, accuracy);
   add("all questions (micro)", report.micro);
   add("mean of subjects (macro)", report.macro);
   fmt::print("{} ({}), MMLU {} {}, {} shots{}\n{}", subject.name, subject.quant, arguments.options.protocol,
              arguments.options.split, arguments.options.shots, report.partial ? ", partial" : "",
              render_text(table));
+  if (report.macro_first)
+    fmt::print("note: protocol {} publishes the mean of subjects\n", arguments.options.protocol);
   if (report.truncated_prompts > 0)
-    fmt::print("{} prompts were too long and lost {} shots\n", report.truncated_prompts,
-               report.dropped_shots);
+    fmt::print("{} prompts were too long and lost {} shots and {} tokens\n", report.truncated_prompts,
+               report.dropped_shots, report.cut_tokens);
   for (const std::string& warning : report.warnings) fmt::print("note: {}\n", warning);
+}
+
+// The first prompt as a model gets it, and what was cut from all; no weights are read.
+int explain(const Invocation& in, const MmluArguments& arguments) {
+  QLORA_CHECK(!arguments.model.model.empty(), usage, "eval mmlu --explain: --model DIR is required");
+  const MmluData data = read_mmlu(arguments.data, arguments.options);
+  auto tokenizer = load_tokenizer(arguments.model.model);
+  const int64_t context = read_hf_config(Path(arguments.model.model) / "config.json").max_positions;
+  const MmluPlan plan = plan_mmlu(data, arguments.options, *tokenizer, context);
+  if (in.json) {
+    fmt::print("{}\n", Json{{"protocol", parse_json(mmlu_protocol(arguments.options), "protocol")},
+                            {"prompts", plan.items.size()},
+                            {"letter_ids", plan.letter_ids},
+                            {"letter_tokens", plan.letter_tokens},
+                            {"truncated_prompts", plan.truncated_prompts},
+                            {"dropped_shots", plan.dropped_shots},
+                            {"cut_tokens", plan.cut_tokens},
+                            {"max_prompt_tokens", plan.max_prompt_tokens},
+                            {"first", explain_mmlu(plan, 0, data, arguments.options, *tokenizer)}}
+                           .dump(1));
+    return 0;
+  }
+  fmt::print(
+      "{}{} prompts, the longest of {} tokens (context {}); {} were too long and lost {} shots and {} "
+      "tokens\n",
+      explain_mmlu(plan, 0, data, arguments.options, *tokenizer), plan.items.size(), plan.max_prompt_tokens,
+      context, plan.truncated_prompts, plan.dropped_shots, plan.cut_tokens);
+  for (const MmluItem& item : plan.items)
+    if (item.cut_tokens > 0 || item.shots < arguments.options.shots)
+      fmt::print("  {} row {}: {} shots, {} tokens cut\n", item.subject, item.index + 1, item.shots,
+                 item.cut_tokens);
+  return 0;
 }
 
 int score(const Invocation& in, const MmluArguments& arguments) {
@@ -139,9 +179,10 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
   mmlu->add_option("--runs", arguments->runs,
                    "instead of --model: sweep=NAME, names or keys of trained runs; the base is loaded once")
       ->delimiter(',');
-  mmlu->add_option("--data", arguments->data, "the tree with dev/ and test/ or val/")->required();
+  mmlu->add_option("--data", arguments->data, "the tree with dev/ and test/ or val/, or a file of rows")
+      ->required();
   mmlu->add_option("--protocol", arguments->options.protocol, "how to ask and to score")
-      ->check(CLI::IsMember({"hendrycks"}));
+      ->check(CLI::IsMember(mmlu_protocol_names()));
   mmlu->add_option("--split", arguments->options.split, "which questions")
       ->check(CLI::IsMember({"test", "val"}));
   mmlu->add_option("--shots", arguments->options.shots, "examples before a question")
@@ -149,6 +190,16 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
   mmlu->add_option("--limit", arguments->options.limit, "questions of a subject; 0: all")
       ->check(CLI::NonNegativeNumber);
   mmlu->add_option("--subjects", arguments->options.subjects, "only these")->delimiter(',');
+  mmlu->add_option("--bos", arguments->options.bos, "the token of beginning: as the protocol has it, or")
+      ->check(CLI::IsMember(mmlu_bos_rules()));
+  mmlu->add_option("--chat-template", arguments->options.chat_template,
+                   "ask in a conversation; own: the model's")
+      ->check(CLI::IsMember(mmlu_chat_templates()));
+  mmlu->add_flag("--fewshot-as-multiturn", arguments->options.fewshot_as_multiturn,
+                 "with a template: examples are turns of the conversation");
+  mmlu->add_option("--system-instruction", arguments->options.system_instruction, "text before everything");
+  mmlu->add_flag("--explain", arguments->explain,
+                 "print the first prompt, the answer tokens and what was cut; score nothing");
   mmlu->add_flag("--no-store", arguments->no_store, "do not write the result into --db");
   add_db_option(*mmlu, in);
   add_compute_options(*mmlu, in);
@@ -157,7 +208,9 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
       "Examples:\n  qlora eval mmlu --model DIR --data datasets/samples/mmlu --shots 5\n"
       "  qlora eval mmlu --model DIR --adapter DIR --data DIR --subjects astronomy,anatomy --json\n"
       "  qlora eval mmlu --runs sweep=NAME --data DIR --shots 5");
-  mmlu->callback([=, &in] { in.work = [=, &in] { return score_mmlu(in, *arguments); }; });
+  mmlu->callback([=, &in] {
+    in.work = [=, &in] { return arguments->explain ? explain(in, *arguments) : score_mmlu(in, *arguments); };
+  });
   add_task_commands(*eval, in);
 }
 
