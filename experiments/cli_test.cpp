@@ -51,6 +51,7 @@ TEST_CASE("the program explains itself") {
                                                                                     {"elo", "compute"},
                                                                                     {"eval", "mmlu"},
                                                                                     {"generate"},
+                                                                                    {"chat"},
                                                                                     {"model", "import"}}) {
     std::vector<std::string> words = verb;
     words.push_back("-h");

@@ -148,23 +148,29 @@ struct PartialAnswer {
   std::string answer;
 };
 
-// ---- generations
+// ---- generated answers
 
-// A system's answer to an open question. A question is known by (task, subject, ordinal), an answer by
-// system, question and `sample`.
+// One subject model's answers to one file of questions in one way. `system`: the name under which they
+// compete; the store makes it another one when it is taken.
+struct GenerationSetRow {
+  Digest key{};  // of subject, step, questions and settings
+  SubjectModel subject;
+  int64_t step = 0;
+  TaskRow questions;  // kind generate
+  std::string system;
+  std::string settings_json = "{}";  // JSON object: template, sampling, seed, decode_numerics, ...
+  std::string program;               // version, commit and build of the program
+};
+
 struct GenerationRow {
-  std::string system;         // a run's name, or a model's
-  std::optional<Digest> run;  // where it is a run of the store
-  TaskRow task;
-  std::string subject;  // empty when the task has none
-  int64_t ordinal = 0;  // within the subject, from 0
-  int64_t sample = 0;
-  Digest prompt{};  // SHA-256 of the prompt's bytes
-  std::string text;
-  int64_t tokens = 0;              // of the answer
-  std::string finish;              // stop | length
-  std::string decode_numerics;     // fast | exact, as resolved: answers of both are not the same
-  std::string params_json = "{}";  // JSON object: temperature, top_p, max_new_tokens, template, seed, ...
+  std::string question;  // its id in the file
+  int64_t turn = 1;
+  Digest prompt{};     // SHA-256 of the prompt's bytes
+  std::string text;    // all that the model wrote
+  std::string answer;  // up to the first stop
+  int64_t tokens = 0;
+  std::string finish;      // stop | length | no_room: the prompt left no place for an answer
+  std::string created_at;  // empty = now
 };
 
 // ---- tournaments

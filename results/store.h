@@ -94,12 +94,16 @@ class Store {
   void write_partial_answers(const Digest& evaluation, std::span<const PartialAnswer>);
   std::vector<PartialAnswer> partial_answers(const Digest& evaluation) const;
 
-  // ---- generations
+  // ---- generated answers
 
-  // Whole or not at all. An answer that is there already, made in the same way, is left as it is. Throws
-  // Error(usage) when a row says nothing valid of decode_numerics or finish, or when the answer that is there
-  // was made in another way; Error(failure) for a run that is not declared.
-  void write_generations(std::span<const GenerationRow>);
+  // Makes a set known and returns the name of its system. Where another subject model, or another set of the
+  // same questions, has the name already, the first digits of the key are added to it. Throws Error(failure)
+  // when the subject is a run that is not declared.
+  std::string declare_generations(const GenerationSetRow&);
+  // Keeps an answer of a declared set; one that is there already is left as it is.
+  void write_generation(const Digest& set, const GenerationRow&);
+  // The answers of a set so far, by question and turn; none when it is not declared.
+  std::vector<GenerationRow> generations(const Digest& set) const;
 
   // ---- tournaments
 

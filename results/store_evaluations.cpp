@@ -1,4 +1,4 @@
-// Evaluations and generations: one transaction a call, items and prompts shared between them.
+// Evaluations: one transaction each, items and prompts shared between them.
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -17,6 +17,8 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);  // of prediction.scor
 std::optional<double> finite(std::optional<double> value) {
   return value && std::isfinite(*value) ? value : std::nullopt;
 }
+
+}  // namespace
 
 int64_t subject_model_id(const Database& db, const SubjectModel& subject) {
   Statement find(db, "SELECT subject_model_id FROM subject_model WHERE subject_key = ?");
@@ -44,6 +46,8 @@ int64_t task_id(const Database& db, const TaskRow& task) {
   insert.bind(task.name, task.version, task.kind, task.data).step();
   return insert.integer(0);
 }
+
+namespace {
 
 // Ids of a task's subjects, items and prompts; missing ones are made.
 class Ids {
@@ -96,32 +100,6 @@ class Ids {
   Statement find_subject_, make_subject_, find_item_, make_item_, find_prompt_, make_prompt_;
 };
 
-constexpr int64_t kNoGold = -1;  // of questions that have no right choice
-
-// The system that answers, tied to its run where it is one.
-int64_t answering_system(const Database& db, int64_t system, const GenerationRow& row) {
-  if (!row.run) return system;
-  Statement tie(db,
-                "UPDATE system SET run_id = r.run_id FROM run r WHERE r.run_key = ? AND system_id = ? "
-                "RETURNING system_id");
-  QLORA_CHECK(tie.bind(*row.run, system).step(), failure, "{}: run {} ({}) is not declared",
-              db.path().string(), row.system, hex(*row.run));
-  while (tie.step()) {
-  }
-  return system;
-}
-
-void check_generation(const GenerationRow& row) {
-  const std::string who =
-      fmt::format("the answer of {} to {} question {}", row.system, row.task.name, row.ordinal);
-  QLORA_CHECK(row.decode_numerics == "fast" || row.decode_numerics == "exact", usage,
-              "{}: decode_numerics is fast or exact, not `{}`", who, row.decode_numerics);
-  QLORA_CHECK(row.finish == "stop" || row.finish == "length", usage, "{}: finish is stop or length, not `{}`",
-              who, row.finish);
-  QLORA_CHECK(parse_json(row.params_json, "parameters of " + who).is_object(), usage,
-              "{}: the parameters must be a JSON object", who);
-}
-
 Bytes bytes_of(const std::vector<float>& scores) {
   Bytes bytes(scores.size() * sizeof(float));
   if (!scores.empty()) std::memcpy(bytes.data(), scores.data(), bytes.size());
@@ -169,39 +147,6 @@ void Store::write_evaluation(const EvalRow& row) {
     prediction.run(id, ids.item(p.subject, p.ordinal, p.gold), p.pred, p.correct, ids.prompt(p.prompt),
                    p.dropped_shots, bytes_of(p.scores));
   Statement(db, "DELETE FROM partial_answer WHERE evaluation_key = ?").run(row.key);
-  transaction.commit();
-}
-
-void Store::write_generations(std::span<const GenerationRow> rows) {
-  for (const GenerationRow& row : rows) check_generation(row);
-  impl_->flush();
-  const Database& db = impl_->database;
-  Transaction transaction(db);
-  Statement find(db,
-                 "SELECT decode_numerics IS ? AND params = ? AND prompt_id IS ? FROM generation "
-                 "WHERE system_id = ? AND item_id = ? AND sample = ?");
-  Statement insert(
-      db,
-      "INSERT INTO generation(system_id, item_id, sample, text, params, decode_numerics, prompt_id, tokens, "
-      "finish, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
-  std::map<int64_t, Ids> ids;  // by task
-  const std::string now = now_utc();
-  for (const GenerationRow& row : rows) {
-    const int64_t system = answering_system(db, impl_->system_id(row.system), row);
-    const int64_t task = task_id(db, row.task);
-    Ids& names = ids.try_emplace(task, db, task, row.task.name).first->second;
-    const int64_t item = names.item(row.subject, row.ordinal, kNoGold), prompt = names.prompt(row.prompt);
-    const std::string params = canonical(parse_json(row.params_json, "parameters"));
-    if (find.bind(row.decode_numerics, params, prompt, system, item, row.sample).step()) {
-      QLORA_CHECK(find.integer(0) == 1, usage,
-                  "{} has answered {} question {} (sample {}) in another way: with other parameters, another "
-                  "prompt, or other decode_numerics; give the new answers another name or sample",
-                  row.system, row.task.name, row.ordinal, row.sample);
-      continue;
-    }
-    insert.run(system, item, row.sample, row.text, params, row.decode_numerics, prompt, row.tokens,
-               row.finish, now);
-  }
   transaction.commit();
 }
 

@@ -31,4 +31,8 @@ struct Store::Impl {
   std::chrono::steady_clock::time_point last_flush = std::chrono::steady_clock::now();
 };
 
+// Ids of rows that are made when missing. Error(failure) for a run that is not declared.
+int64_t subject_model_id(const Database&, const SubjectModel&);
+int64_t task_id(const Database&, const TaskRow&);
+
 }  // namespace qlora

@@ -253,56 +253,6 @@ TEST_CASE_METHOD(Fixture, "a run is found by its name or by the start of its key
                     Contains("2 runs") && Contains(hex(namesake.key).substr(0, 16)));
 }
 
-TEST_CASE_METHOD(Fixture, "an answer is stored once with the way in which it was made") {
-  store.declare_sweep("s", "", rows);
-  GenerationRow answer;
-  answer.system = "one";
-  answer.run = key_of("one");
-  answer.task = {"vicuna", "80", "generate", key_of("questions")};
-  answer.prompt = key_of("What is an atom?");
-  answer.text = "Small.";
-  answer.tokens = 2;
-  answer.finish = "stop";
-  answer.decode_numerics = "fast";
-  answer.params_json = R"({"top_p": 0.9, "temperature": 0.7})";
-  GenerationRow base = answer, second = answer;
-  base.system = "tiny (nf4)";
-  base.run.reset();
-  base.decode_numerics = "exact";
-  second.ordinal = 1;
-  second.finish = "length";
-  const std::vector<GenerationRow> answers = {answer, base, second};
-  store.write_generations(answers);
-  store.write_generations(answers);
-  Table table = run_query(path, "SELECT * FROM generations ORDER BY ordinal, system");
-  REQUIRE(table.rows.size() == 3);
-  CHECK(text(table, 0, "system") == "one");
-  CHECK(text(table, 0, "decode_numerics") == "fast");
-  CHECK(text(table, 1, "decode_numerics") == "exact");
-  CHECK(text(table, 0, "text") == "Small.");
-  CHECK(text(table, 2, "finish") == "length");
-  CHECK(text(table, 0, "prompt") == hex(key_of("What is an atom?")));
-  CHECK(count("SELECT count(*) FROM generations JOIN run USING (run_id) WHERE name = 'one'") == 2);
-  CHECK(count("SELECT params ->> '$.top_p' = 0.9 FROM generations") == 1);
-
-  auto refused = [&](auto change, const char* why) {
-    GenerationRow row = answer;
-    row.ordinal = 7;
-    change(row);
-    GenerationRow good = answer;
-    good.ordinal = 8;
-    const std::vector<GenerationRow> both = {good, row};
-    CHECK_THROWS_WITH(store.write_generations(both), Contains(why));
-    CHECK(count("SELECT count(*) FROM generation") == 3);  // the good one neither
-  };
-  refused([](GenerationRow& r) { r.decode_numerics = ""; }, "decode_numerics is fast or exact");
-  refused([](GenerationRow& r) { r.finish = "end"; }, "finish is stop or length");
-  refused([](GenerationRow& r) { r.params_json = "[]"; }, "must be a JSON object");
-  refused([](GenerationRow& r) { r.run = key_of("nobody"); }, "is not declared");
-  refused([](GenerationRow& r) { r.ordinal = 0, r.decode_numerics = "exact"; }, "in another way");
-  refused([](GenerationRow& r) { r.ordinal = 0, r.params_json = "{}"; }, "in another way");
-}
-
 TEST_CASE_METHOD(Fixture, "a tournament is stored once with its votes") {
   TournamentRow row = tournament_row();
   CHECK_FALSE(store.has_tournament(row.key));

@@ -88,6 +88,8 @@ int run_command_line(int argc, char** argv) {
       "Exit codes: 0 done, 1 something failed, 2 usage, 3 data, 4 memory, 130 stopped.");
   add_train_commands(app, in);
   add_model_commands(app, in);
+  add_generate_commands(app, in);
+  add_chat_commands(app, in);
   add_eval_commands(app, in);
   add_elo_commands(app, in);
   add_agreement_commands(app, in);

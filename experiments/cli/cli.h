@@ -30,8 +30,10 @@ void add_json_flag(CLI::App&, Invocation&);
 void add_compute_options(CLI::App&, Invocation&);  // --backend, --threads
 
 void add_train_commands(CLI::App&, Invocation&);      // train, sweep, worker
-void add_model_commands(CLI::App&, Invocation&);      // model, generate
+void add_model_commands(CLI::App&, Invocation&);      // model
 void add_model_show(CLI::App& model, Invocation&);    // model show
+void add_generate_commands(CLI::App&, Invocation&);   // generate
+void add_chat_commands(CLI::App&, Invocation&);       // chat
 void add_eval_commands(CLI::App&, Invocation&);       // eval
 void add_task_commands(CLI::App& eval, Invocation&);  // below eval: list, and a verb for each task
 void add_elo_commands(CLI::App&, Invocation&);        // elo

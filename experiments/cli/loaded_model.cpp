@@ -70,13 +70,18 @@ RunConfig base_config(const ModelArguments& arguments) {
   return RunConfig(settings);
 }
 
-LoadedModel::LoadedModel(const ModelArguments& arguments, const std::string& backend, int threads)
-    : config_(base_config(arguments)),
+LoadedModel::LoadedModel(const RunConfig& config, const std::string& backend, int threads)
+    : config_(config),
       type_(load_options(config_).type),
       backend_((threads > 0 ? set_thread_count(threads) : void(), make_backend(backend))),
       memory_(*backend_) {
-  tokenizer_ = load_tokenizer(arguments.model);
-  model_ = load_model(arguments.model, memory_, load_options(config_));
+  const std::string& folder = config_.text("model_name_or_path");
+  tokenizer_ = load_tokenizer(folder);
+  model_ = load_model(folder, memory_, load_options(config_));
+}
+
+LoadedModel::LoadedModel(const ModelArguments& arguments, const std::string& backend, int threads)
+    : LoadedModel(base_config(arguments), backend, threads) {
   if (!arguments.adapter.empty()) adapter_ = load_peft(arguments.adapter, *model_, memory_, type_);
 }
 

@@ -34,6 +34,8 @@ class LoadedModel {
  public:
   // Throws Error(usage) or Error(data).
   LoadedModel(const ModelArguments&, const std::string& backend, int threads);
+  // A base alone, as a run's configuration has it.
+  LoadedModel(const RunConfig&, const std::string& backend, int threads);
   const RunConfig& config() const { return config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   std::shared_ptr<const Tokenizer> shared_tokenizer() const { return tokenizer_; }

@@ -1,0 +1,93 @@
+#include "experiments/chat.h"
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+
+#include "core/text/stop_strings.h"
+#include "experiments/test_program.h"
+#include "kernels/backend.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Contains;
+
+namespace {
+
+struct Fixture {
+  explicit Fixture(int64_t positions) : backend(make_backend("auto")), memory(*backend) {
+    write_tiny_tokenizer(folder.path());
+    tokenizer = load_tokenizer(folder.path());
+    model = load_tiny_model(memory, {.vocab = TinyTokenizer::kVocabSize, .max_positions = positions});
+  }
+  Chat chat(GenerationSettings settings) {
+    settings.chat_template = "oasst1";
+    return Chat({*model, memory, DType::f32, *tokenizer}, settings);
+  }
+  TemporaryFolder folder;
+  std::unique_ptr<Backend> backend;
+  Memory memory;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::shared_ptr<const Model> model;
+};
+
+std::string say(Chat& chat, const std::string& text) {
+  std::string shown;
+  const std::string answer = chat.say(text, [&](const std::string& piece) { shown += piece; });
+  CHECK(shown.starts_with(answer));
+  return answer;
+}
+
+}  // namespace
+
+TEST_CASE("a conversation is a function of its seed and begins anew after a reset") {
+  Fixture f(400);
+  const GenerationSettings settings{.max_new_tokens = 12, .seed = 3};
+  Chat first = f.chat(settings), second = f.chat(settings), other = f.chat({.max_new_tokens = 12, .seed = 4});
+  const std::string answer = say(first, "Hi");
+  CHECK(answer == say(second, "Hi"));
+  CHECK(answer != say(other, "Hi"));
+  const std::string next = say(first, "Why?");
+  CHECK(next == say(second, "Why?"));
+  // Greedy, so that the answers differ by the history alone.
+  Chat greedy = f.chat({.sampling = {}, .max_new_tokens = 12});
+  const std::string alone = say(greedy, "Why?");
+  CHECK(say(greedy, "Why?") != alone);
+  greedy.reset();
+  CHECK(say(greedy, "Why?") == alone);
+}
+
+TEST_CASE("the oldest turns are forgotten when the context is full and too long a question is refused") {
+  Fixture f(120);
+  Chat chat = f.chat({.sampling = {}, .max_new_tokens = 20});
+  for (int i = 0; i < 6; ++i) say(chat, "Question " + std::to_string(i));
+  CHECK(chat.forgotten() > 0);
+  CHECK(chat.forgotten() % 2 == 0);
+  const int64_t before = chat.forgotten();
+  CHECK_THROWS_WITH(chat.say(std::string(150, 'x'), [](const std::string&) {}), Contains("120 positions"));
+  CHECK(chat.forgotten() == before);
+  say(chat, "Question");
+  chat.reset();
+  CHECK(chat.forgotten() == 0);
+}
+
+TEST_CASE("the program talks through a pipe") {
+  Workbench bench;
+  bench.write("input", "Hi\n\n/what\n/reset\nHi\n/quit\nnever read\n");
+  auto talk = [&](const std::string& more) {
+    const std::string command = fmt::format(
+        "cd '{}' && '{}' chat --model model --template oasst1 --greedy --max-new-tokens 6 {} < input > said "
+        "2> noted",
+        bench.path().string(), QLORA_PROGRAM, more);
+    return std::system(command.c_str());
+  };
+  REQUIRE(talk("") == 0);
+  const std::string said = read_file(bench.path() / "said"), noted = read_file(bench.path() / "noted");
+  INFO(noted);
+  CHECK_THAT(noted, Contains("unknown command /what") && Contains("a new conversation"));
+  // The same question to a fresh conversation, twice: two equal halves.
+  REQUIRE(said.size() % 2 == 0);
+  CHECK(said.substr(0, said.size() / 2) == said.substr(said.size() / 2));
+  CHECK(said.ends_with("\n"));
+  CHECK(talk("--template guanco") != 0);
+  CHECK_THAT(read_file(bench.path() / "noted"), Contains("guanaco"));
+}

@@ -1,0 +1,42 @@
+#include "experiments/cli/generation_options.h"
+
+#include <CLI/CLI.hpp>
+
+namespace qlora {
+
+void add_generation_options(CLI::App& app, GenerationArguments& arguments) {
+  GenerationSettings& s = arguments.settings;
+  std::string names;
+  for (const ChatTemplate& t : chat_templates()) names += std::string(names.empty() ? "" : ", ") + t.name;
+  app.add_option("--template", s.chat_template, "auto (the model's own), " + names);
+  app.add_option("--system", s.system, "a system message, or the template's first sentences");
+  app.add_flag("--greedy", arguments.greedy, "always the likeliest token");
+  app.add_option("--temperature", s.sampling.temperature, "of sampling; 0: greedy")->capture_default_str();
+  app.add_option("--top-p", s.sampling.top_p, "the nucleus: the likeliest tokens of this probability")
+      ->capture_default_str();
+  app.add_option("--top-k", s.sampling.top_k, "the k likeliest tokens; 0: all");
+  app.add_option("--repetition-penalty", s.sampling.repetition_penalty, "as in transformers; 1: none");
+  app.add_option("--max-new-tokens", s.max_new_tokens, "at most so many")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app.add_option("--stop", s.stops, "a string that ends an answer, besides the template's; may be repeated")
+      ->allow_extra_args(false);
+  app.add_option("--seed", s.seed, "of the random numbers (default 0)")->check(CLI::NonNegativeNumber);
+}
+
+void add_decode_numerics_option(CLI::App& app, ModelArguments& model) {
+  app.add_option("--decode-numerics", model.decode_numerics,
+                 "products of new tokens with 4-bit weights: fast (whole numbers), or exact (as in scoring); "
+                 "default: as the adapter's run says, else fast")
+      ->check(CLI::IsMember({"fast", "exact"}));
+}
+
+GenerationSettings settings_of(const GenerationArguments& arguments, const Tokenizer& tokenizer) {
+  GenerationSettings settings = arguments.settings;
+  settings.chat_template = chat_template_for(tokenizer, settings.chat_template).name;
+  if (arguments.greedy) settings.sampling.temperature = 0;
+  check_sampling(settings.sampling);
+  return settings;
+}
+
+}  // namespace qlora

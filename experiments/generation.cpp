@@ -1,0 +1,284 @@
+#include "experiments/generation.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <ctime>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/base/check.h"
+#include "core/base/json.h"
+#include "core/text/stop_strings.h"
+#include "eval/generation/answer_files.h"
+#include "eval/generation/answers.h"
+#include "experiments/spec.h"
+
+namespace qlora {
+namespace {
+
+constexpr int64_t kCacheBytes = int64_t{2} << 30;  // of keys and values of all answers at a time
+
+// The conversation up to the question of `turn`.
+std::vector<ChatMessage> conversation(const Question& question, const GenerationSettings& settings,
+                                      const TurnRows& answers, int64_t turn) {
+  std::vector<ChatMessage> messages;
+  if (!settings.system.empty()) messages.push_back({"system", settings.system});
+  messages.insert(messages.end(), question.before.begin(), question.before.end());
+  for (size_t i = 0; i + 1 < static_cast<size_t>(turn); ++i) {
+    messages.push_back({"assistant", answers[i].answer});
+    messages.push_back({"user", question.further[i]});
+  }
+  return messages;
+}
+
+std::string prompt_text(const Question& question, const GenerationSettings& settings, const TurnRows& answers,
+                        int64_t turn) {
+  return chat_template_by_name(settings.chat_template)
+      .render(conversation(question, settings, answers, turn), true);
+}
+
+Numerics numerics_of(const GenerationSettings& settings) {
+  return settings.decode_numerics == "exact" ? Numerics::exact : Numerics::decode;
+}
+
+class Answering {
+ public:
+  Answering(const AnswerOptions& options, const QuestionFile& file, const GenerationSettings& settings,
+            std::span<const AnsweringSubject> subjects)
+      : options_(options),
+        file_(file),
+        settings_(settings),
+        subjects_(subjects),
+        template_(chat_template_by_name(settings.chat_template)),
+        stop_ids_(stop_ids(template_, options.tokenizer)),
+        stops_(settings.stops) {
+    check_sampling(settings.sampling);
+    for (int32_t id : options.model.config().eos_ids) stop_ids_.push_back(id);
+    for (const char* stop : template_.stops) stops_.emplace_back(stop);
+  }
+
+  std::vector<AnswerSet> run() {
+    int64_t turns = 0;
+    for (const Question& q : file_.questions) turns = std::max(turns, q.turns());
+    for (const AnsweringSubject& s : subjects_) sets_.push_back(known(s));
+    for (int64_t turn = 1; turn <= turns; ++turn) ask(turn);
+    return std::move(sets_);
+  }
+
+ private:
+  // An answer to come.
+  struct Place {
+    size_t set, question;
+    Digest prompt{};
+  };
+
+  // What the store has of a subject's answers.
+  AnswerSet known(const AnsweringSubject& subject) {
+    AnswerSet set;
+    set.system = subject.subject.name;
+    set.answers.resize(file_.questions.size());
+    const std::string settings = settings_text(settings_);
+    set.key = evaluation_key(subject.subject.key, subject.step, "generate", settings, hex(file_.content));
+    all_ += total_turns();
+    if (options_.store == nullptr) return set;
+    GenerationSetRow row;
+    row.key = set.key;
+    row.subject = subject.subject;
+    row.step = subject.step;
+    row.questions = {file_.name, hex(file_.content).substr(0, 12), "generate", file_.content};
+    row.system = subject.subject.name;
+    row.settings_json = settings;
+    row.program = options_.program;
+    set.system = options_.store->declare_generations(row);
+    std::map<std::string, size_t> places;
+    for (size_t i = 0; i < file_.questions.size(); ++i) places[file_.questions[i].id] = i;
+    for (GenerationRow& answer : options_.store->generations(set.key)) {
+      const auto place = places.find(answer.question);
+      if (place == places.end()) continue;  // only some of the file's questions are asked now
+      TurnRows& turns = set.answers[place->second];
+      QLORA_CHECK(answer.turn == static_cast<int64_t>(turns.size()) + 1, data,
+                  "the store has turn {} of question {} by {} without the turns before it", answer.turn,
+                  answer.question, set.system);
+      turns.push_back(std::move(answer));
+      ++done_;
+    }
+    return set;
+  }
+
+  int64_t total_turns() const {
+    int64_t n = 0;
+    for (const Question& q : file_.questions) n += q.turns();
+    return n;
+  }
+
+  // One turn of all questions by all subjects, question by question.
+  void ask(int64_t turn) {
+    std::vector<GenerateRequest> requests;
+    std::vector<Place> places;
+    for (size_t q = 0; q < file_.questions.size(); ++q) {
+      if (file_.questions[q].turns() < turn) continue;
+      for (size_t s = 0; s < sets_.size(); ++s)
+        if (static_cast<int64_t>(sets_[s].answers[q].size()) == turn - 1)
+          add_request(s, q, turn, requests, places);
+    }
+    if (requests.empty()) return;
+    Generator g{.model = options_.model,
+                .memory = options_.memory,
+                .type = options_.type,
+                .tokenizer = &options_.tokenizer,
+                .numerics = numerics_of(settings_),
+                .batch = batch(requests)};
+    g.on_token = [this](size_t, int32_t) {
+      if (options_.stop && options_.stop()) throw GenerationStopped{};
+      return true;
+    };
+    g.on_answer = [&](size_t i, const std::vector<int32_t>& ids) { keep(places[i], turn, requests[i], ids); };
+    generate_answers(g, requests,
+                     [this](SubjectIndex s) { return subjects_[static_cast<size_t>(s)].adapter; });
+  }
+
+  void add_request(size_t s, size_t q, int64_t turn, std::vector<GenerateRequest>& requests,
+                   std::vector<Place>& places) {
+    const Question& question = file_.questions[q];
+    const std::string prompt = prompt_text(question, settings_, sets_[s].answers[q], turn);
+    GenerateRequest request;
+    request.context = options_.tokenizer.encode(prompt, !template_.writes_special_tokens);
+    request.max_new_tokens = settings_.max_new_tokens;
+    request.stop_ids = stop_ids_;
+    request.subject = static_cast<SubjectIndex>(s);
+    request.stop_strings = stops_;
+    request.sampling = settings_.sampling;
+    // Every subject draws by the same numbers: what differs between answers is the model.
+    const std::string stream = turn == 1 ? question.id : fmt::format("{}\n{}", question.id, turn);
+    request.sampling.key = sampling_key(static_cast<uint64_t>(settings_.seed), stream);
+    const Place place{s, q, sha256(prompt)};
+    if (static_cast<int64_t>(request.context.size()) >= options_.model.config().max_positions) {
+      keep(place, turn, request, {});
+      return;
+    }
+    requests.push_back(std::move(request));
+    places.push_back(place);
+  }
+
+  // No more at a time than the cache has room for.
+  int64_t batch(const std::vector<GenerateRequest>& requests) const {
+    const HfConfig& c = options_.model.config();
+    int64_t rows = 0;
+    for (const GenerateRequest& r : requests)
+      rows = std::max(rows, std::min<int64_t>(static_cast<int64_t>(r.context.size()) + r.max_new_tokens,
+                                              c.max_positions));
+    const int64_t bytes = rows * c.layers * 2 * c.kv_heads * c.head_dim * 4;
+    return std::clamp<int64_t>(kCacheBytes / std::max<int64_t>(bytes, 1), 1, options_.batch);
+  }
+
+  void keep(const Place& place, int64_t turn, const GenerateRequest& request,
+            const std::vector<int32_t>& ids) {
+    AnswerSet& set = sets_[place.set];
+    GenerationRow row;
+    row.question = file_.questions[place.question].id;
+    row.turn = turn;
+    row.prompt = place.prompt;
+    row.text = options_.tokenizer.decode(ids, true);
+    row.answer = stripped(cut_at_stop(row.text, stops_));
+    const bool cut = cut_at_stop(row.text, stops_).size() < row.text.size();
+    row.text = std::string(stripped(row.text));
+    row.tokens = static_cast<int64_t>(ids.size());
+    row.finish = ids.empty() ? "no_room" : cut || is_stop(request, ids.back()) ? "stop" : "length";
+    row.created_at = now_utc();
+    if (options_.store != nullptr) options_.store->write_generation(set.key, row);
+    set.answers[place.question].push_back(std::move(row));
+    ++set.fresh;
+    ++done_;
+    if (options_.progress) options_.progress(done_, all_);
+  }
+
+  static bool is_stop(const GenerateRequest& request, int32_t id) {
+    return std::find(request.stop_ids.begin(), request.stop_ids.end(), id) != request.stop_ids.end();
+  }
+
+  const AnswerOptions& options_;
+  const QuestionFile& file_;
+  const GenerationSettings& settings_;
+  std::span<const AnsweringSubject> subjects_;
+  const ChatTemplate& template_;
+  std::vector<int32_t> stop_ids_;
+  std::vector<std::string> stops_;
+  std::vector<AnswerSet> sets_;
+  int64_t done_ = 0, all_ = 0;
+};
+
+// Seconds since 1970 of a stored time, "2024-05-01T12:00:00.000Z".
+double seconds_of(const std::string& time) {
+  std::tm parts{};
+  int milliseconds = 0;
+  const int read = std::sscanf(time.c_str(), "%d-%d-%dT%d:%d:%d.%dZ", &parts.tm_year, &parts.tm_mon,
+                               &parts.tm_mday, &parts.tm_hour, &parts.tm_min, &parts.tm_sec, &milliseconds);
+  QLORA_CHECK(read >= 6, data, "`{}` is no time of the store", time);
+  parts.tm_year -= 1900;
+  parts.tm_mon -= 1;
+  return static_cast<double>(::timegm(&parts)) + milliseconds / 1000.0;
+}
+
+std::string file_name(const std::string& system) {
+  std::string name = system;
+  for (char& c : name)
+    if (c == '/' || c == ' ' || c == '\\') c = '_';
+  return name;
+}
+
+}  // namespace
+
+std::string settings_text(const GenerationSettings& s) {
+  Json json = {{"template", s.chat_template},           {"system", s.system},
+               {"temperature", s.sampling.temperature}, {"repetition_penalty", s.sampling.repetition_penalty},
+               {"max_new_tokens", s.max_new_tokens},    {"stop", s.stops},
+               {"decode_numerics", s.decode_numerics}};
+  if (s.sampling.temperature != 0) {  // greedy answers depend on none of these
+    json["top_p"] = s.sampling.top_p;
+    json["top_k"] = s.sampling.top_k;
+    json["seed"] = s.seed;
+  }
+  return canonical(json);
+}
+
+std::string sampling_label(const Sampling& s) {
+  std::string label = s.temperature == 0 ? "greedy" : fmt::format("topp{}-temp{}", s.top_p, s.temperature);
+  if (s.temperature != 0 && s.top_k > 0) label += fmt::format("-topk{}", s.top_k);
+  if (s.repetition_penalty != 1) label += fmt::format("-rep{}", s.repetition_penalty);
+  return label;
+}
+
+std::vector<AnswerSet> answer_questions(const AnswerOptions& options, const QuestionFile& file,
+                                        const GenerationSettings& settings,
+                                        std::span<const AnsweringSubject> subjects) {
+  return Answering(options, file, settings, subjects).run();
+}
+
+std::vector<Path> write_answer_files(const Path& out, const QuestionFile& file,
+                                     const GenerationSettings& settings, const AnswerSet& set) {
+  std::string release, fastchat;
+  bool one_turn = true;
+  for (size_t i = 0; i < file.questions.size(); ++i) {
+    const Question& question = file.questions[i];
+    const TurnRows& rows = set.answers[i];
+    std::vector<std::string> turns;
+    for (const GenerationRow& row : rows) turns.push_back(row.answer);
+    fastchat += fastchat_row(question, set.system, turns, seconds_of(rows.back().created_at));
+    one_turn = one_turn && question.turns() == 1;
+    if (one_turn)
+      release +=
+          release_row(question, prompt_text(question, settings, rows, 1), rows[0].text, rows[0].answer);
+  }
+  const std::string name = file_name(set.system);
+  std::filesystem::create_directories(out / "model_answer");
+  std::vector<Path> paths = {out / "model_answer" / (name + ".jsonl")};
+  write_file(paths[0], fastchat);
+  if (one_turn) {
+    paths.insert(paths.begin(), out / fmt::format("{}-{}-generations-{}.jsonl", name, file.name,
+                                                  sampling_label(settings.sampling)));
+    write_file(paths[0], release);
+  }
+  return paths;
+}
+
+}  // namespace qlora
