@@ -49,6 +49,9 @@ TEST_CASE("the program explains itself") {
                                                                                     {"train"},
                                                                                     {"results", "query"},
                                                                                     {"elo", "compute"},
+                                                                                    {"elo", "matrix"},
+                                                                                    {"elo", "plan"},
+                                                                                    {"elo", "table"},
                                                                                     {"eval", "mmlu"},
                                                                                     {"generate"},
                                                                                     {"chat"},
@@ -394,4 +397,63 @@ TEST_CASE("published tournaments are rated from their counts") {
   check_refused(bench, {"elo", "compute", "--preset", "qlora-vicuna-gpt4", "--bootstrap", "5"}, 2,
                 {"prompts"});
   check_refused(bench, {"elo", "compute"}, 2, {"--preset"});
+  check_refused(bench, {"elo", "compute", "--preset", "qlora-oa-gpt4"}, 2, {"judgment files", "42 files"});
+}
+
+TEST_CASE("ratings by other models, their figures and their plans") {
+  Workbench bench;
+  std::string published = "qlora-vicuna-gpt4";
+  Json bt = json_of(bench, {"elo", "compute", "--preset", published, "--model", "bt", "--anchor", "gpt4=1348",
+                            "--svg", "ratings.svg"});
+  CHECK(bt["model"] == "bt");
+  CHECK(bt["ratings"][0]["rating"] == Approx(1348));
+  CHECK(bt["ratings"][1]["rating"] == Approx(1348 - 1366.3 + 1020.4).margin(0.2));
+  CHECK(bt["ratings"][1]["ci_lo"].is_null());
+  CHECK_THAT(read_file(bench.path() / "ratings.svg"), Contains("guanaco-65b"));
+  Json battle = json_of(bench, {"elo", "compute", "--preset", published, "--model", "davidson", "--position",
+                                "judge", "--cluster", "battle", "--bootstrap", "50"});
+  CHECK(battle["terms"].size() == 2);
+  CHECK(battle["terms"][0]["value"] == Approx(145).margin(1));
+  CHECK(battle["ratings"][0]["rank_hi"] == 1);
+  Json matrix = json_of(bench, {"elo", "matrix", "--preset", published, "--svg", "heat.svg"});
+  CHECK(matrix["pairs"].size() == 56);
+  CHECK(matrix["systems"][0] == "gpt-4");
+  CHECK(matrix["pairs"][0]["net"] == Approx(0.71).margin(0.005));
+  CHECK_THAT(bench.run({"elo", "matrix", "--preset", published}).out,
+             Contains("0.71") && Contains("(wins - losses)"));
+  Json plan = json_of(bench, {"elo", "plan", "--preset", published, "--new", "mine", "--count", "3"});
+  CHECK(plan["matches"].size() == 3);
+  CHECK((plan["matches"][0]["first"] == "mine" || plan["matches"][0]["second"] == "mine"));
+  CHECK(plan["deviation_after"] < plan["deviation_before"]);
+  CHECK(json_of(bench, {"elo", "presets"}).size() == 5);
+
+  Json table = json_of(bench, {"elo", "table", "--preset", "qlora", "--orders", "2000"});
+  CHECK(table["columns"].size() == 3);
+  CHECK(table["notes"].size() == 3);  // two transposed cells, and no files for OA
+  for (size_t column : {0, 1})
+    for (const Json& cell : table["columns"][column]["cells"])
+      CHECK(cell["ours"] == Approx(cell["meant"].get<double>()).margin(1.5));
+  std::string text = bench.run({"elo", "table", "--preset", "qlora", "--orders", "50"}).out;
+  CHECK_THAT(text, Contains("916*") && Contains("913*") && Contains("each other's place"));
+  check_refused(bench, {"elo", "table", "--preset", "qlra"}, 2, {"did you mean `qlora`"});
+  check_refused(bench, {"elo", "compute", "--preset", published, "--position", "judge"}, 2, {"--model bt"});
+  check_refused(bench, {"elo", "compute", "--preset", published, "--model", "bt", "--anchor", "bart=1"}, 2,
+                {"did you mean `bard`"});
+  check_refused(bench, {"elo", "compute", "--preset", published, "--model", "bt", "--anchor", "bard"}, 2,
+                {"SYSTEM="});
+}
+
+TEST_CASE("a win graph that is not connected is named by the program") {
+  Workbench bench;
+  std::string rows;
+  for (int i = 0; i < 5; ++i) rows += fmt::format("{{\"question_id\": {}, \"score\": 1}}\n", i);
+  bench.write("A-vs-B-gpt-4-reviewer-threeclass.jsonl", rows);
+  check_refused(bench, {"elo", "compute", "A-vs-B-gpt-4-reviewer-threeclass.jsonl", "--model", "bt"}, 3,
+                {"not strongly connected", "B has no win"});
+  Json elo = json_of(bench, {"elo", "compute", "A-vs-B-gpt-4-reviewer-threeclass.jsonl", "--orders", "5"});
+  CHECK(elo["ratings"][0]["ci_lo"].is_number());
+  CHECK(elo["bootstrap"] == 200);
+  CHECK(json_of(bench, {"elo", "compute", "A-vs-B-gpt-4-reviewer-threeclass.jsonl", "--bootstrap",
+                        "0"})["ratings"][0]["ci_lo"]
+            .is_null());
 }
