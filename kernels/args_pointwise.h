@@ -8,10 +8,14 @@
 
 namespace qlora {
 
-// y = x / sqrt(mean(x²) + eps) * w, per row. rstd [rows] is kept for backward; may be null.
+// y = x / sqrt(mean(x²) + eps) * w, per row. rstd [rows] is kept for backward; may be null. With a residual,
+// x
+// + residual stands for x: rounded once, written to sum, and read from there by everybody.
 struct RmsNorm {
-  const void* x = nullptr;  // [rows, cols]
-  const void* w = nullptr;  // [cols]
+  const void* x = nullptr;         // [rows, cols]
+  const void* residual = nullptr;  // [rows, cols] or null
+  void* sum = nullptr;             // [rows, cols]; only with a residual
+  const void* w = nullptr;         // [cols]
   void* y = nullptr;
   void* rstd = nullptr;
   int64_t rows = 0, cols = 0;
@@ -19,12 +23,14 @@ struct RmsNorm {
   DType type = DType::f32;
 };
 
-// dx of the same: with g = dy * w,  dx = rstd * (g - x * rstd² * mean(g * x)).
+// dx of the same: with g = dy * w,  dx = rstd * (g - x * rstd² * mean(g * x)).  In mode overwrite, a gradient
+// that reaches x beside the norm (`beside`, not null) is added to it.
 struct RmsNormBackward {
   const void* dy = nullptr;
   const void* x = nullptr;
   const void* w = nullptr;
   const void* rstd = nullptr;
+  const void* beside = nullptr;  // [rows, cols] or null
   void* dx = nullptr;
   int64_t rows = 0, cols = 0;
   Write mode = Write::overwrite;

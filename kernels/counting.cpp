@@ -118,9 +118,13 @@ class Counting final : public CountingBackend {
           4 * (query_elements(a) + key_elements(a)) * size(a.type));
   }
 
-  void rms_norm(const RmsNorm& a) override { elements(a.rows * a.cols, 4, 2, a.type); }
+  void rms_norm(const RmsNorm& a) override {
+    const bool sums = a.residual != nullptr;
+    elements(a.rows * a.cols, sums ? 5 : 4, sums ? 4 : 2, a.type);
+  }
   void rms_norm_backward(const RmsNormBackward& a) override {
-    elements(a.rows * a.cols, 8, 2 + visited(a.mode), a.type);
+    const bool adds = a.mode == Write::overwrite && a.beside != nullptr;
+    elements(a.rows * a.cols, adds ? 9 : 8, 2 + visited(a.mode) + (adds ? 1 : 0), a.type);
   }
   void rope_table(const RopeTable& a) override { elements(a.rows * a.half, 3, 2, a.type); }
   void rope(const Rope& a) override {
@@ -184,7 +188,8 @@ void Counting::linear(const Linear& a) {
       double rows = static_cast<double>(part.hi - part.lo), rank = static_cast<double>(part.rank);
       double sides = static_cast<double>(term.w.in + out);
       flops += 2 * rows * rank * sides;
-      bytes += (rows * (sides + static_cast<double>(out)) + rank * sides + 2 * rows * rank) * size(a.type);
+      // x is read once more, u written and read; the delta is added while y is written.
+      bytes += (rows * static_cast<double>(term.w.in) + rank * sides + 2 * rows * rank) * size(a.type);
     }
   }
   count(flops, bytes);
@@ -201,10 +206,10 @@ void Counting::linear_backward(const LinearBackward& a) {
     for (const LoraPart& part : term.lora) {
       double rows = static_cast<double>(part.hi - part.lo), rank = static_cast<double>(part.rank);
       double in = static_cast<double>(term.w.in), out = static_cast<double>(term.w.out);
-      // du and grad_b go over dy; grad_a, and dx where wanted, go over x.
-      double passes = a.dx != nullptr ? 2 : 1;
-      flops += 2 * rows * rank * (2 * out + passes * in);
-      bytes += (rows * (2 * out + passes * in) + 3 * rank * (in + out) + 3 * rows * rank) * size(a.type);
+      // du and grad_b go over dy, grad_a over x; the share of dx is added while that is written.
+      double products = a.dx != nullptr ? 2 : 1;
+      flops += 2 * rows * rank * (2 * out + products * in);
+      bytes += (rows * (2 * out + in) + 3 * rank * (in + out) + 3 * rows * rank) * size(a.type);
     }
   }
   count(flops, bytes);

@@ -9,6 +9,7 @@ namespace {
 constexpr int64_t kTileRows = 14, kPanelColumns = 32, kChunk = 320, kSuper = 4096, kTileSlack = 16;
 constexpr int64_t kFewRows =
     64;  // at least what small_rows-inl.h and decode_rows-inl.h take; they keep x whole
+constexpr int64_t kDropRows = 64;  // reference/linear.cpp
 constexpr int64_t kQueries = 84, kLanes = 16;
 constexpr size_t kPage = 4096;
 
@@ -50,37 +51,85 @@ void ScratchNeed::add(const Dequantize& a) {
   scales(a.w);
 }
 
+namespace {
+
+// What one side of a product takes, packed as tiles of rows (the thin side of cpu/thin-inl.h, and u of
+// cpu/deltas-inl.h): `chunks` of the sum, each with some slack for every tile.
+int64_t packed(int64_t rows, int64_t k, int64_t chunks) {
+  return (rows + kTileRows) * k + (rows / 6 + 2) * chunks * kTileSlack;
+}
+int64_t chunks_of(int64_t k) {
+  return k / (kChunk / 2) + 2;
+}
+
+// Bits of the elements that dropout keeps, as floats.
+int64_t bits(int64_t rows, int64_t cols) {
+  return rows * ((cols + 63) / 64 * 2);
+}
+
+}  // namespace
+
+// Of a task: sums of a thin product, the bits of its rows, its panel, and panels of all deltas of a term.
+void ScratchNeed::panels(int64_t ranks, int64_t rank, int64_t dropped_columns) {
+  need(kThinSums, (rank + kTileRows) * kPanelColumns + bits(kPanelColumns, dropped_columns));
+  need(kDeltaPanels, ranks * kPanelColumns);
+  need(kPackedW, kChunk * kPanelColumns);
+}
+
+// The plain composition drops kDropRows rows at a time.
 void ScratchNeed::add(const Linear& a) {
+  int64_t thin = 0;
   for (const LinearTerm& term : a.terms) {
     if (term.y != nullptr) weight(term.w, a.rows, true, a.type);
+    int64_t deltas = 0, ranks = 0;
     for (const LoraPart& part : term.lora) {
-      const int64_t rows = part.hi - part.lo;
-      if (part.dropout.p > 0) need(kDropped, rows * term.w.in, a.type);
-      product(rows, part.rank, term.w.in, a.type);
-      product(rows, term.w.out, part.rank, a.type);
+      const int64_t rows = part.hi - part.lo, in = term.w.in;
+      const bool drops = part.dropout.p > 0;
+      if (drops) need(kDropped, std::min(rows, kDropRows) * in, a.type);
+      if (a.type != DType::f32) continue;
+      product(std::min(rows, kFewRows), part.rank, in, a.type);
+      product(std::min(rows, kFewRows), term.w.out, part.rank, a.type);
+      thin += packed(part.rank, in, chunks_of(in));
+      deltas += packed(rows, part.rank, chunks_of(part.rank));
+      ranks += part.rank + 1;
+      panels(ranks, part.rank, drops ? in : 0);
     }
+    if (term.y != nullptr) need(kDeltas, deltas);
   }
+  need(kThin, thin);
 }
 
 void ScratchNeed::add(const LinearBackward& a) {
   int64_t longest = 0;
+  const auto sequences = static_cast<int64_t>(a.sequences.size());
   for (size_t s = 0; s + 1 < a.sequences.size(); ++s)
     longest = std::max<int64_t>(longest, a.sequences[s + 1] - a.sequences[s]);
+  int64_t low_rank = 0, kept = 0, of_du = 0, of_gradients = 0;
   for (const LinearBackwardTerm& term : a.terms) {
     const int64_t in = term.w.in, out = term.w.out;
     if (a.dx != nullptr) weight(term.w, a.rows, false, a.type);
     if (a.dx != nullptr && a.mode == Write::accumulate) need(kSum, a.rows * in, a.type);
+    int64_t deltas = 0, ranks = 0;
     for (const LoraPart& part : term.lora) {
       const int64_t rows = part.hi - part.lo;
+      const bool drops = part.dropout.p > 0;
       need(kLowRank, rows * part.rank, a.type);
-      if (part.dropout.p > 0) need(kDropped, rows * in, a.type);
-      if (part.dropout.p > 0 && a.dx != nullptr) need(kDelta, rows * in, a.type);
-      product(rows, part.rank, out, a.type);
-      product(rows, in, part.rank, a.type);
-      product(out, part.rank, longest, a.type);
-      product(part.rank, in, longest, a.type);
+      if (drops) need(kDropped, std::min(rows, longest) * in, a.type);
+      if (drops && a.dx != nullptr) need(kDelta, std::min(rows, kDropRows) * in, a.type);
+      if (a.type != DType::f32) continue;
+      low_rank += rows * part.rank;
+      if (drops) kept += bits(rows, in);
+      of_du += packed(part.rank, out, chunks_of(out));
+      of_gradients += 2 * packed(part.rank, rows, chunks_of(rows) + 2 * sequences);
+      deltas += packed(rows, part.rank, chunks_of(part.rank));
+      ranks += part.rank + 1;
+      panels(ranks, part.rank, 0);
     }
+    if (a.dx != nullptr) need(kDeltas, deltas);
   }
+  need(kLowRank, low_rank);
+  need(kKept, kept);
+  need(kThin, std::max(of_du, of_gradients));
 }
 
 void ScratchNeed::add(const Attention& a) {
@@ -100,7 +149,8 @@ void ScratchNeed::add(const AttentionBackward& a) {
 size_t ScratchNeed::bytes(int threads) const {
   size_t sum = 0;
   for (int i = 0; i < kBuffers; ++i) {
-    const bool each = i == kPackedW || i == kPackedInside || i == kAbsmax || i == kScores || i == kGradients;
+    const bool each = i == kPackedW || i == kPackedInside || i == kAbsmax || i == kScores ||
+                      i == kGradients || i == kThinSums || i == kDeltaPanels;
     sum += bytes_[static_cast<size_t>(i)] * static_cast<size_t>(each ? std::max(1, threads) : 1);
   }
   return sum;

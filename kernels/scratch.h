@@ -36,12 +36,18 @@ class ScratchNeed {
     kAbsmax,
     kScores,
     kGradients,
+    kThin,
+    kDeltas,
+    kKept,
+    kThinSums,
+    kDeltaPanels,
     kBuffers
   };
   void need(Buffer, int64_t elements, DType = DType::f32);
   void product(int64_t m, int64_t n, int64_t k, DType);
   void weight(const WeightView&, int64_t rows, bool forward, DType);
   void scales(const WeightView&);
+  void panels(int64_t ranks, int64_t rank, int64_t dropped_columns);
 
   std::array<size_t, kBuffers> bytes_{};
 };

@@ -118,7 +118,7 @@ void TimedBackend::attention_backward(const AttentionBackward& a) {
   time("attention_backward", &Backend::attention_backward, a);
 }
 void TimedBackend::rms_norm(const RmsNorm& a) {
-  time("rms_norm", &Backend::rms_norm, a);
+  time(a.residual != nullptr ? "rms_norm of a sum" : "rms_norm", &Backend::rms_norm, a);
 }
 void TimedBackend::rms_norm_backward(const RmsNormBackward& a) {
   time("rms_norm_backward", &Backend::rms_norm_backward, a);

@@ -97,7 +97,7 @@ class Llama final : public Model {
  private:
   Block load_block(const WeightLoader& load, int64_t layer);
   Var attend(Context& c, const Block& b, const RopeAngles& angles, const Var& x) const;
-  Var gated(Context& c, const Block& b, const Var& x) const;
+  Var gated(Context& c, const Block& b, Var norm) const;
   Var block(Context& c, const Block& b, const RopeAngles& angles, const Var& x) const;
 
   HfConfig config_;
@@ -161,18 +161,19 @@ Var Llama::attend(Context& c, const Block& b, const RopeAngles& angles, const Va
   return linear(c, *b.o, attention(c, qkv[0], qkv[1], qkv[2], b.shape, b.layer));
 }
 
-// The feed-forward part up to its last linear.
-Var Llama::gated(Context& c, const Block& b, const Var& x) const {
+// The feed-forward part from its norm up to its last linear.
+Var Llama::gated(Context& c, const Block& b, Var norm) const {
   const std::array<const FrozenLinear*, 2> weights = {b.gate.get(), b.up.get()};
-  std::vector<Var> both = linear(c, weights, rms_norm(c, b.norm2, x, config_.norm_eps));
+  std::vector<Var> both = linear(c, weights, norm);
+  norm = Var();  // not kept while the activation runs
   return swiglu(c, both[0], both[1]);
 }
 
 Var Llama::block(Context& c, const Block& b, const RopeAngles& angles, const Var& x) const {
-  Var y = add(c, x, attend(c, b, angles, x));
-  Var f = gated(c, b, y);
+  NormOfSum y = add_rms_norm(c, b.norm2, x, attend(c, b, angles, x), config_.norm_eps);
+  Var f = gated(c, b, std::move(y.norm));
   Context last = last_ops(c);
-  return add(last, y, linear(last, *b.down, f));
+  return add(last, y.sum, linear(last, *b.down, f));
 }
 
 Var Llama::hidden(Context& c, std::vector<Tensor>* trace) const {

@@ -19,6 +19,11 @@ Var linear(Context&, const FrozenLinear& weight, const Var& x);
 // Rows of a frozen table [vocab, dim] at the axis' tokens. No gradient.
 Var embedding(Context&, const Tensor& table);
 Var rms_norm(Context&, const Tensor& weight, const Var& x, double eps);
+// x + y and its norm, in one pass.
+struct NormOfSum {
+  Var sum, norm;
+};
+NormOfSum add_rms_norm(Context&, const Tensor& weight, const Var& x, const Var& y, double eps);
 
 // cos and sin of the axis' positions, made once per forward pass.
 struct RopeAngles {

@@ -15,6 +15,51 @@ TEST_CASE_METHOD(OpLab, "gradients of the norm equal central differences") {
         }) < 1e-8);
 }
 
+TEST_CASE_METHOD(OpLab, "gradients of a sum and its norm equal central differences whoever reads them") {
+  Tensor w = random({5});
+  auto gradients = [&](auto read) {
+    return gradient_error({random({4, 5}), random({4, 5})}, [&](Context& c, std::span<const Var> in) {
+      return read(c, in, add_rms_norm(c, w, in[0], in[1], 1e-5));
+    });
+  };
+  using Inputs = std::span<const Var>;
+  CHECK(gradients([](Context&, Inputs, const NormOfSum& y) { return y.norm; }) < 1e-8);
+  CHECK(gradients([](Context&, Inputs, const NormOfSum& y) { return y.sum; }) < 1e-8);
+  CHECK(gradients([](Context& c, Inputs, const NormOfSum& y) { return swiglu(c, y.sum, y.norm); }) < 1e-8);
+  CHECK(gradients([](Context& c, Inputs in, const NormOfSum& y) {
+          return add(c, add(c, y.sum, in[0]), swiglu(c, y.norm, in[1]));  // the sum's gradient is shared
+        }) < 1e-8);
+}
+
+TEST_CASE_METHOD(OpLab, "a sum and its norm in one pass have the bits of both ops") {
+  for (const char* name : {"reference", "auto"}) {
+    auto other = make_backend(name);
+    Memory there(*other);
+    Context c{.backend = *other, .memory = there, .axis = &axis};
+    auto tensor = [&](Shape shape) {
+      return Tensor::from_floats(there, shape, DType::f32,
+                                 numbers(shape[0] * (shape.size() > 1 ? shape[1] : 1)));
+    };
+    const Tensor w = tensor({37}), a = tensor({9, 37}), b = tensor({9, 37}), g = tensor({9, 37});
+    std::vector<std::vector<float>> results[2];
+    for (bool together : {false, true}) {
+      Tape tape;
+      c.tape = &tape;
+      Var x = tape.input(a), y = tape.input(b);
+      NormOfSum n;
+      if (together)
+        n = add_rms_norm(c, w, x, y, 1e-5);
+      else
+        n.sum = add(c, x, y), n.norm = rms_norm(c, w, n.sum, 1e-5);
+      Var out = swiglu(c, n.sum, n.norm);
+      tape.backward(out, g);
+      for (const Tensor& t : {n.sum.value, n.norm.value, tape.grad(x), tape.grad(y)})
+        results[together].push_back(t.to_floats());
+    }
+    CHECK(results[0] == results[1]);
+  }
+}
+
 TEST_CASE_METHOD(OpLab, "gradients of rope and attention equal central differences") {
   std::vector<float> inv_freq = {1.0f, 0.1f};
   for (int64_t window : {0, 2}) {
@@ -66,6 +111,7 @@ TEST_CASE_METHOD(OpLab, "ops on values without gradients record nothing and keep
   size_t before = memory.used();
   {
     CHECK_FALSE(rms_norm(c, w, x, 1e-5).needs_grad());
+    CHECK_FALSE(add_rms_norm(c, w, x, x, 1e-5).norm.needs_grad());
     CHECK_FALSE(swiglu(c, x, x).needs_grad());
     CHECK_FALSE(add(c, x, x).needs_grad());
     CHECK_FALSE(attention(c, x, k, k, {.heads = 4, .kv_heads = 2, .head_dim = 2}, 0).needs_grad());

@@ -61,6 +61,14 @@ Dest Tape::dest(int slot) {
   return {s.grad, Write::accumulate};
 }
 
+Tape::Onto Tape::onto(int slot) {
+  Slot& s = slots_[static_cast<size_t>(slot)];
+  const bool own = s.grad && !s.grad.shared();  // else somebody still reads these bytes
+  Tensor before = s.grad;
+  if (!own) s.grad = Tensor(*s.memory, s.shape, s.type);
+  return {std::move(before), s.grad};
+}
+
 void Tape::add(int slot, const Tensor& dx) {
   Slot& s = slots_[static_cast<size_t>(slot)];
   QLORA_CHECK(dx.shape() == s.shape && dx.type() == s.type, failure,

@@ -56,6 +56,12 @@ class Tape {
   // Where the gradient of the variable with this slot goes. REQUIRES: slot >= 0; what an earlier call
   // returned for the same slot is written and gone.
   Dest dest(int slot);
+  // The same for a kernel that reads what has arrived so far and writes the sum elsewhere.
+  struct Onto {
+    Tensor before;  // may be empty, or `sum` itself
+    Tensor sum;
+  };
+  Onto onto(int slot);
   // Adds a whole gradient. The first one is taken as it is, without a copy: shared bytes are never written
   // to.
   void add(int slot, const Tensor& dx);

@@ -22,12 +22,18 @@ void* destination(Device& d, const Array& before, Write mode) {
   return mode == Write::accumulate ? d.put(before) : d.make(static_cast<int64_t>(before.size()));
 }
 
-Case norm_case(int64_t rows, int64_t cols, bool keeps) {
+Case norm_case(int64_t rows, int64_t cols, bool keeps, bool of_sum) {
   Case c{.kernel = "rms_norm", .shape = sizes(rows, cols) + (keeps ? "" : " without rstd"), .length = cols};
-  c.inputs = {normals(1, rows * cols), normals(2, cols)};
+  if (of_sum) c.shape += " of a sum";
+  c.inputs = {normals(1, rows * cols), normals(2, cols), normals(3, rows * cols)};
+  if (of_sum) c.cancels = {1, 0, 1};  // elements of the sum may be small
+  if (of_sum && !keeps) c.cancels = {1, 1};
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
     void *y = d.make(rows * cols), *rstd = keeps ? d.make(rows) : nullptr;
+    void* sum = of_sum ? d.make(rows * cols) : nullptr;
     d.backend().rms_norm({.x = d.put(in[0]),
+                          .residual = of_sum ? d.put(in[2]) : nullptr,
+                          .sum = sum,
                           .w = d.put(in[1]),
                           .y = y,
                           .rstd = rstd,
@@ -35,13 +41,15 @@ Case norm_case(int64_t rows, int64_t cols, bool keeps) {
                           .cols = cols,
                           .eps = 1e-5,
                           .type = d.type()});
-    if (!keeps) return {d.get(y, rows * cols)};
-    return {d.get(y, rows * cols), d.get(rstd, rows)};
+    std::vector<Array> results = {d.get(y, rows * cols)};
+    if (keeps) results.push_back(d.get(rstd, rows));
+    if (of_sum) results.push_back(d.get(sum, rows * cols));
+    return results;
   };
   return c;
 }
 
-Case norm_backward_case(int64_t rows, int64_t cols, Write mode) {
+Case norm_backward_case(int64_t rows, int64_t cols, Write mode, bool beside) {
   int64_t n = rows * cols;
   Case c{.kernel = "rms_norm_backward", .shape = sizes(rows, cols) + name_of(mode), .length = cols};
   Array x = normals(1, n), rstd;
@@ -53,6 +61,7 @@ Case norm_backward_case(int64_t rows, int64_t cols, Write mode) {
     rstd.push_back(
         static_cast<double>(static_cast<float>(1 / std::sqrt(squares / static_cast<double>(cols)))));
   }
+  if (beside) c.shape += " beside another";
   c.inputs = {x, normals(2, cols), normals(3, n), rstd, normals(4, n)};
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
     void* dx = destination(d, in[4], mode);
@@ -60,6 +69,7 @@ Case norm_backward_case(int64_t rows, int64_t cols, Write mode) {
                                    .x = d.put(in[0]),
                                    .w = d.put(in[1]),
                                    .rstd = d.put(in[3]),
+                                   .beside = beside ? d.put(in[4]) : nullptr,
                                    .dx = dx,
                                    .rows = rows,
                                    .cols = cols,
@@ -216,8 +226,9 @@ Case scatter_case(std::vector<int32_t> ids, int64_t total, int64_t cols, Write m
 std::vector<Case> row_cases() {
   std::vector<Case> all;
   for (auto [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {3, 7}, {0, 16}, {70, 576}, {33, 1031}}) {
-    all.push_back(norm_case(rows, cols, rows != 3));
-    for (Write mode : kModes) all.push_back(norm_backward_case(rows, cols, mode));
+    for (bool of_sum : {false, true}) all.push_back(norm_case(rows, cols, rows != 3, of_sum));
+    for (Write mode : kModes) all.push_back(norm_backward_case(rows, cols, mode, false));
+    all.push_back(norm_backward_case(rows, cols, Write::overwrite, true));
   }
   for (auto [rows, half] : {std::pair<int64_t, int64_t>{1, 1}, {45, 32}, {7, 40}}) {
     all.push_back(rope_table_case(rows, half));

@@ -10,3 +10,11 @@ QLORA_INLINE __m256 nearest_bf16(__m256 a) {
       _mm256_blendv_ps(_mm256_castsi256_ps(rounded), quiet, _mm256_cmp_ps(a, a, _CMP_UNORD_Q));
   return _mm256_and_ps(kept, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int32_t>(0xffff0000u))));
 }
+
+// The lanes whose bit is set; zeros elsewhere.
+QLORA_INLINE __m256 keep8(__m256 a, uint32_t bits) {
+  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i on =
+      _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int32_t>(bits)), bit), bit);
+  return _mm256_and_ps(a, _mm256_castsi256_ps(on));
+}

@@ -6,8 +6,8 @@
 
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/linear.h"
 #include "kernels/cpu/tasks.h"
-#include "kernels/quant/tables.h"
 #include "kernels/reference/reference.h"
 
 namespace qlora {
@@ -19,21 +19,6 @@ const float* f32(const void* p) {
 }
 float* f32(void* p) {
   return static_cast<float*>(p);
-}
-
-// The 16 levels of every format, as the kernels look them up.
-const float* levels_of(Format format) {
-  struct Levels {
-    alignas(64) float value[std::size(kFormats) + 1][16] = {};
-    Levels() {
-      for (Format f : kFormats)
-        with_format(f, [&]<class F>(F) {
-          for (int i = 0; i < 16; ++i) value[static_cast<int>(f)][i] = F::level(i);
-        });
-    }
-  };
-  static const Levels levels;
-  return levels.value[static_cast<int>(format)];
 }
 
 class Cpu final : public Reference {
@@ -71,18 +56,26 @@ class Cpu final : public Reference {
                               .rows = a.rows,
                               .add = a.mode == Write::accumulate}))
       return;
-    const int64_t n = forward ? a.w.out : a.w.in, k = forward ? a.w.in : a.w.out;
-    product(a.operands)({.layout = a.layout,
-                         .x = f32(a.x),
-                         .codes = &codes,
-                         .y = f32(a.y),
-                         .ldx = k,
-                         .ldw = a.w.in,
-                         .ldy = n,
-                         .m = a.rows,
-                         .n = n,
-                         .k = k,
-                         .add = a.mode == Write::accumulate});
+    Codes room;
+    product(a.operands)(
+        product_with(a.layout, f32(a.x), a.w, room, f32(a.y), a.rows, a.mode == Write::accumulate));
+  }
+
+  void linear(const Linear& a) override {
+    if (a.type != DType::f32 || !fuses(a)) return Reference::linear(a);
+    cpu::linear(kernels_, a);
+    add_biases(a);
+  }
+  // Of any number of rows: so all of them have the dropped elements of dx added in one way.
+  void linear_backward(const LinearBackward& a) override {
+    if (a.type != DType::f32) return Reference::linear_backward(a);
+    if (a.rows == 0 || a.terms.empty()) return;
+    if (a.dx == nullptr || a.mode == Write::overwrite) return cpu::linear_backward(kernels_, a, f32(a.dx));
+    // A destination that already holds something receives the finished sum once.
+    const int64_t n = a.rows * a.terms[0].w.in;
+    float* sum = f32(Reference::scratch(Scratch::sum, static_cast<size_t>(n) * sizeof(float)));
+    cpu::linear_backward(kernels_, a, sum);
+    add({.a = a.dx, .b = sum, .y = a.dx, .n = n, .type = a.type});
   }
 
   void dequantize(const Dequantize& a) override {
@@ -137,16 +130,6 @@ class Cpu final : public Reference {
  private:
   void (*product(Operands operands) const)(const cpu::GemmArgs&) {
     return operands == Operands::bf16 ? kernels_.gemm_bf16 : kernels_.gemm;
-  }
-  // Refers to w.
-  static Codes codes_of(const WeightView& w) {
-    return {.data = static_cast<const uint8_t*>(w.data),
-            .levels = levels_of(w.format),
-            .absmax = w.absmax,
-            .rows = w.out,
-            .cols = w.in,
-            .block = w.block,
-            .nested = &w};
   }
 
   const Kernels& kernels_;

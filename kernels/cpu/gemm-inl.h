@@ -78,10 +78,11 @@ static void short_tile(int64_t rows, int64_t kc, const float* a, const float* b,
 struct PackedX {
   float* data;
   int64_t tiles, chunk;
-  // The tile of a chunk that starts at k0 (within the packed range) and is kc long.
-  float* at(int64_t t, int64_t k0, int64_t kc) const {
-    return data + tiles * (k0 * kMr + k0 / chunk * kTileSlack) + t * (kc * kMr + kTileSlack);
+  // The tile of the chunk with this number, which starts at k0 (within the packed range) and is kc long.
+  float* at(int64_t t, int64_t number, int64_t k0, int64_t kc) const {
+    return data + tiles * (k0 * kMr + number * kTileSlack) + t * (kc * kMr + kTileSlack);
   }
+  float* at(int64_t t, int64_t k0, int64_t kc) const { return at(t, k0 / chunk, k0, kc); }
   static int64_t floats(int64_t tiles, int64_t k, int64_t chunk) {
     return tiles * (k * kMr + (k / chunk + 1) * kTileSlack);
   }
@@ -116,21 +117,37 @@ QLORA_INLINE void pack_w(const GemmArgs& g, int64_t k, int64_t kc, int64_t colum
   Operand::finish(out, kc, kNr, g.dense_bf16 != nullptr);
 }
 
+// deltas-inl.h: what adapters add to a tile, right after its last chunk of k while it is in the first-level
+// cache.
+static int64_t delta_panel_floats(const GemmArgs& g);
+template <class Operand>
+static void pack_deltas(const GemmArgs& g);
+template <class Operand>
+static void pack_delta_panels(const GemmArgs& g, int64_t rows_begin, int64_t rows_end, int64_t column,
+                              int64_t cols, float* panels);
+template <class Operand>
+static void add_deltas(const GemmArgs& g, int64_t t, int64_t column, int64_t cols, const float* panels);
+
 // A rectangle of y: row tiles [t0, t1) times panels [p0, p1), over values [k_begin, k_begin + k) of the sum.
 template <class Operand>
 static void multiply(const GemmArgs& g, const PackedX& packed, int64_t k_begin, int64_t k, int64_t t0,
                      int64_t t1, int64_t p0, int64_t p1) {
   float* panel = cpu::scratch(cpu::Scratch::packed_w, kChunkMax * kNr);
+  float* delta_panels = nullptr;
+  if (g.delta_count > 0) delta_panels = cpu::scratch(cpu::Scratch::delta_panels, delta_panel_floats(g));
   for (int64_t k0 = 0; k0 < k; k0 += packed.chunk) {
     const int64_t kc = smaller(packed.chunk, k - k0);
     const bool add = g.add || k_begin + k0 > 0;
+    const bool finish = g.delta_count > 0 && k_begin + k0 + kc == g.k;
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
       pack_w<Operand>(g, k_begin + k0, kc, column, cols, panel);
+      if (finish) pack_delta_panels<Operand>(g, t0 * kMr, t1 * kMr, column, cols, delta_panels);
       const FlushDenormals flush(Operand::kFlush);
       for (int64_t t = t0; t < t1; ++t) {
         const Destination d{g.y + t * kMr * g.ldy + column, g.ldy, g.alpha, add};
         short_tile<Operand, kMr>(smaller(kMr, g.m - t * kMr), kc, packed.at(t, k0, kc), panel, d, cols);
+        if (finish) add_deltas<Operand>(g, t, column, cols, delta_panels);
       }
     }
   }
@@ -159,7 +176,8 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
   const int64_t tiles = (g.m + kMr - 1) / kMr, panels = (g.n + kNr - 1) / kNr;
   const int64_t chunks = (k + chunk - 1) / chunk;
   const PackedX packed{cpu::scratch(cpu::Scratch::packed_x, PackedX::floats(tiles, k, chunk)), tiles, chunk};
-  parallel(tiles * chunks, larger(1, 65536 / (kMr * chunk)), [&](int64_t begin, int64_t end) {
+  const int64_t to_pack = g.same_x && k == g.k ? 0 : tiles * chunks;
+  parallel(to_pack, larger(1, 65536 / (kMr * chunk)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t k0 = i / tiles * chunk;
       pack_x<Operand>(g, packed, i % tiles, k_begin, k0, smaller(chunk, k - k0));
@@ -191,13 +209,14 @@ static void gemm_of(const GemmArgs& g) {
       __builtin_memset(g.y + i * g.ldy, 0, static_cast<size_t>(g.n) * 4);
     return;
   }
-  if (small_rows_take<Operand>(g)) return small_rows<Operand>(g);
+  if (g.delta_count == 0 && small_rows_take<Operand>(g)) return small_rows<Operand>(g);
   if (g.codes != nullptr && g.codes->absmax == nullptr) {
     const Codes codes = with_scales(*g.codes);
     GemmArgs whole = g;
     whole.codes = &codes;
     return gemm_of<Operand>(whole);
   }
+  if (g.delta_count > 0) pack_deltas<Operand>(g);
   const int64_t chunk = chunk_of(g.k), super = larger(1, kSuperMax / chunk) * chunk;
   for (int64_t k = 0; k < g.k; k += super) gemm_range<Operand>(g, k, smaller(super, g.k - k), chunk);
 }

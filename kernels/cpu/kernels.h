@@ -26,6 +26,40 @@ struct Codes {
   const WeightView* nested = nullptr;  // where the scales lie when absmax is null
 };
 
+// Which elements of a matrix dropout keeps: element c of a row stays, and is multiplied by `factor`, where
+// bit c % 8 of byte c / 8 of the row is set. bits null: all stay as they are.
+struct Kept {
+  uint8_t* bits = nullptr;
+  int64_t ld = 0;  // bytes from row to row: kept_bytes(columns)
+  float factor = 1;
+};
+// Bits are drawn for whole groups of 64 columns.
+constexpr int64_t kept_bytes(int64_t cols) {
+  return (cols + 63) / 64 * 8;
+}
+
+// Where the bits of Kept come from: Dropout on the rows of `keys`.
+struct Draw {
+  const RowKey* keys = nullptr;  // of the matrix' first row; null: nothing is drawn
+  uint64_t key = 0;
+  uint32_t step = 0;
+  float p = 0;
+};
+
+// What an adapter adds to rows [lo, hi) of a product y[m, n], kept elements alone: y += scale * u w, with w
+// [n, rank] where the product is nt, [rank, n] where it is nn.
+struct Delta {
+  int64_t lo = 0, hi = 0, rank = 0;
+  const float* u = nullptr;  // [hi - lo, rank]
+  const float* w = nullptr;
+  float scale = 1;
+  Kept kept = {};  // of rows lo ... hi
+  // Filled in by the product: u packed, in tiles that begin with that of y at first_tile and chunks of the
+  // rank; and where the panel of w lies among those of all deltas.
+  float* packed = nullptr;
+  int64_t first_tile = 0, tiles = 0, chunk = 0, panel = 0;
+};
+
 // y = alpha x w (or y += alpha x w), laid out as `layout` says (args_matmul.h), rows at the given strides (in
 // elements). w: `codes` when it is not null (nt: w is [n, k]; nn: w is [k, n]; then ldw is not used), else
 // `dense_bf16` (bit patterns) when that is not null, else `dense`.
@@ -40,6 +74,38 @@ struct GemmArgs {
   int64_t m = 0, n = 0, k = 0;
   float alpha = 1;
   bool add = false;
+  // Added to every tile of y when it is finished, in this order; nt and nn only.
+  Delta* deltas = nullptr;
+  int64_t delta_count = 0;
+  // The calling thread's last product was packed from the same x, m and k: take that.
+  bool same_x = false;
+};
+
+// One product of which one side is thin, a rank: the products of an adapter but for its deltas.
+//   y[m, n] (+)= alpha * thin wide, m thin: thin is [m, k] or [k, m], wide [n, k] or [k, n], y [m, n] or [n,
+//   m].
+// The sum over k runs in the chunks of the product gemm, or where `sequences` are given (k is then rows of
+// the token axis, the first of them `first_row`) in those of one product per sequence, each added to y in
+// turn.
+struct ThinProduct {
+  const float* thin = nullptr;
+  const float* wide = nullptr;
+  float* y = nullptr;
+  bool thin_by_k = false, wide_by_k = false, y_by_n = false;  // [k, m], [k, n], [n, m]
+  int64_t m = 0, n = 0, k = 0;
+  float alpha = 1;
+  bool add = false;
+  const int32_t* sequences = nullptr;  // sequence i is rows [sequences[i], sequences[i + 1])
+  int64_t sequence_count = 0, first_row = 0;
+  // Dropout of `wide`. draw: the bits are drawn here, for rows of n (wide is not by k), into `kept`, or where
+  // it has no bits into scratch; each row of them has draw_cols columns. drops: wide is read through them.
+  Draw draw = {};
+  int64_t draw_cols = 0;
+  Kept kept = {};
+  bool drops = false;
+  // Filled in by the call: thin packed, and the first of its tasks among those of all products.
+  float* packed = nullptr;
+  int64_t chunks = 0, first_task = 0;
 };
 
 // How a 4-bit format turns x = w / absmax into a code: codes[r], where the rank r is how many of the
@@ -96,6 +162,9 @@ struct Kernels {
   // and always as two multiply-adds on f32, which gives the same bits.
   void (*gemm_bf16)(const GemmArgs&) = nullptr;
   void (*gemm_bf16_fma)(const GemmArgs&) = nullptr;
+  // Several thin products, at once.
+  void (*thin)(ThinProduct*, int64_t count) = nullptr;
+  void (*thin_bf16)(ThinProduct*, int64_t count) = nullptr;
   // False, with nothing done, where the decode class has no kernel for such codes: use gemm.
   bool (*decode_rows)(const DecodeArgs&) = nullptr;
   // The whole matrix, as f32 and as bf16 bit patterns.

@@ -42,20 +42,34 @@ QLORA_INLINE float load1(const uint16_t* p) {
   return value;
 }
 
+// The first kc / 8 * 8 values of k of transpose_rows. kRows: how many rows, when that is known.
+template <int kRows, class T>
+QLORA_INLINE void transpose_blocks(const T* p, int64_t ld, int64_t rows, int64_t kc, float* out,
+                                   int64_t stride) {
+  const int64_t n = kRows > 0 ? kRows : rows;
+  for (int64_t k = 0; k + 8 <= kc; k += 8) {
+    __m256 r[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) r[i] = i < n ? load8(p + i * ld + k) : _mm256_setzero_ps();
+    transpose8(r);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) _mm256_storeu_ps(out + (k + i) * stride, r[i]);
+  }
+}
+
 // out[k * stride + i] = row i of p at k, for kc values of k and `rows` <= 8 rows; the lanes of missing rows
 // become zero. Writes eight values at every k, also where the column is shorter: k runs upwards, so what is
 // written beyond a column is overwritten by the next, and `out` needs slack at its end.
 template <class T>
 QLORA_INLINE void transpose_rows(const T* p, int64_t ld, int64_t rows, int64_t kc, float* out,
                                  int64_t stride) {
-  int64_t k = 0;
-  for (; k + 8 <= kc; k += 8) {
-    __m256 r[8];
-    for (int i = 0; i < 8; ++i) r[i] = i < rows ? load8(p + i * ld + k) : _mm256_setzero_ps();
-    transpose8(r);
-    for (int i = 0; i < 8; ++i) _mm256_storeu_ps(out + (k + i) * stride, r[i]);
-  }
-  for (; k < kc; ++k)
+  if (rows == 8)
+    transpose_blocks<8>(p, ld, rows, kc, out, stride);
+  else if (rows == 6)
+    transpose_blocks<6>(p, ld, rows, kc, out, stride);
+  else
+    transpose_blocks<0>(p, ld, rows, kc, out, stride);
+  for (int64_t k = kc / 8 * 8; k < kc; ++k)
     for (int i = 0; i < 8; ++i) out[k * stride + i] = i < rows ? load1(p + i * ld + k) : 0.0f;
 }
 

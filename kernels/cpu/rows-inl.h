@@ -1,4 +1,4 @@
-// Norms, activations, rotary embedding and dropout: row by row or element by element. Tails run the same
+// Norms, activations and rotary embedding: row by row or element by element. Tails run the same
 // instructions on masked lanes, so an element's bits do not depend on where it stands.
 
 // body(i, lanes) over [begin, end), lanes = kLanes but for the last.
@@ -15,7 +15,8 @@ QLORA_INLINE void put(float* p, Vec value, bool add, int64_t lanes) {
 
 constexpr int64_t kElementsPerTask = 16384;
 
-// y = x / sqrt(mean(x²) + eps) * w. Squares are summed in kLanes partial sums over the columns.
+// y = x / sqrt(mean(x²) + eps) * w, also of x + residual. Squares are summed in kLanes partial sums over the
+// columns.
 static void rms_norm(const RmsNorm& a) {
   const auto* w = static_cast<const float*>(a.w);
   parallel(a.rows, rows_per_task(a.cols), [&](int64_t begin, int64_t end) {
@@ -23,10 +24,21 @@ static void rms_norm(const RmsNorm& a) {
       const float* x = static_cast<const float*>(a.x) + row * a.cols;
       float* y = static_cast<float*>(a.y) + row * a.cols;
       Vec squares = zero();
-      each(0, a.cols, [&](int64_t c, int64_t lanes) {
-        const Vec v = load_some(x + c, lanes);
-        squares = fma(v, v, squares);
-      });
+      if (a.residual != nullptr) {
+        const float* residual = static_cast<const float*>(a.residual) + row * a.cols;
+        float* total = static_cast<float*>(a.sum) + row * a.cols;
+        each(0, a.cols, [&](int64_t c, int64_t lanes) {
+          const Vec v = load_some(x + c, lanes) + load_some(residual + c, lanes);
+          store_some(total + c, v, lanes);
+          squares = fma(v, v, squares);
+        });
+        x = total;
+      } else {
+        each(0, a.cols, [&](int64_t c, int64_t lanes) {
+          const Vec v = load_some(x + c, lanes);
+          squares = fma(v, v, squares);
+        });
+      }
       const double mean = static_cast<double>(sum(squares)) / static_cast<double>(a.cols);
       const float rstd = static_cast<float>(1.0 / __builtin_sqrt(mean + a.eps));
       if (a.rstd != nullptr) static_cast<float*>(a.rstd)[row] = rstd;
@@ -37,10 +49,10 @@ static void rms_norm(const RmsNorm& a) {
   });
 }
 
-// With g = dy * w:  dx = rstd * (g - x * rstd² * mean(g * x)).
+// With g = dy * w:  dx = rstd * (g - x * rstd² * mean(g * x)), added to what is in dx or beside it.
 static void rms_norm_backward(const RmsNormBackward& a) {
   const auto* w = static_cast<const float*>(a.w);
-  const bool add = a.mode == Write::accumulate;
+  const auto* before = static_cast<const float*>(a.mode == Write::accumulate ? a.dx : a.beside);
   parallel(a.rows, rows_per_task(a.cols), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const float* x = static_cast<const float*>(a.x) + row * a.cols;
@@ -54,7 +66,9 @@ static void rms_norm_backward(const RmsNormBackward& a) {
       const float pull = rstd * rstd * (sum(products) / static_cast<float>(a.cols));
       each(0, a.cols, [&](int64_t c, int64_t lanes) {
         const Vec g = load_some(dy + c, lanes) * load_some(w + c, lanes);
-        put(dx + c, set1(rstd) * fnma(load_some(x + c, lanes), set1(pull), g), add, lanes);
+        const Vec own = set1(rstd) * fnma(load_some(x + c, lanes), set1(pull), g);
+        store_some(dx + c, before != nullptr ? load_some(before + row * a.cols + c, lanes) + own : own,
+                   lanes);
       });
     }
   });
@@ -107,62 +121,5 @@ static void rope(const Rope& a) {
         put(y + j + half, fma(x1, s, x2 * c), add, lanes);
       });
     }
-  });
-}
-
-// Philox4x32-10 (core/base/philox.h) for kLanes counters that differ in the first word.
-struct PhiloxKey {
-  uint64_t key;
-  uint32_t position, example, step;
-};
-QLORA_INLINE void philox_lanes(const PhiloxKey& key, IVec c0, IVec (&out)[4]) {
-  IVec c1 = iset1(static_cast<int32_t>(key.position)), c2 = iset1(static_cast<int32_t>(key.example));
-  IVec c3 = iset1(static_cast<int32_t>(key.step));
-  auto k0 = static_cast<uint32_t>(key.key), k1 = static_cast<uint32_t>(key.key >> 32);
-  const IVec m0 = iset1(static_cast<int32_t>(0xD2511F53u)), m1 = iset1(static_cast<int32_t>(0xCD9E8D57u));
-  for (int round = 0; round < 10; ++round) {
-    IVec high0, low0, high1, low1;
-    multiply_wide(c0, m0, &high0, &low0);
-    multiply_wide(c2, m1, &high1, &low1);
-    c0 = high1 ^ c1 ^ iset1(static_cast<int32_t>(k0));
-    c2 = high0 ^ c3 ^ iset1(static_cast<int32_t>(k1));
-    c1 = low1;
-    c3 = low0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  out[0] = c0;
-  out[1] = c1;
-  out[2] = c2;
-  out[3] = c3;
-}
-
-// One row of dropout. A counter gives four neighbouring columns; lane 4q + j takes counter j * (kLanes / 4) +
-// q, so that transposing fours puts the numbers in the order of the columns.
-QLORA_INLINE void drop_row(const DropArgs& a, const PhiloxKey& key, const float* x, float* y) {
-  constexpr int kQuarter = kLanes / 4;
-  alignas(64) int32_t order[kLanes];
-  for (int i = 0; i < kLanes; ++i) order[i] = i % 4 * kQuarter + i / 4;
-  const IVec lanes_order = iload(order);
-  for (int64_t column = 0; column < a.cols; column += 4 * kLanes) {
-    IVec bits[4];
-    philox_lanes(key, iset1(static_cast<int32_t>(column / 4)) + lanes_order, bits);
-    transpose4(bits);
-    for (int j = 0; j < 4; ++j) {
-      const int64_t c = column + j * kLanes;
-      if (c >= a.cols) break;
-      const int64_t lanes = smaller(kLanes, a.cols - c);
-      const Vec uniform = to_float(shift_right<8>(bits[j])) * set1(0x1p-24f);
-      const Vec kept = select(uniform < set1(a.p), zero(), load_some(x + c, lanes) * set1(a.factor));
-      put(y + c, kept, a.add, lanes);
-    }
-  }
-}
-
-static void drop_rows(const DropArgs& a) {
-  parallel(a.rows, larger(1, rows_per_task(a.cols) / 4), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row)
-      drop_row(a, {a.key, a.keys[row].position, a.keys[row].example, a.step}, a.x + row * a.cols,
-               a.y + row * a.cols);
   });
 }

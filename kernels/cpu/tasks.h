@@ -19,7 +19,22 @@ int task_threads();
 
 // Scratch memory of the calling thread, 64-byte aligned, uninitialised, valid until the same thread asks for
 // the same slot again. Slots only grow and live as long as the thread. Throws Error(memory).
-enum class Scratch : int { packed_x, packed_w, absmax, scores, gradients, count };
+enum class Scratch : int {
+  packed_x,
+  packed_w,
+  absmax,
+  scores,
+  gradients,
+  // Of adapters: operands of thin products and of deltas, gradients of u and dropped elements of a call; a
+  // task's sums and bits, and its panels of deltas.
+  thin,
+  delta,
+  low_rank,
+  kept,
+  thin_sums,
+  delta_panels,
+  count
+};
 float* scratch(Scratch slot, int64_t floats);
 // What all threads keep now.
 size_t scratch_bytes();

@@ -122,9 +122,6 @@ QLORA_INLINE IVec to_int(Vec a) {
 QLORA_INLINE IVec floor_to_int(Vec a) {
   return {_mm512_cvt_roundps_epi32(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
 }
-QLORA_INLINE Vec to_float(IVec a) {
-  return {_mm512_cvtepi32_ps(a.v)};
-}
 QLORA_INLINE Vec as_float(IVec a) {
   return {_mm512_castsi512_ps(a.v)};
 }
@@ -148,11 +145,27 @@ QLORA_INLINE Vec dot_pairs(Vec x, Vec w, Vec sum) {
 }
 #endif
 
-QLORA_INLINE void multiply_wide(IVec a, IVec b, IVec* high, IVec* low) {
-  __m512i even = _mm512_mul_epu32(a.v, b.v);
-  __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32));
-  low->v = _mm512_mask_mov_epi32(even, 0xaaaa, _mm512_slli_epi64(odd, 32));
-  high->v = _mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xaaaa, odd);
+// See vec8-inl.h for these.
+QLORA_INLINE IVec multiply_even(IVec a, IVec b) {
+  return {_mm512_mul_epu32(a.v, b.v)};
+}
+QLORA_INLINE IVec odd_words(IVec a) {
+  return {_mm512_srli_epi64(a.v, 32)};
+}
+QLORA_INLINE IVec join_even(IVec a, IVec b) {
+  return {_mm512_mask_blend_epi32(0xaaaa, a.v, _mm512_slli_epi64(b.v, 32))};
+}
+QLORA_INLINE IVec even_pairs(IVec a, IVec b) {
+  return {_mm512_unpacklo_epi64(a.v, b.v)};
+}
+QLORA_INLINE IVec odd_pairs(IVec a, IVec b) {
+  return {_mm512_unpackhi_epi64(a.v, b.v)};
+}
+QLORA_INLINE uint32_t less_bits(IVec a, IVec b) {
+  return _mm512_cmplt_epi32_mask(a.v, b.v);
+}
+QLORA_INLINE Vec keep(Vec a, uint32_t bits) {
+  return {_mm512_maskz_mov_ps(static_cast<__mmask16>(bits), a.v)};
 }
 
 QLORA_INLINE __m256 upper_half(Vec a) {
@@ -210,13 +223,4 @@ QLORA_INLINE void store_some(float* p, Vec a, int64_t n) {
   } else {
     store_n(p, a, n);
   }
-}
-
-QLORA_INLINE void transpose4(IVec (&v)[4]) {
-  __m512i a = _mm512_unpacklo_epi32(v[0].v, v[1].v), b = _mm512_unpackhi_epi32(v[0].v, v[1].v);
-  __m512i c = _mm512_unpacklo_epi32(v[2].v, v[3].v), d = _mm512_unpackhi_epi32(v[2].v, v[3].v);
-  v[0].v = _mm512_unpacklo_epi64(a, c);
-  v[1].v = _mm512_unpackhi_epi64(a, c);
-  v[2].v = _mm512_unpacklo_epi64(b, d);
-  v[3].v = _mm512_unpackhi_epi64(b, d);
 }

@@ -130,9 +130,6 @@ QLORA_INLINE IVec to_int(Vec x) {
 QLORA_INLINE IVec floor_to_int(Vec x) {
   return {half::floor_to_int(x.a), half::floor_to_int(x.b)};
 }
-QLORA_INLINE Vec to_float(IVec x) {
-  return {half::to_float(x.a), half::to_float(x.b)};
-}
 QLORA_INLINE Vec as_float(IVec x) {
   return {half::as_float(x.a), half::as_float(x.b)};
 }
@@ -151,9 +148,26 @@ QLORA_INLINE Vec dot_pairs(Vec x, Vec w, Vec sum) {
   return fma(as_float(shift_left<16>(xi)), as_float(shift_left<16>(wi)), sum);
 }
 
-QLORA_INLINE void multiply_wide(IVec x, IVec y, IVec* high, IVec* low) {
-  half::multiply_wide(x.a, y.a, &high->a, &low->a);
-  half::multiply_wide(x.b, y.b, &high->b, &low->b);
+QLORA_INLINE IVec multiply_even(IVec x, IVec y) {
+  return {half::multiply_even(x.a, y.a), half::multiply_even(x.b, y.b)};
+}
+QLORA_INLINE IVec odd_words(IVec x) {
+  return {half::odd_words(x.a), half::odd_words(x.b)};
+}
+QLORA_INLINE IVec join_even(IVec x, IVec y) {
+  return {half::join_even(x.a, y.a), half::join_even(x.b, y.b)};
+}
+QLORA_INLINE IVec even_pairs(IVec x, IVec y) {
+  return {half::even_pairs(x.a, y.a), half::even_pairs(x.b, y.b)};
+}
+QLORA_INLINE IVec odd_pairs(IVec x, IVec y) {
+  return {half::odd_pairs(x.a, y.a), half::odd_pairs(x.b, y.b)};
+}
+QLORA_INLINE uint32_t less_bits(IVec x, IVec y) {
+  return half::less_bits(x.a, y.a) | half::less_bits(x.b, y.b) << 8;
+}
+QLORA_INLINE Vec keep(Vec x, uint32_t bits) {
+  return {half::keep(x.a, bits & 255), half::keep(x.b, bits >> 8)};
 }
 
 QLORA_INLINE float sum(Vec x) {
@@ -190,13 +204,6 @@ QLORA_INLINE void store_some(float* p, Vec a, int64_t n) {
   } else {
     store_n(p, a, n);
   }
-}
-
-QLORA_INLINE void transpose4(IVec (&v)[4]) {
-  half::IVec low[4] = {v[0].a, v[1].a, v[2].a, v[3].a}, high[4] = {v[0].b, v[1].b, v[2].b, v[3].b};
-  half::transpose4(low);
-  half::transpose4(high);
-  for (int i = 0; i < 4; ++i) v[i] = {low[i], high[i]};
 }
 
 // codes16-inl.h, as eight lanes do it.

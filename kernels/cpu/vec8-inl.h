@@ -126,9 +126,6 @@ QLORA_INLINE IVec to_int(Vec a) {
 QLORA_INLINE IVec floor_to_int(Vec a) {
   return {_mm256_cvttps_epi32(_mm256_floor_ps(a.v))};
 }
-QLORA_INLINE Vec to_float(IVec a) {
-  return {_mm256_cvtepi32_ps(a.v)};
-}
 QLORA_INLINE Vec as_float(IVec a) {
   return {_mm256_castsi256_ps(a.v)};
 }
@@ -140,12 +137,32 @@ QLORA_INLINE Vec round_bf16(Vec a) {
   return {nearest_bf16(a.v)};
 }
 
-// High and low halves of the unsigned 64-bit products.
-QLORA_INLINE void multiply_wide(IVec a, IVec b, IVec* high, IVec* low) {
-  __m256i even = _mm256_mul_epu32(a.v, b.v);
-  __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a.v, 32), _mm256_srli_epi64(b.v, 32));
-  low->v = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
-  high->v = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+// Words of 32 bits in pairs. The products of the even words, as the pairs that they fill.
+QLORA_INLINE IVec multiply_even(IVec a, IVec b) {
+  return {_mm256_mul_epu32(a.v, b.v)};
+}
+// The odd words, where the even ones stood.
+QLORA_INLINE IVec odd_words(IVec a) {
+  return {_mm256_srli_epi64(a.v, 32)};
+}
+// The even words of both, in turn.
+QLORA_INLINE IVec join_even(IVec a, IVec b) {
+  return {_mm256_blend_epi32(a.v, _mm256_slli_epi64(b.v, 32), 0xaa)};
+}
+// Even and odd pairs of both, in turn.
+QLORA_INLINE IVec even_pairs(IVec a, IVec b) {
+  return {_mm256_unpacklo_epi64(a.v, b.v)};
+}
+QLORA_INLINE IVec odd_pairs(IVec a, IVec b) {
+  return {_mm256_unpackhi_epi64(a.v, b.v)};
+}
+// A bit for every lane, set where a < b.
+QLORA_INLINE uint32_t less_bits(IVec a, IVec b) {
+  return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.v, a.v))));
+}
+// The lanes whose bit is set; zeros elsewhere.
+QLORA_INLINE Vec keep(Vec a, uint32_t bits) {
+  return {keep8(a.v, bits)};
 }
 
 // Halves are added first, so that the order is that of a balanced tree.
@@ -201,14 +218,4 @@ QLORA_INLINE void store_some(float* p, Vec a, int64_t n) {
   } else {
     store_n(p, a, n);
   }
-}
-
-// Transposes 4 x 4 within every group of four lanes: v[j] lane 4q + i becomes what v[i] lane 4q + j was.
-QLORA_INLINE void transpose4(IVec (&v)[4]) {
-  __m256i a = _mm256_unpacklo_epi32(v[0].v, v[1].v), b = _mm256_unpackhi_epi32(v[0].v, v[1].v);
-  __m256i c = _mm256_unpacklo_epi32(v[2].v, v[3].v), d = _mm256_unpackhi_epi32(v[2].v, v[3].v);
-  v[0].v = _mm256_unpacklo_epi64(a, c);
-  v[1].v = _mm256_unpackhi_epi64(a, c);
-  v[2].v = _mm256_unpacklo_epi64(b, d);
-  v[3].v = _mm256_unpackhi_epi64(b, d);
 }

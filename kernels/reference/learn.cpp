@@ -57,8 +57,15 @@ std::vector<Stretch> stretches(const Tensors& tensors, int64_t length) {
 
 template <class T>
 double squares(const T* x, int64_t n) {
+  constexpr int64_t kLanes = 8;  // sums that do not wait for each other
+  double sums[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int64_t j = 0; j < kLanes; ++j)
+      sums[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  for (; i < n; ++i) sums[i % kLanes] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   double sum = 0;
-  for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  for (double s : sums) sum += s;
   return sum;
 }
 

@@ -19,6 +19,8 @@ size_t bytes_of(int64_t elements, DType type) {
   return static_cast<size_t>(elements) * size_of(type);
 }
 
+constexpr int64_t kDropRows = 64;  // at a time: the dropped copy stays small (planned in kernels/scratch.cpp)
+
 bool empty(const LoraPart& part) {
   return part.hi <= part.lo || part.rank <= 0;
 }
@@ -69,59 +71,66 @@ void Reference::linear(const Linear& a) {
     for (const LoraPart& part : term.lora) {
       if (!empty(part)) part_forward(a, term, part);
     }
-    if (term.bias != nullptr && term.y != nullptr) add_bias(a, term);
   }
+  add_biases(a);
 }
 
-// u = drop(x) aᵀ;  y += scale * u bᵀ
+// u = drop(x) aᵀ;  y += scale * u bᵀ, some rows at a time.
 void Reference::part_forward(const Linear& a, const LinearTerm& term, const LoraPart& part) {
-  int64_t rows = part.hi - part.lo, in = term.w.in, out = term.w.out;
-  const void* x = at(a.x, part.lo * in, a.type);
-  if (part.dropout.p > 0) {
-    void* dropped = scratch(Scratch::dropped, bytes_of(rows * in, a.type));
-    drop_rows({.x = x,
-               .y = dropped,
-               .rows = rows,
-               .cols = in,
-               .keys = a.keys + part.lo,
-               .dropout = part.dropout,
-               .type = a.type});
-    x = dropped;
+  const int64_t in = term.w.in, out = term.w.out;
+  for (int64_t lo = part.lo; lo < part.hi; lo += kDropRows) {
+    const int64_t rows = std::min(kDropRows, part.hi - lo);
+    const void* x = at(a.x, lo * in, a.type);
+    void* u = at(part.u, (lo - part.lo) * part.rank, a.type);
+    if (part.dropout.p > 0) {
+      void* dropped = scratch(Scratch::dropped, bytes_of(rows * in, a.type));
+      drop_rows({.x = x,
+                 .y = dropped,
+                 .rows = rows,
+                 .cols = in,
+                 .keys = a.keys + lo,
+                 .dropout = part.dropout,
+                 .type = a.type});
+      x = dropped;
+    }
+    gemm({.layout = Layout::nt,
+          .x = x,
+          .w = part.a,
+          .y = u,
+          .m = rows,
+          .n = part.rank,
+          .k = in,
+          .type = a.type,
+          .operands = a.operands});
+    if (term.y == nullptr) continue;
+    gemm({.layout = Layout::nt,
+          .x = u,
+          .w = part.b,
+          .y = at(term.y, lo * out, a.type),
+          .m = rows,
+          .n = out,
+          .k = part.rank,
+          .alpha = part.scale,
+          .mode = Write::accumulate,
+          .type = a.type,
+          .operands = a.operands});
   }
-  gemm({.layout = Layout::nt,
-        .x = x,
-        .w = part.a,
-        .y = part.u,
-        .m = rows,
-        .n = part.rank,
-        .k = in,
-        .type = a.type,
-        .operands = a.operands});
-  if (term.y == nullptr) return;
-  gemm({.layout = Layout::nt,
-        .x = part.u,
-        .w = part.b,
-        .y = at(term.y, part.lo * out, a.type),
-        .m = rows,
-        .n = out,
-        .k = part.rank,
-        .alpha = part.scale,
-        .mode = Write::accumulate,
-        .type = a.type,
-        .operands = a.operands});
 }
 
-void Reference::add_bias(const Linear& a, const LinearTerm& term) {
-  by_compute_type(a.type, [&]<class T>(T) {
-    int64_t out = term.w.out;
-    const auto* bias = static_cast<const T*>(term.bias);
-    split(a.rows, out, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        T* y = static_cast<T*>(term.y) + row * out;
-        for (int64_t j = 0; j < out; ++j) y[j] += bias[j];
-      }
+void Reference::add_biases(const Linear& a) {
+  for (const LinearTerm& term : a.terms) {
+    if (term.bias == nullptr || term.y == nullptr) continue;
+    by_compute_type(a.type, [&]<class T>(T) {
+      int64_t out = term.w.out;
+      const auto* bias = static_cast<const T*>(term.bias);
+      split(a.rows, out, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; ++row) {
+          T* y = static_cast<T*>(term.y) + row * out;
+          for (int64_t j = 0; j < out; ++j) y[j] += bias[j];
+        }
+      });
     });
-  });
+  }
 }
 
 void Reference::linear_backward(const LinearBackward& a) {
@@ -155,8 +164,7 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
                               void* dx) {
   int64_t rows = part.hi - part.lo, in = term.w.in, out = term.w.out, rank = part.rank;
   bool drops = part.dropout.p > 0;
-  DropRows dropping{.rows = rows, .cols = in, .dropout = part.dropout, .type = a.type};
-  if (drops) dropping.keys = a.keys + part.lo;
+  DropRows dropping{.cols = in, .dropout = part.dropout, .type = a.type};
 
   const void* dy = at(term.dy, part.lo * out, a.type);
   void* du = scratch(Scratch::low_rank, bytes_of(rows * rank, a.type));
@@ -171,13 +179,6 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
         .type = a.type,
         .operands = a.operands});
 
-  const void* x = part.grad_a == nullptr ? nullptr : at(a.x, part.lo * in, a.type);
-  if (drops && x != nullptr) {
-    dropping.x = x;
-    dropping.y = scratch(Scratch::dropped, bytes_of(rows * in, a.type));
-    drop_rows(dropping);
-    x = dropping.y;
-  }
   // One product per sequence: each sums its own rows from zero and is added once.
   for (size_t s = 0; s + 1 < a.sequences.size(); ++s) {
     int64_t lo = std::max<int64_t>(a.sequences[s], part.lo) - part.lo;
@@ -199,7 +200,15 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
     }
     if (part.grad_a != nullptr) {
       partial.x = at(du, lo * rank, a.type);
-      partial.w = at(x, lo * in, a.type);
+      partial.w = at(a.x, (part.lo + lo) * in, a.type);
+      if (drops) {
+        dropping.x = partial.w;
+        dropping.y = scratch(Scratch::dropped, bytes_of((hi - lo) * in, a.type));
+        dropping.rows = hi - lo;
+        dropping.keys = a.keys + part.lo + lo;
+        drop_rows(dropping);
+        partial.w = dropping.y;
+      }
       partial.y = part.grad_a;
       partial.m = rank;
       partial.n = in;
@@ -208,25 +217,28 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
     }
   }
   if (dx == nullptr) return;
-  void* share = at(dx, part.lo * in, a.type);
-  Gemm back{.layout = Layout::nn,
-            .x = du,
-            .w = part.a,
-            .y = share,
-            .m = rows,
-            .n = in,
-            .k = rank,
-            .mode = Write::accumulate,
-            .type = a.type,
-            .operands = a.operands};
-  if (drops) {
-    back.y = scratch(Scratch::delta, bytes_of(rows * in, a.type));
-    back.mode = Write::overwrite;
-  }
-  gemm(back);
-  if (drops) {
+  for (int64_t lo = 0; lo < rows; lo += kDropRows) {
+    dropping.rows = std::min(kDropRows, rows - lo);
+    void* share = at(dx, (part.lo + lo) * in, a.type);
+    Gemm back{.layout = Layout::nn,
+              .x = at(du, lo * rank, a.type),
+              .w = part.a,
+              .y = share,
+              .m = dropping.rows,
+              .n = in,
+              .k = rank,
+              .mode = Write::accumulate,
+              .type = a.type,
+              .operands = a.operands};
+    if (drops) {
+      back.y = scratch(Scratch::delta, bytes_of(dropping.rows * in, a.type));
+      back.mode = Write::overwrite;
+    }
+    gemm(back);
+    if (!drops) continue;
     dropping.x = back.y;
     dropping.y = share;
+    dropping.keys = a.keys + part.lo + lo;
     dropping.mode = Write::accumulate;
     drop_rows(dropping);
   }

@@ -65,6 +65,8 @@ class Reference : public Backend {
 
  protected:
   virtual void drop_rows(const DropRows&);
+  // Adds their biases to the terms that are read.
+  void add_biases(const Linear&);
 
   // Buffers inside one call of a kernel. They grow as needed, are reused by later calls (so that pages are
   // touched once), and live as long as the backend. Content is undefined; the address is 256-byte aligned.
@@ -81,7 +83,6 @@ class Reference : public Backend {
   };
   std::array<Buffer, static_cast<size_t>(Scratch::count)> scratch_;
 
-  void add_bias(const Linear&, const LinearTerm&);
   void part_forward(const Linear&, const LinearTerm&, const LoraPart&);
   void part_backward(const LinearBackward&, const LinearBackwardTerm&, const LoraPart&, void* dx);
 };

@@ -18,6 +18,12 @@ void norm(const RmsNorm& a) {
     for (int64_t row = begin; row < end; ++row) {
       const T* x = static_cast<const T*>(a.x) + row * a.cols;
       T* y = static_cast<T*>(a.y) + row * a.cols;
+      if (a.residual != nullptr) {
+        const T* residual = static_cast<const T*>(a.residual) + row * a.cols;
+        T* total = static_cast<T*>(a.sum) + row * a.cols;
+        for (int64_t c = 0; c < a.cols; ++c) total[c] = x[c] + residual[c];
+        x = total;
+      }
       double squares = 0;
       for (int64_t c = 0; c < a.cols; ++c) squares += static_cast<double>(x[c]) * static_cast<double>(x[c]);
       auto rstd = static_cast<T>(1.0 / std::sqrt(squares / static_cast<double>(a.cols) + a.eps));
@@ -30,6 +36,7 @@ void norm(const RmsNorm& a) {
 template <class T>
 void norm_backward(const RmsNormBackward& a) {
   const auto* w = static_cast<const T*>(a.w);
+  const auto* before = static_cast<const T*>(a.mode == Write::accumulate ? a.dx : a.beside);
   split(a.rows, a.cols * 4, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T* x = static_cast<const T*>(a.x) + row * a.cols;
@@ -41,7 +48,10 @@ void norm_backward(const RmsNormBackward& a) {
         product += static_cast<double>(dy[c] * w[c]) * static_cast<double>(x[c]);
       auto mean = static_cast<T>(product / static_cast<double>(a.cols));
       T pull = rstd * rstd * mean;
-      for (int64_t c = 0; c < a.cols; ++c) store(dx[c], rstd * (dy[c] * w[c] - x[c] * pull), a.mode);
+      for (int64_t c = 0; c < a.cols; ++c) {
+        const T own = rstd * (dy[c] * w[c] - x[c] * pull);
+        dx[c] = before != nullptr ? before[row * a.cols + c] + own : own;
+      }
     }
   });
 }

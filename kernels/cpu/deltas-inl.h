@@ -1,0 +1,117 @@
+// What adapters add to a product y: scale * u w on some rows (Delta in kernels.h). Added to a tile of y right
+// after its last chunk of k, so that y passes through memory once. Every delta has the bits of a product of
+// its own that accumulates into y: tiles of its rows, chunks of its rank.
+
+// u packed: the tile of y at t takes tile t - first_tile, whose first row is the delta's first in it.
+QLORA_INLINE PackedX packed_delta(const Delta& d) {
+  return {d.packed, d.tiles, d.chunk};
+}
+
+// Of all panels of w of one column panel; a chunk of odd length needs a row more.
+QLORA_INLINE int64_t delta_panel_floats(const Delta& d) {
+  return (d.rank + 1) * kNr;
+}
+static int64_t delta_panel_floats(const GemmArgs& g) {
+  int64_t floats = 0;
+  for (int64_t i = 0; i < g.delta_count; ++i) floats += delta_panel_floats(g.deltas[i]);
+  return floats;
+}
+
+template <class Operand>
+QLORA_INLINE void pack_delta_tile(const Delta& d, int64_t tile) {
+  const PackedX packed = packed_delta(d);
+  const int64_t t = d.first_tile + tile, row = larger(d.lo, t * kMr),
+                rows = smaller(d.hi, (t + 1) * kMr) - row;
+  for (int64_t k0 = 0; k0 < d.rank; k0 += packed.chunk) {
+    const int64_t kc = smaller(packed.chunk, d.rank - k0);
+    float* out = packed.at(tile, k0, kc);
+    pack_x_tile(d.u + (row - d.lo) * d.rank + k0, d.rank, false, rows, kc, out);
+    Operand::finish(out, kc, kMr, false);
+  }
+}
+
+// Packs the u of all deltas, and gives every delta its place among the panels.
+template <class Operand>
+static void pack_deltas(const GemmArgs& g) {
+  int64_t floats = 0, panel = 0, rank = 1;
+  int64_t tiles = 0;
+  for (int64_t i = 0; i < g.delta_count; ++i) {
+    Delta& d = g.deltas[i];
+    d.first_tile = d.lo / kMr;
+    d.tiles = (d.hi - 1) / kMr - d.first_tile + 1;
+    d.chunk = chunk_of(d.rank);
+    d.panel = panel;
+    floats += PackedX::floats(d.tiles, d.rank, d.chunk);
+    panel += delta_panel_floats(d);
+    rank = larger(rank, d.rank);
+    tiles += d.tiles;
+  }
+  float* data = cpu::scratch(cpu::Scratch::delta, floats);
+  for (int64_t i = 0; i < g.delta_count; ++i) {
+    Delta& d = g.deltas[i];
+    d.packed = data;
+    data += PackedX::floats(d.tiles, d.rank, d.chunk);
+  }
+  parallel(tiles, larger(1, 65536 / (kMr * rank)), [&](int64_t begin, int64_t end) {
+    int64_t before = 0;
+    for (int64_t i = 0; i < g.delta_count && before < end; ++i) {
+      const int64_t here = g.deltas[i].tiles;
+      for (int64_t t = larger(begin, before); t < smaller(end, before + here); ++t)
+        pack_delta_tile<Operand>(g.deltas[i], t - before);
+      before += here;
+    }
+  });
+}
+
+// Columns [column, column + cols) of the w of all deltas that touch rows [rows_begin, rows_end) of y.
+template <class Operand>
+static void pack_delta_panels(const GemmArgs& g, int64_t rows_begin, int64_t rows_end, int64_t column,
+                              int64_t cols, float* panels) {
+  const bool by_rank = g.layout != Layout::nt;
+  for (int64_t i = 0; i < g.delta_count; ++i) {
+    const Delta& d = g.deltas[i];
+    if (d.hi <= rows_begin || d.lo >= rows_end) continue;
+    for (int64_t k0 = 0; k0 < d.rank; k0 += d.chunk) {
+      const int64_t kc = smaller(d.chunk, d.rank - k0);
+      const float* w = d.w + (by_rank ? k0 * g.n + column : column * d.rank + k0);
+      float* out = panels + d.panel + k0 * kNr;
+      pack_w_dense(w, by_rank ? g.n : d.rank, by_rank, cols, kc, out);
+      Operand::finish(out, kc, kNr, false);
+    }
+  }
+}
+
+// y += what dropout keeps of `share`, a tile of it; `row` counts from the first that has bits.
+QLORA_INLINE void add_kept(const float* share, const Kept& kept, int64_t row, int64_t rows, int64_t column,
+                           int64_t cols, float* y, int64_t ld) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; c += kLanes) {
+      const int64_t lanes = smaller(kLanes, cols - c);
+      const uint32_t bits = load_bits(kept.bits + (row + r) * kept.ld + (column + c) / 8);
+      const Vec some = keep(load(share + r * kNr + c) * set1(kept.factor), bits);
+      store_some(y + r * ld + c, load_some(y + r * ld + c, lanes) + some, lanes);
+    }
+}
+
+// To the tile of y at t, columns [column, column + cols).
+template <class Operand>
+static void add_deltas(const GemmArgs& g, int64_t t, int64_t column, int64_t cols, const float* panels) {
+  for (int64_t i = 0; i < g.delta_count; ++i) {
+    const Delta& d = g.deltas[i];
+    const int64_t row = larger(d.lo, t * kMr), rows = smaller(d.hi, (t + 1) * kMr) - row;
+    if (rows <= 0) continue;
+    const PackedX packed = packed_delta(d);
+    const bool drops = d.kept.bits != nullptr;
+    float* y = g.y + row * g.ldy + column;
+    alignas(64) float share[kMr * kNr];
+    int64_t number = 0;
+    for (int64_t k0 = 0; k0 < d.rank; k0 += d.chunk, ++number) {
+      const int64_t kc = smaller(d.chunk, d.rank - k0);
+      Destination to{y, g.ldy, d.scale, true};
+      if (drops) to = {share, kNr, d.scale, k0 > 0};
+      short_tile<Operand, kMr>(rows, kc, packed.at(t - d.first_tile, number, k0, kc),
+                               panels + d.panel + k0 * kNr, to, drops ? kNr : cols);
+    }
+    if (drops) add_kept(share, d.kept, row - d.lo, rows, column, cols, y, g.ldy);
+  }
+}

@@ -1,0 +1,249 @@
+#include "kernels/cpu/linear.h"
+
+#include <iterator>
+#include <utility>
+#include <vector>
+
+#include "kernels/cpu/tasks.h"
+#include "kernels/quant/tables.h"
+#include "kernels/reference/reference.h"
+
+namespace qlora::cpu {
+namespace {
+
+const float* f32(const void* p) {
+  return static_cast<const float*>(p);
+}
+float* f32(void* p) {
+  return static_cast<float*>(p);
+}
+
+// The 16 levels of every format, as the kernels look them up.
+const float* levels_of(Format format) {
+  struct Levels {
+    alignas(64) float value[std::size(kFormats) + 1][16] = {};
+    Levels() {
+      for (Format f : kFormats)
+        with_format(f, [&]<class F>(F) {
+          for (int i = 0; i < 16; ++i) value[static_cast<int>(f)][i] = F::level(i);
+        });
+    }
+  };
+  static const Levels levels;
+  return levels.value[static_cast<int>(format)];
+}
+
+bool empty(const LoraPart& part) {
+  return part.hi <= part.lo || part.rank <= 0;
+}
+
+Draw draw_of(const LoraPart& part, const RowKey* keys) {
+  if (part.dropout.p <= 0) return {};
+  return {keys + part.lo, part.dropout.key, part.dropout.step, part.dropout.p};
+}
+
+void (*product(const Kernels& kernels, Operands operands))(const GemmArgs&) {
+  return operands == Operands::bf16 ? kernels.gemm_bf16 : kernels.gemm;
+}
+
+void run(const Kernels& kernels, Operands operands, std::vector<ThinProduct>& products) {
+  if (products.empty()) return;
+  (operands == Operands::bf16 ? kernels.thin_bf16 : kernels.thin)(products.data(),
+                                                                  static_cast<int64_t>(products.size()));
+}
+
+// u = drop(x) aᵀ
+ThinProduct product_of_u(const Linear& a, const LinearTerm& term, const LoraPart& part) {
+  return {.thin = f32(part.a),
+          .wide = f32(a.x) + part.lo * term.w.in,
+          .y = f32(part.u),
+          .y_by_n = true,
+          .m = part.rank,
+          .n = part.hi - part.lo,
+          .k = term.w.in,
+          .draw = draw_of(part, a.keys),
+          .draw_cols = term.w.in,
+          .kept = {.factor = dropout_factor(part.dropout.p)},
+          .drops = part.dropout.p > 0};
+}
+
+// An adapter's part in a backward call: where its du and its dropout's bits lie.
+struct BackwardPart {
+  const LinearBackwardTerm* term = nullptr;
+  const LoraPart* part = nullptr;
+  float* du = nullptr;
+  Kept kept = {};
+  int64_t rows() const { return part->hi - part->lo; }
+};
+
+std::vector<BackwardPart> parts_of(const LinearBackward& a) {
+  std::vector<BackwardPart> parts;
+  int64_t du = 0, bits = 0;
+  for (const LinearBackwardTerm& term : a.terms)
+    for (const LoraPart& part : term.lora) {
+      if (empty(part)) continue;
+      parts.push_back({&term, &part});
+      du += parts.back().rows() * part.rank;
+      if (part.dropout.p > 0) bits += parts.back().rows() * kept_bytes(term.w.in);
+    }
+  float* du_at = scratch(Scratch::low_rank, du);
+  auto* bits_at = reinterpret_cast<uint8_t*>(scratch(Scratch::kept, bits / 4));
+  for (BackwardPart& p : parts) {
+    p.du = du_at;
+    du_at += p.rows() * p.part->rank;
+    if (p.part->dropout.p <= 0) continue;
+    p.kept = {bits_at, kept_bytes(p.term->w.in), dropout_factor(p.part->dropout.p)};
+    bits_at += p.rows() * p.kept.ld;
+  }
+  return parts;
+}
+
+// du = scale * dy b, and the bits of dropout
+ThinProduct product_of_du(const LinearBackward& a, const BackwardPart& p) {
+  const LoraPart& part = *p.part;
+  const int64_t out = p.term->w.out;
+  return {.thin = f32(part.b),
+          .wide = f32(p.term->dy) + part.lo * out,
+          .y = p.du,
+          .thin_by_k = true,
+          .y_by_n = true,
+          .m = part.rank,
+          .n = p.rows(),
+          .k = out,
+          .alpha = static_cast<float>(part.scale),
+          .draw = draw_of(part, a.keys),
+          .draw_cols = p.term->w.in,
+          .kept = p.kept};
+}
+
+// What both gradients have in common: sums over the rows of the part, sequence by sequence.
+ThinProduct gradient(const LinearBackward& a, const BackwardPart& p) {
+  return {.thin_by_k = true,
+          .wide_by_k = true,
+          .m = p.part->rank,
+          .k = p.rows(),
+          .add = true,
+          .sequences = a.sequences.data(),
+          .sequence_count = static_cast<int64_t>(a.sequences.size()) - 1,
+          .first_row = p.part->lo};
+}
+
+// grad_b += scale * dyᵀ u
+ThinProduct product_of_grad_b(const LinearBackward& a, const BackwardPart& p) {
+  ThinProduct g = gradient(a, p);
+  g.thin = f32(p.part->u);
+  g.wide = f32(p.term->dy) + p.part->lo * p.term->w.out;
+  g.y = f32(p.part->grad_b);
+  g.y_by_n = true;
+  g.n = p.term->w.out;
+  g.alpha = static_cast<float>(p.part->scale);
+  return g;
+}
+
+// grad_a += duᵀ drop(x)
+ThinProduct product_of_grad_a(const LinearBackward& a, const BackwardPart& p) {
+  ThinProduct g = gradient(a, p);
+  g.thin = p.du;
+  g.wide = f32(a.x) + p.part->lo * p.term->w.in;
+  g.y = f32(p.part->grad_a);
+  g.n = p.term->w.in;
+  g.kept = p.kept;
+  g.drops = p.kept.bits != nullptr;
+  return g;
+}
+
+}  // namespace
+
+Codes codes_of(const WeightView& w) {
+  return {.data = static_cast<const uint8_t*>(w.data),
+          .levels = levels_of(w.format),
+          .absmax = w.absmax,
+          .rows = w.out,
+          .cols = w.in,
+          .block = w.block,
+          .nested = &w};
+}
+
+GemmArgs product_with(Layout layout, const float* x, const WeightView& w, Codes& codes, float* y,
+                      int64_t rows, bool add) {
+  const bool forward = layout == Layout::nt;
+  GemmArgs g{.layout = layout, .x = x, .y = y, .ldw = w.in, .m = rows, .add = add};
+  g.n = g.ldy = forward ? w.out : w.in;
+  g.k = g.ldx = forward ? w.in : w.out;
+  if (w.format != Format::dense) {
+    codes = codes_of(w);
+    g.codes = &codes;
+  } else if (w.type == DType::bf16) {
+    g.dense_bf16 = static_cast<const uint16_t*>(w.data);
+  } else {
+    g.dense = f32(w.data);
+  }
+  return g;
+}
+
+bool fuses(const Linear& a) {
+  constexpr int64_t kFewRows = 8;  // at least what the kernels of few rows take
+  return a.numerics == Numerics::exact && a.rows > kFewRows;
+}
+
+void linear(const Kernels& kernels, const Linear& a) {
+  std::vector<ThinProduct> products;
+  for (const LinearTerm& term : a.terms)
+    for (const LoraPart& part : term.lora)
+      if (!empty(part)) products.push_back(product_of_u(a, term, part));
+  run(kernels, a.operands, products);
+  std::vector<Delta> deltas;
+  bool packed = false;
+  for (const LinearTerm& term : a.terms) {
+    if (term.y == nullptr) continue;
+    deltas.clear();
+    for (const LoraPart& part : term.lora)
+      if (!empty(part))
+        deltas.push_back({.lo = part.lo,
+                          .hi = part.hi,
+                          .rank = part.rank,
+                          .u = f32(part.u),
+                          .w = f32(part.b),
+                          .scale = static_cast<float>(part.scale)});
+    Codes codes;
+    GemmArgs g = product_with(Layout::nt, f32(a.x), term.w, codes, f32(term.y), a.rows, false);
+    g.deltas = deltas.data();
+    g.delta_count = static_cast<int64_t>(deltas.size());
+    g.same_x = std::exchange(packed, true);
+    product(kernels, a.operands)(g);
+  }
+}
+
+void linear_backward(const Kernels& kernels, const LinearBackward& a, float* dx) {
+  const std::vector<BackwardPart> parts = parts_of(a);
+  std::vector<ThinProduct> products;
+  for (const BackwardPart& p : parts) products.push_back(product_of_du(a, p));
+  run(kernels, a.operands, products);
+  products.clear();
+  for (const BackwardPart& p : parts) {
+    if (a.sequences.size() < 2) break;
+    if (p.part->grad_b != nullptr) products.push_back(product_of_grad_b(a, p));
+    if (p.part->grad_a != nullptr) products.push_back(product_of_grad_a(a, p));
+  }
+  run(kernels, a.operands, products);
+  if (dx == nullptr) return;
+  std::vector<Delta> deltas;
+  for (const LinearBackwardTerm& term : a.terms) {
+    deltas.clear();
+    for (const BackwardPart& p : parts)
+      if (p.term == &term)
+        deltas.push_back({.lo = p.part->lo,
+                          .hi = p.part->hi,
+                          .rank = p.part->rank,
+                          .u = p.du,
+                          .w = f32(p.part->a),
+                          .kept = p.kept});
+    Codes codes;
+    GemmArgs g = product_with(Layout::nn, f32(term.dy), term.w, codes, dx, a.rows, &term != a.terms.data());
+    g.deltas = deltas.data();
+    g.delta_count = static_cast<int64_t>(deltas.size());
+    product(kernels, a.operands)(g);
+  }
+}
+
+}  // namespace qlora::cpu

@@ -1,0 +1,157 @@
+// The linear layer whose adapters run together and add to finished tiles has the bits of the products that it
+// is made of, called one by one.
+
+#include "kernels/cpu/linear.h"
+
+#include <catch2/catch.hpp>
+#include <cstring>
+
+#include "core/base/parallel.h"
+#include "kernels/cases/cases.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+constexpr int64_t kRows = 97, kIn = 330, kOut = 70;
+
+// Parts that share tiles of rows, leave some out, and have ranks around what tiles and chunks hold.
+struct Part {
+  int64_t lo, hi, rank;
+  double scale;
+};
+constexpr Part kParts[] = {{0, 31, 8, 2}, {31, 32, 1, 0.5}, {32, 58, 16, 1.5}, {60, 97, 65, 0.25}};
+const std::vector<int32_t> kSequences = {0, 5, 31, 32, 50, 58, 60, 96, 97};
+
+struct Problem {
+  Array x = normals(1, kRows*kIn), dy = normals(2, kRows*kOut);
+  TestWeight w = make_weight(3, Format::nf4, true, kOut, kIn);
+  std::vector<Array> a, b;
+  int64_t more_rank = 0;  // of the last part
+  explicit Problem(int64_t more) : more_rank(more) {
+    for (size_t i = 0; i < std::size(kParts); ++i) {
+      a.push_back(normals(10 + i, rank(i) * kIn, 0.3));
+      b.push_back(normals(20 + i, rank(i) * kOut, 0.3));
+    }
+  }
+  int64_t rank(size_t part) const {
+    return kParts[part].rank + (part + 1 == std::size(kParts) ? more_rank : 0);
+  }
+};
+
+// All operands on a device, and what both ways of computing write.
+struct Placed {
+  Device& d;
+  const float *x, *dy;
+  WeightView w;
+  std::vector<LoraPart> parts;
+  float *y, *dx;
+  Placed(Device& device, const Problem& p) : d(device) {
+    x = static_cast<float*>(d.put(p.x));
+    dy = static_cast<float*>(d.put(p.dy));
+    w = p.w.view(d);
+    y = static_cast<float*>(d.make(kRows * kOut));
+    dx = static_cast<float*>(d.make(kRows * kIn));
+    for (size_t i = 0; i < std::size(kParts); ++i) {
+      const Part& part = kParts[i];
+      const int64_t rank = p.rank(i);
+      parts.push_back({.lo = part.lo,
+                       .hi = part.hi,
+                       .a = d.put(p.a[i]),
+                       .b = d.put(p.b[i]),
+                       .rank = rank,
+                       .scale = part.scale,
+                       .u = d.make((part.hi - part.lo) * rank),
+                       .grad_a = d.put(Array(static_cast<size_t>(rank * kIn), 0.5)),
+                       .grad_b = d.put(Array(static_cast<size_t>(rank * kOut), 0.5))});
+    }
+  }
+  std::vector<Array> results() const {
+    std::vector<Array> all = {d.get(y, kRows * kOut), d.get(dx, kRows * kIn)};
+    for (const LoraPart& p : parts) {
+      all.push_back(d.get(p.u, (p.hi - p.lo) * p.rank));
+      all.push_back(d.get(p.grad_a, p.rank * kIn));
+      all.push_back(d.get(p.grad_b, p.rank * kOut));
+    }
+    return all;
+  }
+};
+
+std::vector<Array> together(Backend& backend, const Problem& p, Operands operands) {
+  Device d(backend, DType::f32, 0, operands);
+  Placed at(d, p);
+  LinearTerm term{.w = at.w, .lora = at.parts, .y = at.y};
+  backend.linear({.x = at.x, .rows = kRows, .terms = {&term, 1}, .operands = operands});
+  LinearBackwardTerm back{.w = at.w, .lora = at.parts, .dy = at.dy};
+  backend.linear_backward({.x = at.x,
+                           .rows = kRows,
+                           .terms = {&back, 1},
+                           .sequences = kSequences,
+                           .dx = at.dx,
+                           .operands = operands});
+  d.check_guards();
+  return at.results();
+}
+
+std::vector<Array> one_by_one(Backend& backend, const Problem& p, Operands operands) {
+  Device d(backend, DType::f32, 0, operands);
+  Placed at(d, p);
+  const Write add = Write::accumulate;
+  QGemm base{.x = at.x, .w = at.w, .y = at.y, .rows = kRows, .operands = operands};
+  backend.qgemm(base);
+  base.layout = Layout::nn;
+  base.x = at.dy;
+  base.y = at.dx;
+  backend.qgemm(base);
+  auto gemm = [&](Layout layout, const void* x, const void* w, void* y, int64_t m, int64_t n, int64_t k,
+                  double alpha, Write mode) {
+    Gemm g{.layout = layout, .x = x, .w = w, .y = y, .m = m, .n = n, .k = k, .alpha = alpha, .mode = mode};
+    g.operands = operands;
+    backend.gemm(g);
+  };
+  for (const LoraPart& part : at.parts) {
+    const int64_t rows = part.hi - part.lo, rank = part.rank;
+    const float *x = at.x + part.lo * kIn, *dy = at.dy + part.lo * kOut;
+    gemm(Layout::nt, x, part.a, part.u, rows, rank, kIn, 1, Write::overwrite);
+    gemm(Layout::nt, part.u, part.b, at.y + part.lo * kOut, rows, kOut, rank, part.scale, add);
+    auto* du = static_cast<float*>(d.make(rows * rank));
+    const auto* u = static_cast<const float*>(part.u);
+    gemm(Layout::nn, dy, part.b, du, rows, rank, kOut, part.scale, Write::overwrite);
+    for (size_t s = 0; s + 1 < kSequences.size(); ++s) {
+      const int64_t lo = std::max<int64_t>(kSequences[s], part.lo) - part.lo;
+      const int64_t hi = std::min<int64_t>(kSequences[s + 1], part.hi) - part.lo;
+      if (hi <= lo) continue;
+      gemm(Layout::tn, dy + lo * kOut, u + lo * rank, part.grad_b, kOut, rank, hi - lo, part.scale, add);
+      gemm(Layout::tn, du + lo * rank, x + lo * kIn, part.grad_a, rank, kIn, hi - lo, 1, add);
+    }
+    gemm(Layout::nn, du, part.a, at.dx + part.lo * kIn, rows, kIn, rank, 1, add);
+  }
+  return at.results();
+}
+
+}  // namespace
+
+TEST_CASE("Adapters that run together give the bits of their products one by one") {
+  const int before = thread_count();
+  for (const std::string& name : available_backends()) {
+    if (name == "reference") continue;
+    auto backend = make_test_backend(name);
+    for (Operands operands : {Operands::as_stored, Operands::bf16}) {
+      for (int64_t more_rank : {0, 300}) {
+        const Problem p(more_rank);
+        const std::vector<Array> expected = one_by_one(*backend, p, operands);
+        for (int threads : {1, 3}) {
+          set_thread_count(threads);
+          const std::vector<Array> got = together(*backend, p, operands);
+          for (size_t i = 0; i < got.size(); ++i) {
+            INFO(name << ", result " << i << ", " << threads << " threads, rank + " << more_rank
+                      << (operands == Operands::bf16 ? ", bf16" : ""));
+            CHECK(same_bits(got[i], expected[i]));
+          }
+        }
+      }
+    }
+  }
+  set_thread_count(before);
+}

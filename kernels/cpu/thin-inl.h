@@ -1,0 +1,195 @@
+// Products with a thin side, a rank (ThinProduct in kernels.h): u and its gradient, and the gradients of both
+// matrices of an adapter, of all adapters of a call at once. The thin side is packed as rows of tiles, so
+// that a rank of 8 fills the machine as well as one of 64; the wide side is packed one panel at a time and
+// used at once, so that it passes through memory once. Every result has the bits of gemm.
+
+// Rows of a tile: the rank in equal parts.
+QLORA_INLINE int64_t thin_tiles(const ThinProduct& g) {
+  return (g.m + kMr - 1) / kMr;
+}
+QLORA_INLINE int64_t thin_tile_rows(const ThinProduct& g) {
+  return (g.m + thin_tiles(g) - 1) / thin_tiles(g);
+}
+QLORA_INLINE int64_t thin_panels(const ThinProduct& g) {
+  return (g.n + kNr - 1) / kNr;
+}
+
+// Walks the chunks of the sum: for (ThinChunks c(g); c.next();) ...
+class ThinChunks {
+ public:
+  int64_t k0 = 0, kc = 0, number = -1;
+  explicit ThinChunks(const ThinProduct& g) : g_(g) {}
+  bool next() {
+    k0 += kc;
+    if (k0 == end_ && !next_stretch()) return false;
+    kc = smaller(chunk_, end_ - k0);
+    ++number;
+    return true;
+  }
+
+ private:
+  // All of k, or the rows of the next sequence.
+  bool next_stretch() {
+    if (g_.sequences == nullptr) {
+      if (end_ == g_.k) return false;
+      end_ = g_.k;
+    } else {
+      do {
+        if (sequence_ == g_.sequence_count) return false;
+        k0 = larger(g_.sequences[sequence_] - g_.first_row, 0);
+        end_ = smaller(g_.sequences[sequence_ + 1] - g_.first_row, g_.k);
+        ++sequence_;
+      } while (end_ <= k0);
+    }
+    chunk_ = chunk_of(end_ - k0);
+    return true;
+  }
+
+  const ThinProduct& g_;
+  int64_t sequence_ = 0, end_ = 0, chunk_ = 1;
+};
+
+QLORA_INLINE float* thin_tile(const ThinProduct& g, int64_t t, const ThinChunks& c) {
+  return g.packed + thin_tiles(g) * (c.k0 * kMr + c.number * kTileSlack) + t * (c.kc * kMr + kTileSlack);
+}
+
+template <class Operand>
+static void pack_thin(const ThinProduct& g, int64_t t) {
+  const int64_t row = t * thin_tile_rows(g), rows = smaller(thin_tile_rows(g), g.m - row);
+  for (ThinChunks c(g); c.next();) {
+    const float* p = g.thin + (g.thin_by_k ? c.k0 * g.m + row : row * g.k + c.k0);
+    float* tile = thin_tile(g, t, c);
+    pack_x_tile(p, g.thin_by_k ? g.m : g.k, g.thin_by_k, rows, c.kc, tile);
+    Operand::finish(tile, c.kc, kMr, false);
+  }
+}
+
+// transpose_rows of what dropout keeps; bits and their stride in bytes are those of p. k is a multiple of 8.
+QLORA_INLINE void transpose_kept(const float* p, int64_t ld, int64_t rows, int64_t kc, const uint8_t* bits,
+                                 int64_t bits_ld, float factor, float* out) {
+  int64_t k = 0;
+  for (; k + 8 <= kc; k += 8) {
+    __m256 r[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i)
+      r[i] = i < rows ? keep8(_mm256_mul_ps(load8(p + i * ld + k), _mm256_set1_ps(factor)),
+                              bits[i * bits_ld + k / 8])
+                      : _mm256_setzero_ps();
+    transpose8(r);
+    for (int i = 0; i < 8; ++i) _mm256_storeu_ps(out + (k + i) * kNr, r[i]);
+  }
+  for (; k < kc; ++k)
+    for (int i = 0; i < 8; ++i)
+      out[k * kNr + i] =
+          i < rows && (bits[i * bits_ld + k / 8] >> (k % 8) & 1) != 0 ? p[i * ld + k] * factor : 0.0f;
+}
+
+// The panel of wide at column n = column, values [k0, k0 + kc) of k. `kept`: what is read through bits.
+template <class Operand>
+QLORA_INLINE void pack_wide(const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc, int64_t column,
+                            int64_t cols, float* out) {
+  if (!g.drops) {
+    const float* p = g.wide + (g.wide_by_k ? k0 * g.n + column : column * g.k + k0);
+    pack_w_dense(p, g.wide_by_k ? g.n : g.k, g.wide_by_k, cols, kc, out);
+  } else if (g.wide_by_k) {
+    for (int64_t k = 0; k < kc; ++k)
+      for (int64_t j = 0; j < kNr; j += kLanes) {
+        const int64_t lanes = larger(0, smaller(kLanes, cols - j));
+        const Vec x = load_some(g.wide + (k0 + k) * g.n + column + j, lanes) * set1(kept.factor);
+        const uint8_t* bits = kept.bits + (k0 + k) * kept.ld + (column + j) / 8;
+        store(out + k * kNr + j, lanes > 0 ? keep(x, load_bits(bits)) : zero());
+      }
+  } else {
+    // Bits of a task's own start at its first row.
+    for (int64_t j = 0; j < kNr; j += 8)
+      transpose_kept(g.wide + (column + j) * g.k + k0, g.k, cols - j, kc, kept.bits + j * kept.ld + k0 / 8,
+                     kept.ld, kept.factor, out + j);
+  }
+  Operand::finish(out, kc, kNr, false);
+}
+
+// y[j, i] = sums[i, j] for i < m, j < cols: sums are kNr wide, y has g.m.
+QLORA_INLINE void store_by_n(const ThinProduct& g, const float* sums, int64_t column, int64_t cols) {
+  for (int64_t j = 0; j < cols; ++j) {
+    float* y = g.y + (column + j) * g.m;
+    for (int64_t i = 0; i < g.m; ++i) y[i] = sums[i * kNr + j];
+  }
+}
+QLORA_INLINE void load_by_n(const ThinProduct& g, float* sums, int64_t column, int64_t cols) {
+  for (int64_t i = 0; i < g.m; ++i)
+    for (int64_t j = 0; j < kNr; ++j) sums[i * kNr + j] = j < cols ? g.y[(column + j) * g.m + i] : 0.0f;
+}
+
+// Columns of n of panel p.
+template <class Operand>
+static void thin_panel(const ThinProduct& g, int64_t p) {
+  const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
+  const int64_t tiles = thin_tiles(g), tile_rows = thin_tile_rows(g), sum_floats = tiles * kMr * kNr;
+  Kept kept = g.kept;
+  const bool own_bits = g.draw.keys != nullptr && kept.bits == nullptr;
+  if (own_bits) kept.ld = kept_bytes(g.draw_cols);
+  float* sums = cpu::scratch(cpu::Scratch::thin_sums, sum_floats + (own_bits ? kNr * kept.ld / 4 : 0));
+  float* panel = cpu::scratch(cpu::Scratch::packed_w, kChunkMax * kNr);
+  if (own_bits) kept.bits = reinterpret_cast<uint8_t*>(sums + sum_floats);
+  if (g.draw.keys != nullptr)
+    draw_rows(g.draw, column, column + cols, g.draw_cols, own_bits ? kept.bits : kept.bits + column * kept.ld,
+              kept.ld);
+  if (g.y_by_n && g.add) load_by_n(g, sums, column, cols);
+  bool add = g.add;
+  for (ThinChunks c(g); c.next(); add = true) {
+    pack_wide<Operand>(g, kept, c.k0, c.kc, column, cols, panel);
+    const FlushDenormals flush(Operand::kFlush);
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t row = t * tile_rows;
+      Destination to{g.y + row * g.n + column, g.n, g.alpha, add};
+      if (g.y_by_n) to = {sums + row * kNr, kNr, g.alpha, add};
+      short_tile<Operand, kMr>(smaller(tile_rows, g.m - row), c.kc, thin_tile(g, t, c), panel, to,
+                               g.y_by_n ? kNr : cols);
+    }
+  }
+  if (g.y_by_n && add) store_by_n(g, sums, column, cols);
+}
+
+// body(product, i) for items [begin, end) of all products, of which product g has count(g).
+template <class Count, class Body>
+QLORA_INLINE void each_of(ThinProduct* products, int64_t n, int64_t begin, int64_t end, const Count& count,
+                          const Body& body) {
+  int64_t before = 0;
+  for (int64_t i = 0; i < n && before < end; ++i) {
+    const int64_t here = count(products[i]);
+    for (int64_t item = larger(begin, before); item < smaller(end, before + here); ++item)
+      body(products[i], item - before);
+    before += here;
+  }
+}
+
+template <class Operand>
+static void thin_products(ThinProduct* products, int64_t n) {
+  int64_t floats = 0, tiles = 0, panels = 0, work = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    ThinProduct& g = products[i];
+    ThinChunks c(g);
+    while (c.next()) {
+    }
+    g.chunks = c.number + 1;
+    floats += thin_tiles(g) * (g.k * kMr + g.chunks * kTileSlack);
+    tiles += thin_tiles(g);
+    panels += thin_panels(g);
+    // A number for dropout costs about as much as 24 multiply-adds.
+    work += g.m * g.n * g.k + (g.draw.keys != nullptr ? g.n * g.draw_cols * 24 : 0);
+  }
+  if (panels == 0) return;
+  float* data = cpu::scratch(cpu::Scratch::thin, floats);
+  for (int64_t i = 0; i < n; ++i) {
+    products[i].packed = data;
+    data += thin_tiles(products[i]) * (products[i].k * kMr + products[i].chunks * kTileSlack);
+  }
+  // Packing is a small part of the work: one thread where the whole is not worth two.
+  const int64_t in_place = work < int64_t{1} << 20 ? tiles + panels : 1;
+  parallel(tiles, larger(in_place, (tiles + 7) / 8), [&](int64_t begin, int64_t end) {
+    each_of(products, n, begin, end, thin_tiles, pack_thin<Operand>);
+  });
+  parallel(panels, larger(in_place, panels / (16 * cpu::task_threads())), [&](int64_t begin, int64_t end) {
+    each_of(products, n, begin, end, thin_panels, thin_panel<Operand>);
+  });
+}
