@@ -4,6 +4,8 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/io/gguf_import.h"
 #include "experiments/cli/cli.h"
 #include "experiments/terminal.h"
