@@ -7,7 +7,7 @@
 #include "eval/tasks/mmlu_test_tools.h"
 
 using namespace qlora;
-using test::ByteTokenizer;
+using test::LetterTokenizer;
 using test::LetterLm;
 using test::write_tree;
 
@@ -32,7 +32,7 @@ struct Asked {
     return mmlu_prompt(options, data.subjects[1], data.subjects[1].questions[0], options.shots, tokenizer);
   }
   test::TemporaryFolder dir;
-  ByteTokenizer tokenizer;
+  LetterTokenizer tokenizer;
   MmluOptions options;
   MmluData data;
 };
@@ -87,7 +87,7 @@ TEST_CASE("a chat template wraps header and examples as lm-eval wraps them") {
 }
 
 TEST_CASE("an over-long prompt is treated by its protocol's rule") {
-  ByteTokenizer tokenizer;
+  LetterTokenizer tokenizer;
   for (const MmluProtocol& p : mmlu_protocols()) {
     CAPTURE(p.name);
     Asked a(asking(p.name, 2));
@@ -188,7 +188,7 @@ TEST_CASE("MMLU rows of JSON give the same questions as the CSV tree") {
   write_file(rows / "test.jsonl", text);
   write_file(rows / "dev.jsonl", dev);
   const MmluData read = read_mmlu(rows, options);
-  ByteTokenizer tokenizer;
+  LetterTokenizer tokenizer;
   MmluPlan a = plan_mmlu(tree, options, tokenizer, 4096), b = plan_mmlu(read, options, tokenizer, 4096);
   CHECK(a.contexts == b.contexts);
   for (size_t i = 0; i < a.items.size(); ++i) CHECK(a.items[i].gold == b.items[i].gold);

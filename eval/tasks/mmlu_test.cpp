@@ -11,7 +11,7 @@
 #include "eval/tasks/mmlu_test_tools.h"
 
 using namespace qlora;
-using test::ByteTokenizer;
+using test::LetterTokenizer;
 using test::LetterLm;
 using test::write_tree;
 
@@ -36,7 +36,7 @@ TEST_CASE("an MMLU prompt has the bytes of the original script") {
   MmluData data = read_mmlu(dir.path(), options);
   REQUIRE(data.subjects.size() == 2);
   CHECK(data.subjects[0].name == "astronomy");
-  ByteTokenizer tokenizer;
+  LetterTokenizer tokenizer;
   CHECK(mmlu_prompt(options, data.subjects[1], data.subjects[1].questions[0], 1, tokenizer).text ==
         "The following are multiple choice questions (with answers) about  high school biology.\n\n"
         "dev question 0\nA. w\nB. x\nC. y\nD. z\nAnswer: D\n\n"
@@ -50,7 +50,7 @@ TEST_CASE("MMLU scores are micro over questions and macro over subjects with sta
   options.shots = 0;
   MmluData data = read_mmlu(dir.path(), options);
   LetterLm lm(4096);
-  ByteTokenizer tokenizer;
+  LetterTokenizer tokenizer;
   std::vector<SubjectIndex> who = {-1, 0, 1};
   std::vector<MmluReport> r = run_mmlu(lm, tokenizer, data, options, who);
   REQUIRE(r.size() == 3);
@@ -71,7 +71,7 @@ TEST_CASE("an over-long MMLU prompt drops its last shots and says so") {
   write_tree(dir.path());
   MmluOptions options;
   MmluData data = read_mmlu(dir.path(), options);
-  ByteTokenizer tokenizer;
+  LetterTokenizer tokenizer;
   const std::string three =
       mmlu_prompt(options, data.subjects[0], data.subjects[0].questions[0], 3, tokenizer).text;
   MmluPlan plan = plan_mmlu(data, options, tokenizer, static_cast<int64_t>(three.size()));

@@ -11,7 +11,7 @@
 namespace qlora::test {
 
 // One token per byte; the content of the model's answer is decided by the test.
-class ByteTokenizer final : public Tokenizer {
+class LetterTokenizer final : public Tokenizer {
  public:
   std::vector<int32_t> encode(std::string_view text, bool) const override {
     // " A" at the end of a text is one token, as in real vocabularies: 256 + letter.
