@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/base/check.h"
+#include "eval/metrics/distributions.h"
 
 namespace qlora {
 namespace {
@@ -31,7 +32,7 @@ std::vector<double> ranks(std::span<const double> values) {
 
 // Two-sided p of a correlation of n values under Student's t.
 double p_of(double r, double n) {
-  return incomplete_beta(n / 2 - 1, 0.5, std::max(0.0, 1 - r * r));
+  return beta_cdf(n / 2 - 1, 0.5, std::max(0.0, 1 - r * r));
 }
 
 // What ties in one list take from the pairs and from the variance.
@@ -69,30 +70,6 @@ double exact_kendall_p(size_t n, size_t inversions) {
 }
 
 }  // namespace
-
-// The continued fraction of Abramowitz and Stegun 26.5.8, evaluated by Lentz's method.
-double incomplete_beta(double a, double b, double x) {
-  if (x <= 0) return 0;
-  if (x >= 1) return 1;
-  if (x > (a + 1) / (a + b + 2)) return 1 - incomplete_beta(b, a, 1 - x);
-  constexpr double kTiny = 1e-300;
-  auto guard = [](double v) { return std::abs(v) < kTiny ? kTiny : v; };
-  double c = 1, d = 1 / guard(1 - (a + b) * x / (a + 1)), fraction = d;
-  for (int m = 1; m < 1000; ++m) {
-    const double even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
-    d = 1 / guard(1 + even * d);
-    c = guard(1 + even / c);
-    fraction *= d * c;
-    const double odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
-    d = 1 / guard(1 + odd * d);
-    c = guard(1 + odd / c);
-    fraction *= d * c;
-    if (std::abs(d * c - 1) < 1e-15) break;
-  }
-  const double log_front =
-      std::lgamma(a + b) - std::lgamma(a) - std::lgamma(b) + a * std::log(x) + b * std::log1p(-x);
-  return std::exp(log_front) * fraction / a;
-}
 
 Correlation pearson(std::span<const double> x, std::span<const double> y) {
   check_lengths(x, y);

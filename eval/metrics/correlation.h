@@ -20,7 +20,4 @@ Correlation spearman(std::span<const double> x, std::span<const double> y);
 // otherwise from the normal approximation with the variance under ties. O(n^2).
 Correlation kendall(std::span<const double> x, std::span<const double> y);
 
-// I_x(a, b), the regularized incomplete beta function. REQUIRES: 0 <= x <= 1, a > 0, b > 0. To about 1e-14.
-double incomplete_beta(double a, double b, double x);
-
 }  // namespace qlora

@@ -5,7 +5,7 @@
 #include <numeric>
 #include <vector>
 
-#include "eval/ratings/distributions.h"
+#include "eval/metrics/distributions.h"
 
 namespace qlora {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "eval/ratings/distributions.h"
+#include "eval/metrics/distributions.h"
 
 namespace qlora {
 

@@ -5,7 +5,7 @@
 #include "core/base/file.h"
 #include "core/base/json.h"
 #include "core/base/test_data.h"
-#include "eval/ratings/distributions.h"
+#include "eval/metrics/distributions.h"
 #include "eval/ratings/paired_tests.h"
 #include "eval/ratings/proportion.h"
 

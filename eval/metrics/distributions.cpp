@@ -1,4 +1,4 @@
-#include "eval/ratings/distributions.h"
+#include "eval/metrics/distributions.h"
 
 #include <algorithm>
 #include <cmath>
