@@ -108,14 +108,10 @@ EvalSpec read_loss_eval(const YamlNode& node) {
 
 // A task of the registry.
 EvalSpec read_task_eval(const YamlNode& node, const Task& task) {
-  QLORA_CHECK(
-      task.kind != TaskKind::generate, usage,
-      "{}: task {} is answered by generated text, which a sweep does not do; score its runs with `qlora "
-      "eval {}`",
-      node.where.text(), task.name, task.name);
   std::vector<std::string> known = {"task", "data", "limit", "parts", "max_length", "at", "base"};
   if (task.takes_shots) known.insert(known.end(), {"shots", "examples"});
   if (task.kind == TaskKind::rolling) known.push_back("stride");
+  if (task.kind == TaskKind::generate) known.push_back("max_new_tokens");
   Fields fields(node, "task " + task.name, known);
   EvalSpec spec;
   spec.task = task.name;
@@ -125,6 +121,7 @@ EvalSpec read_task_eval(const YamlNode& node, const Task& task) {
     fields.read("examples", ValueKind::text, spec.options.examples);
   }
   if (task.kind == TaskKind::rolling) fields.read("stride", spec.options.stride, 1);
+  if (task.kind == TaskKind::generate) fields.read("max_new_tokens", spec.options.max_new_tokens, 1);
   fields.read("limit", spec.options.limit, 0);
   fields.read("max_length", spec.options.max_length, 1);
   fields.read("parts", ValueKind::list, spec.options.groups);

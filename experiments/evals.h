@@ -15,10 +15,9 @@ namespace qlora {
 //      bos: protocol, chat_template: none, fewshot_as_multiturn: false, system_instruction: "", at: end,
 //      base: true}
 //   - {task: loss, at: [start, end]}
-//   - {task: hellaswag, data: DIR or FILE, shots: 0, limit: 100, examples: FILE, parts: [..], max_length:
-//   512,
-//      stride: 256, base: true}
-//      any other task of `qlora eval list` that is not answered by generated text
+//   - {task: hellaswag, data: DIR or FILE, shots: 0, limit: 100, examples: FILE, parts: [..],
+//      max_length: 512, stride: 256, max_new_tokens: 128, base: true}
+//      any other task of `qlora eval list`, with those of the options that it has
 struct EvalSpec {
   std::string task;  // mmlu | loss | a name of the registry
   Where where;

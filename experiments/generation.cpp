@@ -16,8 +16,6 @@
 namespace qlora {
 namespace {
 
-constexpr int64_t kCacheBytes = int64_t{2} << 30;  // of keys and values of all answers at a time
-
 // The conversation up to the question of `turn`.
 std::vector<ChatMessage> conversation(const Question& question, const GenerationSettings& settings,
                                       const TurnRows& answers, int64_t turn) {
@@ -127,7 +125,7 @@ class Answering {
                 .type = options_.type,
                 .tokenizer = &options_.tokenizer,
                 .numerics = numerics_of(settings_),
-                .batch = batch(requests)};
+                .batch = options_.batch};
     g.on_token = [this](size_t, int32_t) {
       if (options_.stop && options_.stop()) throw GenerationStopped{};
       return true;
@@ -158,17 +156,6 @@ class Answering {
     }
     requests.push_back(std::move(request));
     places.push_back(place);
-  }
-
-  // No more at a time than the cache has room for.
-  int64_t batch(const std::vector<GenerateRequest>& requests) const {
-    const HfConfig& c = options_.model.config();
-    int64_t rows = 0;
-    for (const GenerateRequest& r : requests)
-      rows = std::max(rows, std::min<int64_t>(static_cast<int64_t>(r.context.size()) + r.max_new_tokens,
-                                              c.max_positions));
-    const int64_t bytes = rows * c.layers * 2 * c.kv_heads * c.head_dim * 4;
-    return std::clamp<int64_t>(kCacheBytes / std::max<int64_t>(bytes, 1), 1, options_.batch);
   }
 
   void keep(const Place& place, int64_t turn, const GenerateRequest& request,

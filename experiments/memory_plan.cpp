@@ -5,6 +5,7 @@
 #include "core/io/safetensors.h"
 #include "core/lora/lora.h"
 #include "core/train/pack.h"
+#include "eval/generation/answers.h"
 #include "eval/lm.h"
 #include "eval/model_lm/request_tree.h"
 #include "experiments/plan_base.h"
@@ -106,6 +107,26 @@ void score_mmlu(PlanBase& base, TrainPack& pack, const std::vector<const Planned
   }
 }
 
+// Generated answers of all runs, as many at a time as there may be, each with the longest prompt: the cache
+// has its full size from the first token on.
+void generate(PlanBase& base, TrainPack& pack, const std::vector<const PlannedRun*>& runs) {
+  const HfConfig& config = base.model->config();
+  std::vector<GenerateRequest> requests;
+  Generator generator{.model = *base.model, .memory = base.memory, .type = base.type};
+  generator.on_token = [](size_t, int32_t) { return false; };
+  for (size_t i = 0; i < runs.size(); ++i) {
+    const PlannedRun& run = *runs[i];
+    GenerateRequest request;
+    request.max_new_tokens = run.answer_tokens;
+    request.subject = static_cast<SubjectIndex>(i);
+    request.context.resize(
+        static_cast<size_t>(std::min(run.answer_prompt_tokens, config.max_positions - 1)));
+    requests.insert(requests.end(), static_cast<size_t>(std::min(run.answers, generator.batch)), request);
+  }
+  generate_answers(generator, requests,
+                   [&](SubjectIndex i) { return &pack.runs()[static_cast<size_t>(i)]->adapter(); });
+}
+
 }  // namespace
 
 size_t MemoryPlan::bytes() const {
@@ -147,6 +168,7 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
   train_one_step(pack);
   score_losses(base, pack, runs);
   score_mmlu(base, pack, runs);
+  generate(base, pack, runs);
   return {.process = process_ > 0 ? process_ : resident_memory(),
           .loading = base.loading,
           .lasting = base.memory.held_peak() - base.memory.held_passing(),

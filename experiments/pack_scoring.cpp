@@ -120,6 +120,7 @@ void PackWorker::score_questions() {
   std::string task;
   ModelLmOptions options;
   options.type = type_;
+  options.tokenizer = tokenizer_;
   options.progress = [&](int64_t done, int64_t all) {
     log.flush();
     check_stop();

@@ -20,6 +20,12 @@ std::vector<int64_t> first(const std::vector<int64_t>& lengths, int64_t most) {
   return {lengths.begin(), lengths.begin() + n};
 }
 
+void note_answers(PlannedRun& run, int64_t answers, int64_t prompt_tokens, int64_t new_tokens) {
+  run.answers = std::max(run.answers, answers);
+  run.answer_prompt_tokens = std::max(run.answer_prompt_tokens, prompt_tokens);
+  run.answer_tokens = std::max(run.answer_tokens, new_tokens);
+}
+
 }  // namespace
 
 PlanBase& Planner::base_of(const RunConfig& config) {
@@ -139,6 +145,7 @@ void Planner::check_task(PlannedRun& run, const Task& task, const TaskData& data
                                     base_of(run.config).model->config().max_positions);
     tokens.longest = plan.longest;
     tokens.requests = static_cast<int64_t>(plan.requests.size());
+    tokens.new_tokens = task.kind == TaskKind::generate ? plan.max_new_tokens : 0;
     for (size_t i = 1; i < plan.requests.size(); ++i) {
       if (plan.requests[i].item == plan.requests[i - 1].item) continue;
       const std::vector<int32_t>&a = plan.requests[i - 1].context_tokens,
@@ -146,6 +153,10 @@ void Planner::check_task(PlannedRun& run, const Task& task, const TaskData& data
       tokens.shared = std::max<int64_t>(
           tokens.shared, std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
     }
+  }
+  if (task.kind == TaskKind::generate) {
+    note_answers(run, tokens.requests, tokens.longest, tokens.new_tokens);
+    return;
   }
   run.mmlu_prompt_tokens = std::max(run.mmlu_prompt_tokens, tokens.longest);
   run.mmlu_shared_tokens = std::max(run.mmlu_shared_tokens, tokens.shared);

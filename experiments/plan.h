@@ -29,6 +29,8 @@ struct PlannedRun {
   // Of a pass over questions (MMLU or another task): how many prompts, how long, and how much of it questions
   // (of a subject) have in common.
   int64_t mmlu_prompts = 0, mmlu_prompt_tokens = 0, mmlu_shared_tokens = 0;
+  // Of generated answers: how many, the longest prompt, the most new tokens.
+  int64_t answers = 0, answer_prompt_tokens = 0, answer_tokens = 0;
   size_t memory = 0;  // bytes, when it runs alone; filled by Planner::fit
 };
 
@@ -88,7 +90,8 @@ class Planner {
   std::map<std::string, std::shared_ptr<const Tokenizer>> tokenizers_;
   struct PromptTokens {
     int64_t longest = 0, shared = 0;
-    int64_t requests = 0;  // of a task of the registry
+    int64_t requests = 0;    // of a task of the registry
+    int64_t new_tokens = 0;  // of an answer, where answers are generated
   };
   std::map<std::string, PromptTokens> mmlu_tokens_;
   std::vector<DataNote> notes_;

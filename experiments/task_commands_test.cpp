@@ -97,7 +97,8 @@ TEST_CASE("tasks of a sweep are scored for every run and its base") {
   bench.write_sweep(
       "s.yaml",
       fmt::format("evals:\n  - {{task: boolq, data: {0}, base: true}}\n  - {{task: rte, data: {0}}}\n"
-                  "  - {{task: perplexity, data: {0}, max_length: 64, stride: 32}}\n",
+                  "  - {{task: perplexity, data: {0}, max_length: 64, stride: 32}}\n"
+                  "  - {{task: gsm8k, data: {0}, shots: 0, max_new_tokens: 4, base: true}}\n",
                   samples));
   const ProgramEnd end = bench.run({"sweep", "run", "s.yaml"});
   INFO(end.err);
@@ -108,9 +109,10 @@ TEST_CASE("tasks of a sweep are scored for every run and its base") {
   const Json stored = parse_json(bench.run({"results", "query", query, "--json"}).out, "stdout");
   CHECK(
       stored ==
-      Json::parse(R"([{"task": "boolq", "n": 3}, {"task": "perplexity", "n": 2}, {"task": "rte", "n": 2}])"));
+      Json::parse(
+          R"([{"task": "boolq", "n": 3}, {"task": "gsm8k", "n": 3}, {"task": "perplexity", "n": 2}, {"task": "rte", "n": 2}])"));
   const ProgramEnd again = bench.run({"sweep", "run", "s.yaml", "--dry-run"});
-  CHECK_THAT(again.out, Contains("7 evaluations, 0 to do"));
+  CHECK_THAT(again.out, Contains("10 evaluations, 0 to do"));
 
   auto refused = [&](const std::string& evaluation, const std::string& word) {
     bench.write_sweep("bad.yaml", "evals: [" + evaluation + "]\n");
@@ -119,6 +121,6 @@ TEST_CASE("tasks of a sweep are scored for every run and its base") {
     CHECK_THAT(bad.err, Contains(word));
   };
   refused("{task: boolk, data: x}", "did you mean `boolq`");
-  refused("{task: gsm8k, data: x}", "qlora eval gsm8k");
+  refused("{task: boolq, data: x, max_new_tokens: 3}", "unknown key of task boolq `max_new_tokens`");
   refused("{task: boolq, data: x, stride: 3}", "unknown key of task boolq `stride`");
 }

@@ -10,6 +10,18 @@
 namespace qlora {
 namespace {
 
+constexpr int64_t kCacheBytes = int64_t{2} << 30;  // of keys and values of all answers at a time
+
+// No more at a time than the cache has room for.
+int64_t batch_for(const Generator& g, std::span<const Prompt> prompts, int64_t max_new_tokens) {
+  const HfConfig& c = g.model.config();
+  int64_t rows = 0;
+  for (const Prompt& p : prompts)
+    rows = std::max(rows, std::min(static_cast<int64_t>(p.tokens.size()) + max_new_tokens, c.max_positions));
+  const int64_t bytes = rows * c.layers * 2 * c.kv_heads * c.head_dim * static_cast<int64_t>(size_of(g.type));
+  return std::clamp<int64_t>(kCacheBytes / std::max<int64_t>(bytes, 1), 1, g.batch);
+}
+
 // The text of one growing answer, and whether a stop string has ended it.
 class Watch {
  public:
@@ -61,7 +73,7 @@ std::vector<std::vector<int32_t>> generate_answers(const Generator& g,
     options.max_new_tokens = requests[members.front()].max_new_tokens;
     options.stop_ids = requests[members.front()].stop_ids;
     options.numerics = g.numerics;
-    options.batch = g.batch;
+    options.batch = batch_for(g, prompts, options.max_new_tokens);
     options.on_token = [&](size_t prompt, int32_t token) {
       const size_t i = members[prompt];
       const bool go_on = !g.on_token || g.on_token(i, token);

@@ -17,7 +17,7 @@ struct Generator {
   DType type = DType::f32;
   const Tokenizer* tokenizer = nullptr;  // for stop strings
   Numerics numerics = Numerics::exact;   // of the new tokens; contexts are always read exactly
-  int64_t batch = 16;                    // answers that are worked on at a time
+  int64_t batch = 16;  // answers that are worked on at a time; fewer where their cache would be too large
   // Called with each answer as it ends, in any order. May be empty.
   std::function<void(size_t request, const std::vector<int32_t>& answer)> on_answer = {};
   // Called with each new token of a request; returning false ends its answer. May be empty.
