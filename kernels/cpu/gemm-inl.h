@@ -33,6 +33,8 @@ static void tile(int64_t kc, const float* a, const float* b, Destination d, int6
   for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = zero();
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) __builtin_prefetch(d.y + r * d.ld, 1);
+  // Or the compiler keeps R addresses over the loop, some of them in registers that accumulators need.
+  asm("" : "+r"(d.y), "+r"(d.ld));
   for (int64_t i = Operand::steps(kc); i > 0; --i, a += Operand::kRows * kMr, b += Operand::kRows * kNr) {
 #pragma GCC unroll 2
     for (int row = Operand::kRows - 1; row >= 0; --row) {
