@@ -6,7 +6,8 @@ namespace qlora {
 namespace {
 
 // The largest of all instruction sets (cpu/gemm-inl.h, cpu/pack-inl.h, cpu/attention-inl.h).
-constexpr int64_t kTileRows = 14, kPanelColumns = 32, kChunk = 320, kSuper = 4096, kTileSlack = 16;
+constexpr int64_t kTileRows = 14, kPanelColumns = 32, kChunk = 320, kBf16Chunk = 1024, kSuper = 4096,
+                  kTileSlack = 16;
 constexpr int64_t kFewRows =
     64;  // at least what small_rows-inl.h and decode_rows-inl.h take; they keep x whole
 constexpr int64_t kDropRows = 64;  // reference/linear.cpp
@@ -21,16 +22,21 @@ void ScratchNeed::need(Buffer buffer, int64_t elements, DType type) {
 }
 
 // x is packed, padded to whole tiles, kSuper values of k at a time; w one panel at a time.
-void ScratchNeed::product(int64_t m, int64_t n, int64_t k, DType type) {
+void ScratchNeed::product(int64_t m, int64_t n, int64_t k, DType type, Operands operands) {
   if (type != DType::f32 || m <= 0 || n <= 0) return;  // the plain loops have one column panel on the heap
   const int64_t depth = std::min(k, kSuper), chunks = depth / (kChunk / 2) + 2;
   need(kPackedX, (m + kTileRows) * depth + (m / 6 + 1) * chunks * kTileSlack);
   if (m <= kFewRows) need(kPackedX, m * k);
-  need(kPackedW, kChunk * kPanelColumns);
+  panel(k, operands);
 }
 
-void ScratchNeed::weight(const WeightView& w, int64_t rows, bool forward, DType type) {
-  product(rows, forward ? w.out : w.in, forward ? w.in : w.out, type);
+// A panel of w is a chunk of k long.
+void ScratchNeed::panel(int64_t k, Operands operands) {
+  need(kPackedW, std::min((k + 7) / 8 * 8, operands == Operands::bf16 ? kBf16Chunk : kChunk) * kPanelColumns);
+}
+
+void ScratchNeed::weight(const WeightView& w, int64_t rows, bool forward, DType type, Operands operands) {
+  product(rows, forward ? w.out : w.in, forward ? w.in : w.out, type, operands);
   scales(w);
 }
 
@@ -40,11 +46,11 @@ void ScratchNeed::scales(const WeightView& w) {
 }
 
 void ScratchNeed::add(const Gemm& a) {
-  product(a.m, a.n, a.k, a.type);
+  product(a.m, a.n, a.k, a.type, a.operands);
 }
 
 void ScratchNeed::add(const QGemm& a) {
-  weight(a.w, a.rows, a.layout == Layout::nt, a.type);
+  weight(a.w, a.rows, a.layout == Layout::nt, a.type, a.operands);
 }
 
 void ScratchNeed::add(const Dequantize& a) {
@@ -70,29 +76,29 @@ int64_t bits(int64_t rows, int64_t cols) {
 }  // namespace
 
 // Of a task: sums of a thin product, the bits of its rows, its panel, and panels of all deltas of a term.
-void ScratchNeed::panels(int64_t ranks, int64_t rank, int64_t dropped_columns) {
+void ScratchNeed::panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands operands) {
   need(kThinSums, (rank + kTileRows) * kPanelColumns + bits(kPanelColumns, dropped_columns));
   need(kDeltaPanels, ranks * kPanelColumns);
-  need(kPackedW, kChunk * kPanelColumns);
+  panel(k, operands);
 }
 
 // The plain composition drops kDropRows rows at a time.
 void ScratchNeed::add(const Linear& a) {
   int64_t thin = 0;
   for (const LinearTerm& term : a.terms) {
-    if (term.y != nullptr) weight(term.w, a.rows, true, a.type);
+    if (term.y != nullptr) weight(term.w, a.rows, true, a.type, a.operands);
     int64_t deltas = 0, ranks = 0;
     for (const LoraPart& part : term.lora) {
       const int64_t rows = part.hi - part.lo, in = term.w.in;
       const bool drops = part.dropout.p > 0;
       if (drops) need(kDropped, std::min(rows, kDropRows) * in, a.type);
       if (a.type != DType::f32) continue;
-      product(std::min(rows, kFewRows), part.rank, in, a.type);
-      product(std::min(rows, kFewRows), term.w.out, part.rank, a.type);
+      product(std::min(rows, kFewRows), part.rank, in, a.type, a.operands);
+      product(std::min(rows, kFewRows), term.w.out, part.rank, a.type, a.operands);
       thin += packed(part.rank, in, chunks_of(in));
       deltas += packed(rows, part.rank, chunks_of(part.rank));
       ranks += part.rank + 1;
-      panels(ranks, part.rank, drops ? in : 0);
+      panels(ranks, part.rank, drops ? in : 0, in, a.operands);
     }
     if (term.y != nullptr) need(kDeltas, deltas);
   }
@@ -107,7 +113,7 @@ void ScratchNeed::add(const LinearBackward& a) {
   int64_t low_rank = 0, kept = 0, of_du = 0, of_gradients = 0;
   for (const LinearBackwardTerm& term : a.terms) {
     const int64_t in = term.w.in, out = term.w.out;
-    if (a.dx != nullptr) weight(term.w, a.rows, false, a.type);
+    if (a.dx != nullptr) weight(term.w, a.rows, false, a.type, a.operands);
     if (a.dx != nullptr && a.mode == Write::accumulate) need(kSum, a.rows * in, a.type);
     int64_t deltas = 0, ranks = 0;
     for (const LoraPart& part : term.lora) {
@@ -123,7 +129,7 @@ void ScratchNeed::add(const LinearBackward& a) {
       of_gradients += 2 * packed(part.rank, rows, chunks_of(rows) + 2 * sequences);
       deltas += packed(rows, part.rank, chunks_of(part.rank));
       ranks += part.rank + 1;
-      panels(ranks, part.rank, 0);
+      panels(ranks, part.rank, 0, std::max(out, rows), a.operands);
     }
     if (a.dx != nullptr) need(kDeltas, deltas);
   }

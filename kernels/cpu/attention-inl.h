@@ -7,7 +7,7 @@
 // bits do not depend on the block that it shares, nor on whether the keys come from a cache.
 
 constexpr int64_t kQueryBlock = 84;  // whole tiles of both widths; half of it where sequences are short
-static_assert(kKeyTile <= kChunkMax, "a tile of keys must be one chunk of a product");
+static_assert(kKeyTile <= AsStored::kChunkMax, "a tile of keys must be one chunk of a product");
 
 // A block of queries of one head: queries [i0, i1) of the sequence, keys [k0, k1) that any of them may see.
 struct Block {

@@ -11,6 +11,15 @@ QLORA_INLINE __m256 nearest_bf16(__m256 a) {
   return _mm256_and_ps(kept, _mm256_castsi256_ps(_mm256_set1_epi32(static_cast<int32_t>(0xffff0000u))));
 }
 
+// The same of an operand of a product: denormals count as zeros before they are rounded.
+QLORA_INLINE __m256 operand_nearest_bf16(__m256 a) {
+  const __m256i exponent = _mm256_and_si256(_mm256_castps_si256(a), _mm256_set1_epi32(0x7f800000));
+  const __m256i denormal = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+  // All but the sign of those goes.
+  const __m256 magnitude = _mm256_castsi256_ps(_mm256_srli_epi32(denormal, 1));
+  return _mm256_andnot_ps(magnitude, nearest_bf16(a));
+}
+
 // The lanes whose bit is set; zeros elsewhere.
 QLORA_INLINE __m256 keep8(__m256 a, uint32_t bits) {
   const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);

@@ -87,6 +87,24 @@ QLORA_INLINE void encode_32(const Search& s, const Vec (&x)[2], uint8_t* out) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_packus_epi16(pairs[0], pairs[1]));
 }
 
+// Row 4 q + r of the sixteen stands in quarter q of vector r; then words of four rows become columns of a
+// quarter.
 QLORA_INLINE void load_four_words(const uint8_t* p, int64_t stride, IVec (&v)[4]) {
-  for (int j = 0; j < 4; ++j) v[j] = load_words(p + 4 * j, stride);
+  __m512i r[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const auto row = [&](int q) {
+      return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + (4 * q + i) * stride));
+    };
+    r[i] = _mm512_castsi128_si512(row(0));
+    r[i] = _mm512_inserti32x4(r[i], row(1), 1);
+    r[i] = _mm512_inserti32x4(r[i], row(2), 2);
+    r[i] = _mm512_inserti32x4(r[i], row(3), 3);
+  }
+  const __m512i a = _mm512_unpacklo_epi32(r[0], r[1]), b = _mm512_unpackhi_epi32(r[0], r[1]);
+  const __m512i c = _mm512_unpacklo_epi32(r[2], r[3]), d = _mm512_unpackhi_epi32(r[2], r[3]);
+  v[0] = {_mm512_unpacklo_epi64(a, c)};
+  v[1] = {_mm512_unpackhi_epi64(a, c)};
+  v[2] = {_mm512_unpacklo_epi64(b, d)};
+  v[3] = {_mm512_unpackhi_epi64(b, d)};
 }

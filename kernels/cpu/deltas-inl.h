@@ -25,8 +25,7 @@ QLORA_INLINE void pack_delta_tile(const Delta& d, int64_t tile) {
   for (int64_t k0 = 0; k0 < d.rank; k0 += packed.chunk) {
     const int64_t kc = smaller(packed.chunk, d.rank - k0);
     float* out = packed.at(tile, k0, kc);
-    pack_x_tile(d.u + (row - d.lo) * d.rank + k0, d.rank, false, rows, kc, out);
-    Operand::finish(out, kc, kMr, false);
+    pack_x_as(Operand{}, d.u + (row - d.lo) * d.rank + k0, d.rank, false, rows, kc, out);
   }
 }
 
@@ -39,7 +38,7 @@ static void pack_deltas(const GemmArgs& g) {
     Delta& d = g.deltas[i];
     d.first_tile = d.lo / kMr;
     d.tiles = (d.hi - 1) / kMr - d.first_tile + 1;
-    d.chunk = chunk_of(d.rank);
+    d.chunk = chunk_of<Operand>(d.rank);
     d.panel = panel;
     floats += PackedX::floats(d.tiles, d.rank, d.chunk);
     panel += delta_panel_floats(d);
@@ -75,8 +74,7 @@ static void pack_delta_panels(const GemmArgs& g, int64_t rows_begin, int64_t row
       const int64_t kc = smaller(d.chunk, d.rank - k0);
       const float* w = d.w + (by_rank ? k0 * g.n + column : column * d.rank + k0);
       float* out = panels + d.panel + k0 * kNr;
-      pack_w_dense(w, by_rank ? g.n : d.rank, by_rank, cols, kc, out);
-      Operand::finish(out, kc, kNr, false);
+      pack_w_as(Operand{}, w, by_rank ? g.n : d.rank, by_rank, cols, kc, out);
     }
   }
 }

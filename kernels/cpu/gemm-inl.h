@@ -7,14 +7,15 @@
 // of y depends on m, on threads, or on whether w came from codes or from its dense equal. `Operand` is one of
 // the structs of operands-inl.h, which also order the chunk's k.
 
-constexpr int64_t kChunkMax = 320;   // of k: a panel of w stays in the first-level cache
 constexpr int64_t kSuperMax = 4096;  // of k: how much of x is packed at a time
 constexpr int64_t kPanelsMax = 8;    // per task
-constexpr int64_t kRowsMax = 504;    // rows of x per task: a chunk of them stays in the second-level cache
+constexpr int64_t kRowsBytes =
+    640 << 10;  // of x per task: a chunk of its rows stays in the second-level cache
 
 // Values of k per chunk: equal parts, in whole words of codes.
+template <class Operand>
 QLORA_INLINE int64_t chunk_of(int64_t k) {
-  int64_t chunks = (k + kChunkMax - 1) / kChunkMax;
+  int64_t chunks = (k + Operand::kChunkMax - 1) / Operand::kChunkMax;
   return ((k + chunks - 1) / chunks + 7) / 8 * 8;
 }
 
@@ -97,26 +98,18 @@ QLORA_INLINE void pack_x(const GemmArgs& g, const PackedX& packed, int64_t t, in
   const int64_t row = t * kMr, k = k_begin + k0;
   const float* p = transposed ? g.x + k * g.ldx + row : g.x + row * g.ldx + k;
   float* tile = packed.at(t, k0, kc);
-  pack_x_tile(p, g.ldx, transposed, smaller(kMr, g.m - row), kc, tile);
-  Operand::finish(tile, kc, kMr, false);
+  pack_x_as(Operand{}, p, g.ldx, transposed, smaller(kMr, g.m - row), kc, tile);
 }
 
 template <class Operand>
 QLORA_INLINE void pack_w(const GemmArgs& g, int64_t k, int64_t kc, int64_t column, int64_t cols, float* out) {
   const bool rows_are_k = g.layout != Layout::nt;
-  if (g.codes != nullptr) {
-    if (rows_are_k)
-      decode_panel_nn(*g.codes, k, kc, column, cols, out);
-    else
-      decode_panel_nt(*g.codes, k, kc, column, cols, out);
-  } else {
-    const int64_t at = rows_are_k ? k * g.ldw + column : column * g.ldw + k;
-    if (g.dense_bf16 != nullptr)
-      pack_w_dense(g.dense_bf16 + at, g.ldw, rows_are_k, cols, kc, out);
-    else
-      pack_w_dense(g.dense + at, g.ldw, rows_are_k, cols, kc, out);
-  }
-  Operand::finish(out, kc, kNr, g.dense_bf16 != nullptr);
+  if (g.codes != nullptr) return pack_codes_as(Operand{}, *g.codes, rows_are_k, k, kc, column, cols, out);
+  const int64_t at = rows_are_k ? k * g.ldw + column : column * g.ldw + k;
+  if (g.dense_bf16 != nullptr)
+    pack_w_as(Operand{}, g.dense_bf16 + at, g.ldw, rows_are_k, cols, kc, out);
+  else
+    pack_w_as(Operand{}, g.dense + at, g.ldw, rows_are_k, cols, kc, out);
 }
 
 // deltas-inl.h: what adapters add to a tile, right after its last chunk of k while it is in the first-level
@@ -134,7 +127,7 @@ static void add_deltas(const GemmArgs& g, int64_t t, int64_t column, int64_t col
 template <class Operand>
 static void multiply(const GemmArgs& g, const PackedX& packed, int64_t k_begin, int64_t k, int64_t t0,
                      int64_t t1, int64_t p0, int64_t p1) {
-  float* panel = cpu::scratch(cpu::Scratch::packed_w, kChunkMax * kNr);
+  float* panel = cpu::scratch(cpu::Scratch::packed_w, packed.chunk * kNr);
   float* delta_panels = nullptr;
   if (g.delta_count > 0) delta_panels = cpu::scratch(cpu::Scratch::delta_panels, delta_panel_floats(g));
   for (int64_t k0 = 0; k0 < k; k0 += packed.chunk) {
@@ -160,9 +153,9 @@ struct Cut {
   int64_t tiles_per_task, panels_per_task, row_tasks, panel_tasks;
 };
 
-QLORA_INLINE Cut cut(int64_t tiles, int64_t panels) {
+QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t tile_bytes) {
   const int64_t wanted = 6 * cpu::task_threads();
-  int64_t row_tasks = (tiles * kMr + kRowsMax - 1) / kRowsMax;
+  int64_t row_tasks = (tiles * tile_bytes + kRowsBytes - 1) / kRowsBytes;
   // Few panels (k and v projections, adapters): cut rows as well, down to eight tiles a task.
   if (panels < wanted)
     row_tasks = larger(row_tasks, smaller((wanted + panels - 1) / panels, (tiles + 7) / 8));
@@ -185,7 +178,7 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
       pack_x<Operand>(g, packed, i % tiles, k_begin, k0, smaller(chunk, k - k0));
     }
   });
-  const Cut c = cut(tiles, panels);
+  const Cut c = cut(tiles, panels, kMr * chunk * Operand::kBytes);
   const int64_t tasks = c.row_tasks * c.panel_tasks;
   // Less than about 20 us of work is done in place.
   parallel(tasks, g.m * g.n * k < int64_t{1} << 20 ? tasks : 1, [&](int64_t begin, int64_t end) {
@@ -219,7 +212,7 @@ static void gemm_of(const GemmArgs& g) {
     return gemm_of<Operand>(whole);
   }
   if (g.delta_count > 0) pack_deltas<Operand>(g);
-  const int64_t chunk = chunk_of(g.k), super = larger(1, kSuperMax / chunk) * chunk;
+  const int64_t chunk = chunk_of<Operand>(g.k), super = larger(1, kSuperMax / chunk) * chunk;
   for (int64_t k = 0; k < g.k; k += super) gemm_range<Operand>(g, k, smaller(super, g.k - k), chunk);
 }
 

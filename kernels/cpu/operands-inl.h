@@ -2,9 +2,16 @@
 // becomes of a packed tile of x or panel of w (both [k][width]), how many rows of it one step of the sum
 // takes, and what the step computes.
 
+// kChunkMax: values of k that are summed at a time. f32: a panel of w (kNr columns of them) stays in the
+// first-level cache. bf16: longer, because y would be read and written too often beside so much faster a sum;
+// two lines of the panel per step come from the second-level cache in time. kBytes: of a packed value.
+constexpr int64_t kBf16ChunkMax = 1024;
+
 // f32 as it is.
 struct AsStored {
   static constexpr bool kFlush = false;
+  static constexpr int64_t kChunkMax = 320;
+  static constexpr int64_t kBytes = 4;
   static constexpr int kRows = 1;
   QLORA_INLINE int64_t steps(int64_t kc) { return kc; }
   QLORA_INLINE void finish(float*, int64_t, int64_t, bool) {}
@@ -20,6 +27,8 @@ QLORA_INLINE void complete_pair(float* packed, int64_t kc, int64_t width) {
 // vdpbf16ps computes.
 struct Bf16 {
   static constexpr bool kFlush = true;
+  static constexpr int64_t kChunkMax = kBf16ChunkMax;
+  static constexpr int64_t kBytes = 4;
   static constexpr int kRows = 2;
   QLORA_INLINE int64_t steps(int64_t kc) { return (kc + 1) / 2; }
   // exact: the values are bf16 already.
@@ -28,8 +37,8 @@ struct Bf16 {
     if (exact) return;
     const int64_t n = kc * width;
     int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) store(packed + i, round_bf16(load(packed + i)));
-    if (i < n) store_n(packed + i, round_bf16(load_n(packed + i, n - i)), n - i);
+    for (; i + kLanes <= n; i += kLanes) store(packed + i, operand_bf16(load(packed + i)));
+    if (i < n) store_n(packed + i, operand_bf16(load_n(packed + i, n - i)), n - i);
   }
   QLORA_INLINE Vec step(Vec x, Vec w, Vec sum) { return fma(x, w, sum); }
 };
@@ -39,6 +48,8 @@ struct Bf16 {
 // it.
 struct Bf16Pairs {
   static constexpr bool kFlush = true;
+  static constexpr int64_t kChunkMax = kBf16ChunkMax;
+  static constexpr int64_t kBytes = 2;
   static constexpr int kRows = 1;
   QLORA_INLINE int64_t steps(int64_t kc) { return (kc + 1) / 2; }
   // In place: row j of the result lies where rows 2j and 2j + 1 have been read. A width that is no multiple
@@ -47,9 +58,8 @@ struct Bf16Pairs {
     complete_pair(packed, kc, width);
     for (int64_t j = 0; j < (kc + 1) / 2; ++j)
       for (int64_t i = 0; i < width; i += kLanes) {
-        const IVec even = as_int(round_bf16(load(packed + 2 * j * width + i)));
-        const IVec odd = as_int(round_bf16(load(packed + (2 * j + 1) * width + i)));
-        istore(packed + j * width + i, odd ^ shift_right<16>(even));
+        const Vec even = load(packed + 2 * j * width + i), odd = load(packed + (2 * j + 1) * width + i);
+        istore(packed + j * width + i, pair(even, odd));
       }
   }
   QLORA_INLINE Vec step(Vec x, Vec w, Vec sum) { return dot_pairs(x, w, sum); }
@@ -78,3 +88,26 @@ class FlushDenormals {
   unsigned before_;
   bool on_;
 };
+
+// Packing for an operand, of what it says above: in general as f32, which is then finished in place.
+template <class Operand>
+QLORA_INLINE void pack_x_as(Operand, const float* p, int64_t ld, bool transposed, int64_t rows, int64_t kc,
+                            float* out) {
+  pack_x_tile(p, ld, transposed, rows, kc, out);
+  Operand::finish(out, kc, kMr, false);
+}
+template <class Operand, class T>
+QLORA_INLINE void pack_w_as(Operand, const T* p, int64_t ld, bool rows_are_k, int64_t cols, int64_t kc,
+                            float* out) {
+  pack_w_dense(p, ld, rows_are_k, cols, kc, out);
+  Operand::finish(out, kc, kNr, sizeof(T) == sizeof(uint16_t));
+}
+template <class Operand>
+QLORA_INLINE void pack_codes_as(Operand, const Codes& w, bool rows_are_k, int64_t k, int64_t kc,
+                                int64_t column, int64_t cols, float* out) {
+  if (rows_are_k)
+    decode_panel_nn(w, k, kc, column, cols, out);
+  else
+    decode_panel_nt(w, k, kc, column, cols, out);
+  Operand::finish(out, kc, kNr, false);
+}

@@ -7,6 +7,7 @@
 #include "kernels/cpu/pack-inl.h"
 #include "kernels/cpu/decode-inl.h"
 #include "kernels/cpu/operands-inl.h"
+#include "kernels/cpu/pairs-inl.h"
 #include "kernels/cpu/gemm-inl.h"
 #include "kernels/cpu/dropout-inl.h"
 #include "kernels/cpu/deltas-inl.h"

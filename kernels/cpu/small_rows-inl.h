@@ -48,7 +48,7 @@ QLORA_INLINE void prefetch_step(const uint8_t* base, const SmallRows& job, int64
 // As the product reads it (Operand::kFlush: bf16 operands).
 template <class Operand>
 QLORA_INLINE __m256 read_weight(__m256 w) {
-  return Operand::kFlush ? nearest_bf16(w) : w;
+  return Operand::kFlush ? operand_nearest_bf16(w) : w;
 }
 
 // Values k and k + 1 in the order of the sum: bf16 operands take the odd one first.
@@ -288,7 +288,7 @@ static GemmArgs with_bf16_rows(const GemmArgs& g) {
   float* x = cpu::scratch(cpu::Scratch::packed_x, g.m * g.k);
   for (int64_t r = 0; r < g.m; ++r)
     for (int64_t k = 0; k < g.k; ++k)
-      x[r * g.k + k] = _mm256_cvtss_f32(nearest_bf16(_mm256_set1_ps(g.x[r * g.ldx + k])));
+      x[r * g.k + k] = _mm256_cvtss_f32(operand_nearest_bf16(_mm256_set1_ps(g.x[r * g.ldx + k])));
   rounded.x = x;
   rounded.ldx = g.k;
   return rounded;
@@ -300,7 +300,7 @@ static void small_rows(const GemmArgs& stored) {
   const bool contiguous = g.codes != nullptr || (g.layout == Layout::nt && g.ldw == g.k);
   const int64_t row_bytes = g.codes != nullptr ? g.codes->cols / 2 : g.k * (g.dense_bf16 != nullptr ? 2 : 4);
   const int64_t pass = 8 * groups_of(static_cast<int>(g.m));
-  const int64_t chunk = chunk_of(g.k), ahead = contiguous ? pass * row_bytes : 0;
+  const int64_t chunk = chunk_of<Operand>(g.k), ahead = contiguous ? pass * row_bytes : 0;
   const int64_t passes = (g.n + pass - 1) / pass;
   // Tasks of some 64 Ki weights; less than that is not worth waking a thread for.
   const int64_t batch = larger(1, 65536 / (pass * g.k));

@@ -14,7 +14,8 @@ QLORA_INLINE int64_t thin_panels(const ThinProduct& g) {
   return (g.n + kNr - 1) / kNr;
 }
 
-// Walks the chunks of the sum: for (ThinChunks c(g); c.next();) ...
+// Walks the chunks of the sum: for (ThinChunks<Operand> c(g); c.next();) ...
+template <class Operand>
 class ThinChunks {
  public:
   int64_t k0 = 0, kc = 0, number = -1;
@@ -41,7 +42,7 @@ class ThinChunks {
         ++sequence_;
       } while (end_ <= k0);
     }
-    chunk_ = chunk_of(end_ - k0);
+    chunk_ = chunk_of<Operand>(end_ - k0);
     return true;
   }
 
@@ -49,18 +50,18 @@ class ThinChunks {
   int64_t sequence_ = 0, end_ = 0, chunk_ = 1;
 };
 
-QLORA_INLINE float* thin_tile(const ThinProduct& g, int64_t t, const ThinChunks& c) {
+template <class Operand>
+QLORA_INLINE float* thin_tile(const ThinProduct& g, int64_t t, const ThinChunks<Operand>& c) {
   return g.packed + thin_tiles(g) * (c.k0 * kMr + c.number * kTileSlack) + t * (c.kc * kMr + kTileSlack);
 }
 
 template <class Operand>
 static void pack_thin(const ThinProduct& g, int64_t t) {
   const int64_t row = t * thin_tile_rows(g), rows = smaller(thin_tile_rows(g), g.m - row);
-  for (ThinChunks c(g); c.next();) {
+  for (ThinChunks<Operand> c(g); c.next();) {
     const float* p = g.thin + (g.thin_by_k ? c.k0 * g.m + row : row * g.k + c.k0);
     float* tile = thin_tile(g, t, c);
-    pack_x_tile(p, g.thin_by_k ? g.m : g.k, g.thin_by_k, rows, c.kc, tile);
-    Operand::finish(tile, c.kc, kMr, false);
+    pack_x_as(Operand{}, p, g.thin_by_k ? g.m : g.k, g.thin_by_k, rows, c.kc, tile);
   }
 }
 
@@ -90,7 +91,7 @@ QLORA_INLINE void pack_wide(const ThinProduct& g, const Kept& kept, int64_t k0, 
                             int64_t cols, float* out) {
   if (!g.drops) {
     const float* p = g.wide + (g.wide_by_k ? k0 * g.n + column : column * g.k + k0);
-    pack_w_dense(p, g.wide_by_k ? g.n : g.k, g.wide_by_k, cols, kc, out);
+    return pack_w_as(Operand{}, p, g.wide_by_k ? g.n : g.k, g.wide_by_k, cols, kc, out);
   } else if (g.wide_by_k) {
     for (int64_t k = 0; k < kc; ++k)
       for (int64_t j = 0; j < kNr; j += kLanes) {
@@ -129,14 +130,14 @@ static void thin_panel(const ThinProduct& g, int64_t p) {
   const bool own_bits = g.draw.keys != nullptr && kept.bits == nullptr;
   if (own_bits) kept.ld = kept_bytes(g.draw_cols);
   float* sums = cpu::scratch(cpu::Scratch::thin_sums, sum_floats + (own_bits ? kNr * kept.ld / 4 : 0));
-  float* panel = cpu::scratch(cpu::Scratch::packed_w, kChunkMax * kNr);
+  float* panel = cpu::scratch(cpu::Scratch::packed_w, smaller(Operand::kChunkMax, (g.k + 7) / 8 * 8) * kNr);
   if (own_bits) kept.bits = reinterpret_cast<uint8_t*>(sums + sum_floats);
   if (g.draw.keys != nullptr)
     draw_rows(g.draw, column, column + cols, g.draw_cols, own_bits ? kept.bits : kept.bits + column * kept.ld,
               kept.ld);
   if (g.y_by_n && g.add) load_by_n(g, sums, column, cols);
   bool add = g.add;
-  for (ThinChunks c(g); c.next(); add = true) {
+  for (ThinChunks<Operand> c(g); c.next(); add = true) {
     pack_wide<Operand>(g, kept, c.k0, c.kc, column, cols, panel);
     const FlushDenormals flush(Operand::kFlush);
     for (int64_t t = 0; t < tiles; ++t) {
@@ -168,7 +169,7 @@ static void thin_products(ThinProduct* products, int64_t n) {
   int64_t floats = 0, tiles = 0, panels = 0, work = 0;
   for (int64_t i = 0; i < n; ++i) {
     ThinProduct& g = products[i];
-    ThinChunks c(g);
+    ThinChunks<Operand> c(g);
     while (c.next()) {
     }
     g.chunks = c.number + 1;

@@ -137,7 +137,67 @@ QLORA_INLINE Vec round_bf16(Vec a) {
   return {_mm512_castsi512_ps(_mm512_and_si512(kept, _mm512_set1_epi32(static_cast<int32_t>(0xffff0000u))))};
 }
 
+// As an operand of a product: denormals count as zeros before they are rounded.
+QLORA_INLINE Vec operand_bf16(Vec a) {
+  const __m512i u = _mm512_castps_si512(a.v);
+  const __mmask16 denormal = _mm512_testn_epi32_mask(u, _mm512_set1_epi32(0x7f800000));
+  const __m512i sign = _mm512_set1_epi32(static_cast<int32_t>(0x80000000u));
+  return {
+      _mm512_castsi512_ps(_mm512_mask_and_epi32(_mm512_castps_si512(round_bf16(a).v), denormal, u, sign))};
+}
+
 #if QLORA_PAIRS
+// The same rounding, of 32 values in a row: bf16, in their order, as words of two.
+QLORA_INLINE IVec narrow(Vec first, Vec second) {
+  return {(__m512i)_mm512_cvtne2ps_pbh(second.v, first.v)};
+}
+// Of two values for every word, the odd one above.
+QLORA_INLINE IVec pair(Vec even, Vec odd) {
+  alignas(64) static const uint16_t kOrder[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                  21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                  11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return {_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), narrow(even, odd).v)};
+}
+// The first n of 32 stored bf16 (n may be more), zeros behind them.
+QLORA_INLINE IVec load_halves(const uint16_t* p, int64_t n) {
+  if (n >= 32) return iload(p);
+  return {_mm512_maskz_loadu_epi16((1u << n) - 1u, p)};
+}
+// The first n of sixteen, each in a word.
+QLORA_INLINE IVec load_wide_halves(const uint16_t* p, int64_t n) {
+  const __mmask16 lanes = static_cast<__mmask16>(n >= 16 ? 0xffffu : (1u << n) - 1u);
+  return {_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, p))};
+}
+// Rows of words become columns: r[j] lane i = r[i] lane j.
+QLORA_INLINE void transpose16(IVec (&r)[16]) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i].v, r[i + 1].v);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i].v, r[i + 1].v);
+  }
+  // Now r[i + j]: word j of each quarter, of rows i .. i + 3.
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    r[i].v = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1].v = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2].v = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3].v = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    const __m512i a = _mm512_shuffle_i32x4(r[j].v, r[4 + j].v, 0x88);
+    const __m512i b = _mm512_shuffle_i32x4(r[j].v, r[4 + j].v, 0xdd);
+    const __m512i c = _mm512_shuffle_i32x4(r[8 + j].v, r[12 + j].v, 0x88);
+    const __m512i d = _mm512_shuffle_i32x4(r[8 + j].v, r[12 + j].v, 0xdd);
+    t[j] = _mm512_shuffle_i32x4(a, c, 0x88);
+    t[8 + j] = _mm512_shuffle_i32x4(a, c, 0xdd);
+    t[4 + j] = _mm512_shuffle_i32x4(b, d, 0x88);
+    t[12 + j] = _mm512_shuffle_i32x4(b, d, 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) r[i].v = t[i];
+}
 // sum + x[1] w[1] + x[0] w[0] in every lane, of the two bf16 values in it: the upper first, each product
 // fused with its addition, denormals flushed.
 QLORA_INLINE Vec dot_pairs(Vec x, Vec w, Vec sum) {

@@ -139,6 +139,41 @@ QLORA_INLINE IVec as_int(Vec x) {
 QLORA_INLINE Vec round_bf16(Vec x) {
   return {half::round_bf16(x.a), half::round_bf16(x.b)};
 }
+QLORA_INLINE Vec operand_bf16(Vec x) {
+  return {half::operand_bf16(x.a), half::operand_bf16(x.b)};
+}
+
+// Words of two bf16, as vec16-inl.h has them.
+QLORA_INLINE IVec pair(Vec even, Vec odd) {
+  return as_int(operand_bf16(odd)) ^ shift_right<16>(as_int(operand_bf16(even)));
+}
+QLORA_INLINE IVec narrow(Vec first, Vec second) {
+  alignas(64) float values[32], even[16], odd[16];
+  store(values, first);
+  store(values + 16, second);
+  for (int i = 0; i < 16; ++i) {
+    even[i] = values[2 * i];
+    odd[i] = values[2 * i + 1];
+  }
+  return pair(load(even), load(odd));
+}
+QLORA_INLINE IVec load_halves(const uint16_t* p, int64_t n) {
+  alignas(64) uint16_t values[32] = {};
+  __builtin_memcpy(values, p, static_cast<size_t>(n < 32 ? n : 32) * 2);
+  return iload(values);
+}
+QLORA_INLINE IVec load_wide_halves(const uint16_t* p, int64_t n) {
+  alignas(64) uint32_t values[16] = {};
+  for (int64_t i = 0; i < (n < 16 ? n : 16); ++i) values[i] = p[i];
+  return iload(values);
+}
+QLORA_INLINE void transpose16(IVec (&r)[16]) {
+  alignas(64) uint32_t in[16][16], out[16][16];
+  for (int i = 0; i < 16; ++i) istore(in[i], r[i]);
+  for (int i = 0; i < 16; ++i)
+    for (int j = 0; j < 16; ++j) out[j][i] = in[i][j];
+  for (int i = 0; i < 16; ++i) r[i] = iload(out[i]);
+}
 
 // vdpbf16ps in its own order. REQUIRES: denormals are flushed.
 QLORA_INLINE Vec dot_pairs(Vec x, Vec w, Vec sum) {

@@ -136,6 +136,10 @@ QLORA_INLINE IVec as_int(Vec a) {
 QLORA_INLINE Vec round_bf16(Vec a) {
   return {nearest_bf16(a.v)};
 }
+// As an operand of a product: denormals count as zeros before they are rounded.
+QLORA_INLINE Vec operand_bf16(Vec a) {
+  return {operand_nearest_bf16(a.v)};
+}
 
 // Words of 32 bits in pairs. The products of the even words, as the pairs that they fill.
 QLORA_INLINE IVec multiply_even(IVec a, IVec b) {
