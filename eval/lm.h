@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -22,10 +23,12 @@ struct NextTokenRequest {
   std::vector<int32_t> context;  // not empty
   std::vector<int32_t> wanted;   // token ids
   SubjectIndex subject = -1;
+  std::vector<int32_t> continuation = {};  // not empty: its log-likelihood is asked too, in the same pass
 };
 struct NextTokenAnswer {
-  std::vector<float> logits;  // of `wanted`, same order
-  double log_sum_exp = 0;     // over the vocabulary: log-probability = logit - log_sum_exp
+  std::vector<float> logits;                  // of `wanted`, same order
+  double log_sum_exp = 0;                     // over the vocabulary: log-probability = logit - log_sum_exp
+  std::optional<double> log_likelihood = {};  // of the continuation, where there is one
 };
 
 // Log-likelihood of a continuation after a context.

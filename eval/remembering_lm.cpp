@@ -39,6 +39,7 @@ class Reader {
     copy(values.data(), n * sizeof(T));
     return values;
   }
+  bool more() const { return !rest_.empty(); }
   void end() const { QLORA_CHECK(rest_.empty(), data, "a remembered answer is damaged"); }
 
  private:
@@ -55,6 +56,7 @@ std::string text_of(const NextTokenRequest& r) {
   std::string bytes = "next_token";
   put(bytes, r.context);
   put(bytes, r.wanted);
+  if (!r.continuation.empty()) put(bytes, r.continuation);
   return bytes;
 }
 std::string text_of(const LogLikelihoodRequest& r) {
@@ -86,6 +88,7 @@ std::string to_bytes(const NextTokenAnswer& a) {
   std::string bytes;
   put(bytes, a.logits);
   put(bytes, a.log_sum_exp);
+  if (a.log_likelihood) put(bytes, *a.log_likelihood);
   return bytes;
 }
 std::string to_bytes(const LogLikelihoodAnswer& a) {
@@ -103,6 +106,7 @@ std::string to_bytes(const std::vector<int32_t>& a) {
 void from_bytes(Reader& reader, NextTokenAnswer& a) {
   a.logits = reader.list<float>();
   a.log_sum_exp = reader.get<double>();
+  if (reader.more()) a.log_likelihood = reader.get<double>();
 }
 void from_bytes(Reader& reader, LogLikelihoodAnswer& a) {
   a.log_likelihood = reader.get<double>();

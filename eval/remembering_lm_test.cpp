@@ -32,6 +32,7 @@ struct Fixture {
     for (const auto& ids : test::random_examples(3, {7, 1, 12, 5, 33, 3, 9}, 61))
       for (SubjectIndex subject : {-1, 0}) {
         next.push_back({ids, {4, 60}, subject});
+        if (ids.size() % 2 == 0) next.back().continuation = {7, 2};
         continuations.push_back({ids, {5, 6}, subject});
         generations.push_back({.context = ids, .max_new_tokens = 3, .stop_ids = {2}, .subject = subject});
       }
@@ -76,6 +77,7 @@ TEST_CASE("an interrupted evaluation asks only what is missing and answers the s
   for (size_t i = 0; i < next.size(); ++i) {
     CHECK(again[i].logits == next[i].logits);
     CHECK(again[i].log_sum_exp == next[i].log_sum_exp);
+    CHECK(again[i].log_likelihood == next[i].log_likelihood);
   }
   go_on([&] { lm->log_likelihood(f.continuations); }, 3);
   auto likelihoods = lm->log_likelihood(f.continuations);

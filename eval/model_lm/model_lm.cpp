@@ -22,20 +22,35 @@ class ModelLm final : public Lm {
   std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest> requests,
                                           const OnAnswer<NextTokenAnswer>& on_answer) override {
     std::vector<NextTokenAnswer> answers(requests.size());
+    std::vector<std::vector<double>> parts(requests.size());
     std::vector<Ask> asks;
     for (size_t i = 0; i < requests.size(); ++i) {
       const NextTokenRequest& r = requests[i];
       check_tokens(r.context, "next_token", i);
       check_tokens(r.wanted, "next_token", i);
       // One target is enough for the sum of exponentials.
-      add_ask(asks, {r.subject, r.context, {}}, std::span(r.wanted).first(1), "next_token");
+      std::span<const int32_t> targets = std::span(r.wanted).first(1), read;
+      if (!r.continuation.empty()) {
+        check_tokens(r.continuation, "next_token", i);
+        targets = r.continuation;
+        read = targets.first(targets.size() - 1);
+        parts[i].resize(targets.size());
+      }
+      add_ask(asks, {r.subject, r.context, read}, targets, "next_token");
     }
-    auto on_row = [&](size_t i, int64_t, const RowAnswer& row) {
+    auto on_row = [&](size_t i, int64_t t, const RowAnswer& row) {
       NextTokenAnswer& a = answers[i];
-      for (int32_t id : requests[i].wanted) a.logits.push_back(row.logits[static_cast<size_t>(id)]);
-      a.log_sum_exp = row.loss + static_cast<double>(a.logits.front());
+      const NextTokenRequest& r = requests[i];
+      if (!parts[i].empty()) parts[i][static_cast<size_t>(t)] = row.loss;
+      if (t > 0) return;
+      for (int32_t id : r.wanted) a.logits.push_back(row.logits[static_cast<size_t>(id)]);
+      const int32_t target = r.continuation.empty() ? r.wanted.front() : r.continuation.front();
+      a.log_sum_exp = row.loss + static_cast<double>(row.logits[static_cast<size_t>(target)]);
     };
     run(asks, true, on_row, [&](size_t i) {
+      if (!parts[i].empty()) answers[i].log_likelihood = 0;
+      for (double loss : parts[i]) *answers[i].log_likelihood -= loss;
+      parts[i] = {};
       if (on_answer) on_answer(i, answers[i]);
     });
     return answers;

@@ -56,6 +56,29 @@ TEST_CASE("answers of a model do not depend on what shares their batch") {
   }
 }
 
+TEST_CASE("a next token and the likelihood of what follows are one pass with the answers of two") {
+  for (const std::string& name : test::runnable_backends()) {
+    CAPTURE(name);
+    Fixture f(name);
+    auto lm = f.lm(64);
+    const auto plain = next_token_requests();
+    auto both = plain;
+    std::vector<LogLikelihoodRequest> apart;
+    for (size_t i = 0; i < both.size(); ++i) {
+      both[i].continuation = {60, static_cast<int32_t>(i)};
+      apart.push_back({both[i].context, both[i].continuation, both[i].subject});
+    }
+    const auto expected = lm->next_token(plain), answers = lm->next_token(both);
+    const auto likelihoods = lm->log_likelihood(apart);
+    for (size_t i = 0; i < both.size(); ++i) {
+      CHECK(answers[i].logits == expected[i].logits);
+      CHECK(answers[i].log_sum_exp == Approx(expected[i].log_sum_exp));
+      CHECK_FALSE(expected[i].log_likelihood);
+      CHECK(answers[i].log_likelihood == likelihoods[i].log_likelihood);
+    }
+  }
+}
+
 TEST_CASE("a log-likelihood is the sum of its tokens and its probabilities sum to one") {
   for (const std::string& name : test::runnable_backends()) {
     CAPTURE(name);

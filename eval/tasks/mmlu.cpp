@@ -98,6 +98,16 @@ void settle_letters(MmluPlan& plan, const Tokenizer& tokenizer) {
   plan.letters.clear();
 }
 
+// The right letter and EOS after it, where the model's context has a place for the letter.
+void add_answers(MmluPlan& plan, const P& protocol, const Tokenizer& tokenizer, int64_t context_length) {
+  plan.answers.resize(plan.items.size());
+  const int32_t eos = tokenizer.special().eos;
+  if (!protocol.answer_loss || !plan.letters.empty() || eos < 0) return;
+  for (size_t i = 0; i < plan.items.size(); ++i)
+    if (size_of(plan.contexts[i]) < context_length)
+      plan.answers[i] = {plan.letter_ids[static_cast<size_t>(plan.items[i].gold)], eos};
+}
+
 void check_rendered(const MmluData& data, const MmluOptions& options) {
   int64_t most = -1;
   for (const MmluSubject& s : data.subjects)
@@ -111,13 +121,15 @@ void check_rendered(const MmluData& data, const MmluOptions& options) {
 // Of one question and one subject.
 struct Answers {
   std::array<float, 4> logits{}, log_probs{};
+  std::optional<double> loss = {};
 };
 
 std::vector<Answers> ask_tokens(Lm& lm, const MmluPlan& plan, std::span<const SubjectIndex> who) {
   std::vector<NextTokenRequest> requests;
   for (SubjectIndex subject : who)
-    for (const std::vector<int32_t>& context : plan.contexts)
-      requests.push_back({context, {plan.letter_ids.begin(), plan.letter_ids.end()}, subject});
+    for (size_t i = 0; i < plan.contexts.size(); ++i)
+      requests.push_back(
+          {plan.contexts[i], {plan.letter_ids.begin(), plan.letter_ids.end()}, subject, plan.answers[i]});
   std::vector<Answers> answers;
   for (const NextTokenAnswer& a : lm.next_token(requests)) {
     Answers& one = answers.emplace_back();
@@ -125,6 +137,7 @@ std::vector<Answers> ask_tokens(Lm& lm, const MmluPlan& plan, std::span<const Su
       one.logits[i] = a.logits[i];
       one.log_probs[i] = static_cast<float>(static_cast<double>(a.logits[i]) - a.log_sum_exp);
     }
+    if (a.log_likelihood) one.loss = -*a.log_likelihood / 2;
   }
   return answers;
 }
@@ -149,12 +162,15 @@ std::vector<Answers> ask_texts(Lm& lm, const MmluPlan& plan, std::span<const Sub
 MmluPlan plan_mmlu(const MmluData& data, const MmluOptions& options, const Tokenizer& tokenizer,
                    int64_t context_length) {
   const P& protocol = mmlu_protocol_named(options.protocol);
-  const int64_t window = protocol.window == 0 ? context_length : std::min(protocol.window, context_length);
+  const int64_t most = options.max_length > 0 ? options.max_length : protocol.window;
+  const int64_t window = most == 0 ? context_length : std::min(most, context_length);
   check_rendered(data, options);
   MmluPlan plan;
   for (const MmluSubject& s : data.subjects) {
     auto asked = static_cast<int64_t>(s.questions.size());
     if (options.limit > 0) asked = std::min(asked, options.limit);
+    if (options.samples > 0)
+      asked = std::min(asked, options.samples - static_cast<int64_t>(plan.items.size()));
     for (int64_t i = 0; i < asked; ++i) {
       const MmluQuestion& q = s.questions[static_cast<size_t>(i)];
       Read read = read_prompt(s, q, options, protocol, tokenizer, window);
@@ -177,6 +193,7 @@ MmluPlan plan_mmlu(const MmluData& data, const MmluOptions& options, const Token
   }
   QLORA_CHECK(!plan.items.empty(), data, "MMLU: no question to ask");
   settle_letters(plan, tokenizer);
+  add_answers(plan, protocol, tokenizer, context_length);
   return plan;
 }
 
@@ -195,12 +212,13 @@ std::vector<MmluReport> run_mmlu(Lm& lm, const Tokenizer& tokenizer, const MmluD
     report.dropped_shots = plan.dropped_shots;
     report.cut_tokens = plan.cut_tokens;
     report.max_prompt_tokens = plan.max_prompt_tokens;
-    report.partial = options.limit > 0 || !options.subjects.empty();
+    report.partial = options.limit > 0 || options.samples > 0 || !options.subjects.empty();
     for (size_t i = 0; i < plan.items.size(); ++i) {
       const Answers& a = answers[r * plan.items.size() + i];
       MmluItem& item = report.items[i];
       item.logits = a.logits;
       item.log_probs = a.log_probs;
+      item.answer_loss = a.loss;
       item.prediction =
           static_cast<int>(std::max_element(a.logits.begin(), a.logits.end()) - a.logits.begin());
       item.correct = item.prediction == item.gold;

@@ -19,8 +19,9 @@ struct MmluItem {
   int64_t cut_tokens = 0;                // of the prompt's beginning or end, beyond whole shots
   int gold = 0, prediction = 0;
   bool correct = false;
-  std::array<float, 4> logits{};     // of the answer tokens; the log-likelihoods where an answer has several
-  std::array<float, 4> log_probs{};  // over the whole vocabulary
+  std::array<float, 4> logits{};      // of the answer tokens; the log-likelihoods where an answer has several
+  std::array<float, 4> log_probs{};   // over the whole vocabulary
+  std::optional<double> answer_loss;  // MmluReport::answer_loss, of this question
 };
 
 struct Accuracy {
@@ -38,10 +39,14 @@ struct MmluReport {
   Accuracy micro;            // over questions (Hendrycks' "average accuracy")
   Accuracy macro;            // mean over subjects (qlora.py's callback)
   bool macro_first = false;  // the protocol publishes the macro average
+  // Where the protocol asks for it: -log-probability of the right letter's token and of EOS after it, mean of
+  // the two and over questions (qlora.py's mmlu_loss). Questions with no place left for the letter, and
+  // tokenizers without EOS, have none.
+  std::optional<Accuracy> answer_loss;
   std::array<int32_t, 4> letter_ids{};
   std::array<std::string, 4> letter_tokens;
   int64_t truncated_prompts = 0, dropped_shots = 0, cut_tokens = 0, max_prompt_tokens = 0;
-  bool partial = false;               // limit or a choice of subjects
+  bool partial = false;               // limit, samples or a choice of subjects
   std::vector<std::string> warnings;  // chance level, letter bias
 };
 
@@ -54,6 +59,8 @@ struct MmluPlan {
   std::array<int32_t, 4> letter_ids{};  // the last token of each
   std::array<std::string, 4> letter_tokens;
   std::vector<std::array<std::vector<int32_t>, 4>> letters;
+  // The right letter's token and EOS, by question; empty: not asked for, or no place. None of several tokens.
+  std::vector<std::vector<int32_t>> answers;
   int64_t truncated_prompts = 0, dropped_shots = 0, cut_tokens = 0, max_prompt_tokens = 0;
 };
 // Throws Error(data) when a question does not fit and the protocol cuts nothing, when the tokenizer gives no
@@ -64,8 +71,8 @@ MmluPlan plan_mmlu(const MmluData&, const MmluOptions&, const Tokenizer&, int64_
 std::vector<MmluReport> run_mmlu(Lm&, const Tokenizer&, const MmluData&, const MmluOptions&,
                                  std::span<const SubjectIndex>);
 
-// From items with their predictions: accuracies of subjects, groups and the whole, and warnings (chance
-// level, one letter nearly always).
+// From items with their predictions: accuracies of subjects, groups and the whole, losses, and warnings
+// (chance level, one letter nearly always).
 void summarize_mmlu(MmluReport&, const MmluData&, const MmluOptions&);
 
 // The group of a subject by the map of hendrycks/test (`stem`, `humanities`, `social_sciences`, `other`) and

@@ -139,6 +139,17 @@ MmluData read_rows(const std::vector<Path>& files, const std::vector<Path>& dev,
   return data;
 }
 
+// The file of rendered prompts of QLoRA's data/mmlu, by its name; empty: there is none.
+Path rendered_file(const Path& folder, const MmluOptions& options) {
+  if (options.shots != 0 && options.shots != 5) return {};
+  for (const char* ending : {".json", ".json.gz"}) {
+    const char* shots = options.shots == 0 ? "zero" : "five";
+    Path file = folder / fmt::format("{}_shot_mmlu_{}{}", shots, options.split, ending);
+    if (std::filesystem::is_regular_file(file)) return file;
+  }
+  return {};
+}
+
 }  // namespace
 
 MmluData read_mmlu(const Path& path, const MmluOptions& options) {
@@ -151,6 +162,8 @@ MmluData read_mmlu(const Path& path, const MmluOptions& options) {
   MmluData data;
   if (std::filesystem::is_regular_file(path)) {
     data = read_rows({path}, row_files(path.parent_path(), {"dev"}), options);
+  } else if (const Path rendered = rendered_file(path, options); !rendered.empty()) {
+    data = read_rows({rendered}, {}, options);
   } else if (auto files =
                  options.split == "val" ? row_files(path, {"val", "validation"}) : row_files(path, {"test"});
              !files.empty()) {

@@ -36,6 +36,8 @@ struct MmluOptions {
   int64_t shots = 5;                   // 0..5
   int64_t limit = 0;  // questions per subject, the first in file order; 0 = all (else the score is partial)
   std::vector<std::string> subjects;  // empty = all that the data have
+  int64_t samples = 0;     // questions in all, the first in order of subjects; 0 = all (else partial)
+  int64_t max_length = 0;  // tokens of a prompt, at most; 0 = the protocol's own limit
   // What a protocol leaves to the user; the defaults change nothing.
   std::string bos = "protocol";        // protocol | own (the tokenizer's file) | always | never
   std::string chat_template = "none";  // none | own (the model's) | a name of core/text/chat_template.h
@@ -47,7 +49,7 @@ struct MmluOptions {
 //   DIR/<split>/<subject>_<split>.csv and DIR/dev/<subject>_dev.csv   hendrycks/test: no header, six columns
 //   DIR/<split>.jsonl and DIR/dev.jsonl (.json; .gz)                  rows {question, subject, choices,
 //   answer} FILE.json, FILE.jsonl (.gz) with rows {subject, input, output}    QLoRA's: prompts as they were
-//   rendered
+//   rendered; DIR/zero_shot_mmlu_<split>.json and DIR/five_shot_mmlu_<split>.json (.gz) by options.shots
 // Dev is read with shots > 0. "validation" in a name stands for val. Rows may lie in a `doc` (lm-eval's
 // samples); an answer is a number from 0 or a letter. Throws Error(data) naming file and line, or
 // Error(usage) for an unknown protocol, split or subject (with the nearest).

@@ -23,7 +23,8 @@ constexpr MmluProtocol kProtocols[] = {
      .bos = P::Bos::own,
      .window = 0,
      .macro = false,
-     .pooled_error = false},
+     .pooled_error = false,
+     .answer_loss = false},
     {.name = "lm_eval",
      .about =
          "lm-evaluation-harness 0.4.13, mmlu version 2: log-likelihood of the letters, mean over questions",
@@ -34,7 +35,8 @@ constexpr MmluProtocol kProtocols[] = {
      .bos = P::Bos::own,
      .window = 0,
      .macro = false,
-     .pooled_error = true},
+     .pooled_error = true,
+     .answer_loss = false},
     {.name = "qlora",
      .about = "the callback of qlora.py: at most 2,048 tokens with BOS, mean over subjects",
      .wide_header = true,
@@ -44,7 +46,8 @@ constexpr MmluProtocol kProtocols[] = {
      .bos = P::Bos::always,
      .window = 2048,
      .macro = true,
-     .pooled_error = false},
+     .pooled_error = false,
+     .answer_loss = true},
 };
 
 constexpr char kLetters[] = "ABCD";

@@ -7,7 +7,8 @@
 //              blanks at their ends, log-likelihood of " A".." D"; an over-long prompt loses its beginning
 //   qlora      MMLUEvalCallback of qlora.py: a prompt has at most 2,048 tokens and always starts with BOS,
 //   the
-//              letter is the first token of "A" alone; mean over subjects
+//              letter is the first token of "A" alone; mean over subjects; the loss of the right letter and
+//              EOS
 // Differences from the scripts, on purpose: texts stay as the file has them (pandas rewrites "None" and
 // "0.50"); hendrycks measures an over-long prompt with the model's own tokenizer against its context length
 // (the script: GPT-2's, 2,048), and takes the letter's token as what encode(prompt + " A") adds, right for
@@ -44,6 +45,7 @@ struct MmluProtocol {
   int64_t window;     // tokens of a prompt, at most; 0: the model's context
   bool macro;         // the published number is the mean over subjects, not over questions
   bool pooled_error;  // standard errors over several subjects are pooled within them
+  bool answer_loss;   // the loss of the right letter and EOS is reported too
 };
 
 std::span<const MmluProtocol> mmlu_protocols();

@@ -103,6 +103,23 @@ void aggregate(MmluReport& report, const MmluData& data, bool pooled) {
   if (variance_known) report.macro.standard_error = std::sqrt(variance) / subjects;
 }
 
+void add_answer_loss(MmluReport& report) {
+  Accuracy loss;
+  double squares = 0;
+  for (const MmluItem& item : report.items) {
+    if (!item.answer_loss) continue;
+    ++loss.n;
+    loss.value += *item.answer_loss;
+  }
+  if (loss.n == 0) return;
+  const auto n = static_cast<double>(loss.n);
+  loss.value /= n;
+  for (const MmluItem& item : report.items)
+    if (item.answer_loss) squares += (*item.answer_loss - loss.value) * (*item.answer_loss - loss.value);
+  if (loss.n > 1) loss.standard_error = std::sqrt(squares / (n - 1) / n);
+  report.answer_loss = loss;
+}
+
 // A score at chance, or one letter nearly always, more often means a wrong prompt or answer token than a weak
 // model.
 void add_warnings(MmluReport& report) {
@@ -138,6 +155,7 @@ void summarize_mmlu(MmluReport& report, const MmluData& data, const MmluOptions&
   report.macro_first = protocol.macro;
   aggregate(report, data, protocol.pooled_error);
   add_groups(report, protocol.pooled_error);
+  add_answer_loss(report);
   add_warnings(report);
 }
 

@@ -11,8 +11,8 @@
 #include "eval/tasks/mmlu_test_tools.h"
 
 using namespace qlora;
-using test::LetterTokenizer;
 using test::LetterLm;
+using test::LetterTokenizer;
 using test::write_tree;
 
 namespace {
@@ -80,6 +80,70 @@ TEST_CASE("an over-long MMLU prompt drops its last shots and says so") {
   CHECK(plan.truncated_prompts == 4);
   CHECK(plan.max_prompt_tokens <= static_cast<int64_t>(three.size()));
   CHECK(message_of([&] { plan_mmlu(data, options, tokenizer, 40); }).rfind("MMLU astronomy row 1:", 0) == 0);
+}
+
+TEST_CASE("protocol qlora tells the loss of the right letter and EOS beside the letters' logits") {
+  test::TemporaryFolder dir;
+  write_tree(dir.path());
+  MmluOptions options;
+  options.protocol = "qlora";
+  options.shots = 0;
+  const MmluData data = read_mmlu(dir.path(), options);
+  LetterTokenizer tokenizer;
+  LetterLm lm(4096);
+  const std::vector<SubjectIndex> who = {0};
+  const MmluReport report = run_mmlu(lm, tokenizer, data, options, who).at(0);
+  for (size_t i = 0; i < report.items.size(); ++i)
+    CHECK(lm.asked[i].continuation == std::vector<int32_t>{'A' + report.items[i].gold, 259});
+  // The letters A, A, B and C cost 2, 2, 3 and 4, half of it each of two tokens.
+  REQUIRE(report.answer_loss);
+  CHECK(report.answer_loss->value == Approx(11.0 / 8));
+  CHECK(report.answer_loss->n == 4);
+  CHECK(*report.answer_loss->standard_error == Approx(std::sqrt(11.0 / 48 / 4)));
+
+  // A prompt that fills the model's context leaves no place for the letter.
+  const MmluPlan all = plan_mmlu(data, options, tokenizer, 4096);
+  LetterLm narrow(all.max_prompt_tokens);
+  CHECK(run_mmlu(narrow, tokenizer, data, options, who).at(0).answer_loss->n < 4);
+  options.protocol = "hendrycks";
+  CHECK_FALSE(run_mmlu(lm, tokenizer, data, options, who).at(0).answer_loss);
+}
+
+TEST_CASE("the first questions of all subjects, and shorter prompts, can be asked for") {
+  test::TemporaryFolder dir;
+  write_tree(dir.path());
+  MmluOptions options;
+  options.protocol = "qlora";
+  options.shots = 1;
+  options.samples = 3;
+  options.max_length = 110;
+  const MmluData data = read_mmlu(dir.path(), options);
+  LetterTokenizer tokenizer;
+  const MmluPlan plan = plan_mmlu(data, options, tokenizer, 4096);
+  REQUIRE(plan.items.size() == 3);
+  CHECK((plan.items[0].subject == "astronomy" && plan.items[2].subject == "high_school_biology"));
+  CHECK(plan.max_prompt_tokens == 110);
+  CHECK(plan.dropped_shots == 3);
+  LetterLm lm(4096);
+  const std::vector<SubjectIndex> who = {0};
+  CHECK(run_mmlu(lm, tokenizer, data, options, who).at(0).partial);
+}
+
+TEST_CASE("QLoRA's folder of rendered prompts is read by shots and split") {
+  test::TemporaryFolder dir;
+  write_file(dir.path() / "zero_shot_mmlu_val.json",
+             R"({"subject": "anatomy", "input": "Q\nAnswer:", "output": "B"})");
+  write_file(dir.path() / "five_shot_mmlu_test.json",
+             R"({"subject": "anatomy", "input": "E\nAnswer: A\n\nQ\nAnswer:", "output": "C"})");
+  MmluOptions options;
+  options.split = "val";
+  options.shots = 0;
+  CHECK(read_mmlu(dir.path(), options).subjects.at(0).questions.at(0).answer == 1);
+  options.split = "test";
+  options.shots = 5;
+  CHECK(read_mmlu(dir.path(), options).subjects.at(0).questions.at(0).answer == 2);
+  options.shots = 0;
+  CHECK(message_of([&] { read_mmlu(dir.path(), options); }).find("is not there") != std::string::npos);
 }
 
 TEST_CASE("a bad MMLU tree is reported with file and line") {

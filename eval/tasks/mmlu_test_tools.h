@@ -13,6 +13,7 @@ namespace qlora::test {
 // One token per byte; the content of the model's answer is decided by the test.
 class LetterTokenizer final : public Tokenizer {
  public:
+  LetterTokenizer() { special_.eos = 259; }
   std::vector<int32_t> encode(std::string_view text, bool) const override {
     // " A" at the end of a text is one token, as in real vocabularies: 256 + letter.
     std::vector<int32_t> ids;
@@ -46,6 +47,7 @@ class LetterLm final : public Lm {
     for (const NextTokenRequest& r : requests) {
       NextTokenAnswer a{std::vector<float>(r.wanted.size(), 0.f), 2.0};
       a.logits[static_cast<size_t>((r.subject + 4) % 4)] = 1.f;
+      if (!r.continuation.empty()) a.log_likelihood = -static_cast<double>(r.continuation.front() - 63);
       answers.push_back(a);
       asked.push_back(r);
     }
