@@ -139,3 +139,59 @@ TEST_CASE("a killed evaluation goes on at its first missing question and ends th
   CHECK(count(bench, "partial_answer") == 0);
   CHECK(predictions(bench, "results.db") == predictions(bench, "calm.db"));
 }
+
+namespace {
+
+// Runs `ask`, kills it once the store holds some of its answers, and returns how many it holds then.
+int64_t run_and_kill(const Workbench& bench, const std::vector<std::string>& ask) {
+  Program program(bench.path(), ask);
+  TemporaryFolder reader;
+  int64_t kept = 0;
+  for (int i = 0; i < 3000 && kept == 0; ++i) {
+    ProgramEnd end = Program(reader.path(), {"results", "query", "SELECT count(*) AS n FROM partial_answer",
+                                             "--json", "--db", (bench.path() / "results.db").string()})
+                         .wait();
+    if (end.code == 0) kept = parse_json(end.out, "query")[0]["n"];
+  }
+  ::kill(program.pid(), SIGKILL);
+  program.wait();
+  return count(bench, "evaluation") == 0 ? count(bench, "partial_answer") : 0;
+}
+
+}  // namespace
+
+TEST_CASE("a killed evaluation of one model goes on at its first missing item") {
+  Workbench bench;
+  write_questions(bench, 300);
+  std::string rows;
+  for (int i = 0; i < 200; ++i)
+    rows += fmt::format(R"({{"passage": "{} is {} and no more.", "question": "is it {}", "label": {}}})",
+                        i * 7919, i, i, i % 2) +
+            "\n";
+  bench.write("boolq.jsonl", rows);
+  const std::vector<std::vector<std::string>> tasks = {
+      {"eval", "mmlu", "--data", "mmlu", "--shots", "5", "--subjects", "anatomy", "--protocol", "qlora"},
+      {"eval", "boolq", "--data", "boolq.jsonl"}};
+  for (std::vector<std::string> ask : tasks) {
+    INFO(ask[1]);
+    ask.insert(ask.end(), {"--model", "model", "--backend", "reference", "--threads", "1"});
+    std::vector<std::string> calm = ask;
+    calm.insert(calm.end(), {"--db", "calm.db"});
+    ProgramEnd undisturbed = bench.run(calm);
+    INFO(undisturbed.err);
+    REQUIRE(undisturbed.code == 0);
+    const int64_t kept = run_and_kill(bench, ask);
+    REQUIRE(kept > 0);
+    ProgramEnd again = bench.run(ask);
+    INFO(again.err);
+    CHECK(again.code == 0);
+    CHECK(again.out == undisturbed.out);
+    CHECK_THAT(again.err,
+               Contains(fmt::format("{}: goes on after {} answers that are stored", ask[1], kept)));
+    CHECK(count(bench, "partial_answer") == 0);
+    CHECK(predictions(bench, "results.db") == predictions(bench, "calm.db"));
+    for (const char* db : {"results.db", "calm.db"})
+      for (const char* part : {"", "-wal", "-shm"})
+        std::filesystem::remove(bench.path() / (std::string(db) + part));
+  }
+}

@@ -6,12 +6,12 @@
 #include <nlohmann/json.hpp>
 
 #include "core/models/hf_config.h"
+#include "experiments/cli/asked_model.h"
 #include "experiments/cli/cli.h"
 #include "experiments/cli/loaded_model.h"
 #include "experiments/cli/scored_subject.h"
 #include "experiments/eval_rows.h"
 #include "experiments/score_runs.h"
-#include "experiments/terminal.h"
 #include "results/store.h"
 
 namespace qlora {
@@ -47,6 +47,7 @@ Json report_json(const MmluReport& report, const SubjectModel& subject, const Mm
           {"partial", report.partial},
           {"micro", accuracy_json(report.micro)},
           {"macro", accuracy_json(report.macro)},
+          {"answer_loss", report.answer_loss ? accuracy_json(*report.answer_loss) : Json(nullptr)},
           {"subjects", subjects},
           {"groups", groups},
           {"letter_ids", report.letter_ids},
@@ -67,6 +68,7 @@ void print_report(const MmluReport& report, const SubjectModel& subject, const M
   for (const auto& [name, accuracy] : report.groups) add(name, accuracy);
   add("all questions (micro)", report.micro);
   add("mean of subjects (macro)", report.macro);
+  if (report.answer_loss) add("loss of letter and EOS", *report.answer_loss);
   fmt::print("{} ({}), MMLU {} {}, {} shots{}\n{}", subject.name, subject.quant, arguments.options.protocol,
              arguments.options.split, arguments.options.shots, report.partial ? ", partial" : "",
              render_text(table));
@@ -118,18 +120,6 @@ int score(const Invocation& in, const MmluArguments& arguments) {
   // Before the long part, so that a store that cannot be written costs nothing.
   std::optional<Store> store;
   if (!arguments.no_store) store = Store::open(in.db);
-  MmluReport report;
-  {
-    Progress progress(stderr, in.json, 10);
-    ModelLmOptions options;
-    options.type = loaded.type();
-    options.progress = [&](int64_t done, int64_t all) { progress.phase("mmlu", done, all); };
-    std::vector<Adapter*> adapters;
-    if (loaded.adapter() != nullptr) adapters.push_back(loaded.adapter());
-    SubjectIndex index = adapters.empty() ? -1 : 0;
-    auto lm = make_model_lm(loaded.model(), loaded.memory(), adapters, options);
-    report = run_mmlu(*lm, loaded.tokenizer(), data, arguments.options, std::span(&index, 1)).at(0);
-  }
   ContentHashes content{model_content_hash(arguments.model.model), loaded.tokenizer().content_hash(), ""};
   Digest base = base_key(loaded.config(), content);
   EvalJob job{
@@ -137,6 +127,10 @@ int score(const Invocation& in, const MmluArguments& arguments) {
   SubjectModel subject =
       scored_subject(store ? &*store : nullptr, arguments.model, loaded.config(), base, job.step);
   job.key = evaluation_key(subject.key, job.step, job.task, job.protocol, job.data_hash);
+  MmluReport report;
+  ask_model(loaded, store ? &*store : nullptr, job.key, "mmlu", in.json, [&](Lm& lm, SubjectIndex who) {
+    report = run_mmlu(lm, loaded.tokenizer(), data, arguments.options, std::span(&who, 1)).at(0);
+  });
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (store) store->write_evaluation(mmlu_row(job, subject, report, started, seconds));
   if (in.json) {
@@ -190,6 +184,11 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
   mmlu->add_option("--limit", arguments->options.limit, "questions of a subject; 0: all")
       ->check(CLI::NonNegativeNumber);
   mmlu->add_option("--subjects", arguments->options.subjects, "only these")->delimiter(',');
+  mmlu->add_option("--samples", arguments->options.samples, "questions in all; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  mmlu->add_option("--max-length", arguments->options.max_length,
+                   "tokens of a prompt (default: the protocol's)")
+      ->check(CLI::PositiveNumber);
   mmlu->add_option("--bos", arguments->options.bos, "the token of beginning: as the protocol has it, or")
       ->check(CLI::IsMember(mmlu_bos_rules()));
   mmlu->add_option("--chat-template", arguments->options.chat_template,

@@ -7,11 +7,11 @@
 
 #include "eval/tasks/harness_files.h"
 #include "experiments/build_info.h"
+#include "experiments/cli/asked_model.h"
 #include "experiments/cli/cli.h"
 #include "experiments/cli/loaded_model.h"
 #include "experiments/cli/scored_subject.h"
 #include "experiments/eval_rows.h"
-#include "experiments/terminal.h"
 #include "results/store.h"
 
 namespace qlora {
@@ -113,19 +113,6 @@ int score(const Invocation& in, const Task& task, const TaskArguments& arguments
   if (!arguments.no_store) store = Store::open(in.db);
   const int64_t context = loaded.model()->config().max_positions;
   const TaskPlan plan = plan_task(task, data, arguments.options, loaded.tokenizer(), context);
-  TaskReport report;
-  {
-    Progress progress(stderr, in.json, 10);
-    ModelLmOptions options;
-    options.type = loaded.type();
-    options.tokenizer = loaded.shared_tokenizer();
-    options.progress = [&](int64_t done, int64_t all) { progress.phase(task.name, done, all); };
-    std::vector<Adapter*> adapters;
-    if (loaded.adapter() != nullptr) adapters.push_back(loaded.adapter());
-    const SubjectIndex index = adapters.empty() ? -1 : 0;
-    auto lm = make_model_lm(loaded.model(), loaded.memory(), adapters, options);
-    report = run_task(*lm, loaded.tokenizer(), task, data, plan, std::span(&index, 1)).at(0);
-  }
   const ContentHashes content{model_content_hash(arguments.model.model), loaded.tokenizer().content_hash(),
                               ""};
   const Digest base = base_key(loaded.config(), content);
@@ -137,6 +124,10 @@ int score(const Invocation& in, const Task& task, const TaskArguments& arguments
   const SubjectModel subject =
       scored_subject(store ? &*store : nullptr, arguments.model, loaded.config(), base, job.step);
   job.key = evaluation_key(subject.key, job.step, job.task, job.protocol, job.data_hash);
+  TaskReport report;
+  ask_model(loaded, store ? &*store : nullptr, job.key, task.name, in.json, [&](Lm& lm, SubjectIndex who) {
+    report = run_task(lm, loaded.tokenizer(), task, data, plan, std::span(&who, 1)).at(0);
+  });
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (store) store->write_evaluation(task_row(job, subject, task, data, report, started, seconds));
   if (!arguments.output.empty()) {
