@@ -49,6 +49,11 @@ void resolve(std::map<std::string, OptionValue, std::less<>>& values, const Sett
               "{}: {}", where("dataset_format"), unknown_name("dataset format", format, formats));
   for (const char* beta : {"adam_beta1", "adam_beta2"})
     QLORA_CHECK(std::get<double>(values[beta]) < 1, usage, "{}: `{}` must be below 1", where(beta), beta);
+  const bool loss = std::get<bool>(values["do_eval"]);
+  QLORA_CHECK(std::get<int64_t>(values["eval_steps"]) == 0 || loss || std::get<bool>(values["do_mmlu_eval"]),
+              usage, "{}: `eval_steps` needs do_eval or do_mmlu_eval: true", where("eval_steps"));
+  QLORA_CHECK(!loss || std::get<int64_t>(values["eval_dataset_size"]) > 0, usage,
+              "{}: `do_eval` needs held-out examples: eval_dataset_size above 0", where("do_eval"));
   int64_t warmup = std::get<int64_t>(values["warmup_steps"]), steps = std::get<int64_t>(values["max_steps"]);
   QLORA_CHECK(warmup <= steps, usage, "{}: `warmup_steps: {}` is more than `max_steps: {}`",
               where("warmup_steps"), warmup, steps);

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/config.h"
+#include "experiments/evals.h"
 #include "kernels/cpu/isa.h"
 
 using namespace qlora;
@@ -134,7 +135,9 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
       {"cutoff_len: 512", "source_max_len"},
       {"lr_scheduler_type: polynomial", "cosine"},
       {"adapter_name_or_path: a", "fresh adapter"},
-      {"do_mmlu_eval: true", "evals"},
+      {"evals_per_epoch: 4", "every eval_steps"},
+      {"bench_dataset: dharma.json", "mmlu_data: PATH"},
+      {"mmlu_dataset: mmlu-ten", "mmlu-fs, mmlu-zs"},
       {"gradient_checkpointing: offload", "none, selective, block, auto"},
   };
   for (const auto& [yaml, advice] : cases) {
@@ -145,6 +148,26 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
        {"packing: false", "use_dora: no", "modules_to_save:", "modules_to_save: []", "bf16: auto",
         "resume_from_checkpoint: true", "report_to: none", "load_in_8bit: false"})
     CHECK(config_of(harmless) == config_of(""));
+}
+
+TEST_CASE("evaluations of training are asked for as in qlora.py") {
+  CHECK(own_evals(config_of("")).empty());
+  const RunConfig config = config_of(
+      "do_bench_eval: true\ndo_eval: true\neval_strategy: steps\neval_steps: 187\nmmlu_split: eval\n"
+      "mmlu_dataset: mmlu-zs\nmax_mmlu_samples: 100\nmmlu_source_max_len: 512\nmmlu_data: tree");
+  const std::vector<EvalSpec> evals = own_evals(config);
+  REQUIRE(evals.size() == 2);
+  CHECK(evals[0].task == "loss");
+  CHECK(evals[0].every == 187);
+  const EvalSpec& mmlu = evals[1];
+  CHECK((mmlu.task == "mmlu" && mmlu.every == 187 && mmlu.at_end && !mmlu.at_start && !mmlu.base));
+  CHECK((mmlu.data == "tree" && mmlu.mmlu.protocol == "qlora" && mmlu.mmlu.split == "val"));
+  CHECK((mmlu.mmlu.shots == 0 && mmlu.mmlu.samples == 100 && mmlu.mmlu.max_length == 512));
+  CHECK(own_evals(config_of("do_mmlu_eval: true"))[0].mmlu.shots == 5);
+  CHECK_THROWS_WITH(config_of("eval_steps: 187"),
+                    Contains("c.yaml:3:") && Contains("needs do_eval or do_mmlu_eval"));
+  CHECK_THROWS_WITH(config_of("do_eval: true\neval_dataset_size: 0"), Contains("eval_dataset_size above 0"));
+  CHECK_THROWS_WITH(config_of("do_mmlu_evals: true"), Contains("did you mean `do_mmlu_eval`?"));
 }
 
 TEST_CASE("checkpointing is a mode or yes or no") {

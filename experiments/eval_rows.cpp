@@ -1,6 +1,10 @@
 #include "experiments/eval_rows.h"
 
+#include <nlohmann/json.hpp>
 #include <utility>
+
+#include "core/base/check.h"
+#include "core/base/json.h"
 
 namespace qlora {
 namespace {
@@ -41,6 +45,15 @@ bool is_right(const Task& task, const TaskItem& item, const TaskItemResult& resu
 
 }  // namespace
 
+double main_score(const EvalRow& row) {
+  const bool macro =
+      row.task.name == "mmlu" &&
+      mmlu_protocol_named(parse_json(row.protocol_json, "protocol").at("name").get<std::string>()).macro;
+  for (const AggregateRow& a : row.aggregates)
+    if (a.subject.empty() && (!macro || a.metric == "acc_macro")) return a.value;
+  fail(ErrorKind::failure, "an evaluation of {} without a score", row.task.name);
+}
+
 std::string quant_label(const RunConfig& config) {
   if (config.integer("bits") == 32) return "none";
   return config.text("quant_type") + (config.flag("double_quant") ? "+dq" : "");
@@ -63,6 +76,7 @@ EvalRow mmlu_row(const EvalJob& job, const SubjectModel& subject, const MmluRepo
   row.task.kind = "choice";
   row.aggregates.push_back(accuracy_row("acc", "", report.micro));
   row.aggregates.push_back(accuracy_row("acc_macro", "", report.macro));
+  if (report.answer_loss) row.aggregates.push_back(accuracy_row("answer_loss", "", *report.answer_loss));
   for (const auto& [name, accuracy] : report.subjects)
     row.aggregates.push_back(accuracy_row("acc", name, accuracy));
   for (const auto& [name, accuracy] : report.groups)

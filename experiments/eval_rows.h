@@ -10,6 +10,9 @@
 
 namespace qlora {
 
+// The aggregate over the whole task that its protocol publishes.
+double main_score(const EvalRow&);
+
 // Who is scored, as shown to users.
 SubjectModel run_subject(const RunJob&, const Path& model);
 SubjectModel base_subject(const Digest& key, const std::string& name, const Path& model,

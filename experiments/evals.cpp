@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/base/names.h"
+#include "experiments/config.h"
 #include "experiments/option_value.h"
 
 namespace qlora {
@@ -59,6 +60,7 @@ class Fields {
 };
 
 void read_times(const Fields& fields, EvalSpec& spec) {
+  fields.read("every", spec.every, 1);
   if (!fields.has("at")) return;
   spec.at_start = spec.at_end = false;
   const YamlNode& node = fields.at("at");
@@ -72,9 +74,10 @@ void read_times(const Fields& fields, EvalSpec& spec) {
 }
 
 EvalSpec read_mmlu_eval(const YamlNode& node) {
-  Fields fields(node, "task mmlu",
-                {"task", "data", "protocol", "split", "shots", "limit", "subjects", "bos", "chat_template",
-                 "fewshot_as_multiturn", "system_instruction", "at", "base"});
+  Fields fields(
+      node, "task mmlu",
+      {"task", "data", "protocol", "split", "shots", "limit", "subjects", "samples", "max_length", "bos",
+       "chat_template", "fewshot_as_multiturn", "system_instruction", "at", "every", "base"});
   EvalSpec spec;
   spec.task = "mmlu";
   spec.data = std::get<std::string>(read_value(fields.at("data"), ValueKind::text, "data"));
@@ -84,6 +87,8 @@ EvalSpec read_mmlu_eval(const YamlNode& node) {
   QLORA_CHECK(spec.mmlu.shots <= 5, usage, "{}: `shots` is at most 5", fields.at("shots").where.text());
   fields.read("limit", spec.mmlu.limit, 0);
   fields.read("subjects", ValueKind::list, spec.mmlu.subjects);
+  fields.read("samples", spec.mmlu.samples, 0);
+  fields.read("max_length", spec.mmlu.max_length, 1);
   fields.read_word("bos", spec.mmlu.bos, mmlu_bos_rules());
   fields.read_word("chat_template", spec.mmlu.chat_template, mmlu_chat_templates());
   fields.read("fewshot_as_multiturn", ValueKind::boolean, spec.mmlu.fewshot_as_multiturn);
@@ -99,7 +104,7 @@ EvalSpec read_mmlu_eval(const YamlNode& node) {
 }
 
 EvalSpec read_loss_eval(const YamlNode& node) {
-  Fields fields(node, "task loss", {"task", "at"});
+  Fields fields(node, "task loss", {"task", "at", "every"});
   EvalSpec spec;
   spec.task = "loss";
   read_times(fields, spec);
@@ -108,7 +113,7 @@ EvalSpec read_loss_eval(const YamlNode& node) {
 
 // A task of the registry.
 EvalSpec read_task_eval(const YamlNode& node, const Task& task) {
-  std::vector<std::string> known = {"task", "data", "limit", "parts", "max_length", "at", "base"};
+  std::vector<std::string> known = {"task", "data", "limit", "parts", "max_length", "at", "every", "base"};
   if (task.takes_shots) known.insert(known.end(), {"shots", "examples"});
   if (task.kind == TaskKind::rolling) known.push_back("stride");
   if (task.kind == TaskKind::generate) known.push_back("max_new_tokens");
@@ -178,6 +183,28 @@ std::vector<EvalSpec> read_evals(const YamlNode& list) {
                                      : read_task_eval(node, find_task(name)));
     specs.back().where = node.where;
   }
+  return specs;
+}
+
+std::vector<EvalSpec> own_evals(const RunConfig& config) {
+  std::vector<EvalSpec> specs;
+  if (config.flag("do_eval")) {
+    EvalSpec& loss = specs.emplace_back();
+    loss.task = "loss";
+    loss.where.file = "do_eval";
+  }
+  if (config.flag("do_mmlu_eval")) {
+    EvalSpec& mmlu = specs.emplace_back();
+    mmlu.task = "mmlu";
+    mmlu.where.file = "do_mmlu_eval";
+    mmlu.data = config.text("mmlu_data");
+    mmlu.mmlu.protocol = "qlora";
+    mmlu.mmlu.split = config.text("mmlu_split");
+    mmlu.mmlu.shots = config.text("mmlu_dataset") == "mmlu-zs" ? 0 : 5;
+    mmlu.mmlu.samples = config.integer("max_mmlu_samples");
+    mmlu.mmlu.max_length = config.integer("mmlu_source_max_len");
+  }
+  for (EvalSpec& spec : specs) spec.every = config.integer("eval_steps");
   return specs;
 }
 

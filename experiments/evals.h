@@ -10,18 +10,21 @@
 
 namespace qlora {
 
+class RunConfig;
+
 // evals:
 //   - {task: mmlu, data: DIR, protocol: hendrycks, split: test, shots: 5, limit: 4, subjects: [..],
-//      bos: protocol, chat_template: none, fewshot_as_multiturn: false, system_instruction: "", at: end,
-//      base: true}
-//   - {task: loss, at: [start, end]}
+//      samples: 100, max_length: 2048, bos: protocol, chat_template: none, fewshot_as_multiturn: false,
+//      system_instruction: "", at: end, every: 187, base: true}
+//   - {task: loss, at: [start, end], every: 187}
 //   - {task: hellaswag, data: DIR or FILE, shots: 0, limit: 100, examples: FILE, parts: [..],
-//      max_length: 512, stride: 256, max_new_tokens: 128, base: true}
+//      max_length: 512, stride: 256, max_new_tokens: 128, at: end, every: 187, base: true}
 //      any other task of `qlora eval list`, with those of the options that it has
 struct EvalSpec {
   std::string task;  // mmlu | loss | a name of the registry
   Where where;
   bool at_start = false, at_end = true;
+  int64_t every = 0;  // also while it trains, each time after so many steps; 0: not
   // mmlu
   std::string data;
   MmluOptions mmlu;
@@ -29,6 +32,8 @@ struct EvalSpec {
   bool base = false;    // score the untuned base too
 };
 std::vector<EvalSpec> read_evals(const YamlNode& list);
+// What a run asks for by its own options: do_eval, and do_mmlu_eval as qlora.py's callback does it.
+std::vector<EvalSpec> own_evals(const RunConfig&);
 
 // tournaments: [{name: N, files: GLOB or list, preset: P, systems: [..], votes: each | majority,
 //                model: elo | bt | rao-kupper | davidson, ties: half | drop, seed: 0,

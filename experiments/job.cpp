@@ -74,6 +74,8 @@ Json eval_job_json(const EvalJob& e) {
             {"shots", e.mmlu.shots},
             {"limit", e.mmlu.limit},
             {"subjects", e.mmlu.subjects},
+            {"samples", e.mmlu.samples},
+            {"max_length", e.mmlu.max_length},
             {"bos", e.mmlu.bos},
             {"chat_template", e.mmlu.chat_template},
             {"fewshot_as_multiturn", e.mmlu.fewshot_as_multiturn},
@@ -96,6 +98,8 @@ EvalJob eval_job_from(const Json& json) {
   e.mmlu.shots = mmlu.at("shots");
   e.mmlu.limit = mmlu.at("limit");
   e.mmlu.subjects = mmlu.at("subjects").get<std::vector<std::string>>();
+  e.mmlu.samples = mmlu.at("samples");
+  e.mmlu.max_length = mmlu.at("max_length");
   e.mmlu.bos = mmlu.at("bos");
   e.mmlu.chat_template = mmlu.at("chat_template");
   e.mmlu.fewshot_as_multiturn = mmlu.at("fewshot_as_multiturn");

@@ -12,6 +12,8 @@
 #include "core/base/check.h"
 #include "experiments/build_info.h"
 #include "experiments/doctor.h"
+#include "experiments/eval_rows.h"
+#include "experiments/run_file.h"
 #include "experiments/worker.h"
 
 namespace qlora {
@@ -222,6 +224,14 @@ void PackRunner::on(const EndedMessage& m) {
 
 void PackRunner::on(const ScoredMessage& m) {
   store_.write_evaluation(m.row);
+  if (m.row.subject.is_run) {
+    const RunJob& job = job_of(m.row.subject.key);
+    std::error_code ignored;  // a score that is stored is not stored again
+    std::filesystem::remove(score_file(job.folder, m.row.key), ignored);
+    if (m.row.step > 0 && m.row.step < job.config.integer("max_steps"))
+      progress_.scored(job.name, m.row.task.name == "loss" ? "held-out loss" : m.row.task.name, m.row.step,
+                       main_score(m.row));
+  }
   Json metrics = Json::object();
   for (const AggregateRow& a : m.row.aggregates)
     if (a.subject.empty()) metrics[a.metric] = a.value;

@@ -5,6 +5,8 @@
 #include "experiments/answer_log.h"
 #include "experiments/eval_rows.h"
 #include "experiments/pack_worker.h"
+#include "experiments/run_file.h"
+#include "experiments/worker.h"
 
 namespace qlora {
 namespace {
@@ -31,6 +33,7 @@ void check_unchanged(const EvalJob& eval, const std::string& hash) {
 // A fresh adapter has B = 0 and answers exactly as the base does, so the base's loss is every run's loss at
 // step 0, and runs on the same examples share it.
 bool PackWorker::score_start() try {
+  for (const RunJob& run : job_.runs) tell_kept_scores(run);
   std::map<const Data*, EvalLoss> known;
   for (const RunJob& run : job_.runs)
     for (const EvalJob& eval : run.evals) {
@@ -42,19 +45,84 @@ bool PackWorker::score_start() try {
       send_(to_text(ScoredMessage{loss_row(eval, run_subject(run, job_.model), loss.mean(), loss.labels,
                                            clock.started, clock.seconds())}));
     }
+  for (const RunJob& run : job_.runs) score_earlier(run);
   return true;
 } catch (const StopRequested&) {
   return false;
 }
 
 bool PackWorker::score_end() try {
+  std::vector<Due> due;
+  for (const EvalJob& eval : job_.base_evals) due.push_back({nullptr, &eval, nullptr});
   for (const RunJob& run : job_.runs)
     for (const EvalJob& eval : run.evals)
-      if (eval.task == "loss" && eval.step != 0) score_loss(run, eval);
-  score_questions();
+      if (eval.step == run.config.integer("max_steps") && !told_.contains(eval.key))
+        if (Adapter* adapter = adapter_of(run)) due.push_back({&run, &eval, adapter});
+  score(due);
   return true;
 } catch (const StopRequested&) {
   return false;
+}
+
+// Scores of earlier steps that were told, but perhaps to a parent that did not live to store them.
+void PackWorker::tell_kept_scores(const RunJob& run) {
+  for (const EvalJob& eval : run.evals) {
+    const Path kept = score_file(run.folder, eval.key);
+    if (!std::filesystem::exists(kept)) continue;
+    send_(read_file(kept));
+    told_.insert(eval.key);
+  }
+}
+
+// States that a run has left behind: they can be scored where their checkpoint is left.
+void PackWorker::score_earlier(const RunJob& run) {
+  const int64_t now = run.train ? latest_step(run.folder) : run.config.integer("max_steps");
+  std::map<int64_t, std::vector<const EvalJob*>> open;
+  for (const EvalJob& eval : run.evals)
+    if (eval.step > 0 && eval.step < now && !told_.contains(eval.key)) open[eval.step].push_back(&eval);
+  for (const auto& [step, evals] : open) {
+    const Path checkpoint = checkpoint_folder(run.folder, step);
+    if (!std::filesystem::exists(checkpoint)) {
+      send_(to_text(NoteMessage{fmt::format(
+          "{}: step {} cannot be scored any more: no checkpoint of it is left", run.name, step)}));
+      continue;
+    }
+    LoadedAdapter loaded = load_peft(checkpoint, *model_, *memory_, type_);
+    std::vector<Due> due;
+    for (const EvalJob* eval : evals) due.push_back({&run, eval, loaded.adapter.get()});
+    score(due);
+  }
+}
+
+// What is asked for at the steps that runs have just reached, of all of them in one pass. A stop leaves it
+// to the next start, which finds the run saved at this very step.
+void PackWorker::score_reached() try {
+  if (stop_()) return;
+  std::vector<Due> due;
+  for (auto& run : pack_->runs()) {
+    const RunJob& job = *learners_.at(run->id()).job;
+    for (const EvalJob& eval : job.evals)
+      if (run->active() && eval.step > 0 && eval.step == run->step() && !told_.contains(eval.key))
+        due.push_back({&job, &eval, &run->adapter()});
+  }
+  score(due);
+} catch (const StopRequested&) {
+}
+
+void PackWorker::score(const std::vector<Due>& all) {
+  for (const Due& due : all)
+    if (due.eval->task == "loss") score_loss(due);
+  score_questions(all);
+}
+
+// A later checkpoint must not outlive the score of an earlier step: the parent may die before it has stored
+// it, and that state does not come again.
+void PackWorker::tell(const RunJob* run, const EvalRow& row) {
+  const std::string message = to_text(ScoredMessage{row});
+  if (run != nullptr && row.step > 0 && row.step < run->config.integer("max_steps"))
+    write_file(score_file(run->folder, row.key), message);
+  told_.insert(row.key);
+  send_(message);
 }
 
 // Null when the run did not reach its end.
@@ -81,38 +149,31 @@ EvalLoss PackWorker::held_out_loss(const RunJob& run, Adapter* adapter) {
   return all;
 }
 
-void PackWorker::score_loss(const RunJob& run, const EvalJob& eval) {
-  Adapter* adapter = adapter_of(run);
-  if (adapter == nullptr) return;
+void PackWorker::score_loss(const Due& due) {
   Clock clock;
-  EvalLoss loss = held_out_loss(run, adapter);
-  send_(to_text(ScoredMessage{loss_row(eval, run_subject(run, job_.model), loss.mean(), loss.labels,
-                                       clock.started, clock.seconds())}));
+  EvalLoss loss = held_out_loss(*due.run, due.adapter);
+  tell(due.run, loss_row(*due.eval, run_subject(*due.run, job_.model), loss.mean(), loss.labels,
+                         clock.started, clock.seconds()));
 }
 
 // Evaluations that ask the same questions are one pass over all their subjects, so that the base's work is
 // shared.
-void PackWorker::score_questions() {
+void PackWorker::score_questions(const std::vector<Due>& states) {
   std::map<std::string, std::vector<Asked>> passes;
   std::vector<Adapter*> adapters;
   auto name = [](const EvalJob& eval) { return eval.task + "\n" + eval.data + "\n" + eval.protocol; };
-  for (const EvalJob& eval : job_.base_evals) {
-    SubjectModel base =
-        base_subject(job_.base_key, job_.base_name, job_.model, quant_label(job_.runs[0].config));
-    passes[name(eval)].push_back({&eval, base, -1});
-  }
-  for (const RunJob& run : job_.runs) {
+  for (const Due& due : states) {
+    if (due.eval->task == "loss") continue;
     SubjectIndex index = -1;
-    for (const EvalJob& eval : run.evals) {
-      if (eval.task == "loss") continue;
-      Adapter* adapter = adapter_of(run);
-      if (adapter == nullptr) break;
-      if (index < 0) {
-        index = static_cast<SubjectIndex>(adapters.size());
-        adapters.push_back(adapter);
-      }
-      passes[name(eval)].push_back({&eval, run_subject(run, job_.model), index});
+    SubjectModel subject = due.run != nullptr ? run_subject(*due.run, job_.model)
+                                              : base_subject(job_.base_key, job_.base_name, job_.model,
+                                                             quant_label(job_.runs[0].config));
+    if (due.adapter != nullptr) {
+      auto known = std::find(adapters.begin(), adapters.end(), due.adapter);
+      index = static_cast<SubjectIndex>(known - adapters.begin());
+      if (known == adapters.end()) adapters.push_back(due.adapter);
     }
+    passes[name(*due.eval)].push_back({due.run, due.eval, std::move(subject), index});
   }
   GatheredAnswers log([&](const Digest& evaluation, std::span<const PartialAnswer> answers) {
     send_(to_text(AnswersMessage{evaluation, {answers.begin(), answers.end()}}));
@@ -159,8 +220,10 @@ void PackWorker::score_mmlu(Lm& lm, const std::vector<Asked>& asked) {
   std::vector<MmluReport> reports = run_mmlu(lm, *tokenizer_, data, eval.mmlu, subjects);
   double share = clock.seconds() / static_cast<double>(asked.size());
   for (size_t i = 0; i < asked.size(); ++i) {
-    send_(
-        to_text(ScoredMessage{mmlu_row(*asked[i].eval, asked[i].subject, reports[i], clock.started, share)}));
+    tell(asked[i].run, mmlu_row(*asked[i].eval, asked[i].subject, reports[i], clock.started, share));
+    const bool on_the_way =
+        asked[i].run != nullptr && asked[i].eval->step < asked[i].run->config.integer("max_steps");
+    if (on_the_way) continue;
     for (const std::string& warning : reports[i].warnings)
       send_(to_text(NoteMessage{asked[i].subject.name + ": " + warning}));
   }
@@ -178,8 +241,8 @@ void PackWorker::score_task(Lm& lm, const std::vector<Asked>& asked) {
   const std::vector<TaskReport> reports = run_task(lm, *tokenizer_, task, data, plan, subjects);
   const double share = clock.seconds() / static_cast<double>(asked.size());
   for (size_t i = 0; i < asked.size(); ++i)
-    send_(to_text(ScoredMessage{
-        task_row(*asked[i].eval, asked[i].subject, task, data, reports[i], clock.started, share)}));
+    tell(asked[i].run,
+         task_row(*asked[i].eval, asked[i].subject, task, data, reports[i], clock.started, share));
   if (plan.cut > 0)
     send_(to_text(NoteMessage{fmt::format("{}: {} of {} requests were too long and lost their beginning",
                                           task.name, plan.cut, plan.requests.size())}));

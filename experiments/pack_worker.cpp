@@ -94,12 +94,15 @@ bool PackWorker::train() {
 }
 
 bool PackWorker::train_to_end() {
+  score_reached();  // at its last checkpoint a run may have been stopped before it was scored
+  if (stop_()) return false;
   while (pack_->active()) {
     StepObserver observer;
     double begin = now_seconds();
     pack_->micro_step(observer);
     share_time(now_seconds() - begin);
     for (const auto& [id, record] : observer.records) after_step(learners_.at(id), *pack_->find(id), record);
+    score_reached();
     bool stopping = stop_(), all_saved = true;
     for (auto& run : pack_->runs()) {
       Learner& learner = learners_.at(run->id());

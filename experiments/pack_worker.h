@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,16 +52,28 @@ class PackWorker {
   void finish(Learner&, Run&);
   void share_time(double seconds);
 
+  // An evaluation of one state of a run, or of the base (run and adapter null).
+  struct Due {
+    const RunJob* run = nullptr;
+    const EvalJob* eval = nullptr;
+    Adapter* adapter = nullptr;
+  };
   Adapter* adapter_of(const RunJob&);
+  void tell_kept_scores(const RunJob&);
+  void score_earlier(const RunJob&);
+  void score_reached();
+  void score(const std::vector<Due>&);
+  void tell(const RunJob*, const EvalRow&);
   EvalLoss held_out_loss(const RunJob&, Adapter*);
-  void score_loss(const RunJob&, const EvalJob&);
+  void score_loss(const Due&);
   // Who is asked in one pass over a task's questions.
   struct Asked {
+    const RunJob* run;
     const EvalJob* eval;
     SubjectModel subject;
     SubjectIndex index;
   };
-  void score_questions();
+  void score_questions(const std::vector<Due>&);
   void score_mmlu(Lm&, const std::vector<Asked>&);
   void score_task(Lm&, const std::vector<Asked>&);
   void phase(const std::string& what, int64_t done = 0, int64_t all = 0);
@@ -78,6 +91,7 @@ class PackWorker {
   std::map<std::string, LoadedAdapter> loaded_;        // by run
   std::map<std::string, Learner> learners_;            // by run
   std::map<std::string, RunStatus> ended_;             // by run: those whose end was told
+  std::set<Digest> told_;                              // evaluations
   std::unique_ptr<TrainPack> pack_;
 };
 

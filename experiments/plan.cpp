@@ -92,7 +92,9 @@ std::vector<PlannedRun> Planner::plan(const Sweep& sweep) {
     const RunConfig& config = p.config;
     p.content = {model_hash(folder), tokenizer->content_hash(), data.hash};
     p.longest = first(data.lengths, config.integer("per_device_train_batch_size"));
-    for (const EvalSpec& eval : sweep.evals)
+    std::vector<EvalSpec> evals = own_evals(config);
+    evals.insert(evals.end(), sweep.evals.begin(), sweep.evals.end());
+    for (const EvalSpec& eval : evals)
       if (eval.task == "loss")
         p.longest_eval = first(data.eval_lengths, config.integer("per_device_eval_batch_size"));
     p.key = run_key(config, p.content);
@@ -119,10 +121,13 @@ void Planner::check_mmlu(PlannedRun& run, const MmluData& data, const MmluOption
     questions += options.limit > 0 ? std::min(asked, options.limit) : asked;
     if (subject.questions.size() > 2) subject.questions.resize(2);
   }
+  if (options.samples > 0) questions = std::min(questions, options.samples);
   if (tokens.longest == 0) {
     const MmluPlan plan =
         plan_mmlu(first, options, *tokenizer_of(model), base_of(run.config).model->config().max_positions);
-    tokens.longest = plan.max_prompt_tokens;
+    const bool answers =
+        std::any_of(plan.answers.begin(), plan.answers.end(), [](const auto& a) { return !a.empty(); });
+    tokens.longest = plan.max_prompt_tokens + (answers ? 1 : 0);
     for (size_t i = 1; i < plan.items.size(); ++i) {
       if (plan.items[i].subject != plan.items[i - 1].subject) continue;
       const std::vector<int32_t>&a = plan.contexts[i - 1], &b = plan.contexts[i];

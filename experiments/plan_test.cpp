@@ -141,7 +141,9 @@ TEST_CASE("planned memory covers the evaluations of a run") {
     return planner.memory_of({&plan.runs[0]}).passing;
   };
   const size_t training = passing("");
-  CHECK(passing("evals: [{task: loss, at: end}]\n") > training);
+  const size_t losses = passing("evals: [{task: loss, at: end}]\n");
+  CHECK(losses > training);
+  CHECK(passing("do_eval: true\neval_steps: 2\n") == losses);
 
   // Passes over questions, some of which share a passage, as a worker makes them: never more than planned,
   // and not much less.
@@ -159,6 +161,10 @@ TEST_CASE("planned memory covers the evaluations of a run") {
     const std::string evals =
         fmt::format("evals: [{{task: mmlu, data: {}, shots: {}, at: end}}]\n", tree, shots);
     const auto planned = static_cast<double>(passing(evals));
+    if (shots == 5)  // the same questions asked for as in qlora.py
+      CHECK(passing(fmt::format("do_mmlu_eval: true\nmmlu_data: {}\nmmlu_split: test\n", tree)) ==
+            passing(fmt::format("evals: [{{task: mmlu, data: {}, protocol: qlora, shots: 5, at: end}}]\n",
+                                tree)));
     const RunConfig config = sweep_of(bench, evals).runs[0].config;
     auto backend = make_backend("auto");
     Memory memory(*backend);

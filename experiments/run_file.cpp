@@ -33,6 +33,14 @@ std::optional<RunFile> read_run_file(const Path& run_folder) {
   }
 }
 
+Path checkpoint_folder(const Path& run_folder, int64_t step) {
+  return run_folder / fmt::format("checkpoint-{}", step);
+}
+
+Path score_file(const Path& run_folder, const Digest& evaluation) {
+  return run_folder / fmt::format("score-{}.json", hex(evaluation).substr(0, 16));
+}
+
 Path run_folder_of(const Path& adapter) {
   Path folder = std::filesystem::weakly_canonical(adapter);
   return (folder.filename().empty() ? folder.parent_path() : folder).parent_path();

@@ -19,6 +19,9 @@ struct RunFile {
 void write_run_file(const Path& run_folder, const RunFile&);
 // Nothing when the folder has none; Error(data) when it is damaged.
 std::optional<RunFile> read_run_file(const Path& run_folder);
+Path checkpoint_folder(const Path& run_folder, int64_t step);
+// Where a score of an earlier step lies until it is stored.
+Path score_file(const Path& run_folder, const Digest& evaluation);
 // The run's folder that an adapter (RUN/adapter or RUN/checkpoint-N) lies in.
 Path run_folder_of(const Path& adapter);
 

@@ -10,7 +10,6 @@
 #include "experiments/leaderboard.h"
 #include "experiments/pack_runner.h"
 #include "experiments/run_file.h"
-#include "experiments/score_runs.h"
 #include "experiments/tournament.h"
 #include "kernels/backend.h"
 
@@ -80,6 +79,7 @@ class SweepRunner {
     progress_.note(fmt::format("sweep {}: {} runs, {} to train in {} pack{}; {} evaluations to do of {}",
                                sweep_.name, plan_.runs.size(), plan_.to_train(), packs, packs == 1 ? "" : "s",
                                plan_.to_score(), plan_.evals.size()));
+    if (const std::string gone = plan_.note_of_gone(); !gone.empty()) progress_.note("  " + gone);
     if (plan_.to_train() == 0) return;
     for (const std::string& line : describe_settings(plan_)) progress_.note("  " + line);
     progress_.note("  results in " + options_.db.string() + ", adapters below " +
@@ -132,12 +132,8 @@ class SweepRunner {
             need.spec->options};
   }
 
-  // A run trained by another sweep keeps its adapter there.
   Path adapter_of(const PlannedRun& run) const {
-    const Path own = run_folder(sweep_, run) / "adapter";
-    if (std::filesystem::exists(own)) return own;
-    const Path other = find_adapter(run.config, run.key);
-    return other.empty() ? own : other;
+    return plan_.folders[static_cast<size_t>(&run - plan_.runs.data())] / "adapter";
   }
 
   Job make_job(const Store& store, const std::vector<const PlannedRun*>& pack) const {
@@ -155,12 +151,11 @@ class SweepRunner {
       r.key = run->key;
       r.config = run->config;
       r.content = run->content;
-      r.folder = run_folder(sweep_, *run);
+      r.folder = plan_.folders[index];
       r.train = plan_.needs[index] == RunNeed::train;
-      r.adapter = r.train ? r.folder / "adapter" : adapter_of(*run);
-      bool failed = plan_.needs[index] == RunNeed::failed_before;
+      r.adapter = r.folder / "adapter";
       for (const EvalNeed& eval : plan_.evals)
-        if (eval.run == index && !eval.done && (eval.of_base || !failed))
+        if (eval.run == index && plan_.is_open(eval))
           (eval.of_base ? job.base_evals : r.evals).push_back(eval_job(store, eval));
     }
     return job;

@@ -2,6 +2,7 @@
 // Runs a sweep: what the store does not have yet is planned into packs, every pack is done by one worker
 // process, and what it sends is written here, by the only writer.
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -28,14 +29,16 @@ struct EvalNeed {
   size_t run = 0;  // index into WorkPlan::runs; of a base: the first run that stands on it
   bool of_base = false;
   Digest key{}, subject{};
-  const EvalSpec* spec = nullptr;
+  std::shared_ptr<const EvalSpec> spec;
   int64_t step = 0;
   std::string protocol, data_hash;
   bool done = false;
+  bool gone = false;  // of a finished run, at an earlier step that no checkpoint is left of
 };
 enum class RunNeed { train, nothing, failed_before };
 struct WorkPlan {
   std::vector<PlannedRun> runs;
+  std::vector<Path> folders;         // by run: where its checkpoints and its adapter lie, or will
   std::vector<RunNeed> needs;        // by run
   std::vector<std::string> reasons;  // by run: why it failed before
   std::vector<EvalNeed> evals;
@@ -44,6 +47,9 @@ struct WorkPlan {
       compute_note;  // why the first run's `compute_dtype: auto` is what it is; empty when it was given
   int64_t to_train() const;
   int64_t to_score() const;
+  bool is_open(const EvalNeed&) const;  // to be done now
+  // Of the scores at earlier steps of finished runs that cannot be made any more; empty: none.
+  std::string note_of_gone() const;
   // Runs that a worker must touch: to train, or to score, or whose base is to be scored.
   std::vector<const PlannedRun*> open_runs() const;
 };

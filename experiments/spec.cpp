@@ -82,6 +82,9 @@ Digest evaluation_key(const Digest& subject, int64_t step, const std::string& ta
 std::string mmlu_protocol(const MmluOptions& options) {
   Json json = {{"name", options.protocol}, {"split", options.split}, {"shots", options.shots}};
   if (options.limit > 0) json["limit"] = options.limit;
+  if (options.samples > 0) json["samples"] = options.samples;
+  const int64_t window = mmlu_protocol_named(options.protocol).window;
+  if (options.max_length > 0 && options.max_length != window) json["max_length"] = options.max_length;
   if (!options.subjects.empty()) {
     std::vector<std::string> subjects = options.subjects;
     std::sort(subjects.begin(), subjects.end());

@@ -57,6 +57,7 @@ void Progress::note_once(const std::string& text) {
 
 void Progress::begin(int64_t runs, int64_t steps) {
   runs_.clear();
+  scores_.clear();
   runs_expected_ = runs;
   steps_ = steps;
   steps_done_ = tokens_ = 0;
@@ -84,6 +85,15 @@ void Progress::step(const std::string& run, int64_t step, int64_t max_steps, dou
   if (terminal_ || whole || steps_done_ == steps_) show(training_line(), steps_done_ == steps_);
 }
 
+void Progress::scored(const std::string& run, const std::string& task, int64_t step, double score) {
+  std::vector<Score>& of_task = scores_[task];
+  auto at = std::find_if(of_task.begin(), of_task.end(), [&](const Score& s) { return s.run == run; });
+  if (at == of_task.end()) at = of_task.insert(at, {run, 0, 0});
+  at->step = step;
+  at->value = score;
+  if (!quiet_) note(fmt::format("{}: step {}: {} {:.4f}", run, step, task, score));
+}
+
 void Progress::phase(const std::string& what, int64_t done, int64_t all) {
   show(all > 0 ? fmt::format("{} {}/{}", what, done, all) : what, false);
 }
@@ -94,6 +104,22 @@ bool Progress::is_last_active(const std::string& run) const {
     return known.first == run || known.second.step < known.second.max_steps;
   });
   return later != runs_.rend() && later->first == run;
+}
+
+// "  mmlu 0.271 0.264 (step 187)"
+std::string Progress::scores_text() const {
+  std::string text;
+  for (const auto& [task, of_task] : scores_) {
+    text += "  " + task;
+    int64_t least = INT64_MAX, most = 0;
+    for (const Score& score : of_task) {
+      text += fmt::format(" {:.3f}", score.value);
+      least = std::min(least, score.step);
+      most = std::max(most, score.step);
+    }
+    text += least == most ? fmt::format(" (step {})", most) : fmt::format(" (steps {}-{})", least, most);
+  }
+  return text;
 }
 
 std::string Progress::training_line() const {
@@ -109,7 +135,7 @@ std::string Progress::training_line() const {
   double left = seconds * static_cast<double>(steps_ - steps_done_) /
                 static_cast<double>(std::max<int64_t>(1, steps_done_));
   std::string at = least == most ? fmt::format("{}", most) : fmt::format("{}-{}", least, most);
-  return fmt::format("step {}/{}  loss{}  {:.0f} tokens/s  ETA {}  {}", at, goal, losses,
+  return fmt::format("step {}/{}  loss{}{}  {:.0f} tokens/s  ETA {}  {}", at, goal, losses, scores_text(),
                      static_cast<double>(tokens_) / std::max(seconds, 1e-3), format_seconds(left),
                      format_bytes(memory_));
 }

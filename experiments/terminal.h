@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <set>
 #include <string>
 #include <utility>
@@ -28,6 +29,8 @@ class Progress {
   void started(int64_t before);
   void step(const std::string& run, int64_t step, int64_t max_steps, double loss, int64_t tokens,
             size_t memory);
+  // A run was scored at a step on its way: a line of its own, and on the lines of training from now on.
+  void scored(const std::string& run, const std::string& task, int64_t step, double score);
   // Something that is not training; `all` 0 = unknown.
   void phase(const std::string& what, int64_t done, int64_t all);
   void clear();
@@ -37,16 +40,23 @@ class Progress {
     int64_t step = 0, max_steps = 0;
     double loss = 0;
   };
+  struct Score {
+    std::string run;
+    int64_t step = 0;
+    double value = 0;
+  };
   using Clock = std::chrono::steady_clock;
   void show(const std::string& line, bool final_state);
   std::string training_line() const;
+  std::string scores_text() const;
   bool is_last_active(const std::string& run) const;
 
   std::FILE* out_;
   std::set<std::string> noted_;
   bool quiet_, terminal_, drawn_ = false;
   double every_;
-  std::vector<std::pair<std::string, Curve>> runs_;  // in the order of their first reports, which stays
+  std::vector<std::pair<std::string, Curve>> runs_;   // in the order of their first reports, which stays
+  std::map<std::string, std::vector<Score>> scores_;  // by task, the newest of each run
   int64_t runs_expected_ = 0, steps_ = 0, steps_done_ = 0, tokens_ = 0;
   size_t memory_ = 0;
   Clock::time_point begin_ = Clock::now(), shown_ = {};

@@ -52,6 +52,22 @@ TEST_CASE("a run that has reached its end does not silence the others") {
   CHECK_THAT(text, Contains("step 1-2/3"));
 }
 
+TEST_CASE("scores of runs on their way are noted and stay on the lines of training") {
+  std::string text = written(false, [](Progress& progress) {
+    progress.begin(2, 4);
+    progress.scored("b", "mmlu", 1, 0.25);
+    progress.scored("a", "mmlu", 1, 0.3125);
+    progress.step("b", 1, 2, 1, 10, 0);
+    progress.step("a", 1, 2, 1, 10, 0);
+    progress.scored("a", "mmlu", 2, 0.5);
+    progress.step("b", 2, 2, 1, 10, 0);
+    progress.step("a", 2, 2, 1, 10, 0);
+  });
+  CHECK_THAT(text, Contains("b: step 1: mmlu 0.2500\na: step 1: mmlu 0.3125\n") &&
+                       Contains("step 1/2  loss 1.000 1.000  mmlu 0.250 0.312 (step 1)  ") &&
+                       Contains("step 2/2  loss 1.000 1.000  mmlu 0.250 0.500 (steps 1-2)  "));
+}
+
 TEST_CASE("quiet progress says only what is noted") {
   CHECK(written(true, [](Progress& progress) {
           two_runs(progress);

@@ -11,6 +11,7 @@
 
 #include "core/base/log.h"
 #include "experiments/pack_worker.h"
+#include "experiments/run_file.h"
 
 namespace qlora {
 namespace {
@@ -59,16 +60,21 @@ int report(int fd, ErrorKind kind, const std::string& text) {
 
 }  // namespace
 
+int64_t latest_step(const Path& folder) {
+  const std::vector<int64_t> steps = checkpoint_steps(folder);
+  return steps.empty() ? 0 : steps.back();
+}
+
 Path latest_checkpoint(const Path& folder) {
   std::vector<int64_t> steps = checkpoint_steps(folder);
-  return steps.empty() ? Path() : folder / fmt::format("checkpoint-{}", steps.back());
+  return steps.empty() ? Path() : checkpoint_folder(folder, steps.back());
 }
 
 void prune_checkpoints(const Path& folder, int64_t keep) {
   std::vector<int64_t> steps = checkpoint_steps(folder);
   for (size_t i = 0; i + static_cast<size_t>(keep) < steps.size(); ++i) {
     std::error_code ignored;  // one checkpoint too many harms nobody
-    std::filesystem::remove_all(folder / fmt::format("checkpoint-{}", steps[i]), ignored);
+    std::filesystem::remove_all(checkpoint_folder(folder, steps[i]), ignored);
   }
 }
 

@@ -21,6 +21,7 @@ bool do_job(const Job&, const std::function<void(const std::string& line)>& send
 
 // The newest checkpoint-N below a run's folder, or empty.
 Path latest_checkpoint(const Path& run_folder);
+int64_t latest_step(const Path& run_folder);  // its step, or 0
 // Removes all but the newest `keep` checkpoints.
 void prune_checkpoints(const Path& run_folder, int64_t keep);
 

@@ -1,0 +1,212 @@
+// Scores of runs on their way: every eval_steps, in packs, killed and gone on with, through the program
+// itself.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "experiments/run_file.h"
+#include "experiments/scheduler.h"
+#include "experiments/test_program.h"
+#include "experiments/worker.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+Json query(const Workbench& bench, const std::string& db, const std::string& sql) {
+  ProgramEnd end = bench.run({"results", "query", sql, "--json", "--db", db});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  return parse_json(end.out, "query");
+}
+
+// Run, task, step, metric and value of everything that was scored.
+Json scores(const Workbench& bench, const std::string& db) {
+  return query(bench, db,
+               "SELECT name, task, step, metric, value FROM scores WHERE step > 0 ORDER BY 1, 2, 3, 4");
+}
+
+// Bytes of the trained adapters, sorted.
+std::vector<std::string> adapters(const Path& out) {
+  std::vector<std::string> bytes;
+  for (const auto& run : std::filesystem::directory_iterator(out / "test"))
+    if (const Path file = run.path() / "adapter" / "adapter_model.safetensors"; std::filesystem::exists(file))
+      bytes.push_back(read_file(file));
+  std::sort(bytes.begin(), bytes.end());
+  return bytes;
+}
+
+int64_t kept_scores(const Path& out) {
+  int64_t kept = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(out))
+    kept += entry.path().filename().string().starts_with("score-") ? 1 : 0;
+  return kept;
+}
+
+const std::string kQuestions = "mmlu_data: mmlu\nmmlu_split: test\nmmlu_dataset: mmlu-zs\n";
+const std::string kScored = kQuestions + "do_mmlu_eval: true\ndo_eval: true\neval_steps: 2\n";
+
+void make_long(const Workbench& bench, int steps) {
+  std::string text = read_file(bench.path() / "s.yaml");
+  text.replace(text.find("max_steps: 6"), 12, fmt::format("max_steps: {}", steps));
+  bench.write("s.yaml", text);
+}
+
+ProgramEnd sweep(const Workbench& bench, const std::string& out, const std::vector<std::string>& more = {}) {
+  std::vector<std::string> words = {"sweep", "run",      "s.yaml", "--set", "output_dir=" + out,
+                                    "--db",  out + ".db"};
+  words.insert(words.end(), more.begin(), more.end());
+  return bench.run(words);
+}
+
+}  // namespace
+
+TEST_CASE("runs are scored every eval_steps and train as if they were not") {
+  Workbench bench;
+  bench.write_sweep("s.yaml", kScored);
+  ProgramEnd end = sweep(bench, "scored");
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  CHECK_THAT(end.err, Contains("2 to train in 1 pack") && Contains("12 evaluations to do of 12") &&
+                          Contains("alpaca: step 2: mmlu 0.") &&
+                          Contains("dialogues: step 4: held-out loss "));
+  // Of both runs at steps 2, 4 and 6: accuracy, its mean over subjects, the letter's loss; the held-out loss.
+  const Json all = scores(bench, "scored.db");
+  CHECK(all.size() == 2 * 3 * 4);
+  CHECK((all[0]["metric"] == "loss" && all[3]["metric"] == "acc"));
+  CHECK(kept_scores(bench.path() / "scored") == 0);
+  CHECK_THAT(sweep(bench, "scored").err, Contains("nothing to do"));
+
+  bench.write_sweep("s.yaml");
+  REQUIRE(sweep(bench, "plain").code == 0);
+  CHECK(adapters(bench.path() / "scored") == adapters(bench.path() / "plain"));
+
+  // Each alone, every run has the scores that it had among others.
+  bench.write_sweep("s.yaml", kScored);
+  ProgramEnd alone = sweep(bench, "alone", {"--set", "dataset=alpaca.json", "--set", "run_name=alpaca"});
+  INFO(alone.err);
+  REQUIRE(alone.code == 0);
+  const Json one = scores(bench, "alone.db");
+  REQUIRE(one.size() == 3 * 4);
+  for (size_t i = 0; i < one.size(); ++i) CHECK(one[i] == all[i]);
+}
+
+TEST_CASE("evaluations asked for later are made of the checkpoints that are left") {
+  Workbench bench;
+  bench.write_sweep("s.yaml");
+  REQUIRE(sweep(bench, "late").code == 0);
+  bench.write_sweep("s.yaml", kQuestions + "do_mmlu_eval: true\neval_steps: 1\n");
+  ProgramEnd late = sweep(bench, "late");
+  INFO(late.err);
+  CHECK(late.code == 0);
+  // Of steps 1 to 6, save_steps has left 2 and 4, and the end.
+  CHECK_THAT(late.err, Contains("0 to train in 1 pack") && Contains("6 evaluations to do of 12") &&
+                           Contains("6 scores at earlier steps cannot be made any more"));
+  const Json made = scores(bench, "late.db");
+  CHECK(sweep(bench, "late").code == 0);
+
+  ProgramEnd whole = sweep(bench, "whole");
+  REQUIRE(whole.code == 0);
+  const Json all = scores(bench, "whole.db");
+  CHECK(made.size() == 2 * 3 * 3);
+  CHECK(all.size() == 2 * 6 * 3);
+  for (const Json& row : made) CHECK(std::find(all.begin(), all.end(), row) != all.end());
+}
+
+TEST_CASE("a killed sweep neither loses a score of a step nor makes it twice") {
+  Workbench bench;
+  bench.write_sweep("s.yaml", kScored);
+  make_long(bench, 16);
+  ProgramEnd calm = sweep(bench, "calm");
+  INFO(calm.err);
+  REQUIRE(calm.code == 0);
+  // Killed again and again: the worker, the program, or both, wherever they stand.
+  for (int round = 0;; ++round) {
+    REQUIRE(round < 40);
+    Program program(bench.path(),
+                    {"sweep", "run", "s.yaml", "--set", "output_dir=killed", "--db", "killed.db"});
+    std::this_thread::sleep_for(std::chrono::milliseconds(120 + 60 * round));
+    const pid_t worker = program.worker();
+    int status = 0;
+    const bool ended = ::waitpid(program.pid(), &status, WNOHANG) != 0;
+    if (ended) {
+      CHECK(WEXITSTATUS(status) == 0);
+      break;
+    }
+    if (worker > 0 && round % 3 != 1) ::kill(worker, SIGKILL);
+    if (round % 3 != 0) ::kill(program.pid(), SIGKILL);
+    program.wait();
+  }
+  CHECK(scores(bench, "killed.db") == scores(bench, "calm.db"));
+  CHECK(query(bench, "killed.db", "SELECT count(*) AS n FROM partial_answer")[0]["n"] == 0);
+  CHECK(adapters(bench.path() / "killed") == adapters(bench.path() / "calm"));
+}
+
+TEST_CASE("questions that are not there are refused before anything is trained") {
+  Workbench bench;
+  bench.write_sweep("s.yaml", kScored);
+  ProgramEnd end = sweep(bench, "out", {"--set", "mmlu_data=nowhere"});
+  CHECK(end.code == 3);
+  CHECK_THAT(end.err, Contains("do_mmlu_eval: nowhere is not there; give mmlu_data: PATH"));
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "out"));
+}
+
+TEST_CASE("a score told to a parent that died before storing it is told again") {
+  Workbench bench;
+  bench.write_sweep("s.yaml", kScored);
+  const std::string here = bench.path().string() + "/";
+  const Sweep sweep = read_sweep(bench.path() / "s.yaml",
+                                 {"model_name_or_path=" + here + "model", "dataset=" + here + "alpaca.json",
+                                  "mmlu_data=" + here + "mmlu", "output_dir=" + here + "out"});
+  Planner planner;
+  WorkPlan plan = plan_work(planner, sweep, nullptr, size_t{1} << 40);
+  mark_done(plan, nullptr, false);
+  const PlannedRun& planned = plan.runs.at(0);
+  Job job;
+  job.model = planned.config.text("model_name_or_path");
+  RunJob& run = job.runs.emplace_back();
+  run = {
+      "r", planned.key, planned.config, planned.content, plan.folders[0], true, plan.folders[0] / "adapter",
+      {}};
+  for (const EvalNeed& e : plan.evals)
+    run.evals.push_back({e.key,
+                         e.spec->task,
+                         e.step,
+                         e.protocol,
+                         e.spec->data,
+                         e.data_hash,
+                         e.spec->mmlu,
+                         {},
+                         e.spec->options});
+  std::filesystem::create_directories(run.folder);
+
+  // Its parent reads nothing any more after step 1; the worker notices after step 3.
+  auto scored = [](const Json& message) {
+    return fmt::format("{} {}", message["row"]["task"]["name"].get<std::string>(),
+                       message["row"]["step"].get<int64_t>());
+  };
+  std::vector<std::string> lost, told;
+  bool gone = false;
+  const bool whole = do_job(
+      job,
+      [&](const std::string& line) {
+        const Json message = parse_json(line, "message");
+        if (message["type"] == "scored") lost.push_back(scored(message));
+        gone = gone || (message["type"] == "step" && message["row"]["step"] == 3);
+      },
+      [&] { return gone; });
+  CHECK_FALSE(whole);
+  CHECK(lost == std::vector<std::string>{"loss 2", "mmlu 2"});
+  std::filesystem::remove_all(checkpoint_folder(run.folder, 2));
+  REQUIRE(latest_step(run.folder) == 3);
+
+  CHECK(do_job(
+      job,
+      [&](const std::string& line) {
+        const Json message = parse_json(line, "message");
+        if (message["type"] == "scored") told.push_back(scored(message));
+      },
+      [] { return false; }));
+  CHECK(told == std::vector<std::string>{"loss 2", "mmlu 2", "loss 4", "mmlu 4", "loss 6", "mmlu 6"});
+}
