@@ -85,21 +85,22 @@ QLORA_INLINE void transpose_kept(const float* p, int64_t ld, int64_t rows, int64
           i < rows && (bits[i * bits_ld + k / 8] >> (k % 8) & 1) != 0 ? p[i * ld + k] * factor : 0.0f;
 }
 
-// The panel of wide at column n = column, values [k0, k0 + kc) of k. `kept`: what is read through bits.
+// What dropout keeps of `cols` (or more) columns of row k of wide, from `column` on.
+QLORA_INLINE Vec kept_of_row(const ThinProduct& g, const Kept& kept, int64_t k, int64_t column,
+                             int64_t cols) {
+  if (cols <= 0) return zero();
+  const Vec x = load_some(g.wide + k * g.n + column, smaller(kLanes, cols)) * set1(kept.factor);
+  return keep(x, load_bits(kept.bits + k * kept.ld + column / 8));
+}
+
+// The panel of what dropout keeps of wide at column n = column, values [k0, k0 + kc) of k.
 template <class Operand>
-QLORA_INLINE void pack_wide(const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc, int64_t column,
-                            int64_t cols, float* out) {
-  if (!g.drops) {
-    const float* p = g.wide + (g.wide_by_k ? k0 * g.n + column : column * g.k + k0);
-    return pack_w_as(Operand{}, p, g.wide_by_k ? g.n : g.k, g.wide_by_k, cols, kc, out);
-  } else if (g.wide_by_k) {
+QLORA_INLINE void pack_kept_as(Operand, const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc,
+                               int64_t column, int64_t cols, float* out) {
+  if (g.wide_by_k) {
     for (int64_t k = 0; k < kc; ++k)
-      for (int64_t j = 0; j < kNr; j += kLanes) {
-        const int64_t lanes = larger(0, smaller(kLanes, cols - j));
-        const Vec x = load_some(g.wide + (k0 + k) * g.n + column + j, lanes) * set1(kept.factor);
-        const uint8_t* bits = kept.bits + (k0 + k) * kept.ld + (column + j) / 8;
-        store(out + k * kNr + j, lanes > 0 ? keep(x, load_bits(bits)) : zero());
-      }
+      for (int64_t j = 0; j < kNr; j += kLanes)
+        store(out + k * kNr + j, kept_of_row(g, kept, k0 + k, column + j, cols - j));
   } else {
     // Bits of a task's own start at its first row.
     for (int64_t j = 0; j < kNr; j += 8)
@@ -107,6 +108,44 @@ QLORA_INLINE void pack_wide(const ThinProduct& g, const Kept& kept, int64_t k0, 
                      kept.ld, kept.factor, out + j);
   }
   Operand::finish(out, kc, kNr, false);
+}
+
+#if QLORA_PAIRS
+// n (or more) of 32 values of a row whose bits are these, as pairs; zeros beyond n.
+QLORA_INLINE IVec load_kept_pairs(const float* p, int64_t n, const uint8_t* bits, float factor) {
+  uint32_t on = 0;
+  __builtin_memcpy(&on, bits, 4);
+  const Vec first = n >= kLanes ? load(p) : load_n(p, n);
+  const Vec second = n >= 2 * kLanes ? load(p + kLanes) : load_n(p + kLanes, larger(n - kLanes, 0));
+  return narrow(keep(first * set1(factor), on & 0xffff), keep(second * set1(factor), on >> 16));
+}
+
+QLORA_INLINE void pack_kept_as(Bf16Pairs, const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc,
+                               int64_t column, int64_t cols, float* out) {
+  for (int64_t j = 0; j < kNr; j += kLanes) {
+    if (g.wide_by_k) {
+      const auto row = [&](int64_t k) {
+        return k < kc ? kept_of_row(g, kept, k0 + k, column + j, cols - j) : zero();
+      };
+      for (int64_t k = 0; k < kc; k += 2) istore(out + k / 2 * kNr + j, pair(row(k), row(k + 1)));
+    } else {
+      transpose_pairs(larger(0, smaller(kLanes, cols - j)), kc, out + j, kNr,
+                      [&](int64_t i, int64_t k, int64_t n) {
+                        return load_kept_pairs(g.wide + (column + j + i) * g.k + k0 + k, n,
+                                               kept.bits + (j + i) * kept.ld + (k0 + k) / 8, kept.factor);
+                      });
+    }
+  }
+}
+#endif
+
+// The panel of wide at column n = column, values [k0, k0 + kc) of k. `kept`: what is read through bits.
+template <class Operand>
+QLORA_INLINE void pack_wide(const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc, int64_t column,
+                            int64_t cols, float* out) {
+  if (g.drops) return pack_kept_as(Operand{}, g, kept, k0, kc, column, cols, out);
+  const float* p = g.wide + (g.wide_by_k ? k0 * g.n + column : column * g.k + k0);
+  pack_w_as(Operand{}, p, g.wide_by_k ? g.n : g.k, g.wide_by_k, cols, kc, out);
 }
 
 // y[j, i] = sums[i, j] for i < m, j < cols: sums are kNr wide, y has g.m.
