@@ -2,12 +2,13 @@
 #include "datasets/parquet/parquet.h"
 
 #include <catch2/catch.hpp>
-#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/base/test_errors.h"
 
 using namespace qlora;
+using test::message_of;
 
 namespace {
 
@@ -25,15 +26,6 @@ const Json kRows = Json::parse(R"([
    "turns": [{"role": "a", "n": 2}, null, {"role": null, "n": 3}]},
   {"question": "", "subject": "arithmetic", "choices": ["only", null], "answer": 1099511627776, "weight": 1e300,
    "hard": true, "extra": {"text": [], "label": "é"}, "turns": null}])");
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 }  // namespace
 

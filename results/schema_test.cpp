@@ -5,26 +5,13 @@
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/test_data.h"
+#include "core/base/test_errors.h"
 #include "results/migrate.h"
 #include "results/store.h"
 
 using namespace qlora;
 using Catch::Contains;
-
-namespace {
-
-std::string message_of(const std::function<void()>& body, ErrorKind kind) {
-  try {
-    body();
-  } catch (const Error& e) {
-    CHECK(e.kind() == kind);
-    return e.what();
-  }
-  FAIL("no error");
-  return "";
-}
-
-}  // namespace
+using test::message_of;
 
 TEST_CASE("landed migrations are never edited") {
   // One line for each file in results/schema, added when it lands. A change of the schema is a further file.
@@ -97,18 +84,18 @@ TEST_CASE("a file that is no store is refused and left as it was") {
   std::string content(5000, 'x');
   write_file(text, content);
   for (auto open : {Store::open, Store::open_read_only})
-    CHECK_THAT(message_of([&] { open(text); }, ErrorKind::data),
+    CHECK_THAT(message_of(ErrorKind::data, [&] { open(text); }),
                Contains("not a results store") && Contains("text.db"));
   CHECK(read_file(text) == content);
 
   Database(foreign, Database::Mode::create).exec("CREATE TABLE theirs(x); INSERT INTO theirs VALUES (1)");
   std::string before = read_file(foreign);
   for (auto open : {Store::open, Store::open_read_only})
-    CHECK_THAT(message_of([&] { open(foreign); }, ErrorKind::data),
+    CHECK_THAT(message_of(ErrorKind::data, [&] { open(foreign); }),
                Contains("no results store of this program"));
   CHECK(read_file(foreign) == before);
 
-  CHECK_THAT(message_of([&] { Store::open_read_only(dir.path() / "none.db"); }, ErrorKind::data),
+  CHECK_THAT(message_of(ErrorKind::data, [&] { Store::open_read_only(dir.path() / "none.db"); }),
              Contains("none.db"));
   CHECK_FALSE(std::filesystem::exists(dir.path() / "none.db"));
   CHECK_THROWS_AS(Store::open(dir.path() / "no/folder/r.db"), Error);
@@ -123,7 +110,7 @@ TEST_CASE("a store of a newer version is refused with both versions named") {
   Database(path, Database::Mode::write).exec(fmt::format("PRAGMA user_version = {}", newest + 6));
   for (auto open : {Store::open, Store::open_read_only})
     CHECK_THAT(
-        message_of([&] { open(path); }, ErrorKind::data),
+        message_of(ErrorKind::data, [&] { open(path); }),
         Contains(fmt::format("schema version {}", newest + 6)) && Contains(fmt::format("knows {}", newest)));
 }
 
@@ -144,7 +131,7 @@ TEST_CASE("migrations bring an older store forward whole or not at all and keep 
   CHECK(db.integer("PRAGMA foreign_keys") == 1);
 
   steps.back() = {first + 2, "dangling.sql", "INSERT INTO metric(run_id, metric_id, step) VALUES (99, 1, 1)"};
-  CHECK_THAT(message_of([&] { migrate(db, steps); }, ErrorKind::failure), Contains("dangling.sql"));
+  CHECK_THAT(message_of(ErrorKind::failure, [&] { migrate(db, steps); }), Contains("dangling.sql"));
   CHECK(db.integer("SELECT count(*) FROM metric") == 0);
 
   steps.back() = {first + 2, "good.sql", "CREATE TABLE whole(x INTEGER) STRICT"};
@@ -166,7 +153,7 @@ TEST_CASE("the write-ahead log is refused on network file systems") {
   CHECK(file_system_kind(0x65735546) == FileSystem::unsure);
   CHECK(file_system_kind(0xEF53) == FileSystem::local);
   Database db(dir.path() / "r.db", Database::Mode::create);
-  CHECK_THAT(message_of([&] { set_journal(db, FileSystem::network); }, ErrorKind::usage),
+  CHECK_THAT(message_of(ErrorKind::usage, [&] { set_journal(db, FileSystem::network); }),
              Contains("network file system"));
   set_journal(db, FileSystem::unsure);
   Statement mode(db, "PRAGMA journal_mode");

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"
+#include "core/base/test_errors.h"
 #include "core/io/safetensors.h"
 #include "core/lora/peft_config.h"
 #include "core/models/tiny_model.h"
@@ -28,17 +29,6 @@ std::vector<std::string> names(const std::vector<LinearInfo>& linears) {
   std::vector<std::string> out;
   for (const LinearInfo& linear : linears) out.push_back(linear.name);
   return out;
-}
-
-template <class Body>
-std::string message_of(ErrorKind kind, Body body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    CHECK(e.kind() == kind);
-    return e.what();
-  }
-  return "no error";
 }
 
 // Changes one key of an adapter's configuration.

@@ -5,9 +5,9 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
-#include "core/base/error.h"
 #include "core/base/json.h"
 #include "core/base/test_data.h"
+#include "core/base/test_errors.h"
 #include "core/text/chat_template.h"
 #include "core/text/tokenizer.h"
 
@@ -21,14 +21,8 @@ int32_t byte_id(char c) {
   return TinyTokenizer::kFirstByte + static_cast<uint8_t>(c);
 }
 
-std::string message_of(const Path& folder) {
-  try {
-    load_tokenizer(folder);
-  } catch (const Error& e) {
-    CHECK(e.kind() == ErrorKind::data);
-    return e.what();
-  }
-  return "(no error)";
+std::string complaint(const Path& folder) {
+  return test::message_of(ErrorKind::data, [&] { load_tokenizer(folder); });
 }
 
 void edit_config(const Path& folder, const Json& changes) {
@@ -106,16 +100,16 @@ TEST_CASE("The content hash depends on the content alone") {
 
 TEST_CASE("A folder without a tokenizer and special tokens that are not there are errors") {
   test::TemporaryFolder folder;
-  CHECK_THAT(message_of(folder.path()),
+  CHECK_THAT(complaint(folder.path()),
              Catch::Contains("no tokenizer") && Catch::Contains(folder.path().string()));
-  CHECK_THAT(message_of(folder.path() / "absent"), Catch::Contains("no such model folder"));
+  CHECK_THAT(complaint(folder.path() / "absent"), Catch::Contains("no such model folder"));
   test::write_tiny_tokenizer(folder.path());
   edit_config(folder.path(), {{"pad_token", "[PAD]"}});
-  CHECK_THAT(message_of(folder.path()), Catch::Contains("pad_token is `[PAD]`"));
+  CHECK_THAT(complaint(folder.path()), Catch::Contains("pad_token is `[PAD]`"));
   edit_config(folder.path(), {{"pad_token", 5}});
-  CHECK_THAT(message_of(folder.path()), Catch::Contains("tokenizer_config.json"));
+  CHECK_THAT(complaint(folder.path()), Catch::Contains("tokenizer_config.json"));
   write_file(folder.path() / "tokenizer.json", "{\"model\": ");
-  CHECK_THAT(message_of(folder.path()), Catch::Contains("not valid JSON"));
+  CHECK_THAT(complaint(folder.path()), Catch::Contains("not valid JSON"));
 }
 
 TEST_CASE("A stream of ids shows a character once it is complete") {

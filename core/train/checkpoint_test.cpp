@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "core/base/test_errors.h"
 #include "core/io/safetensors.h"
 #include "core/io/small_disk.h"
 #include "core/train/test_runs.h"
@@ -19,17 +20,6 @@ void advance(TrainPack& pack, Observer& observer, const std::string& id, int64_t
 
 Json read(const Path& path) {
   return Json::parse(read_file(path));
-}
-
-template <class Body>
-std::string message_of(Body body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    CHECK(e.kind() == ErrorKind::data);
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace
@@ -131,31 +121,37 @@ TEST_CASE("A checkpoint that does not fit or is damaged is refused") {
 
   RunPlan other = plans[0];
   other.train.seed = 99;
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("seed 11"));
+  CHECK_THAT(message_of(ErrorKind::data, [&] { lab.run(other)->restore(path); }), Catch::Contains("seed 11"));
   other = plans[0];
   other.lora.r = 5;
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }),
+  CHECK_THAT(message_of(ErrorKind::data, [&] { lab.run(other)->restore(path); }),
              Catch::Contains("`r` is 2, but this run's is 5"));
   other = plans[0];
   other.lora.alpha = 17;
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("`lora_alpha` is 16"));
+  CHECK_THAT(message_of(ErrorKind::data, [&] { lab.run(other)->restore(path); }),
+             Catch::Contains("`lora_alpha` is 16"));
   other = plans[0];
   other.lora.dropout = 0.2f;
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("`lora_dropout` is 0.1"));
+  CHECK_THAT(message_of(ErrorKind::data, [&] { lab.run(other)->restore(path); }),
+             Catch::Contains("`lora_dropout` is 0.1"));
   other = plans[0];
   other.lora.use_rslora = true;
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("`use_rslora` is false"));
+  CHECK_THAT(message_of(ErrorKind::data, [&] { lab.run(other)->restore(path); }),
+             Catch::Contains("`use_rslora` is false"));
   other = plans[0];
   other.lora.targets = {"q_proj"};  // fewer linears than the checkpoint has
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }),
+  CHECK_THAT(message_of(ErrorKind::data, [&] { lab.run(other)->restore(path); }),
              Catch::Contains("adapter_model.safetensors: 28 tensors, but this run's adapter has 4"));
   other = plans[0];
   write_file(path / "trainer_state.json", "{}");
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("not readable"));
+  CHECK_THAT(message_of(ErrorKind::data, [&] { lab.run(other)->restore(path); }),
+             Catch::Contains("not readable"));
   write_file(path / "trainer_state.json", "{");
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("trainer_state.json"));
+  CHECK_THAT(message_of(ErrorKind::data, [&] { lab.run(other)->restore(path); }),
+             Catch::Contains("trainer_state.json"));
   std::filesystem::remove_all(path);
-  CHECK_THAT(message_of([&] { lab.run(other)->restore(path); }), Catch::Contains("checkpoint-1"));
+  CHECK_THAT(message_of(ErrorKind::data, [&] { lab.run(other)->restore(path); }),
+             Catch::Contains("checkpoint-1"));
 }
 
 TEST_CASE("A checkpoint in the middle of a step is refused and impossible settings too") {

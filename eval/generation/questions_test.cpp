@@ -7,6 +7,7 @@
 #include "core/base/check.h"
 #include "core/base/json.h"
 #include "core/base/test_data.h"
+#include "core/base/test_errors.h"
 #include "core/text/chat_render.h"
 #include "eval/generation/answer_files.h"
 
@@ -20,14 +21,7 @@ QuestionFile parse(const std::string& content) {
 }
 
 std::string complaint(const std::string& content) {
-  try {
-    parse(content);
-  } catch (const Error& e) {
-    CHECK(e.kind() == ErrorKind::data);
-    return e.what();
-  }
-  FAIL("no error");
-  return "";
+  return test::message_of(ErrorKind::data, [&] { parse(content); });
 }
 
 std::vector<std::string> lines(const std::string& text) {

@@ -5,6 +5,7 @@
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/test_data.h"
+#include "core/base/test_errors.h"
 #include "eval/judge/judgments.h"
 #include "eval/judge/layouts.h"
 
@@ -19,14 +20,8 @@ std::vector<Vote> read_text(const std::string& name, const std::string& content)
   return read_judgments(dir.path() / name).votes;
 }
 
-std::string message_of(const std::string& name, const std::string& content) {
-  try {
-    read_text(name, content);
-  } catch (const Error& e) {
-    CHECK(e.kind() == ErrorKind::data);
-    return e.what();
-  }
-  return "no error";
+std::string complaint(const std::string& name, const std::string& content) {
+  return test::message_of(ErrorKind::data, [&] { read_text(name, content); });
 }
 
 const std::string kPair =
@@ -181,6 +176,35 @@ TEST_CASE("single scores and battles and annotations and points are read") {
   CHECK((points.verdict == Verdict::first_wins && points.prompt == "2" && points.raw == "9 6.5\nwords"));
 }
 
+TEST_CASE("files that FastChat and AlpacaEval wrote themselves are read") {
+  const Path folder = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
+  const std::vector<JudgmentFile> files = load_judgments(std::vector<std::string>{folder.string()});
+  REQUIRE(files.size() == 4);  // by name: annotations, battles, pairs, singles
+  const std::vector<Vote>&annotations = files[0].votes, &battles = files[1].votes, &pairs = files[2].votes,
+        &singles = files[3].votes;
+  auto verdicts = [](const std::vector<Vote>& votes) {
+    std::vector<Verdict> all;
+    for (const Vote& vote : votes) all.push_back(vote.verdict);
+    return all;
+  };
+  constexpr Verdict kFirst = Verdict::first_wins, kSecond = Verdict::second_wins, kTie = Verdict::tie,
+                    kNone = Verdict::invalid;
+  CHECK(files[0].layout == "alpaca-eval");
+  CHECK(verdicts(annotations) == std::vector<Verdict>{kNone, kSecond, kFirst});
+  CHECK((annotations[1].raw == "Output (b) is right." && annotations[1].judge == "our_judge" &&
+         annotations[1].first == "red" && annotations[1].second_length == 13));
+  CHECK(files[1].layout == "arena");
+  CHECK(verdicts(battles) == std::vector<Verdict>{kFirst, kSecond, kTie, Verdict::both_bad, kFirst});
+  CHECK((battles[1].first == "blue" && battles[1].rater == "arena_user_arena_user_1" &&
+         battles[1].turn == 2 && battles[1].judge == "human" && battles[1].item == "conversation-1"));
+  CHECK(files[2].layout == "fastchat-pair");
+  CHECK(verdicts(pairs) == std::vector<Verdict>{kFirst, kSecond, kFirst, kFirst, kTie, kNone});
+  CHECK((pairs[1].first == "blue" && pairs[1].raw == "The second. [[B]]" && pairs[1].prompt == "pair-v2"));
+  CHECK(files[3].layout == "fastchat-single");
+  CHECK((singles[1].first_score == 3.5 && singles[1].first == "blue" && singles[1].turn == 2));
+  CHECK_FALSE(singles[3].valid());
+}
+
 TEST_CASE("bad rows of every layout are errors with file and line") {
   struct Case {
     const char* name;
@@ -211,7 +235,7 @@ TEST_CASE("bad rows of every layout are errors with file and line") {
            {"notes.jsonl", kPoints, "must be FIRST-vs-SECOND"},
        }) {
     INFO(c.name << " " << c.says);
-    CHECK_THAT(message_of(c.name, c.content), Contains(c.says));
+    CHECK_THAT(complaint(c.name, c.content), Contains(c.says));
   }
 }
 

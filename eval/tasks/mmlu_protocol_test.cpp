@@ -4,23 +4,16 @@
 #include <catch2/catch.hpp>
 
 #include "core/base/check.h"
+#include "core/base/test_errors.h"
 #include "eval/tasks/mmlu_test_tools.h"
 
 using namespace qlora;
-using test::LetterTokenizer;
 using test::LetterLm;
+using test::LetterTokenizer;
+using test::message_of;
 using test::write_tree;
 
 namespace {
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 // The second subject's first question.
 struct Asked {
@@ -159,6 +152,29 @@ TEST_CASE("groups of MMLU subjects are reported by both maps") {
   for (const char* name : {"astronomy", "anatomy", "virology"})
     CHECK_FALSE(mmlu_group_hendrycks(name).empty());
   CHECK(mmlu_group_lm_eval("alchemy").empty());
+}
+
+TEST_CASE("a score at chance and one letter nearly always are warned of") {
+  auto warnings = [](int questions, int right, int same) {
+    MmluReport report;
+    for (int i = 0; i < questions; ++i) {
+      MmluItem item;
+      item.subject = "anatomy";
+      item.correct = i < right;
+      item.prediction = i < same ? 2 : i % 4;
+      report.items.push_back(item);
+    }
+    MmluData data;
+    data.subjects.push_back({"anatomy", {}, {}});
+    summarize_mmlu(report, data, asking("lm_eval", 0));
+    std::string all;
+    for (const std::string& warning : report.warnings) all += warning + "; ";
+    return all;
+  };
+  CHECK(warnings(200, 120, 0).empty());
+  CHECK(warnings(200, 50, 0).find("accuracy 0.250 is chance level") == 0);
+  CHECK(warnings(200, 120, 180).find("letter bias: 185 of 200 predictions are C") == 0);
+  CHECK(warnings(40, 10, 40).empty());  // too few to tell
 }
 
 TEST_CASE("MMLU rows of JSON give the same questions as the CSV tree") {

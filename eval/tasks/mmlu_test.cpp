@@ -7,26 +7,15 @@
 #include "core/base/hash.h"
 #include "core/base/json.h"
 #include "core/base/test_data.h"
+#include "core/base/test_errors.h"
 #include "eval/tasks/mmlu.h"
 #include "eval/tasks/mmlu_test_tools.h"
 
 using namespace qlora;
 using test::LetterLm;
 using test::LetterTokenizer;
+using test::message_of;
 using test::write_tree;
-
-namespace {
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
-
-}  // namespace
 
 TEST_CASE("an MMLU prompt has the bytes of the original script") {
   test::TemporaryFolder dir;
