@@ -5,9 +5,9 @@
 #include <map>
 #include <optional>
 
-#include "eval/agreement/correlation.h"
 #include "eval/agreement/kappa.h"
 #include "eval/agreement/pair_units.h"
+#include "eval/metrics/correlation.h"
 
 namespace qlora {
 
@@ -219,7 +219,7 @@ std::optional<SystemAgreement> on_systems(const PairUnits& all, size_t one, size
   std::vector<Estimate> estimates = cluster_bootstrap(
       static_cast<int64_t>(all.items.size()), options, [&](std::span<const int32_t> weights) {
         const auto [x, y] = common(weights);
-        return Values{kendall_tau_b(x, y), spearman_rho(x, y), pearson_correlation(x, y)};
+        return Values{kendall(x, y).value, spearman(x, y).value, pearson(x, y).value};
       });
   take(estimates, {&result.kendall_tau_b, &result.spearman_rho, &result.pearson});
   return result;

@@ -1,4 +1,4 @@
-// Agreement and correlation against scikit-learn, statsmodels, krippendorff and scipy; and the bootstrap.
+// Agreement against scikit-learn, statsmodels and krippendorff; and the bootstrap.
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
@@ -11,7 +11,6 @@
 #include "core/base/parallel.h"
 #include "core/base/test_data.h"
 #include "eval/agreement/cluster_bootstrap.h"
-#include "eval/agreement/correlation.h"
 #include "eval/agreement/kappa.h"
 
 using namespace qlora;
@@ -91,19 +90,6 @@ TEST_CASE("Krippendorff's alpha equals that of krippendorff with missing ratings
   }
 }
 
-TEST_CASE("correlations equal scipy's", "[golden]") {
-  if (test::missing(test::goldens() / "metrics/correlation.json")) return;
-  const Json all = goldens("correlation.json");
-  CHECK(all["cases"].size() == 11);
-  for (const Json& c : all["cases"]) {
-    INFO(c["name"]);
-    auto x = c["x"].get<std::vector<double>>(), y = c["y"].get<std::vector<double>>();
-    check_equal(pearson_correlation(x, y), c["pearson"]);
-    check_equal(spearman_rho(x, y), c["spearman"]);
-    check_equal(kendall_tau_b(x, y), c["kendall_tau_b"]);
-  }
-}
-
 TEST_CASE("agreement is one for equal ratings and unmoved by who is called first") {
   CategoryTable table(3), transposed(3), diagonal(3);
   int value = 1;
@@ -122,11 +108,6 @@ TEST_CASE("agreement is one for equal ratings and unmoved by who is called first
   CHECK_FALSE(cohen_kappa(CategoryTable(3)).has_value());
   CHECK_FALSE(fleiss_kappa(FleissSums(3)).has_value());
   CHECK_THROWS_AS(FleissSums(2).add(std::vector<int>{1, 0}), Error);
-}
-
-TEST_CASE("equal values share the mean of their ranks") {
-  CHECK(average_ranks(std::vector<double>{3, 1, 3, 2}) == std::vector<double>{3.5, 1, 3.5, 2});
-  CHECK(average_ranks(std::vector<double>{}).empty());
 }
 
 TEST_CASE("the bootstrap depends on its seed alone and covers the mean of clusters") {

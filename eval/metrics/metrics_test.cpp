@@ -40,6 +40,8 @@ TEST_CASE("correlations of lists worked out by hand") {
   const std::vector<double> x = {1, 2, 3, 4}, y = {1, 3, 2, 4};
   CHECK(*pearson(x, y).value == Approx(0.8));
   CHECK(*spearman(x, y).value == Approx(0.8));
+  // Equal values share the mean of their ranks: 3.5, 1, 3.5, 2.
+  CHECK(*spearman(std::vector<double>{3, 1, 3, 2}, std::vector<double>{7, 2, 7, 4}).value == Approx(1));
   CHECK(*kendall(x, y).value == Approx(2.0 / 3));
   CHECK(*kendall(x, y).p == Approx(2 * (1.0 + 3) / 24));  // 0 or 1 inversions of 24 orders
   CHECK(*pearson(x, y).p == Approx(0.2));                 // Student's t with 2 degrees: 1 - |r|
