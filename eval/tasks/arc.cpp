@@ -71,13 +71,8 @@ std::vector<TaskItem> items(TaskSource& source) {
 }
 
 Task arc(const std::string& name, const std::string& release_name) {
-  Task task{.name = name, .version = "1.0"};
-  task.about = "science questions from school, the " + name.substr(4) + " part";
-  task.files = {release_name + "-Test.jsonl", release_name + "/test.jsonl"};
-  task.metrics = {{"acc"}, {"acc_norm"}};
-  task.items = items;
-  task.value = choice_value;
-  return task;
+  return choice_task(name, "1.0", "science questions from school, the " + name.substr(4) + " part",
+                     {release_name + "-Test.jsonl", release_name + "/test.jsonl"}, items);
 }
 
 }  // namespace

@@ -4,25 +4,17 @@
 namespace qlora {
 namespace {
 
-std::vector<TaskItem> items(TaskSource& source) {
-  std::vector<TaskItem> all;
-  for (const DataRow& row : source.rows()) {
-    const std::string context = row.text("passage") + "\nQuestion: " + row.text("question") + "?\nAnswer:";
-    all.push_back(
-        choice_item(row, context, {"no", "yes"}, row.integer(row.has("label") ? "label" : "answer")));
-  }
-  return numbered(std::move(all));
+TaskItem item_of(const DataRow& row) {
+  const std::string context = row.text("passage") + "\nQuestion: " + row.text("question") + "?\nAnswer:";
+  return choice_item(row, context, {"no", "yes"}, row.integer(row.has("label") ? "label" : "answer"));
 }
 
 }  // namespace
 
 Task boolq() {
-  Task task{.name = "boolq", .version = "2.0"};
-  task.about = "yes or no, about a passage";
-  task.files = {"val.jsonl", "dev.jsonl", "validation.jsonl"};
+  Task task = choice_task("boolq", "2.0", "yes or no, about a passage",
+                          {"val.jsonl", "dev.jsonl", "validation.jsonl"}, items_of_rows<item_of>);
   task.metrics = {{"acc"}};
-  task.items = items;
-  task.value = choice_value;
   return task;
 }
 

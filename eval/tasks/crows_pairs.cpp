@@ -8,14 +8,10 @@
 namespace qlora {
 namespace {
 
-std::vector<TaskItem> items(TaskSource& source) {
-  std::vector<TaskItem> all;
-  for (const DataRow& row : source.rows()) {
-    TaskItem item = choice_item(row, "", {row.text("sent_more"), row.text("sent_less")}, 0, "");
-    item.group = row.text("bias_type");
-    all.push_back(std::move(item));
-  }
-  return numbered(std::move(all));
+TaskItem item_of(const DataRow& row) {
+  TaskItem item = choice_item(row, "", {row.text("sent_more"), row.text("sent_less")}, 0, "");
+  item.group = row.text("bias_type");
+  return item;
 }
 
 MetricValue value(const Metric& metric, const TaskItem&, const TaskAnswer& answer) {
@@ -33,7 +29,7 @@ Task crows_pairs_english() {
   task.takes_shots = false;
   task.metrics = {{"likelihood_diff", Aggregation::mean, false},
                   {"pct_stereotype", Aggregation::mean, false}};
-  task.items = items;
+  task.items = items_of_rows<item_of>;
   task.value = value;
   return task;
 }

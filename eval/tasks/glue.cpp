@@ -68,13 +68,9 @@ std::vector<TaskItem> sst2_items(TaskSource& source) {
 }
 
 Task glue(std::string name, std::string about, Words files, std::vector<TaskItem> (*items)(TaskSource&)) {
-  Task task{.name = std::move(name), .version = "1.0"};
-  task.about = std::move(about);
-  task.files = std::move(files);
-  task.files.push_back("dev.json");  // AdvGLUE
+  files.push_back("dev.json");  // AdvGLUE
+  Task task = choice_task(std::move(name), "1.0", std::move(about), std::move(files), items);
   task.metrics = {{"acc"}};
-  task.items = items;
-  task.value = choice_value;
   return task;
 }
 

@@ -6,13 +6,8 @@
 namespace qlora {
 namespace {
 
-std::vector<TaskItem> items(TaskSource& source) {
-  std::vector<TaskItem> all;
-  for (const DataRow& row : source.rows()) {
-    all.push_back(
-        text_answer_item(row, "Question: " + row.text("question") + "\nAnswer:", {row.text("answer")}));
-  }
-  return numbered(std::move(all));
+TaskItem item_of(const DataRow& row) {
+  return text_answer_item(row, "Question: " + row.text("question") + "\nAnswer:", {row.text("answer")});
 }
 
 // The number after `#### `, as the data set writes solutions.
@@ -47,7 +42,7 @@ Task gsm8k() {
   task.shots = 5;
   task.metrics = {{"exact_match", Aggregation::mean, true, "strict-match"},
                   {"exact_match", Aggregation::mean, true, "flexible-extract"}};
-  task.items = items;
+  task.items = items_of_rows<item_of>;
   task.value = exact_match;
   task.filters = {{"strict-match", strict}, {"flexible-extract", flexible}};
   task.until = {"Question:", "</s>", "<|im_end|>"};

@@ -28,28 +28,19 @@ std::string without_marks(const std::string& text) {
   return replace_all(plain + with_sentences.substr(kept), "  ", " ");
 }
 
-std::vector<TaskItem> items(TaskSource& source) {
-  std::vector<TaskItem> all;
-  for (const DataRow& row : source.rows()) {
-    const std::string context = row.text("ctx_a") + " " + capitalized(row.text("ctx_b"));
-    std::vector<std::string> endings;
-    for (const std::string& ending : row.texts("endings")) endings.push_back(without_marks(ending));
-    all.push_back(choice_item(row, without_marks(row.text("activity_label") + ": " + context), endings,
-                              row.integer("label")));
-  }
-  return numbered(std::move(all));
+TaskItem item_of(const DataRow& row) {
+  const std::string context = row.text("ctx_a") + " " + capitalized(row.text("ctx_b"));
+  std::vector<std::string> endings;
+  for (const std::string& ending : row.texts("endings")) endings.push_back(without_marks(ending));
+  return choice_item(row, without_marks(row.text("activity_label") + ": " + context), endings,
+                     row.integer("label"));
 }
 
 }  // namespace
 
 Task hellaswag() {
-  Task task{.name = "hellaswag", .version = "1.0"};
-  task.about = "which ending goes on with a description";
-  task.files = {"hellaswag_val.jsonl", "validation.jsonl"};
-  task.metrics = {{"acc"}, {"acc_norm"}};
-  task.items = items;
-  task.value = choice_value;
-  return task;
+  return choice_task("hellaswag", "1.0", "which ending goes on with a description",
+                     {"hellaswag_val.jsonl", "validation.jsonl"}, items_of_rows<item_of>);
 }
 
 }  // namespace qlora

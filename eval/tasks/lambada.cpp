@@ -4,20 +4,16 @@
 namespace qlora {
 namespace {
 
-std::vector<TaskItem> items(TaskSource& source) {
-  std::vector<TaskItem> all;
-  for (const DataRow& row : source.rows()) {
-    const std::string text = row.text("text");
-    const size_t last = text.rfind(' ');
-    if (last == std::string::npos) row.wrong("text", "a text of several words");
-    TaskItem item;
-    item.contexts = {text.substr(0, last)};
-    item.continuations = {text.substr(last)};
-    item.lengths = {code_points(text) - code_points(item.contexts[0])};
-    item.document = row.json();
-    all.push_back(std::move(item));
-  }
-  return numbered(std::move(all));
+TaskItem item_of(const DataRow& row) {
+  const std::string text = row.text("text");
+  const size_t last = text.rfind(' ');
+  if (last == std::string::npos) row.wrong("text", "a text of several words");
+  TaskItem item;
+  item.contexts = {text.substr(0, last)};
+  item.continuations = {text.substr(last)};
+  item.lengths = {code_points(text) - code_points(item.contexts[0])};
+  item.document = row.json();
+  return item;
 }
 
 MetricValue value(const Metric& metric, const TaskItem&, const TaskAnswer& answer) {
@@ -32,7 +28,7 @@ Task lambada_openai() {
   task.about = "the last word of a passage";
   task.files = {"lambada_test.jsonl", "lambada_test_en.jsonl", "test.jsonl"};
   task.metrics = {{"perplexity", Aggregation::perplexity, false}, {"acc"}};
-  task.items = items;
+  task.items = items_of_rows<item_of>;
   task.value = value;
   return task;
 }

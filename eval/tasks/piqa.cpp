@@ -37,13 +37,8 @@ std::vector<TaskItem> items(TaskSource& source) {
 }  // namespace
 
 Task piqa() {
-  Task task{.name = "piqa", .version = "1.0"};
-  task.about = "which of two ways reaches a goal";
-  task.files = {"valid.jsonl", "validation.jsonl"};
-  task.metrics = {{"acc"}, {"acc_norm"}};
-  task.items = items;
-  task.value = choice_value;
-  return task;
+  return choice_task("piqa", "1.0", "which of two ways reaches a goal", {"valid.jsonl", "validation.jsonl"},
+                     items);
 }
 
 }  // namespace qlora

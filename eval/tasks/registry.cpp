@@ -77,6 +77,17 @@ TaskItem choice_item(const DataRow& row, std::string context, const std::vector<
   return item;
 }
 
+Task choice_task(std::string name, std::string version, std::string about, std::vector<std::string> files,
+                 std::vector<TaskItem> (*items)(TaskSource&)) {
+  Task task{.name = std::move(name), .version = std::move(version)};
+  task.about = std::move(about);
+  task.files = std::move(files);
+  task.metrics = {{"acc"}, {"acc_norm"}};
+  task.items = items;
+  task.value = choice_value;
+  return task;
+}
+
 TaskItem text_answer_item(const DataRow& row, std::string context, std::vector<std::string> targets) {
   if (targets.empty()) fail(ErrorKind::data, "{}: no right answer", row.where().text());
   TaskItem item = choice_item(row, std::move(context), {targets.front()}, 0);

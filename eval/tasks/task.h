@@ -92,6 +92,9 @@ const Task& find_task(const std::string& name);
 // A question with one context; `choices` follow it after `delimiter`.
 TaskItem choice_item(const DataRow&, std::string context, const std::vector<std::string>& choices,
                      int64_t gold, const std::string& delimiter = " ");
+// A task that asks which choice is likeliest: metrics acc and acc_norm, valued by choice_value.
+Task choice_task(std::string name, std::string version, std::string about, std::vector<std::string> files,
+                 std::vector<TaskItem> (*items)(TaskSource&));
 // acc: the first of the likeliest choices is right. acc_norm: likeliest by code point of the choice.
 MetricValue choice_value(const Metric&, const TaskItem&, const TaskAnswer&);
 // The first maximum; acc_norm's divides by the lengths.
@@ -106,6 +109,13 @@ MetricValue rolling_value(const Metric&, const TaskItem&, const TaskAnswer&);
 TaskItem text_answer_item(const DataRow&, std::string context, std::vector<std::string> targets);
 // Gives items their rows in order, from 0.
 std::vector<TaskItem> numbered(std::vector<TaskItem>);
+// One item a row.
+template <TaskItem (*item_of)(const DataRow&)>
+std::vector<TaskItem> items_of_rows(TaskSource& source) {
+  std::vector<TaskItem> all;
+  for (const DataRow& row : source.rows()) all.push_back(item_of(row));
+  return numbered(std::move(all));
+}
 
 Task arc_challenge();
 Task arc_easy();

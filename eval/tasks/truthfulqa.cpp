@@ -32,7 +32,8 @@ std::vector<std::string> answers(const DataRow& row, const char* column) {
 
 // The hub's rows hold choices and labels; the CSV of the release has lists separated by semicolons, of which
 // the hub's curated set differs here and there.
-TaskItem item_of(const DataRow& row, bool all_true_answers) {
+template <bool all_true_answers>
+TaskItem item_of(const DataRow& row) {
   std::string question;
   std::vector<std::string> choices;
   std::vector<int64_t> labels;
@@ -61,12 +62,6 @@ TaskItem item_of(const DataRow& row, bool all_true_answers) {
   return item;
 }
 
-std::vector<TaskItem> items(TaskSource& source, bool all_true_answers) {
-  std::vector<TaskItem> all;
-  for (const DataRow& row : source.rows()) all.push_back(item_of(row, all_true_answers));
-  return numbered(std::move(all));
-}
-
 MetricValue share_of_truth(const Metric&, const TaskItem& item, const TaskAnswer& answer) {
   const double top = *std::max_element(answer.log_likelihoods.begin(), answer.log_likelihoods.end());
   double right = 0, all = 0;
@@ -81,13 +76,10 @@ MetricValue share_of_truth(const Metric&, const TaskItem& item, const TaskAnswer
 }  // namespace
 
 Task truthfulqa_mc1() {
-  Task task{.name = "truthfulqa_mc1", .version = "2.0"};
-  task.about = "is the best answer likelier than common errors";
-  task.files = {"TruthfulQA.csv", "validation.jsonl"};
+  Task task = choice_task("truthfulqa_mc1", "2.0", "is the best answer likelier than common errors",
+                          {"TruthfulQA.csv", "validation.jsonl"}, items_of_rows<item_of<false>>);
   task.takes_shots = false;
   task.metrics = {{"acc"}};
-  task.items = [](TaskSource& source) { return items(source, false); };
-  task.value = choice_value;
   return task;
 }
 
@@ -96,7 +88,7 @@ Task truthfulqa_mc2() {
   task.name = "truthfulqa_mc2";
   task.version = "3.0";
   task.about = "the share of probability that true answers have";
-  task.items = [](TaskSource& source) { return items(source, true); };
+  task.items = items_of_rows<item_of<true>>;
   task.value = share_of_truth;
   return task;
 }

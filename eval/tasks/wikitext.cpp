@@ -43,13 +43,9 @@ std::string detokenized(std::string text) {
   return text;
 }
 
-std::vector<TaskItem> items(TaskSource& source) {
-  std::vector<TaskItem> all;
-  for (const DataRow& row : source.rows()) {
-    const std::string page = row.text("page");
-    all.push_back(text_item(row.json(), detokenized(page), page));
-  }
-  return numbered(std::move(all));
+TaskItem item_of(const DataRow& row) {
+  const std::string page = row.text("page");
+  return text_item(row.json(), detokenized(page), page);
 }
 
 }  // namespace
@@ -62,7 +58,7 @@ Task wikitext() {
   task.metrics = {{"word_perplexity", Aggregation::weighted_perplexity, false},
                   {"byte_perplexity", Aggregation::weighted_perplexity, false},
                   {"bits_per_byte", Aggregation::weighted_bits, false}};
-  task.items = items;
+  task.items = items_of_rows<item_of>;
   task.value = rolling_value;
   return task;
 }

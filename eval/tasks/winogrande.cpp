@@ -30,21 +30,12 @@ TaskItem item_of(const DataRow& row) {
   return item;
 }
 
-std::vector<TaskItem> items(TaskSource& source) {
-  std::vector<TaskItem> all;
-  for (const DataRow& row : source.rows()) all.push_back(item_of(row));
-  return numbered(std::move(all));
-}
-
 }  // namespace
 
 Task winogrande() {
-  Task task{.name = "winogrande", .version = "1.0"};
-  task.about = "whom a blank in a sentence means";
-  task.files = {"dev.jsonl", "validation.jsonl"};
+  Task task = choice_task("winogrande", "1.0", "whom a blank in a sentence means",
+                          {"dev.jsonl", "validation.jsonl"}, items_of_rows<item_of>);
   task.metrics = {{"acc"}};
-  task.items = items;
-  task.value = choice_value;
   return task;
 }
 
