@@ -1,5 +1,6 @@
 // Annotations of AlpacaEval (Li et al. 2023), annotations.json, an array:
-//   {"instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator", "preference"}
+//   {"instruction", "output_1", "output_2", "generator_1", "generator_2", "annotator", "preference",
+//    "preference_raw_completion"}, the last one "raw_completion" in its earlier versions
 // preference is 1 (output_1), 2 (output_2), 1.5 or 0 (a draw), anything between for annotators that give a
 // probability, null when nothing could be read. The outputs were shown in a random order that is not kept. An
 // item is known by its instruction; systems without a generator are called output_1 and output_2.
@@ -30,9 +31,9 @@ void read(const Row& row, const JudgmentSource&, std::vector<Vote>& votes) {
   vote.second_length = static_cast<int64_t>(row.text("output_2").size());
   vote.judge = row.text("annotator");
   vote.line = row.line();
-  auto raw = row.json().find("raw_completion");
-  if (raw != row.json().end() && !raw->is_null())
-    vote.raw = raw->is_string() ? raw->get<std::string>() : raw->dump();
+  for (const char* key : {"preference_raw_completion", "raw_completion"})
+    if (auto raw = row.json().find(key); row.has(key) && vote.raw.empty())
+      vote.raw = raw->is_string() ? raw->get<std::string>() : raw->dump();
   if (row.has("preference")) {
     double preference = row.number("preference");
     QLORA_CHECK(preference == 0 || (preference >= 1 && preference <= 2), data,
@@ -66,7 +67,7 @@ std::map<std::string, std::string> write(std::span<const Vote> votes) {
                     {"generator_2", vote.second},
                     {"annotator", vote.judge},
                     {"preference", preference},
-                    {"raw_completion", vote.raw}});
+                    {"preference_raw_completion", vote.raw}});
   }
   return {{"annotations.json", rows.dump(1, ' ', true) + "\n"}};
 }
