@@ -283,6 +283,10 @@ TEST_CASE("bad data is refused before anything is trained") {
   check_refused(bench, {"sweep", "run", "s.yaml"}, 3, {"anatomy_test.csv:2"});
   check_refused(bench, {"eval", "mmlu", "--model", "model", "--data", "mmlu", "--shots", "0"}, 3,
                 {"anatomy_test.csv:2"});
+  check_refused(bench,
+                {"eval", "mmlu", "--model", "model", "--shots", "0", "--data",
+                 QLORA_SOURCE_DIR "/eval/tasks/fixtures/mmlu_wrong_types.parquet"},
+                3, {"mmlu_wrong_types.parquet: row 1", "`choices` must be a list of 4 texts"});
   // A question that no context has room for.
   bench.write("mmlu/test/anatomy_test.csv", std::string(5000, 'q') + ",a,b,c,d,A\n");
   check_refused(bench, {"sweep", "run", "s.yaml"}, 3, {"anatomy"});

@@ -79,6 +79,19 @@ TEST_CASE("bias and agreement are computed from files and from the store alike")
   CHECK_THAT(bench.run({"elo", "bias", "votes"}).out, Contains("consistent %"));
 }
 
+TEST_CASE("systems that are not asked for are left out and named") {
+  Workbench bench;
+  write_judgments(bench);
+  bench.write("votes/red-vs-green-gpt-4-reviewer-threeclass.jsonl", row(1, "so\\n1", "1", "g"));
+  CHECK_THAT(bench.run({"elo", "bias", "votes", "--bootstrap", "0", "--systems", "red,blue"}).out,
+             Contains("Left out: green (not among the systems asked for)"));
+  const Path human = test_data() / "04_qlora_eval/prd_human";
+  if (!missing(human))  // four of its files are about a ninth system
+    CHECK_THAT(
+        bench.run({"elo", "bias", human.string(), "--preset", "qlora-vicuna-human", "--bootstrap", "0"}).out,
+        Contains("Left out: claude (not of preset qlora-vicuna-human)"));
+}
+
 TEST_CASE("judgments are written in other layouts and read back") {
   Workbench bench;
   write_judgments(bench);
@@ -89,7 +102,8 @@ TEST_CASE("judgments are written in other layouts and read back") {
   CHECK(json_of(bench, {"elo", "bias", "arena"})["judges"][0]["votes"] == 19);
   check_refused(bench, {"judge", "convert", "votes", "--to", "fastchat-pair", "--out", "pairs"}, 2,
                 {"there already"});
-  check_refused(bench, {"judge", "convert", "votes", "--to", "fastchat-pairs", "--out", "x"}, 2, {"did you mean"});
+  check_refused(bench, {"judge", "convert", "votes", "--to", "fastchat-pairs", "--out", "x"}, 2,
+                {"did you mean"});
 
   REQUIRE(bench.run({"judge", "reparse", "votes", "--out", "better"}).code == 0);
   CHECK(json_of(bench, {"elo", "bias", "better"})["judges"][0]["invalid"] == 0);
