@@ -5,6 +5,8 @@
 #     --with-hf PYTHON                       also PEFT + bitsandbytes: a Python that has torch, transformers, peft,
 #                                            bitsandbytes (python3 -m venv V; V/bin/pip install torch transformers peft
 #                                            bitsandbytes)
+#     --with-lm-eval PYTHON                  also lm-evaluation-harness: a Python that has lm_eval 0.4.13, torch
+#                                            and transformers
 #     --with-llama-cpp DIR                   also llama.cpp, a built tree; its converter runs in --with-hf's Python
 #     --model DIR, --model-1b DIR            SmolLM2-135M-Instruct (default: where quickstart.sh puts it); a LLaMA of
 #                                            TinyLlama's shape
@@ -13,17 +15,17 @@ set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
 . scripts/packages.sh
 
-python="" llama="" model="" model_1b="" rows="" threads=2 rounds=3 quick=()
+python="" lm_eval="" llama="" model="" model_1b="" rows="" threads=2 rounds=3 quick=()
 while [ $# -gt 0 ]; do
   case "$1" in
     -h | --help)
-      sed -n '2,13s/^# \{0,1\}//p' scripts/bench.sh
+      sed -n '2,15s/^# \{0,1\}//p' scripts/bench.sh
       exit 0 ;;
     --quick)
       quick=(--quick)
       shift
       continue ;;
-    --with-hf | --with-llama-cpp | --model | --model-1b | --rows | --threads | --rounds)
+    --with-hf | --with-lm-eval | --with-llama-cpp | --model | --model-1b | --rows | --threads | --rounds)
       [ $# -ge 2 ] || { echo "bench: $1 needs a value" >&2; exit 2; } ;;
     *)
       echo "bench: unknown argument $1; see --help" >&2
@@ -31,6 +33,7 @@ while [ $# -gt 0 ]; do
   esac
   case "$1" in
     --with-hf) python=$2 ;;
+    --with-lm-eval) lm_eval=$2 ;;
     --with-llama-cpp) llama=$2 ;;
     --model) model=$2 ;;
     --model-1b) model_1b=$2 ;;
@@ -42,6 +45,11 @@ while [ $# -gt 0 ]; do
 done
 if [ -n "$python" ] && ! "$python" -c 'import torch, transformers, peft, bitsandbytes' 2> /dev/null; then
   echo "bench: $python lacks torch, transformers, peft or bitsandbytes" >&2
+  exit 2
+fi
+
+if [ -n "$lm_eval" ] && ! "$lm_eval" -c 'import torch, transformers, lm_eval' 2> /dev/null; then
+  echo "bench: $lm_eval lacks torch, transformers or lm_eval" >&2
   exit 2
 fi
 
@@ -58,13 +66,20 @@ qlora=$PWD/build-bench/bin/qlora
 unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE OPENBLAS_NUM_THREADS
 work=build-bench/peers
 mkdir -p "$work" results/bench
-rm -f "$work"/hf.json "$work"/llama.json
+rm -f "$work"/{hf,llama,lm_eval,transformers_prefix}.json
 select=()
 [ -z "$rows" ] || select=(--rows "$rows")
 if [ -n "$python" ]; then
   "$python" scripts/peers/hf_peer.py --qlora "$qlora" --model "$model" --out "$work/hf.json" --rounds "$rounds" \
     --threads "$threads" "${select[@]}" "${quick[@]}" || echo "bench: PEFT + bitsandbytes stopped early" >&2
 fi
+one_row() {  # PYTHON NAME: a peer of one row
+  [ -n "$1" ] || return 0
+  "$1" "scripts/peers/$2_peer.py" --qlora "$qlora" --model "$model" --out "$work/$2.json" --rounds "$rounds" \
+    --threads "$threads" "${select[@]}" "${quick[@]}" || echo "bench: $2 stopped early" >&2
+}
+one_row "$lm_eval" lm_eval
+one_row "$python" transformers_prefix
 if [ -n "$llama" ]; then
   large=()
   [ -z "$model_1b" ] || large=(--model-1b "$model_1b")
@@ -75,7 +90,8 @@ fi
 python3 - "$work" << 'PYTHON'
 import json, pathlib, sys
 work = pathlib.Path(sys.argv[1])
-values = [v for f in ("hf.json", "llama.json") if (work / f).exists() for v in json.loads((work / f).read_text())]
+files = [work / f"{name}.json" for name in ("hf", "lm_eval", "transformers_prefix", "llama")]
+values = [v for f in files if f.exists() for v in json.loads(f.read_text())]
 (work / "all.json").write_text(json.dumps(values, indent=1) + "\n")
 PYTHON
 

@@ -126,6 +126,7 @@ void run_all(Bench& bench) {
   quickstart_rows(bench);
   scaling_rows(bench);
   scoring_rows(bench);
+  peer_question_rows(bench);
   elo_rows(bench);
 }
 

@@ -72,19 +72,21 @@ class Bench {
 };
 
 // ---- the families, in the table's order
-void gemm_rows(Bench&);        // nf4_gemm, dense_gemm
-void small_row_rows(Bench&);   // small_row
-void codec_rows(Bench&);       // dequantize, quantize
-void decode_rows(Bench&);      // decode
-void step_rows(Bench&);        // step, ragged, memory
-void packed_rows(Bench&);      // packed
-void quickstart_rows(Bench&);  // quickstart
-void scaling_rows(Bench&);     // threads, useful_flops (packed_rows.cpp)
-void scoring_rows(Bench&);     // mmlu
-void elo_rows(Bench&);         // elo
+void gemm_rows(Bench&);           // nf4_gemm, dense_gemm
+void small_row_rows(Bench&);      // small_row
+void codec_rows(Bench&);          // dequantize, quantize
+void decode_rows(Bench&);         // decode
+void step_rows(Bench&);           // step, ragged, memory
+void packed_rows(Bench&);         // packed
+void quickstart_rows(Bench&);     // quickstart
+void scaling_rows(Bench&);        // threads, useful_flops (packed_rows.cpp)
+void scoring_rows(Bench&);        // mmlu/val, mmlu/test
+void peer_question_rows(Bench&);  // mmlu/lm_eval, mmlu/prefix_loop
+void elo_rows(Bench&);            // elo
 
 // What the rows train on, as JSON for a peer: FOLDER/ragged.json, a list of {ids, labels}, and
-// FOLDER/quickstart.json, a list of runs with their settings and examples in order.
+// FOLDER/quickstart.json, a list of runs with their settings and examples in order; and, where the original
+// questions of MMLU are there, FOLDER/mmlu.json (peer_questions.h).
 void export_examples(const Options&, const Path& folder);
 
 // All of them, and the report as JSON: the machine, its peaks, the rows.

@@ -6,6 +6,7 @@
 
 #include "core/base/parallel.h"
 #include "experiments/bench/operands.h"
+#include "experiments/bench/peer_questions.h"
 #include "experiments/test_program.h"
 
 using namespace qlora;
@@ -133,6 +134,50 @@ TEST_CASE("the program measures a step of a tiny model in a process of its own")
   CHECK(rows[1]["name"] == "memory/plan");
   CHECK(rows[1]["ratio"].get<double>() > 0);
   CHECK(work.run({"bench", "--rows", "nothing", "--backend", "reference"}).code == 2);
+}
+
+TEST_CASE("peers are asked the questions that the program is timed on") {
+  Workbench work;
+  const char* before = std::getenv("QLORA_TEST_DATA");
+  const std::string restored = before != nullptr ? before : "";
+  ::setenv("QLORA_TEST_DATA", (work.path() / "data").c_str(), 1);
+  auto measure = [&] {
+    const ProgramEnd end = work.run({"bench", "--rows", "mmlu/lm_eval,mmlu/prefix_loop", "--quick", "--model",
+                                     "model", "--threads", "1", "--backend", "reference", "--json"});
+    INFO(end.err);
+    REQUIRE(end.code == 0);
+    return parse_json(end.out, "stdout").at("rows");
+  };
+  Json rows = measure();
+  REQUIRE(rows.size() == 2);
+  CHECK((rows[0]["name"] == "mmlu/lm_eval/f32/all-threads" && rows[0]["ours"].is_null()));
+  CHECK_THAT(rows[1]["note"].get<std::string>(), Contains("QLORA_TEST_DATA"));
+
+  for (const std::string& subject : peer_questions(true).subjects)
+    for (const char* split : {"dev", "val"}) {
+      std::string lines;
+      for (int i = 0; i < 5; ++i) lines += fmt::format("{} {}?,w,x,y,z,{}\n", split, i, "ABCD"[i % 4]);
+      work.write(fmt::format("data/03_mmlu/original_csv/{}/{}_{}.csv", split, subject, split), lines);
+    }
+  rows = measure();
+  REQUIRE(rows.size() == 2);
+  for (const Json& row : rows) {
+    CHECK(row["ours"].get<double>() > 0);
+    CHECK(row["ratio"].is_null());
+    CHECK_THAT(row["note"].get<std::string>(), Contains("peer absent"));
+  }
+  CHECK((rows[0]["goal"] == 8.0 && rows[1]["goal"] == 1.8));
+
+  const Json asked = peer_questions_json({.quick = true, .model = work.path() / "model"});
+  CHECK(asked["letters"].size() == 4);
+  REQUIRE(asked["subjects"].size() == 4);
+  const Json& marketing = asked["subjects"][2];
+  CHECK((marketing["name"] == "marketing" && marketing["dev"].size() == 5 &&
+         marketing["questions"].size() == 3));
+  CHECK((marketing["questions"][1]["question"] == "val 1?" && marketing["questions"][1]["answer"] == 1));
+  CHECK(marketing["questions"][1]["tokens"].size() > 100);
+  ::setenv("QLORA_TEST_DATA", restored.c_str(), 1);
+  if (before == nullptr) ::unsetenv("QLORA_TEST_DATA");
 }
 
 TEST_CASE("a profile shows every kernel of a step and leaves no file behind") {

@@ -6,6 +6,7 @@
 
 #include "core/base/check.h"
 #include "experiments/bench/bench.h"
+#include "experiments/bench/peer_questions.h"
 #include "experiments/bench/step_lab.h"
 
 namespace qlora::bench {
@@ -75,6 +76,7 @@ void export_examples(const Options& options, const Path& folder) {
                     {"examples", taken}});
   }
   write_file(folder / "quickstart.json", runs.dump());
+  if (missing_peer_questions().empty()) write_file(folder / "mmlu.json", peer_questions_json(options).dump());
 }
 
 }  // namespace qlora::bench

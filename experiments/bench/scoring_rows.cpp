@@ -4,12 +4,10 @@
 // all questions of a split is the sample's, in seconds a token, times the ratio of the tokens of all.
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "core/base/check.h"
 #include "eval/model_lm/request_tree.h"
-#include "eval/tasks/mmlu.h"
-#include "experiments/bench/bench.h"
+#include "experiments/bench/peer_questions.h"
 #include "experiments/bench/step_lab.h"
 
 namespace qlora::bench {
@@ -18,13 +16,6 @@ namespace {
 constexpr int64_t kSample = 20;  // questions of each subject
 constexpr size_t kWhole = 6;     // of all of them: asked with whole prompts too
 const std::vector<std::string> kSubjects = {"anatomy", "astronomy"};
-
-// The original questions, or our own sample set.
-Path questions_folder() {
-  const char* data = std::getenv("QLORA_TEST_DATA");
-  const Path tree = Path(data != nullptr ? data : "../shared/data") / "03_mmlu/original_csv";
-  return std::filesystem::is_directory(tree) ? tree : Path("datasets/samples/mmlu");
-}
 
 struct Tokens {
   int64_t whole = 0, shared = 0;  // computed without and with reuse
@@ -52,7 +43,11 @@ void prefix_row(Bench& bench, const std::string& split, double goal) {
   const std::string name = "mmlu/" + split + "/prefix";
   if (!bench.wants(name)) return;
   const Path& folder = bench.options().model;
-  const Path tree = questions_folder();
+  if (std::string why = missing_model(folder); !why.empty()) {
+    bench.emit(missing_row(name, "questions/s", bench.most_threads(), why));
+    return;
+  }
+  const Path tree = mmlu_tree();
   if (!std::filesystem::is_directory(tree / split)) {
     bench.emit(missing_row(name, "questions/s", bench.most_threads(), tree.string() + " has no " + split));
     return;
@@ -104,11 +99,6 @@ void prefix_row(Bench& bench, const std::string& split, double goal) {
 }  // namespace
 
 void scoring_rows(Bench& bench) {
-  if (!bench.wants_any("mmlu")) return;
-  if (std::string why = missing_model(bench.options().model); !why.empty()) {
-    bench.emit(missing_row("mmlu", "questions/s", bench.most_threads(), why));
-    return;
-  }
   prefix_row(bench, "val", 4.2);
   prefix_row(bench, "test", 4.8);
 }

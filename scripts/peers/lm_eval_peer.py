@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Measures lm-evaluation-harness beside `qlora bench` on five-shot MMLU in f32, and writes what `qlora bench --peers`
+reads.
+
+    lm_eval_peer.py --qlora build/bin/qlora --model DIR --out FILE [--rounds 3] [--threads 2] [--quick]
+
+Its own MMLU tasks, on the questions that `qlora bench --export` writes; timed from the tasks to their scores, as ours is,
+without loading. Needs lm_eval (0.4.13), torch and transformers in the Python that runs this script.
+"""
+import json
+import pathlib
+import tempfile
+import time
+
+import turns
+
+ROW = "mmlu/lm_eval/f32/all-threads"
+
+
+def local_tasks(questions, folder):
+    """lm-eval's own mmlu_SUBJECT, reading rows from files instead of the hub."""
+    tasks = []
+    for subject in json.loads(pathlib.Path(questions).read_text(encoding="utf-8"))["subjects"]:
+        files = {}
+        for split, rows in (("test", subject["questions"]), ("dev", subject["dev"])):
+            files[split] = str(pathlib.Path(folder) / f"{subject['name']}_{split}.jsonl")
+            lines = [json.dumps({k: row[k] for k in ("question", "choices", "answer")}) for row in rows]
+            pathlib.Path(files[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        tasks.append({"task": f"mmlu_{subject['name']}", "dataset_path": "json", "dataset_name": None,
+                      "dataset_kwargs": {"data_files": files}, "num_fewshot": 5})
+    return tasks
+
+
+def measure(args):
+    import torch
+    from lm_eval.evaluator import evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    torch.set_num_threads(args.threads)
+    model = HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=1)
+    with tempfile.TemporaryDirectory() as folder:
+        tasks = TaskManager().load(local_tasks(args.measure, folder))
+        begin = time.perf_counter()
+        results = evaluate(model, tasks, bootstrap_iters=0, log_samples=False)
+        seconds = time.perf_counter() - begin
+    counts = {name: n["effective"] for name, n in results["n-samples"].items()}
+    right = sum(round(results["results"][name]["acc,none"] * n) for name, n in counts.items())
+    questions = sum(counts.values())
+    print(json.dumps({"questions/s": questions / seconds, "right": right, "questions": questions}))
+
+
+def main():
+    args = turns.arguments(__doc__)
+    if args.measure:
+        measure(args)
+        return
+    from importlib.metadata import version
+
+    name = f"lm_eval {version('lm_eval')}, transformers {version('transformers')}, torch {version('torch')}, f32"
+    turns.take_turns(args, __file__, ROW, args.threads, name)
+
+
+if __name__ == "__main__":
+    main()

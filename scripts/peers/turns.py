@@ -1,0 +1,61 @@
+"""What the peers of one row have in common: ours and theirs in turn (A B A B ...), each a process of its own, and pairs
+written for `qlora bench --peers`, so that the ratio is taken pair by pair. Not run by itself.
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+
+def arguments(about):
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--qlora")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--out")
+    parser.add_argument("--rows", default="", help="beginnings of row names, after commas; nothing is done for others")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help="three questions of each subject, one round")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)  # in a measuring process: the file of questions
+    args = parser.parse_args()
+    if not args.measure and not (args.qlora and args.out):
+        parser.error("--qlora and --out are required")
+    return args
+
+
+def run_json(command, environment=None):
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    return json.loads(done.stdout[done.stdout.index("{"):])
+
+
+def run_peer(args, script, questions, threads):
+    command = [sys.executable, script, "--measure", str(questions), "--model", args.model, "--threads", str(threads)]
+    environment = dict(os.environ, OMP_NUM_THREADS=str(threads), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1",
+                       TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1", PYTHONWARNINGS="ignore")
+    return run_json(command, environment)
+
+
+def take_turns(args, script, row, threads, peer_name):
+    """Writes args.out; the peer's process prints {"questions/s": .., "right": .., "questions": ..}."""
+    if not any(row.startswith(r) for r in args.rows.split(",")):
+        return
+    quick = ["--quick"] if args.quick else []
+    pair = {"row": row, "peer_name": peer_name, "peer": [], "ours": []}
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([args.qlora, "bench", "--export", folder, "--model", args.model] + quick, check=True)
+        questions = pathlib.Path(folder) / "mmlu.json"
+        if not questions.exists():
+            sys.exit("no questions: QLORA_TEST_DATA must name a folder with 03_mmlu/original_csv")
+        for number in range(1 if args.quick else args.rounds):
+            ours = run_json([args.qlora, "bench", "--rows", row, "--json", "--model", args.model, "--threads",
+                             str(args.threads)] + quick)["rows"][0]
+            theirs = run_peer(args, script, questions, threads)
+            pair["ours"].append(ours["ours"])
+            pair["peer"].append(theirs["questions/s"])
+            print(f"round {number + 1} {row}: ours {ours['ours']:.3g}, peer {theirs['questions/s']:.3g} questions/s "
+                  f"({theirs['right']} of {theirs['questions']} right), load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+            # What is measured is kept, whatever happens next.
+            pathlib.Path(args.out).write_text(json.dumps([pair], indent=1) + "\n", encoding="utf-8")
