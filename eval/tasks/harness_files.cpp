@@ -99,7 +99,9 @@ Ordered responses_of(const Task& task, const TaskItemResult& r, bool nested) {
   if (task.kind == TaskKind::generate) all.push_back(nested ? Ordered::array({r.text}) : Ordered(r.text));
   for (size_t i = 0; i < r.log_likelihoods.size(); ++i) {
     const std::string ll = fmt::format("{}", r.log_likelihoods[i]);
-    Ordered one = task.kind == TaskKind::rolling ? Ordered(ll) : Ordered::array({ll, pair_text(r, i)});
+    Ordered one = task.kind == TaskKind::rolling ? Ordered(ll)
+                  : r.greedy.empty()             ? Ordered::array({ll})  // not known
+                                                 : Ordered::array({ll, pair_text(r, i)});
     all.push_back(nested ? Ordered::array({one}) : one);
   }
   return all;
@@ -141,9 +143,10 @@ std::string harness_results(const HarnessInfo& info, std::span<const HarnessTask
   out["model_source"] = "qlora";
   out["model_name"] = info.model;
   out["model_name_sanitized"] = file_name(info.model);
-  out["system_instruction"] = nullptr;
-  out["fewshot_as_multiturn"] = false;
-  out["chat_template"] = nullptr;
+  auto text_or_null = [](const std::string& text) { return text.empty() ? Ordered(nullptr) : Ordered(text); };
+  out["system_instruction"] = text_or_null(info.system_instruction);
+  out["fewshot_as_multiturn"] = info.fewshot_as_multiturn;
+  out["chat_template"] = text_or_null(info.chat_template);
   out["total_evaluation_time_seconds"] = fmt::format("{}", info.seconds);
   return out.dump(2) + "\n";
 }

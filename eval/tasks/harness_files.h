@@ -20,6 +20,9 @@ struct HarnessInfo {
   int64_t limit = 0;
   double seconds = 0;
   int64_t max_length = 0;
+  // Where prompts stand in a conversation: its template, and what precedes everything.
+  std::string chat_template = {}, system_instruction = {};
+  bool fewshot_as_multiturn = false;
 };
 
 struct HarnessTask {

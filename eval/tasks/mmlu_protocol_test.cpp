@@ -2,9 +2,13 @@
 #include "eval/tasks/mmlu_protocol.h"
 
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/base/test_errors.h"
+#include "eval/tasks/mmlu_harness.h"
 #include "eval/tasks/mmlu_test_tools.h"
 
 using namespace qlora;
@@ -152,6 +156,35 @@ TEST_CASE("groups of MMLU subjects are reported by both maps") {
   for (const char* name : {"astronomy", "anatomy", "virology"})
     CHECK_FALSE(mmlu_group_hendrycks(name).empty());
   CHECK(mmlu_group_lm_eval("alchemy").empty());
+}
+
+TEST_CASE("answers to MMLU are written in the layout of the harness") {
+  Asked a(asking("lm_eval", 1));
+  LetterLm lm(4096);
+  const std::vector<SubjectIndex> who = {0};
+  const MmluReport report = run_mmlu(lm, a.tokenizer, a.data, a.options, who).at(0);
+  const MmluHarness mmlu = mmlu_harness("data", a.data, a.options, a.tokenizer, report);
+  const HarnessTask task = mmlu.view();
+  HarnessInfo info;
+  info.chat_template = "chatml";
+  const Json results = parse_json(harness_results(info, std::span(&task, 1)), "results");
+  CHECK(results["results"]["mmlu"]["acc,none"] == 0.5);
+  CHECK(results["results"]["mmlu_high_school_biology"]["acc,none"].get<double>() == Approx(1.0 / 3));
+  CHECK(results["results"]["mmlu_high_school_biology"]["sample_len"] == 3);
+  CHECK(results["group_subtasks"]["mmlu"] == Json({"mmlu_astronomy", "mmlu_high_school_biology"}));
+  CHECK((results["n-shot"]["mmlu"] == 1 && results["versions"]["mmlu"] == "lm_eval"));
+  CHECK((results["chat_template"] == "chatml" && results["system_instruction"].is_null()));
+  std::istringstream lines(harness_samples(task));
+  std::string line;
+  std::getline(lines, line);
+  std::getline(lines, line);
+  const Json sample = parse_json(line, "samples");
+  CHECK((sample["group"] == "high_school_biology" && sample["doc_id"] == 0 && sample["acc"] == 1.0));
+  CHECK(sample["doc"]["choices"][1] == "None");
+  CHECK(sample["arguments"]["gen_args_3"]["arg_0"] == a.prompt().text);
+  CHECK(sample["arguments"]["gen_args_3"]["arg_1"] == " D");
+  CHECK(sample["filtered_resps"] == Json::parse(R"([["-1"], ["-2"], ["-2"], ["-2"]])"));
+  CHECK(sample["target"] == "0");
 }
 
 TEST_CASE("a score at chance and one letter nearly always are warned of") {
