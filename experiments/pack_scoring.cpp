@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "eval/ask_together.h"
 #include "experiments/answer_log.h"
 #include "experiments/eval_rows.h"
 #include "experiments/pack_worker.h"
@@ -15,12 +16,16 @@ constexpr size_t kChunk = 32;  // examples between two looks at the stop flag
 
 class Clock {
  public:
+  // `together`: what shares the time that passes, in equal parts.
+  explicit Clock(size_t together = 1) : together_(together) {}
   double seconds() const {
-    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count() /
+           static_cast<double>(together_);
   }
   std::string started = now_utc();
 
  private:
+  size_t together_;
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
@@ -156,8 +161,8 @@ void PackWorker::score_loss(const Due& due) {
                          clock.started, clock.seconds()));
 }
 
-// Evaluations that ask the same questions are one pass over all their subjects, so that the base's work is
-// shared.
+// Evaluations that ask the same questions are one task for all their subjects, and all tasks ask together:
+// what requests begin with in common is computed once.
 void PackWorker::score_questions(const std::vector<Due>& states) {
   std::map<std::string, std::vector<Asked>> passes;
   std::vector<Adapter*> adapters;
@@ -178,20 +183,21 @@ void PackWorker::score_questions(const std::vector<Due>& states) {
   GatheredAnswers log([&](const Digest& evaluation, std::span<const PartialAnswer> answers) {
     send_(to_text(AnswersMessage{evaluation, {answers.begin(), answers.end()}}));
   });
-  std::string task;
+  std::string names;
   ModelLmOptions options;
   options.type = type_;
   options.tokenizer = tokenizer_;
   options.progress = [&](int64_t done, int64_t all) {
     log.flush();
     check_stop();
-    phase(task, done, all);
+    phase(names, done, all);
   };
   if (passes.empty()) return;
   std::unique_ptr<Lm> lm = make_model_lm(model_, *memory_, adapters, options);
+  std::vector<AskingJob> jobs;
   for (const auto& [pass, asked] : passes) {
-    task = asked[0].eval->task;
-    phase(task);
+    const std::string& task = asked[0].eval->task;
+    names += (names.empty() ? "" : ", ") + task;
     std::vector<Digest> keys(adapters.size() + 1);
     size_t known = 0;
     for (const Asked& one : asked) {
@@ -201,17 +207,22 @@ void PackWorker::score_questions(const std::vector<Due>& states) {
     }
     if (known > 0)
       send_(to_text(NoteMessage{fmt::format("{}: goes on after {} answers that are stored", task, known)}));
-    std::unique_ptr<Lm> missing = make_remembering_lm(*lm, std::move(keys), log);
-    if (task == "mmlu") {
-      score_mmlu(*missing, asked);
-    } else {
-      score_task(*missing, asked);
-    }
+    jobs.push_back([this, &log, &asked, keys = std::move(keys)](Lm& together) {
+      std::unique_ptr<Lm> missing = make_remembering_lm(together, keys, log);
+      if (asked[0].eval->task == "mmlu") {
+        score_mmlu(*missing, asked);
+      } else {
+        score_task(*missing, asked);
+      }
+    });
   }
+  phase(names);
+  together_ = jobs.size();
+  ask_together(*lm, jobs);
 }
 
 void PackWorker::score_mmlu(Lm& lm, const std::vector<Asked>& asked) {
-  Clock clock;
+  Clock clock(together_);
   const EvalJob& eval = *asked[0].eval;
   std::vector<SubjectIndex> subjects;
   for (const Asked& one : asked) subjects.push_back(one.index);
@@ -230,7 +241,7 @@ void PackWorker::score_mmlu(Lm& lm, const std::vector<Asked>& asked) {
 }
 
 void PackWorker::score_task(Lm& lm, const std::vector<Asked>& asked) {
-  Clock clock;
+  Clock clock(together_);
   const EvalJob& eval = *asked[0].eval;
   std::vector<SubjectIndex> subjects;
   for (const Asked& one : asked) subjects.push_back(one.index);

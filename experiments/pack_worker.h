@@ -92,6 +92,7 @@ class PackWorker {
   std::map<std::string, Learner> learners_;            // by run
   std::map<std::string, RunStatus> ended_;             // by run: those whose end was told
   std::set<Digest> told_;                              // evaluations
+  size_t together_ = 1;                                // tasks that ask at once, and share the time
   std::unique_ptr<TrainPack> pack_;
 };
 
