@@ -195,3 +195,27 @@ TEST_CASE("a killed evaluation of one model goes on at its first missing item") 
         std::filesystem::remove(bench.path() / (std::string(db) + part));
   }
 }
+
+TEST_CASE("scores of MMLU are written in the layout of the harness too") {
+  Workbench bench;
+  const std::vector<std::string> command = {"eval",    "mmlu", "--model",  "model",   "--data", "mmlu",
+                                            "--shots", "1",    "--output", "harness", "--json"};
+  const ProgramEnd end = bench.run(command);
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  const Json report = parse_json(end.out, "stdout");
+  int samples = 0, results = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "harness/model")) {
+    const std::string text = read_file(entry.path());
+    if (entry.path().extension() == ".jsonl") {
+      samples += static_cast<int>(std::count(text.begin(), text.end(), '\n'));
+      continue;
+    }
+    ++results;
+    const Json json = parse_json(text, "results");
+    CHECK(json["results"]["mmlu"]["acc,none"] == report["micro"]["value"]);
+    CHECK(json["results"]["mmlu_anatomy"]["sample_len"] == 6);
+  }
+  CHECK(samples == 12);
+  CHECK(results == 1);
+}

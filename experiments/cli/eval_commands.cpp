@@ -6,8 +6,10 @@
 #include <nlohmann/json.hpp>
 
 #include "core/models/hf_config.h"
+#include "eval/tasks/mmlu_harness.h"
 #include "experiments/cli/asked_model.h"
 #include "experiments/cli/cli.h"
+#include "experiments/cli/harness_info.h"
 #include "experiments/cli/loaded_model.h"
 #include "experiments/cli/scored_subject.h"
 #include "experiments/eval_rows.h"
@@ -19,7 +21,7 @@ namespace {
 
 struct MmluArguments {
   ModelArguments model;
-  std::string data;
+  std::string data, output;
   MmluOptions options;
   std::vector<std::string> runs;
   bool no_store = false, explain = false;
@@ -133,6 +135,17 @@ int score(const Invocation& in, const MmluArguments& arguments) {
   });
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   if (store) store->write_evaluation(mmlu_row(job, subject, report, started, seconds));
+  if (!arguments.output.empty()) {
+    HarnessInfo info = harness_info(arguments.model, loaded, started, seconds);
+    info.limit = arguments.options.limit;
+    if (arguments.options.chat_template != "none") info.chat_template = arguments.options.chat_template;
+    info.system_instruction = arguments.options.system_instruction;
+    info.fewshot_as_multiturn = arguments.options.fewshot_as_multiturn;
+    const MmluHarness mmlu =
+        mmlu_harness(arguments.data, data, arguments.options, loaded.tokenizer(), report);
+    const HarnessTask view = mmlu.view();
+    write_harness_files(arguments.output, info, std::span(&view, 1));
+  }
   if (in.json) {
     fmt::print("{}\n", report_json(report, subject, arguments, job.key).dump(1));
   } else {
@@ -151,6 +164,7 @@ int score_mmlu(const Invocation& in, const MmluArguments& arguments) {
   QLORA_CHECK(m.model.empty() && m.adapter.empty() && m.quant.empty() && m.compute_dtype.empty(), usage,
               "--runs: the runs say which model they stand on; without --model, --adapter, --quant and "
               "--compute-dtype");
+  QLORA_CHECK(arguments.output.empty(), usage, "--runs: --output writes the files of one model");
   QLORA_CHECK(!arguments.no_store, usage, "--runs: scores of runs go into --db, --no-store does not fit");
   return score_runs({.db = in.db,
                      .runs = arguments.runs,
@@ -199,6 +213,8 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
   mmlu->add_option("--system-instruction", arguments->options.system_instruction, "text before everything");
   mmlu->add_flag("--explain", arguments->explain,
                  "print the first prompt, the answer tokens and what was cut; score nothing");
+  mmlu->add_option("--output", arguments->output,
+                   "also write results_*.json and samples_*.jsonl of lm-evaluation-harness' layout here");
   mmlu->add_flag("--no-store", arguments->no_store, "do not write the result into --db");
   add_db_option(*mmlu, in);
   add_compute_options(*mmlu, in);

@@ -5,10 +5,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "eval/tasks/harness_files.h"
-#include "experiments/build_info.h"
 #include "experiments/cli/asked_model.h"
 #include "experiments/cli/cli.h"
+#include "experiments/cli/harness_info.h"
 #include "experiments/cli/loaded_model.h"
 #include "experiments/cli/scored_subject.h"
 #include "experiments/eval_rows.h"
@@ -85,24 +84,6 @@ void print_report(const Task& task, const TaskPlan& plan, const TaskReport& repo
     fmt::print("{} of {} requests were too long and lost their beginning\n", plan.cut, plan.requests.size());
 }
 
-HarnessInfo harness_info(const TaskArguments& arguments, LoadedModel& loaded, const std::string& started,
-                         const std::string& backend, double seconds, int64_t max_length) {
-  HarnessInfo info;
-  info.model = arguments.model.model;
-  info.model_args = "pretrained=" + arguments.model.model;
-  if (!arguments.model.adapter.empty()) info.model_args += ",peft=" + arguments.model.adapter;
-  if (const std::string quant = quant_label(loaded.config()); quant != "none")
-    info.model_args += ",quant=" + quant;
-  info.dtype = loaded.config().text("compute_dtype");
-  info.device = backend;
-  info.program = program_line();
-  info.date = started;
-  info.limit = arguments.options.limit;
-  info.seconds = seconds;
-  info.max_length = max_length;
-  return info;
-}
-
 int score(const Invocation& in, const Task& task, const TaskArguments& arguments) {
   const std::string started = now_utc();
   const auto begin = std::chrono::steady_clock::now();
@@ -132,9 +113,9 @@ int score(const Invocation& in, const Task& task, const TaskArguments& arguments
   if (store) store->write_evaluation(task_row(job, subject, task, data, report, started, seconds));
   if (!arguments.output.empty()) {
     const HarnessTask one{&task, &data, &plan, &report};
-    const std::string backend(loaded.memory().backend().name());
-    write_harness_files(arguments.output, harness_info(arguments, loaded, started, backend, seconds, context),
-                        std::span(&one, 1));
+    HarnessInfo info = harness_info(arguments.model, loaded, started, seconds);
+    info.limit = arguments.options.limit;
+    write_harness_files(arguments.output, info, std::span(&one, 1));
   }
   if (in.json) {
     fmt::print("{}\n", report_json(task, data, plan, report, subject, job).dump(1));

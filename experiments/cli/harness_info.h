@@ -1,0 +1,13 @@
+#pragma once
+// What files in lm-evaluation-harness' layout say of a command's model.
+
+#include "eval/tasks/harness_files.h"
+#include "experiments/cli/loaded_model.h"
+
+namespace qlora {
+
+// `started`: when, ISO 8601; `seconds`: how long it took. What belongs to a task (limit, templates) is the
+// caller's.
+HarnessInfo harness_info(const ModelArguments&, LoadedModel&, const std::string& started, double seconds);
+
+}  // namespace qlora
