@@ -18,17 +18,22 @@ ROW = "mmlu/lm_eval/f32/all-threads"
 
 
 def local_tasks(questions, folder):
-    """lm-eval's own mmlu_SUBJECT, reading rows from files instead of the hub."""
-    tasks = []
+    """Writes tasks that are lm-eval's own mmlu_SUBJECT, but for reading rows from files; returns their names."""
+    import lm_eval
+
+    own = pathlib.Path(lm_eval.__file__).parent / "tasks/mmlu/default"
+    names = []
     for subject in json.loads(pathlib.Path(questions).read_text(encoding="utf-8"))["subjects"]:
         files = {}
         for split, rows in (("test", subject["questions"]), ("dev", subject["dev"])):
             files[split] = str(pathlib.Path(folder) / f"{subject['name']}_{split}.jsonl")
             lines = [json.dumps({k: row[k] for k in ("question", "choices", "answer")}) for row in rows]
             pathlib.Path(files[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
-        tasks.append({"task": f"mmlu_{subject['name']}", "dataset_path": "json", "dataset_name": None,
-                      "dataset_kwargs": {"data_files": files}, "num_fewshot": 5})
-    return tasks
+        task = {"include": str(own / f"mmlu_{subject['name']}.yaml"), "task": f"local_{subject['name']}",
+                "dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}, "num_fewshot": 5}
+        names.append(task["task"])
+        (pathlib.Path(folder) / f"{names[-1]}.yaml").write_text(json.dumps(task), encoding="utf-8")  # JSON is YAML
+    return names
 
 
 def measure(args):
@@ -40,7 +45,8 @@ def measure(args):
     torch.set_num_threads(args.threads)
     model = HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=1)
     with tempfile.TemporaryDirectory() as folder:
-        tasks = TaskManager().load(local_tasks(args.measure, folder))
+        names = local_tasks(args.measure, folder)
+        tasks = TaskManager(include_path=folder, include_defaults=False).load(names)
         begin = time.perf_counter()
         results = evaluate(model, tasks, bootstrap_iters=0, log_samples=False)
         seconds = time.perf_counter() - begin
