@@ -1,63 +1,12 @@
 #include "experiments/evals.h"
 
-#include <algorithm>
 #include <set>
 
-#include "core/base/names.h"
 #include "experiments/config.h"
-#include "experiments/option_value.h"
+#include "experiments/fields.h"
 
 namespace qlora {
 namespace {
-
-const std::vector<YamlNode>& items_of(const YamlNode& list, std::string_view what) {
-  QLORA_CHECK(list.kind == YamlNode::Kind::list || list.kind == YamlNode::Kind::null, usage,
-              "{}: `{}` must be a list of maps, found {}", list.where.text(), what, describe(list));
-  for (const YamlNode& item : list.items)
-    QLORA_CHECK(item.kind == YamlNode::Kind::map, usage, "{}: every entry of `{}` must be a map, found {}",
-                item.where.text(), what, describe(item));
-  return list.items;
-}
-
-// The fields of one entry; refuses those that nobody has asked for.
-class Fields {
- public:
-  Fields(const YamlNode& map, std::string what, std::vector<std::string> known)
-      : map_(map), what_(std::move(what)) {
-    for (const YamlNode::Entry& entry : map.entries)
-      QLORA_CHECK(std::find(known.begin(), known.end(), entry.key) != known.end(), usage, "{}: {}",
-                  entry.where.text(), unknown_name("key of " + what_, entry.key, known));
-  }
-
-  bool has(std::string_view key) const {
-    const YamlNode* node = map_.find(key);
-    return node != nullptr && node->kind != YamlNode::Kind::null;
-  }
-  const YamlNode& at(std::string_view key) const {
-    QLORA_CHECK(has(key), usage, "{}: {} needs `{}`", map_.where.text(), what_, key);
-    return *map_.find(key);
-  }
-  template <class T>
-  void read(std::string_view key, ValueKind kind, T& into) const {
-    if (has(key)) into = std::get<T>(read_value(at(key), kind, key));
-  }
-  void read(std::string_view key, int64_t& into, int64_t least) const {
-    read(key, ValueKind::integer, into);
-    if (has(key))
-      QLORA_CHECK(into >= least, usage, "{}: `{}` must be at least {}", at(key).where.text(), key, least);
-  }
-  // One of a few words.
-  void read_word(std::string_view key, std::string& into, const std::vector<std::string>& words) const {
-    if (!has(key)) return;
-    read(key, ValueKind::text, into);
-    QLORA_CHECK(std::find(words.begin(), words.end(), into) != words.end(), usage, "{}: {}",
-                at(key).where.text(), unknown_name(key, into, words));
-  }
-
- private:
-  const YamlNode& map_;
-  std::string what_;
-};
 
 void read_times(const Fields& fields, EvalSpec& spec) {
   fields.read("every", spec.every, 1);
@@ -140,11 +89,12 @@ EvalSpec read_task_eval(const YamlNode& node, const Task& task) {
 TournamentSpec read_tournament(const YamlNode& node) {
   Fields fields(node, "a tournament",
                 {"name", "files", "preset", "systems", "votes", "model", "ties", "k", "orders", "rounds",
-                 "position", "anchors", "answers", "interval", "cluster", "bootstrap", "seed"});
+                 "position", "anchors", "answers", "interval", "cluster", "bootstrap", "seed", "judge"});
   TournamentSpec spec;
   spec.where = node.where;
   spec.name = std::get<std::string>(read_value(fields.at("name"), ValueKind::text, "name"));
   fields.read("files", ValueKind::list, spec.files);
+  fields.read("judge", ValueKind::text, spec.judge);
   fields.read("preset", ValueKind::text, spec.preset);
   fields.read("systems", ValueKind::list, spec.systems);
   fields.read("k", ValueKind::number, spec.k);
@@ -161,8 +111,11 @@ TournamentSpec read_tournament(const YamlNode& node) {
   fields.read_word("position", spec.position, {"none", "shared", "judge"});
   fields.read_word("interval", spec.interval, {"none", "bootstrap", "sandwich"});
   fields.read_word("cluster", spec.cluster, {"prompt", "battle"});
-  QLORA_CHECK(!spec.files.empty() || !spec.preset.empty(), usage,
-              "{}: a tournament needs `files` or `preset`", node.where.text());
+  QLORA_CHECK(!spec.files.empty() || !spec.preset.empty() || !spec.judge.empty(), usage,
+              "{}: a tournament needs `files` or `preset`, or a `judge` of this file", node.where.text());
+  QLORA_CHECK(spec.judge.empty() || (spec.files.empty() && spec.preset.empty() && spec.answers.empty()),
+              usage, "{}: a tournament by a `judge` of this file takes no `files`, `preset` or `answers`",
+              node.where.text());
   return spec;
 }
 

@@ -40,6 +40,7 @@ std::vector<EvalSpec> own_evals(const RunConfig&);
 //                k: 4, orders: 10000, rounds: shuffle | bootstrap,             (elo)
 //                position: none | shared | judge, anchors: [mean=1000, NAME=R], answers: GLOB or list,
 //                (others) interval: none | bootstrap | sandwich, cluster: prompt | battle, bootstrap: 1000}]
+// Instead of files, `judge: N` rates the votes of a judge of the same file (experiments/answer_specs.h).
 // With a preset and files, the files are restricted to the preset's systems; with a preset alone, its counts
 // are rated. What is not given is the preset's, and what that does not say is elo, K = 32, each vote, and a
 // bootstrap over prompts where prompts are known.
@@ -47,6 +48,7 @@ struct TournamentSpec {
   std::string name;
   Where where;
   std::vector<std::string> files;
+  std::string judge;  // the name of a judge of the sweep; empty: files or a preset
   std::string preset;
   std::vector<std::string> systems;
   std::string votes;  // empty: the preset's, else each

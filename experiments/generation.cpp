@@ -70,36 +70,17 @@ class Answering {
     Digest prompt{};
   };
 
-  // What the store has of a subject's answers.
+  // What is there of a subject's answers.
   AnswerSet known(const AnsweringSubject& subject) {
+    GenerationSetRow row = generation_set(subject.subject, subject.step, file_, settings_, options_.program);
+    std::vector<GenerationRow> kept;
+    if (options_.keeper != nullptr) kept = options_.keeper->begin(row);
     AnswerSet set;
-    set.system = subject.subject.name;
-    set.answers.resize(file_.questions.size());
-    const std::string settings = settings_text(settings_);
-    set.key = evaluation_key(subject.subject.key, subject.step, "generate", settings, hex(file_.content));
+    set.system = row.system;
+    set.key = row.key;
+    set.answers = answers_by_question(file_, std::move(kept), set.system);
     all_ += total_turns();
-    if (options_.store == nullptr) return set;
-    GenerationSetRow row;
-    row.key = set.key;
-    row.subject = subject.subject;
-    row.step = subject.step;
-    row.questions = {file_.name, hex(file_.content).substr(0, 12), "generate", file_.content};
-    row.system = subject.subject.name;
-    row.settings_json = settings;
-    row.program = options_.program;
-    set.system = options_.store->declare_generations(row);
-    std::map<std::string, size_t> places;
-    for (size_t i = 0; i < file_.questions.size(); ++i) places[file_.questions[i].id] = i;
-    for (GenerationRow& answer : options_.store->generations(set.key)) {
-      const auto place = places.find(answer.question);
-      if (place == places.end()) continue;  // only some of the file's questions are asked now
-      TurnRows& turns = set.answers[place->second];
-      QLORA_CHECK(answer.turn == static_cast<int64_t>(turns.size()) + 1, data,
-                  "the store has turn {} of question {} by {} without the turns before it", answer.turn,
-                  answer.question, set.system);
-      turns.push_back(std::move(answer));
-      ++done_;
-    }
+    for (const TurnRows& turns : set.answers) done_ += static_cast<int64_t>(turns.size());
     return set;
   }
 
@@ -172,7 +153,7 @@ class Answering {
     row.tokens = static_cast<int64_t>(ids.size());
     row.finish = ids.empty() ? "no_room" : cut || is_stop(request, ids.back()) ? "stop" : "length";
     row.created_at = now_utc();
-    if (options_.store != nullptr) options_.store->write_generation(set.key, row);
+    if (options_.keeper != nullptr) options_.keeper->keep(set.key, row);
     set.answers[place.question].push_back(std::move(row));
     ++set.fresh;
     ++done_;
@@ -213,6 +194,10 @@ std::string file_name(const std::string& system) {
   return name;
 }
 
+void write_changed(const Path& path, const std::string& text) {
+  if (!std::filesystem::exists(path) || read_file(path) != text) write_file(path, text);
+}
+
 }  // namespace
 
 std::string settings_text(const GenerationSettings& s) {
@@ -233,6 +218,44 @@ std::string sampling_label(const Sampling& s) {
   if (s.temperature != 0 && s.top_k > 0) label += fmt::format("-topk{}", s.top_k);
   if (s.repetition_penalty != 1) label += fmt::format("-rep{}", s.repetition_penalty);
   return label;
+}
+
+std::vector<GenerationRow> StoreKeeper::begin(GenerationSetRow& set) {
+  set.system = store_.declare_generations(set);
+  return store_.generations(set.key);
+}
+void StoreKeeper::keep(const Digest& set, const GenerationRow& row) {
+  store_.write_generation(set, row);
+}
+
+GenerationSetRow generation_set(const SubjectModel& subject, int64_t step, const QuestionFile& file,
+                                const GenerationSettings& settings, const std::string& program) {
+  GenerationSetRow row;
+  row.settings_json = settings_text(settings);
+  row.key = evaluation_key(subject.key, step, "generate", row.settings_json, hex(file.content));
+  row.subject = subject;
+  row.step = step;
+  row.questions = {file.name, hex(file.content).substr(0, 12), "generate", file.content};
+  row.system = subject.name;
+  row.program = program;
+  return row;
+}
+
+std::vector<TurnRows> answers_by_question(const QuestionFile& file, std::vector<GenerationRow> rows,
+                                          const std::string& system) {
+  std::map<std::string, size_t> places;
+  for (size_t i = 0; i < file.questions.size(); ++i) places[file.questions[i].id] = i;
+  std::vector<TurnRows> answers(file.questions.size());
+  for (GenerationRow& row : rows) {
+    const auto place = places.find(row.question);
+    if (place == places.end()) continue;
+    TurnRows& turns = answers[place->second];
+    QLORA_CHECK(row.turn == static_cast<int64_t>(turns.size()) + 1, data,
+                "the store has turn {} of question {} by {} without the turns before it", row.turn,
+                row.question, system);
+    turns.push_back(std::move(row));
+  }
+  return answers;
 }
 
 std::vector<AnswerSet> answer_questions(const AnswerOptions& options, const QuestionFile& file,
@@ -259,11 +282,11 @@ std::vector<Path> write_answer_files(const Path& out, const QuestionFile& file,
   const std::string name = file_name(set.system);
   std::filesystem::create_directories(out / "model_answer");
   std::vector<Path> paths = {out / "model_answer" / (name + ".jsonl")};
-  write_file(paths[0], fastchat);
+  write_changed(paths[0], fastchat);
   if (one_turn) {
     paths.insert(paths.begin(), out / fmt::format("{}-{}-generations-{}.jsonl", name, file.name,
                                                   sampling_label(settings.sampling)));
-    write_file(paths[0], release);
+    write_changed(paths[0], release);
   }
   return paths;
 }

@@ -47,14 +47,33 @@ struct AnswerSet {
   int64_t fresh = 0;              // made now; the others were stored
 };
 
+// Where answers are kept, so that the next call goes on at the first that is missing.
+class AnswerKeeper {
+ public:
+  virtual ~AnswerKeeper() = default;
+  // The answers of a set so far; `system` becomes the name under which it competes.
+  virtual std::vector<GenerationRow> begin(GenerationSetRow&) = 0;
+  virtual void keep(const Digest& set, const GenerationRow&) = 0;
+};
+// In the results store, which must outlive it.
+class StoreKeeper final : public AnswerKeeper {
+ public:
+  explicit StoreKeeper(Store& store) : store_(store) {}
+  std::vector<GenerationRow> begin(GenerationSetRow&) override;
+  void keep(const Digest& set, const GenerationRow&) override;
+
+ private:
+  Store& store_;
+};
+
 struct AnswerOptions {
   const Model& model;
   Memory& memory;
   DType type;
   const Tokenizer& tokenizer;
-  Store* store = nullptr;    // null: nothing is kept, nothing is resumed
-  int64_t batch = 16;        // answers at a time; no answer depends on it
-  std::string program = {};  // what is stored as the maker
+  AnswerKeeper* keeper = nullptr;  // null: nothing is kept, nothing is resumed
+  int64_t batch = 16;              // answers at a time; no answer depends on it
+  std::string program = {};        // what is stored as the maker
   // Called after each answer. May be empty.
   std::function<void(int64_t done, int64_t all)> progress = {};
   // True: stop; what is there stays. Asked at every token. May be empty.
@@ -64,7 +83,14 @@ struct AnswerOptions {
 // Thrown when AnswerOptions::stop says so.
 struct GenerationStopped {};
 
-// All answers, subject by subject. Each is stored as soon as it is there, so that the next call goes on at
+// The set that a subject's answers make: its key is that of an evaluation.
+GenerationSetRow generation_set(const SubjectModel&, int64_t step, const QuestionFile&,
+                                const GenerationSettings&, const std::string& program);
+// Stored answers by question of the file, in the order of their turns; those to other questions are left out.
+std::vector<TurnRows> answers_by_question(const QuestionFile&, std::vector<GenerationRow>,
+                                          const std::string& system);
+
+// All answers, subject by subject. Each is kept as soon as it is there, so that the next call goes on at
 // the first that is missing. An answer is a function of subject, question, settings and seed alone: not of
 // what else is asked, of the order, or of the batch. A question's later turns see the answers to the earlier
 // ones.

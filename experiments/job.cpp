@@ -3,6 +3,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "experiments/job_answers.h"
+
 namespace qlora {
 namespace {
 
@@ -239,7 +241,8 @@ std::string to_text(const Job& job) {
          {"folder", run.folder.string()},
          {"train", run.train},
          {"adapter", run.adapter.string()},
-         {"evals", eval_jobs_json(run.evals)}});
+         {"evals", eval_jobs_json(run.evals)},
+         {"answers", answer_jobs_json(run.answers)}});
   Json json = {{"model", job.model.string()},
                {"base_name", job.base_name},
                {"base_key", hex(job.base_key)},
@@ -247,7 +250,9 @@ std::string to_text(const Job& job) {
                {"threads", job.threads},
                {"room", job.room},
                {"runs", runs},
-               {"base_evals", eval_jobs_json(job.base_evals)}};
+               {"base_evals", eval_jobs_json(job.base_evals)},
+               {"base_answers", answer_jobs_json(job.base_answers)}};
+  if (job.judging) json["judging"] = judge_job_json(*job.judging);
   return json.dump(1);
 }
 
@@ -262,6 +267,8 @@ Job job_from_text(const std::string& text, const std::string& origin) {
     job.threads = json.at("threads");
     job.room = json.at("room");
     job.base_evals = eval_jobs_from(json.at("base_evals"));
+    job.base_answers = answer_jobs_from(json.at("base_answers"));
+    if (json.contains("judging")) job.judging = judge_job_from(json.at("judging"));
     for (const Json& r : json.at("runs")) {
       RunJob& run = job.runs.emplace_back();
       run.name = r.at("name");
@@ -273,6 +280,7 @@ Job job_from_text(const std::string& text, const std::string& origin) {
       run.train = r.at("train");
       run.adapter = r.at("adapter").get<std::string>();
       run.evals = eval_jobs_from(r.at("evals"));
+      run.answers = answer_jobs_from(r.at("answers"));
     }
     return job;
   } catch (const Json::exception& e) {
@@ -295,6 +303,9 @@ std::string to_text(const ScoredMessage& m) {
 }
 std::string to_text(const AnswersMessage& m) {
   return line_of("answers", {{"evaluation", hex(m.evaluation)}, {"answers", answers_json(m.answers)}});
+}
+std::string to_text(const GeneratedMessage& m) {
+  return line_of("generated", {{"set", hex(m.set)}, {"row", generation_row_json(m.row)}});
 }
 std::string to_text(const PhaseMessage& m) {
   return line_of("phase", {{"what", m.what}, {"done", m.done}, {"all", m.all}});
@@ -320,6 +331,9 @@ void dispatch(const std::string& line, MessageHandler& handler) {
     if (type == "answers")
       return handler.on(AnswersMessage{digest_from_hex(json.at("evaluation").get<std::string>()),
                                        answers_from(json.at("answers"))});
+    if (type == "generated")
+      return handler.on(GeneratedMessage{digest_from_hex(json.at("set").get<std::string>()),
+                                         generation_row_from(json.at("row"))});
     if (type == "phase") return handler.on(PhaseMessage{json.at("what"), json.at("done"), json.at("all")});
     if (type == "note") return handler.on(NoteMessage{json.at("text")});
     if (type == "failed") return handler.on(FailedMessage{json.at("kind"), json.at("text")});

@@ -8,7 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "eval/judge/judge_run.h"
 #include "experiments/config.h"
+#include "experiments/generation.h"
+#include "experiments/judge_study.h"
 #include "experiments/spec.h"
 #include "results/records.h"
 
@@ -27,6 +30,25 @@ struct EvalJob {
   TaskOptions options = {};                 // of a task of the registry
 };
 
+// The answers of one subject to one file of questions.
+struct AnswerJob {
+  Digest key{};  // of the set
+  GenerationSettings settings;
+  std::string questions;                  // a file
+  Digest content{};                       // of it
+  int64_t limit = 0;                      // the first questions; 0: all
+  int64_t step = 0;                       // of the state that answers
+  std::string system;                     // under which name it competes
+  std::vector<GenerationRow> known = {};  // that are there
+};
+
+// A judge, and all that it is asked.
+struct JudgeJob {
+  JudgeSetup setup;
+  std::vector<JudgeAsk> asks;
+  Path folder;  // of the journal
+};
+
 struct RunJob {
   std::string name;
   Digest key{};
@@ -36,9 +58,10 @@ struct RunJob {
   bool train = false;     // else the adapter is there already
   Path adapter;           // where it is, or will be
   std::vector<EvalJob> evals;
+  std::vector<AnswerJob> answers = {};
 };
 
-// One pack: runs that share one loaded base.
+// One pack: runs that share one loaded base. Or, without runs, a judge.
 struct Job {
   Path model;
   std::string base_name;  // shown to users
@@ -48,6 +71,8 @@ struct Job {
   size_t room = 0;  // bytes planned for activations, to be had in one piece; 0: not planned
   std::vector<RunJob> runs;
   std::vector<EvalJob> base_evals;
+  std::vector<AnswerJob> base_answers = {};
+  std::optional<JudgeJob> judging = {};
 };
 std::string to_text(const Job&);
 // Throws Error(data) naming what is missing.
@@ -76,6 +101,10 @@ struct AnswersMessage {  // of an evaluation that is not whole yet
   Digest evaluation{};
   std::vector<PartialAnswer> answers;
 };
+struct GeneratedMessage {  // one answer
+  Digest set{};
+  GenerationRow row;
+};
 struct PhaseMessage {  // what the worker is doing: "loading", "scoring mmlu"; done of all where known
   std::string what;
   int64_t done = 0, all = 0;
@@ -93,6 +122,7 @@ std::string to_text(const StepMessage&);
 std::string to_text(const EndedMessage&);
 std::string to_text(const ScoredMessage&);
 std::string to_text(const AnswersMessage&);
+std::string to_text(const GeneratedMessage&);
 std::string to_text(const PhaseMessage&);
 std::string to_text(const NoteMessage&);
 std::string to_text(const FailedMessage&);
@@ -106,6 +136,7 @@ class MessageHandler {
   virtual void on(const EndedMessage&) = 0;
   virtual void on(const ScoredMessage&) = 0;
   virtual void on(const AnswersMessage&) = 0;
+  virtual void on(const GeneratedMessage&) = 0;
   virtual void on(const PhaseMessage&) = 0;
   virtual void on(const NoteMessage&) = 0;
   virtual void on(const FailedMessage&) = 0;

@@ -43,12 +43,13 @@ void train_one_step(TrainPack& pack) {
 }
 
 // The held-out loss of the worst batch of every run that asks for it.
-void score_losses(PlanBase& base, TrainPack& pack, const std::vector<const PlannedRun*>& runs) {
+void score_losses(PlanBase& base, const std::vector<Adapter*>& adapters,
+                  const std::vector<const PlannedRun*>& runs) {
   for (size_t i = 0; i < runs.size(); ++i) {
     if (runs[i]->longest_eval.empty()) continue;
     std::vector<TokenExample> examples;
     for (int64_t length : runs[i]->longest_eval) examples.push_back(example_of(length));
-    evaluate_loss(*base.model, base.memory, base.type, &pack.runs()[i]->adapter(), examples,
+    evaluate_loss(*base.model, base.memory, base.type, adapters[i], examples,
                   static_cast<int64_t>(examples.size()));
   }
 }
@@ -85,7 +86,8 @@ void add_mmlu_requests(const PlannedRun& run, SubjectIndex subject, int64_t own,
 
 // The passes over questions of all runs: long ones, which fill passes with rows, and short ones, which fill
 // them with copies of the ragged tile of what they share.
-void score_mmlu(PlanBase& base, TrainPack& pack, const std::vector<const PlannedRun*>& runs) {
+void score_mmlu(PlanBase& base, const std::vector<Adapter*>& of_runs,
+                const std::vector<const PlannedRun*>& runs) {
   ModelLmOptions options;
   options.type = base.type;
   options.max_batch_tokens = static_cast<int64_t>(kGaps * static_cast<double>(options.max_batch_tokens));
@@ -96,7 +98,7 @@ void score_mmlu(PlanBase& base, TrainPack& pack, const std::vector<const Planned
     for (size_t i = 0; i < runs.size(); ++i) {
       const PlannedRun& run = *runs[i];
       if (run.mmlu_prompts == 0) continue;
-      adapters.push_back(&pack.runs()[i]->adapter());
+      adapters.push_back(of_runs[i]);
       const int64_t own = std::max<int64_t>(1, (run.mmlu_prompt_tokens - run.mmlu_shared_tokens) / part);
       add_mmlu_requests(run, static_cast<SubjectIndex>(adapters.size()) - 1, own, options, requests);
     }
@@ -109,7 +111,8 @@ void score_mmlu(PlanBase& base, TrainPack& pack, const std::vector<const Planned
 
 // Generated answers of all runs, as many at a time as there may be, each with the longest prompt: the cache
 // has its full size from the first token on.
-void generate(PlanBase& base, TrainPack& pack, const std::vector<const PlannedRun*>& runs) {
+void generate(PlanBase& base, const std::vector<Adapter*>& adapters,
+              const std::vector<const PlannedRun*>& runs) {
   const HfConfig& config = base.model->config();
   std::vector<GenerateRequest> requests;
   Generator generator{.model = *base.model, .memory = base.memory, .type = base.type};
@@ -119,12 +122,10 @@ void generate(PlanBase& base, TrainPack& pack, const std::vector<const PlannedRu
     GenerateRequest request;
     request.max_new_tokens = run.answer_tokens;
     request.subject = static_cast<SubjectIndex>(i);
-    request.context.resize(
-        static_cast<size_t>(std::min(run.answer_prompt_tokens, config.max_positions - 1)));
+    request.context.resize(static_cast<size_t>(std::min(run.answer_prompt_tokens, config.max_positions - 1)));
     requests.insert(requests.end(), static_cast<size_t>(std::min(run.answers, generator.batch)), request);
   }
-  generate_answers(generator, requests,
-                   [&](SubjectIndex i) { return &pack.runs()[static_cast<size_t>(i)]->adapter(); });
+  generate_answers(generator, requests, [&](SubjectIndex i) { return adapters[static_cast<size_t>(i)]; });
 }
 
 }  // namespace
@@ -155,25 +156,60 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
   options.type = base.type;
   options.checkpointing = checkpointing(first);
   TrainPack pack(base.model, base.memory, options);
+  std::vector<std::unique_ptr<Adapter>> trained;  // before, and only asked now
+  std::vector<Adapter*> adapters;
   for (const PlannedRun* planned : runs) {
     const RunConfig& config = planned->config;
     TrainConfig train = train_config(config);
     train.accumulation = 1;  // the optimizer's part of a step is counted too
     LoraConfig lora = lora_config(config);
     auto adapter = make_adapter(*base.model, lora, base.memory, base.type, train.seed);
+    adapters.push_back(adapter.get());
+    if (planned->longest.empty()) {
+      trained.push_back(std::move(adapter));
+      continue;
+    }
     auto source = std::make_unique<WorstBatch>(planned->longest);
     pack.add(std::make_unique<Run>(hex(planned->key), lora, train, std::move(adapter), std::move(source),
                                    base.memory, base.type));
   }
-  train_one_step(pack);
-  score_losses(base, pack, runs);
-  score_mmlu(base, pack, runs);
-  generate(base, pack, runs);
+  if (trained.size() < runs.size()) train_one_step(pack);
+  score_losses(base, adapters, runs);
+  score_mmlu(base, adapters, runs);
+  generate(base, adapters, runs);
   return {.process = process_ > 0 ? process_ : resident_memory(),
           .loading = base.loading,
           .lasting = base.memory.held_peak() - base.memory.held_passing(),
           .passing = base.memory.held_passing(),
           .scratch = base.backend->scratch_bytes()};
+}
+
+size_t Planner::judge_memory(const JudgeSetup& setup, const std::string& text, int64_t more_tokens) {
+  const std::string folder = folder_of(setup);
+  PlanBase& base = base_of(judge_config(folder));
+  const HfConfig& config = base.model->config();
+  const std::shared_ptr<const Tokenizer> tokenizer = tokenizer_of(folder);
+  const std::vector<ChatMessage> message = {{"user", text}};
+  const auto own = static_cast<int64_t>(
+      encode_chat(chat_template_for(*tokenizer, setup.chat_template), *tokenizer, message, true).size());
+  QLORA_CHECK(own < config.max_positions, data,
+              "its prompt of {} tokens, before any answer, leaves no room in a context of {}", own,
+              config.max_positions);
+  base.memory.trim();
+  base.memory.reset_peak();
+  base.backend->reset();
+  GenerateRequest request;
+  request.context.resize(static_cast<size_t>(std::min(own + more_tokens, config.max_positions - 1)));
+  request.max_new_tokens = setup.max_tokens;
+  Generator generator{.model = *base.model, .memory = base.memory, .type = base.type};
+  generator.on_token = [](size_t, int32_t) { return false; };
+  generate_answers(generator, std::span(&request, 1), [](SubjectIndex) { return nullptr; });
+  const MemoryPlan plan{.process = resident_memory(),
+                        .loading = base.loading,
+                        .lasting = base.memory.held_peak() - base.memory.held_passing(),
+                        .passing = base.memory.held_passing(),
+                        .scratch = base.backend->scratch_bytes()};
+  return plan.bytes();
 }
 
 void Planner::fit(std::vector<PlannedRun>& runs, size_t budget) {

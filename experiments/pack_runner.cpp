@@ -247,6 +247,9 @@ void PackRunner::on(const ScoredMessage& m) {
 void PackRunner::on(const AnswersMessage& m) {
   store_.write_partial_answers(m.evaluation, m.answers);
 }
+void PackRunner::on(const GeneratedMessage& m) {
+  store_.write_generation(m.set, m.row);
+}
 void PackRunner::on(const PhaseMessage& m) {
   progress_.phase(m.what, m.done, m.all);
 }

@@ -55,6 +55,7 @@ class PackRunner : private MessageHandler {
   void on(const EndedMessage&) override;
   void on(const ScoredMessage&) override;
   void on(const AnswersMessage&) override;
+  void on(const GeneratedMessage&) override;
   void on(const PhaseMessage&) override;
   void on(const NoteMessage&) override;
   void on(const FailedMessage&) override;

@@ -26,6 +26,7 @@ class PackWorker {
   bool score_start();
   bool train();
   bool score_end();
+  bool answer_questions_of_all();
 
  private:
   struct StopRequested {};

@@ -20,6 +20,18 @@ std::vector<int64_t> first(const std::vector<int64_t>& lengths, int64_t most) {
   return {lengths.begin(), lengths.begin() + n};
 }
 
+// All that is said in a conversation but its answers.
+std::vector<ChatMessage> longest_conversation(const Question& question, const GenerationSettings& settings) {
+  std::vector<ChatMessage> messages;
+  if (!settings.system.empty()) messages.push_back({"system", settings.system});
+  messages.insert(messages.end(), question.before.begin(), question.before.end());
+  for (const std::string& further : question.further) {
+    messages.push_back({"assistant", ""});
+    messages.push_back({"user", further});
+  }
+  return messages;
+}
+
 void note_answers(PlannedRun& run, int64_t answers, int64_t prompt_tokens, int64_t new_tokens) {
   run.answers = std::max(run.answers, answers);
   run.answer_prompt_tokens = std::max(run.answer_prompt_tokens, prompt_tokens);
@@ -166,6 +178,27 @@ void Planner::check_task(PlannedRun& run, const Task& task, const TaskData& data
   run.mmlu_prompt_tokens = std::max(run.mmlu_prompt_tokens, tokens.longest);
   run.mmlu_shared_tokens = std::max(run.mmlu_shared_tokens, tokens.shared);
   run.mmlu_prompts = std::max(run.mmlu_prompts, tokens.requests);
+}
+
+// A later turn's prompt has the answers before it, of any length.
+void Planner::check_answers(PlannedRun& run, const QuestionFile& file, GenerationSettings& settings) {
+  const std::string& model = run.config.text("model_name_or_path");
+  const std::shared_ptr<const Tokenizer> tokenizer = tokenizer_of(model);
+  settings.chat_template = chat_template_for(*tokenizer, settings.chat_template).name;
+  PromptTokens& tokens = mmlu_tokens_[fmt::format("{}\n{} {}\n{}", model, hex(file.content),
+                                                  file.questions.size(), settings_text(settings))];
+  if (tokens.requests == 0) {
+    const int64_t context = base_of(run.config).model->config().max_positions;
+    for (const Question& question : file.questions) {
+      const std::vector<ChatMessage> messages = longest_conversation(question, settings);
+      const auto own = static_cast<int64_t>(
+          encode_chat(chat_template_by_name(settings.chat_template), *tokenizer, messages, true).size());
+      tokens.longest = std::max(tokens.longest, own + (question.turns() - 1) * settings.max_new_tokens);
+    }
+    tokens.longest = std::min(tokens.longest, context);
+    tokens.requests = static_cast<int64_t>(file.questions.size());
+  }
+  note_answers(run, tokens.requests, tokens.longest, settings.max_new_tokens);
 }
 
 }  // namespace qlora

@@ -10,6 +10,7 @@
 #include "core/models/model.h"
 #include "core/text/tokenizer.h"
 #include "datasets/dataset.h"
+#include "experiments/judge_study.h"
 #include "experiments/spec.h"
 #include "experiments/sweep.h"
 
@@ -23,8 +24,8 @@ struct PlannedRun {
   Digest key{}, base{};
   std::string pack;    // pack_key
   std::string format;  // of its data set, resolved
-  // Tokens of the longest examples, descending: its worst micro-batch, and its worst batch of the held-out
-  // loss where that is asked for.
+  // Tokens of the longest examples, descending: its worst micro-batch (none: it is not trained), and its
+  // worst batch of the held-out loss where that is asked for.
   std::vector<int64_t> longest, longest_eval;
   // Of a pass over questions (MMLU or another task): how many prompts, how long, and how much of it questions
   // (of a subject) have in common.
@@ -64,6 +65,12 @@ class Planner {
   void check_mmlu(PlannedRun&, const MmluData&, const MmluOptions&);
   // Likewise for a task of the registry: every request can be made of it.
   void check_task(PlannedRun&, const Task&, const TaskData&, const TaskOptions&);
+
+  // Settles the template of the answers (`auto` is the model's own) and notes how large they are.
+  void check_answers(PlannedRun&, const QuestionFile&, GenerationSettings&);
+  // The bytes that a local judge needs whose longest prompt is `text` and so many more tokens. Throws
+  // Error(data) where that prompt alone fills the model's context.
+  size_t judge_memory(const JudgeSetup&, const std::string& text, int64_t more_tokens);
 
   // How much memory every run needs alone. `gradient_checkpointing: auto` becomes the fastest mode that fits
   // into `budget` bytes, with a note that says why.

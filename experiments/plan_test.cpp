@@ -66,6 +66,7 @@ TEST_CASE("planned memory is what training takes at its peak") {
     void on(const EndedMessage&) override { ++*ended; }
     void on(const ScoredMessage&) override {}
     void on(const AnswersMessage&) override {}
+    void on(const GeneratedMessage&) override {}
     void on(const PhaseMessage&) override {}
     void on(const NoteMessage&) override {}
     void on(const FailedMessage&) override {}

@@ -10,6 +10,7 @@
 #include "experiments/leaderboard.h"
 #include "experiments/pack_runner.h"
 #include "experiments/run_file.h"
+#include "experiments/stored_votes.h"
 #include "experiments/tournament.h"
 #include "kernels/backend.h"
 
@@ -31,14 +32,14 @@ class SweepRunner {
     });
     make_backend(options_.backend);  // an unknown one is refused here
     check_place_of_store();
-    read_tournaments_first();
+    tournaments_ = read_tournaments_of(sweep_.tournaments);
     // A store that is there is brought up to date, or refused, before anything else; a new one is made only
     // once the sweep is known to be good.
     std::optional<Store> opened;
     if (std::filesystem::exists(options_.db)) opened = Store::open(options_.db);
     plan_ = plan_work(planner_, sweep_, opened ? &*opened : nullptr, budget_);
     mark_done(plan_, opened ? &*opened : nullptr, options_.retry_failed);
-    planner_.pack(plan_.open_runs(), budget_);  // refuses a run that is too large
+    pack_work(planner_, plan_, budget_);  // refuses what is too large
     std::filesystem::create_directories(sweep_folder(sweep_));
     FileLock lock(sweep_folder(sweep_) / "lock");
     take(lock);
@@ -46,13 +47,17 @@ class SweepRunner {
     Store& store = *opened;
     // What the last worker did while we waited for the lock counts too.
     mark_done(plan_, &store, options_.retry_failed);
-    std::vector<std::vector<const PlannedRun*>> packs = planner_.pack(plan_.open_runs(), budget_);
+    std::vector<std::vector<const PlannedRun*>> packs = pack_work(planner_, plan_, budget_);
     announce(packs.size());
     declare(store);
     settle_lost_attempts(store);
     catch_stop_signals();
     for (const auto& pack : packs)
       if (stop_signals() == 0) run_pack(store, lock, pack);
+    mark_answers(plan_.answers, &store);
+    write_answers(store);
+    for (StudyNeed& study : plan_.answers.studies)
+      if (stop_signals() == 0) judge(store, lock, study);
     rate_tournaments(store);
     return finish(store);
   }
@@ -64,12 +69,9 @@ class SweepRunner {
                 options_.db.string(), folder.string());
   }
 
-  // Mistakes in judgment files are found before anything is trained.
-  void read_tournaments_first() {
-    for (const TournamentSpec& spec : sweep_.tournaments) tournaments_.emplace_back(spec);
-  }
-
   void announce(size_t packs) {
+    to_answer_ = plan_.answers.to_answer();
+    to_judge_ = plan_.answers.to_judge();
     if (options_.json)
       print_json({{"type", "launch"},
                   {"sweep", sweep_.name},
@@ -80,6 +82,7 @@ class SweepRunner {
                                sweep_.name, plan_.runs.size(), plan_.to_train(), packs, packs == 1 ? "" : "s",
                                plan_.to_score(), plan_.evals.size()));
     if (const std::string gone = plan_.note_of_gone(); !gone.empty()) progress_.note("  " + gone);
+    for (const std::string& line : describe_answers(plan_.answers)) progress_.note("  " + line);
     if (plan_.to_train() == 0) return;
     for (const std::string& line : describe_settings(plan_)) progress_.note("  " + line);
     progress_.note("  results in " + options_.db.string() + ", adapters below " +
@@ -136,7 +139,7 @@ class SweepRunner {
     return plan_.folders[static_cast<size_t>(&run - plan_.runs.data())] / "adapter";
   }
 
-  Job make_job(const Store& store, const std::vector<const PlannedRun*>& pack) const {
+  Job make_job(Store& store, const std::vector<const PlannedRun*>& pack) const {
     Job job;
     const PlannedRun& first = *pack[0];
     job.model = first.config.text("model_name_or_path");
@@ -157,6 +160,9 @@ class SweepRunner {
       for (const EvalNeed& eval : plan_.evals)
         if (eval.run == index && plan_.is_open(eval))
           (eval.of_base ? job.base_evals : r.evals).push_back(eval_job(store, eval));
+      for (const AnswerNeed& need : plan_.answers.answers)
+        if (need.run == index && plan_.is_open(need))
+          (need.of_base ? job.base_answers : r.answers).push_back(answer_job(store, need));
     }
     return job;
   }
@@ -169,7 +175,8 @@ class SweepRunner {
   void run_pack(Store& store, const FileLock& lock, const std::vector<const PlannedRun*>& pack) {
     Job job = make_job(store, pack);
     std::erase_if(job.runs, [&](const RunJob& run) {
-      bool missing = !run.train && !run.evals.empty() && !std::filesystem::exists(run.adapter);
+      bool asked = !run.evals.empty() || !run.answers.empty();
+      bool missing = !run.train && asked && !std::filesystem::exists(run.adapter);
       if (missing)
         failures_.push_back(
             fmt::format("run {} is trained, but its adapter is not at {}", run.name, run.adapter.string()));
@@ -189,19 +196,87 @@ class SweepRunner {
     failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
   }
 
+  // Whole answers as files, beside the runs.
+  void write_answers(const Store& store) {
+    for (const AnswerNeed& need : plan_.answers.answers)
+      if (need.done())
+        write_answer_files(answers_folder(*need.set), need.set->file, need.settings,
+                           stored_answers(store, need));
+  }
+  Path answers_folder(const QuestionSet& set) const {
+    return sweep_folder(sweep_) / "answers" / set.file.name;
+  }
+
+  // Asks what a judge has not said about the answers that are there, and stores its votes.
+  void judge(Store& store, const FileLock& lock, StudyNeed& study) {
+    const std::vector<JudgeAsk> asks = asks_of(plan_.answers, study, store);
+    if (asks.empty()) {
+      failures_.push_back(fmt::format("judge {}: fewer than two systems have answered {}",
+                                      name_of(study.setup), study.set->file.name));
+      return;
+    }
+    if (!missing_asks(journal_votes(study.folder), asks).empty()) {
+      Job job;
+      job.backend = options_.backend;
+      job.threads = options_.threads;
+      job.judging = JudgeJob{study.setup, asks, study.folder};
+      PackRunner runner(store, progress_, job,
+                        {study.memory, options_.json, sweep_folder(sweep_), lock.descriptor()});
+      runner.run();
+      failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
+    }
+    const std::vector<JudgmentFile> votes = votes_for(journal_votes(study.folder), asks);
+    study.missing = static_cast<int64_t>(missing_asks(votes, asks).size());
+    std::vector<VoteFile> rows;
+    for (const JudgmentFile& file : votes) rows.push_back(vote_file(file));
+    store.write_votes(rows);
+    judged_[name_of(study.setup)].push_back({&study, votes});
+  }
+
+  // A judge's votes on all sets that it has judged whole. Questions of several sets may have equal ids.
+  std::vector<JudgmentFile> votes_by(const std::string& judge) const {
+    std::vector<JudgmentFile> all;
+    const auto found = judged_.find(judge);
+    if (found == judged_.end()) return all;
+    for (const auto& [study, files] : found->second) {
+      if (study->missing > 0) return {};
+      for (JudgmentFile file : files) {
+        if (found->second.size() > 1)
+          for (Vote& vote : file.votes) vote.item = study->set->file.name + "/" + vote.item;
+        all.push_back(std::move(file));
+      }
+    }
+    return all;
+  }
+
   void rate_tournaments(Store& store) {
     store.flush();
-    for (Tournament& tournament : tournaments_) {
-      if (stop_signals() > 0 || store.has_tournament(tournament.key())) continue;
-      progress_.phase("rating tournament " + tournament.name(), 0, 0);
-      TournamentRatings report;
-      {
-        StopEndsAtOnce at_once;
-        report = tournament.rate();
+    for (size_t i = 0; i < sweep_.tournaments.size(); ++i) {
+      const TournamentSpec& spec = sweep_.tournaments[i];
+      if (stop_signals() > 0) return;
+      try {
+        if (!spec.judge.empty()) {
+          std::vector<JudgmentFile> votes = votes_by(spec.judge);
+          if (votes.empty()) continue;  // why is told already
+          tournaments_.emplace(i, Tournament(spec, std::move(votes)));
+        }
+        rate(store, tournaments_.at(i));
+      } catch (const Error& e) {
+        failures_.push_back(fmt::format("tournament {}: {}", spec.name, e.what()));
       }
-      store.write_tournament(tournament.row(report));
-      ++rated_;
     }
+  }
+
+  void rate(Store& store, const Tournament& tournament) {
+    if (store.has_tournament(tournament.key())) return;
+    progress_.phase("rating tournament " + tournament.name(), 0, 0);
+    TournamentRatings report;
+    {
+      StopEndsAtOnce at_once;
+      report = tournament.rate();
+    }
+    store.write_tournament(tournament.row(report));
+    ++rated_;
   }
 
   int finish(Store& store) {
@@ -214,11 +289,12 @@ class SweepRunner {
     for (const std::string& failure : failures_) progress_.note("failed: " + failure);
     int signal = last_stop_signal();
     int code = signal != 0 ? 128 + signal : failures_.empty() ? 0 : 1;
-    bool nothing = plan_.to_train() == 0 && plan_.to_score() == 0 && rated_ == 0 && failures_.empty();
+    bool nothing = plan_.to_train() == 0 && plan_.to_score() == 0 && to_answer_ == 0 && to_judge_ == 0 &&
+                   rated_ == 0 && failures_.empty();
     Table board = store.leaderboard(sweep_.name);
     if (options_.json) {
       Json ratings = Json::object();
-      for (const Tournament& t : tournaments_) ratings[t.name()] = to_json(store.ratings_of(t.key()));
+      for (const auto& [place, t] : tournaments_) ratings[t.name()] = to_json(store.ratings_of(t.key()));
       print_json({{"type", "done"},
                   {"sweep", sweep_.name},
                   {"exit_code", code},
@@ -239,7 +315,10 @@ class SweepRunner {
 
   void print_results(const Store& store, const Table& board) const {
     fmt::print("\n{}", render_leaderboard(board));
-    for (const Tournament& t : tournaments_)
+    for (const QuestionSet& set : plan_.answers.sets)
+      fmt::print("\nanswers to {} questions of {}: {}\n", set.file.questions.size(), set.file.name,
+                 answers_folder(set).string());
+    for (const auto& [place, t] : tournaments_)
       fmt::print("\ntournament {}\n{}", t.name(), render_ratings(store.ratings_of(t.key())));
     for (const PlannedRun& run : plan_.runs) {
       std::optional<RunInfo> info = store.find_run(run.key);
@@ -262,8 +341,9 @@ class SweepRunner {
   Planner planner_;
   WorkPlan plan_;
   size_t budget_ = 0;
-  std::vector<Tournament> tournaments_;
-  int64_t rated_ = 0;
+  std::map<size_t, Tournament> tournaments_;  // by their place in the sweep
+  std::map<std::string, std::vector<std::pair<const StudyNeed*, std::vector<JudgmentFile>>>> judged_;
+  int64_t rated_ = 0, to_answer_ = 0, to_judge_ = 0;
   std::vector<std::string> failures_;
 };
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "experiments/answer_plan.h"
 #include "experiments/plan.h"
 #include "experiments/sweep.h"
 
@@ -42,15 +43,17 @@ struct WorkPlan {
   std::vector<RunNeed> needs;        // by run
   std::vector<std::string> reasons;  // by run: why it failed before
   std::vector<EvalNeed> evals;
+  AnswerPlan answers;
   std::vector<DataNote> notes;
   std::string
       compute_note;  // why the first run's `compute_dtype: auto` is what it is; empty when it was given
   int64_t to_train() const;
   int64_t to_score() const;
   bool is_open(const EvalNeed&) const;  // to be done now
+  bool is_open(const AnswerNeed&) const;
   // Of the scores at earlier steps of finished runs that cannot be made any more; empty: none.
   std::string note_of_gone() const;
-  // Runs that a worker must touch: to train, or to score, or whose base is to be scored.
+  // Runs that a worker must touch: to train, to score or to answer, or whose base has to.
   std::vector<const PlannedRun*> open_runs() const;
 };
 
@@ -61,6 +64,8 @@ struct WorkPlan {
 WorkPlan plan_work(Planner&, const Sweep&, const Store*, size_t budget);
 // Asks the store (null: there is none) what is done by now.
 void mark_done(WorkPlan&, const Store*, bool retry_failed);
+// Refuses what does not fit into the budget. Returns the packs.
+std::vector<std::vector<const PlannedRun*>> pack_work(Planner&, const WorkPlan&, size_t budget);
 // What was found out about the data, and what the options of the first run came to; one line each.
 std::vector<std::string> describe_settings(const WorkPlan&);
 

@@ -10,9 +10,9 @@
 namespace qlora {
 namespace {
 
-const std::vector<std::string> kOwnKeys = {"name", "base",    "method",     "parameters",
-                                           "zip",  "exclude", "include",    "run_cap",
-                                           "runs", "evals",   "tournaments"};
+const std::vector<std::string> kOwnKeys = {"name",     "base",    "method",     "parameters", "zip",
+                                           "exclude",  "include", "run_cap",    "runs",       "evals",
+                                           "generate", "judge",   "tournaments"};
 // Words of other tools' sweep files, and why they are refused.
 const std::vector<std::string> kForeignKeys = {"metric",  "early_terminate", "when",
                                                "program", "command",         "seeds"};
@@ -36,6 +36,7 @@ class Reader {
       all.resize(static_cast<size_t>(cap_));
     }
     QLORA_CHECK(!all.empty(), usage, "{}: no run is left", path_.string());
+    check_judges_of_tournaments(sweep);
     sweep.varied = varied(all);
     name_runs(sweep, all);
     return sweep;
@@ -83,11 +84,23 @@ class Reader {
       runs_ = &value;
     } else if (key == "evals") {
       sweep.evals = read_evals(value);
+    } else if (key == "generate") {
+      sweep.generates = read_generates(value);
+    } else if (key == "judge") {
+      sweep.judges = read_judges(value);
     } else if (key == "tournaments") {
       sweep.tournaments = read_tournaments(value);
     } else {
       read_run_key(entry, false, seen);
     }
+  }
+
+  static void check_judges_of_tournaments(const Sweep& sweep) {
+    std::vector<std::string> names;
+    for (const JudgeSpec& judge : sweep.judges) names.push_back(name_of(judge.setup));
+    for (const TournamentSpec& spec : sweep.tournaments)
+      QLORA_CHECK(spec.judge.empty() || std::find(names.begin(), names.end(), spec.judge) != names.end(),
+                  usage, "{}: {}", spec.where.text(), unknown_name("judge", spec.judge, names));
   }
 
   // The option that an entry says something about; empty: none.

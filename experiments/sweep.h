@@ -15,11 +15,14 @@
 //   method: grid                  # or list: then `runs: [{...}, ...]` are the runs
 //   run_cap: 20                   # only the first so many
 //   evals: [...]                  # experiments/evals.h
+//   generate: [...]               # experiments/answer_specs.h
+//   judge: [...]
 //   tournaments: [...]
 
 #include <string>
 #include <vector>
 
+#include "experiments/answer_specs.h"
 #include "experiments/config.h"
 #include "experiments/evals.h"
 
@@ -38,6 +41,8 @@ struct Sweep {
   std::vector<SweepRun> runs;
   size_t left_out = 0;  // by run_cap
   std::vector<EvalSpec> evals;
+  std::vector<GenerateSpec> generates;
+  std::vector<JudgeSpec> judges;
   std::vector<TournamentSpec> tournaments;
 };
 

@@ -138,6 +138,14 @@ std::vector<Path> answer_paths(const TournamentSpec& spec) {
   return paths;
 }
 
+TournamentMatches matches_of_votes(const TournamentSpec& spec, std::vector<JudgmentFile> votes) {
+  TournamentMatches out;
+  out.files = std::move(votes);
+  out.matches = gather_matches(out.files, vote_rule_from(settings_of(spec).votes), chosen_systems(spec));
+  out.note = left_out(spec, out.files);
+  return out;
+}
+
 }  // namespace
 
 TournamentMatches load_matches(const TournamentSpec& spec) {
@@ -157,9 +165,7 @@ TournamentMatches load_matches(const TournamentSpec& spec) {
     out.note = note_of(known);
     if (s.interval == "none") out.note += " Counts have no prompts, so there is no interval of the data.";
   } else {
-    out.files = load_judgments(spec.files);
-    out.matches = gather_matches(out.files, vote_rule_from(s.votes), chosen_systems(spec));
-    out.note = left_out(spec, out.files);
+    out = matches_of_votes(spec, load_judgments(spec.files));
   }
   if (!spec.answers.empty()) add_answer_lengths(out.matches, answer_paths(spec));
   return out;
@@ -177,14 +183,28 @@ std::string TournamentRatings::model() const {
   return elo ? "elo" : rating_model_name(fitted->options.model);
 }
 
-Tournament::Tournament(const TournamentSpec& spec) {
+void check_options(const TournamentSpec& spec) {
+  const Settings s = settings_of(spec);
+  if (s.model == "elo") {
+    elo_options(spec, s);
+  } else {
+    fitted_options(spec, s);
+  }
+}
+
+Tournament::Tournament(const TournamentSpec& spec)
+    : Tournament(spec, (check_options(spec), load_matches(spec))) {}
+
+Tournament::Tournament(const TournamentSpec& spec, std::vector<JudgmentFile> votes)
+    : Tournament(spec, matches_of_votes(spec, std::move(votes))) {}
+
+Tournament::Tournament(const TournamentSpec& spec, TournamentMatches loaded) : loaded_(std::move(loaded)) {
   Settings s = settings_of(spec);
   if (s.model == "elo") {
     elo_ = elo_options(spec, s);
   } else {
     fitted_ = fitted_options(spec, s);
   }
-  loaded_ = load_matches(spec);
   row_.name = spec.name;
   row_.method = s.model;
   row_.params_json = canonical(parameters(spec, s, chosen_systems(spec)));
@@ -197,6 +217,13 @@ Tournament::Tournament(const TournamentSpec& spec) {
   }
   for (const Path& path : answer_paths(spec)) identity += "\nanswers " + hex(sha256(read_file(path)));
   row_.key = sha256(identity);
+}
+
+std::map<size_t, Tournament> read_tournaments_of(std::span<const TournamentSpec> specs) {
+  std::map<size_t, Tournament> tournaments;
+  for (size_t i = 0; i < specs.size(); ++i)
+    if (specs[i].judge.empty()) tournaments.emplace(i, Tournament(specs[i]));
+  return tournaments;
 }
 
 TournamentRatings Tournament::rate() const {

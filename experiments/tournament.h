@@ -1,7 +1,9 @@
 #pragma once
 // Tournaments of a sweep file and of `qlora elo`: judgment files in, ratings out.
 
+#include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,6 +36,8 @@ struct TournamentRatings {
 class Tournament {
  public:
   explicit Tournament(const TournamentSpec&);
+  // The same of votes that were read already, those of a sweep's own judge.
+  Tournament(const TournamentSpec&, std::vector<JudgmentFile> votes);
   const std::string& name() const { return row_.name; }
   const Digest& key() const { return row_.key; }
   const Matches& matches() const { return loaded_.matches; }
@@ -42,11 +46,18 @@ class Tournament {
   TournamentRow row(const TournamentRatings&) const;
 
  private:
+  Tournament(const TournamentSpec&, TournamentMatches);
   TournamentMatches loaded_;
   std::optional<EloOptions> elo_;  // one of the two
   std::optional<ModelOptions> fitted_;
   TournamentRow row_;
 };
+
+// Throws Error(usage) for options that do not go together, as the constructor would.
+void check_options(const TournamentSpec&);
+
+// Those of a sweep whose votes are files, by their place in the sweep; mistakes in files are found here.
+std::map<size_t, Tournament> read_tournaments_of(std::span<const TournamentSpec>);
 
 // The options of a model with a likelihood, of which the specification and its preset say one.
 ModelOptions model_options(const TournamentSpec&);

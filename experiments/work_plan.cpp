@@ -9,6 +9,7 @@
 #include "experiments/run_file.h"
 #include "experiments/scheduler.h"
 #include "experiments/score_runs.h"
+#include "experiments/tournament.h"
 #include "results/store.h"
 
 namespace qlora {
@@ -130,12 +131,18 @@ std::string WorkPlan::note_of_gone() const {
       gone);
 }
 
+bool WorkPlan::is_open(const AnswerNeed& need) const {
+  return !need.done() && (need.of_base || needs[need.run] != RunNeed::failed_before);
+}
+
 std::vector<const PlannedRun*> WorkPlan::open_runs() const {
   std::set<size_t> open;
   for (size_t i = 0; i < runs.size(); ++i)
     if (needs[i] == RunNeed::train) open.insert(i);
   for (const EvalNeed& eval : evals)
     if (is_open(eval)) open.insert(eval.run);
+  for (const AnswerNeed& need : answers.answers)
+    if (is_open(need)) open.insert(need.run);
   std::vector<const PlannedRun*> out;
   for (size_t i : open) out.push_back(&runs[i]);
   return out;
@@ -147,6 +154,8 @@ WorkPlan plan_work(Planner& planner, const Sweep& sweep, const Store* store, siz
   for (const PlannedRun& run : plan.runs) plan.folders.push_back(run_folder(sweep, run));
   plan.compute_note = settle_compute_dtype(planner, sweep, store, plan.runs);
   plan.evals = list_evals(planner, sweep, plan.runs);
+  plan.answers = plan_answers(planner, sweep, plan.runs);
+  for (const TournamentSpec& spec : sweep.tournaments) check_options(spec);
   planner.fit(plan.runs, budget);
   plan.notes = planner.notes();
   return plan;
@@ -171,6 +180,12 @@ void mark_done(WorkPlan& plan, const Store* store, bool retry_failed) {
     eval.gone =
         !eval.done && past && !std::filesystem::exists(checkpoint_folder(plan.folders[eval.run], eval.step));
   }
+  mark_answers(plan.answers, store);
+}
+
+std::vector<std::vector<const PlannedRun*>> pack_work(Planner& planner, const WorkPlan& plan, size_t budget) {
+  check_judges(plan.answers, budget);
+  return planner.pack(plan.open_runs(), budget);
 }
 
 std::vector<std::string> describe_settings(const WorkPlan& plan) {
@@ -204,6 +219,7 @@ std::string describe_plan(const Sweep& sweep, const WorkPlan& plan, size_t budge
   out += fmt::format("{} runs, {} to train; {} evaluations, {} to do; {} may be used", plan.runs.size(),
                      plan.to_train(), plan.evals.size(), plan.to_score(), format_bytes(budget));
   if (sweep.left_out > 0) out += fmt::format("; {} more runs left out by run_cap", sweep.left_out);
+  for (const std::string& line : describe_answers(plan.answers)) out += "\n" + line;
   return out + "\n";
 }
 
@@ -223,6 +239,8 @@ std::string plan_json(const Sweep& sweep, const WorkPlan& plan, size_t budget) {
                {"runs", runs},
                {"to_train", plan.to_train()},
                {"to_score", plan.to_score()},
+               {"to_answer", plan.answers.to_answer()},
+               {"to_judge", plan.answers.to_judge()},
                {"budget", budget},
                {"left_out", sweep.left_out}};
   return json.dump(1);

@@ -80,8 +80,9 @@ void prune_checkpoints(const Path& folder, int64_t keep) {
 
 bool do_job(const Job& job, const std::function<void(const std::string&)>& send,
             const std::function<bool()>& stop) {
+  if (job.judging) return do_judging(job, send, stop);
   PackWorker worker(job, send, stop);
-  return worker.score_start() && worker.train() && worker.score_end();
+  return worker.score_start() && worker.train() && worker.score_end() && worker.answer_questions_of_all();
 }
 
 int worker_main(const Path& job_file, int fd) {

@@ -19,6 +19,11 @@ inline constexpr int kSavedExit = 75;
 bool do_job(const Job&, const std::function<void(const std::string& line)>& send,
             const std::function<bool()>& stop);
 
+// A job that is a judge's: what its journal does not have is asked, and every vote is in it before the next
+// is counted. `stop` is looked at after every vote.
+bool do_judging(const Job&, const std::function<void(const std::string& line)>& send,
+                const std::function<bool()>& stop);
+
 // The newest checkpoint-N below a run's folder, or empty.
 Path latest_checkpoint(const Path& run_folder);
 int64_t latest_step(const Path& run_folder);  // its step, or 0

@@ -100,6 +100,8 @@ class Store {
   // same questions, has the name already, the first digits of the key are added to it. Throws Error(failure)
   // when the subject is a run that is not declared.
   std::string declare_generations(const GenerationSetRow&);
+  // The name of a declared set's system; empty when it is not declared.
+  std::string system_of(const Digest& set) const;
   // Keeps an answer of a declared set; one that is there already is left as it is.
   void write_generation(const Digest& set, const GenerationRow&);
   // The answers of a set so far, by question and turn; none when it is not declared.
@@ -126,8 +128,8 @@ class Store {
   std::vector<VoteFile> votes(const std::string& parser = "") const;
   // Ids of the votes of votes(), file by file, in the same order.
   std::vector<std::vector<int64_t>> vote_ids() const;
-  // What a parser (threeclass-2, ...) made of votes, beside what their files say; an older reading by the same
-  // parser is replaced. All or none.
+  // What a parser (threeclass-2, ...) made of votes, beside what their files say; an older reading by the
+  // same parser is replaced. All or none.
   void write_vote_parses(const std::string& parser, std::span<const VoteParse>);
 
   // ---- answers

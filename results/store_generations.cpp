@@ -33,8 +33,7 @@ std::string Store::declare_generations(const GenerationSetRow& row) {
   impl_->flush();
   const Database& db = impl_->database;
   Transaction transaction(db);
-  Statement known(db, "SELECT name FROM generation_set JOIN system USING (system_id) WHERE set_key = ?");
-  if (known.bind(row.key).step()) return known.text(0);
+  if (std::string name = system_of(row.key); !name.empty()) return name;
   const int64_t task = task_id(db, row.questions), subject = subject_model_id(db, row.subject);
   const std::string name = free_name(db, row, task, subject);
   Statement(db,
@@ -44,6 +43,12 @@ std::string Store::declare_generations(const GenerationSetRow& row) {
            now_utc());
   transaction.commit();
   return name;
+}
+
+std::string Store::system_of(const Digest& set) const {
+  Statement known(impl_->database,
+                  "SELECT name FROM generation_set JOIN system USING (system_id) WHERE set_key = ?");
+  return known.bind(set).step() ? known.text(0) : "";
 }
 
 void Store::write_generation(const Digest& set, const GenerationRow& row) {

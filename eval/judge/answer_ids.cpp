@@ -158,6 +158,11 @@ std::string AnswerBook::add(const Path& path) {
   return system;
 }
 
+void AnswerBook::add(const std::string& system, const std::string& item, Answer answer) {
+  by_id_[{item, answer.id}].insert(system);
+  by_system_[system].try_emplace(item, std::move(answer));
+}
+
 std::vector<std::string> AnswerBook::systems() const {
   std::vector<std::string> names;
   for (const auto& [name, answers] : by_system_) names.push_back(name);

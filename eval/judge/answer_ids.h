@@ -34,6 +34,8 @@ class AnswerBook {
   struct Answer {
     std::string id, text;
   };
+  // Adds one answer, unless the item has one of the system.
+  void add(const std::string& system, const std::string& item, Answer);
   const Answer* find(const std::string& system, const std::string& item) const;  // null when unknown
   // The systems that gave this answer to the item.
   std::set<std::string> systems_of(const std::string& item, const std::string& id) const;

@@ -39,6 +39,13 @@ void drop_cut_line(const Path& path) {
   QLORA_CHECK(!error, failure, "{}: cannot be shortened: {}", path.string(), error.message());
 }
 
+// What a vote answers.
+using Key =
+    std::tuple<std::string, std::string, std::string, std::string, std::string, std::string, std::string>;
+Key key_of(const Vote& v) {
+  return {v.judge, v.prompt, v.item, v.first, v.second, v.first_answer, v.second_answer};
+}
+
 }  // namespace
 
 JudgeJournal::JudgeJournal(const Path& folder) : folder_(folder) {
@@ -49,22 +56,43 @@ JudgeJournal::JudgeJournal(const Path& folder) : folder_(folder) {
     if (entry.path().extension() == ".jsonl") drop_cut_line(entry.path());
 }
 
-std::vector<JudgeAsk> JudgeJournal::missing(std::span<const JudgeAsk> asks) const {
-  using Key =
-      std::tuple<std::string, std::string, std::string, std::string, std::string, std::string, std::string>;
-  auto key = [](const Vote& v) {
-    return Key{v.judge, v.prompt, v.item, v.first, v.second, v.first_answer, v.second_answer};
-  };
+std::vector<JudgmentFile> journal_votes(const Path& folder) {
+  std::vector<JudgmentFile> files;
+  if (!std::filesystem::is_directory(folder)) return files;
+  std::set<Path> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().filename().string().find("-vs-") != std::string::npos) paths.insert(entry.path());
+  for (const Path& path : paths) {
+    std::string content = read_file(path);
+    content.resize(content.rfind('\n') + 1);
+    if (!content.empty()) files.push_back(parse_judgments(path, content));
+  }
+  return files;
+}
+
+std::vector<JudgeAsk> missing_asks(std::span<const JudgmentFile> files, std::span<const JudgeAsk> asks) {
   std::set<Key> done;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_))
-    if (entry.path().filename().string().find("-vs-") != std::string::npos)
-      for (const Vote& vote : read_judgments(entry.path()).votes) done.insert(key(vote));
+  for (const JudgmentFile& file : files)
+    for (const Vote& vote : file.votes) done.insert(key_of(vote));
   std::vector<JudgeAsk> missing;
+  for (const JudgeAsk& ask : asks)
+    if (!done.contains(key_of(ask.vote))) missing.push_back(ask);
+  return missing;
+}
+
+std::vector<JudgmentFile> votes_for(std::vector<JudgmentFile> files, std::span<const JudgeAsk> asks) {
+  std::set<Key> asked;
+  for (const JudgeAsk& ask : asks) asked.insert(key_of(ask.vote));
+  for (JudgmentFile& file : files)
+    std::erase_if(file.votes, [&](const Vote& vote) { return !asked.contains(key_of(vote)); });
+  std::erase_if(files, [](const JudgmentFile& file) { return file.votes.empty(); });
+  return files;
+}
+
+std::vector<JudgeAsk> JudgeJournal::missing(std::span<const JudgeAsk> asks) const {
   for (const JudgeAsk& ask : asks)  // before anything is paid for
     judgment_file_name({ask.vote.first, ask.vote.second, ask.vote.judge}, !ask.vote.points);
-  for (const JudgeAsk& ask : asks)
-    if (done.count(key(ask.vote)) == 0) missing.push_back(ask);
-  return missing;
+  return missing_asks(journal_votes(folder_), asks);
 }
 
 void JudgeJournal::commit(const Vote* vote, const JudgeLedgerRow& row) {

@@ -74,6 +74,14 @@ JudgeRunReport run_study(std::span<const JudgeAsk>,
                          const JudgeRunOptions&,
                          const std::function<void(const Vote*, const JudgeLedgerRow&)>& commit);
 
+struct JudgmentFile;
+// The votes of a journal (below), its whole lines alone; none when there is no such folder. Writes nothing.
+std::vector<JudgmentFile> journal_votes(const Path& folder);
+// The asks that none of these votes answers: a vote counts while judge, prompt and both answers are the same.
+std::vector<JudgeAsk> missing_asks(std::span<const JudgmentFile>, std::span<const JudgeAsk>);
+// The files' votes that answer one of the asks; files without such a vote are left out.
+std::vector<JudgmentFile> votes_for(std::vector<JudgmentFile>, std::span<const JudgeAsk>);
+
 // The journal of a study: a folder with one file of votes an ordered pair, in the release's layout, and
 // ledger.jsonl. Every row is appended and flushed to the disk; a row that a killed process has cut is taken
 // off when the journal is opened again.

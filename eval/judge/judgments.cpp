@@ -175,9 +175,12 @@ void add_file(const JudgmentFile& file, VoteRule rule, const std::set<std::strin
 }  // namespace
 
 JudgmentFile read_judgments(const Path& path) {
+  return parse_judgments(path, read_file(path));
+}
+
+JudgmentFile parse_judgments(const Path& path, std::string_view content) {
   JudgmentFile file;
   file.path = path.string();
-  const std::string content = read_file(path);
   file.content = sha256(content);
   JudgmentSource source{file.path, hex(file.content).substr(0, 12), std::nullopt};
   const Layout* layout = nullptr;

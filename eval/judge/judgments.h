@@ -39,6 +39,9 @@ struct JudgmentFile {
 // review that stands in it twice.
 JudgmentFile read_judgments(const Path&);
 
+// The same of a file's (unpacked) content.
+JudgmentFile parse_judgments(const Path&, std::string_view content);
+
 // Files, folders (what in them has the name of a judgment file: "-vs-" or "_vs_", "_pair", "_single",
 // "battle", "annotations", ending in .jsonl, .json or either with .gz) and patterns with * and ? in the last
 // part, sorted. Throws Error(data) when one of them matches nothing.

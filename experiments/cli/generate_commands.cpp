@@ -190,12 +190,14 @@ class QuestionCommand {
   void answer(LoadedModel& loaded, std::span<const AnsweringSubject> subjects) {
     GenerationSettings settings = settings_of(arguments_.generation, loaded.tokenizer());
     settings.decode_numerics = loaded.config().text("decode_numerics");
+    std::optional<StoreKeeper> keeper;
+    if (store_) keeper.emplace(*store_);
     AnswerOptions options{
         .model = *loaded.model(),
         .memory = loaded.memory(),
         .type = loaded.type(),
         .tokenizer = loaded.tokenizer(),
-        .store = store_ ? &*store_ : nullptr,
+        .keeper = keeper ? &*keeper : nullptr,
         .batch = arguments_.batch,
         .program = program_line(),
         .progress = [this](int64_t done,

@@ -1,35 +1,23 @@
 // qlora judge run.
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "core/base/check.h"
-#include "eval/judge/judge_run.h"
 #include "experiments/cli/cli.h"
-#include "experiments/cli/loaded_model.h"
+#include "experiments/judge_study.h"
 #include "experiments/judging.h"
-#include "experiments/model_judge.h"
 
 namespace qlora {
 namespace {
 
 struct RunOptions {
   std::vector<std::string> answers;
-  std::string questions, prompts, judge, judge_name, out, chat_template = "auto";
-  bool points = false, stored = false, dry = false;
-  std::optional<double> temperature;
-  int max_tokens = 1024;
-  HttpChatOptions http;
-  JudgeRunOptions run;
+  std::string questions, out;
+  JudgeSetup setup;
+  bool stored = false, dry = false;
 };
-
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 Json report_json(const JudgeRunReport& r) {
   return {{"asked", r.asked},
@@ -44,66 +32,11 @@ Json report_json(const JudgeRunReport& r) {
           {"stopped", r.stopped}};
 }
 
-std::string report_text(const JudgeRunReport& r) {
-  std::string text =
-      fmt::format("{} answered ({} without a verdict), {} failed, {} left; {} requests, {} + {} tokens",
-                  r.answered, r.invalid, r.failed, r.left, r.requests, r.prompt_tokens, r.answer_tokens);
-  if (r.money > 0) text += fmt::format(", cost {:.4f}", r.money);
-  return text + "\n";
-}
-
-constexpr std::string_view kLocal = "model:";
-constexpr const char* kCaution =
-    "A local model was the judge. Small models judge badly: `qlora elo bias` shows how far it follows the "
-    "place "
-    "of an answer rather than the answer.";
-
-std::string local_folder(const RunOptions& options) {
-  return options.judge.starts_with(kLocal) ? options.judge.substr(kLocal.size()) : "";
-}
-
-std::string name_of_judge(const RunOptions& options) {
-  if (!options.judge_name.empty()) return options.judge_name;
-  const std::string folder = local_folder(options);
-  return folder.empty() ? options.judge : (Path(folder) / ".").parent_path().filename().string();
-}
-
-// Asks what is missing, and writes every answer when it arrives.
-JudgeRunReport ask_all(const Invocation& in, const RunOptions& options, std::span<const JudgeAsk> asks,
-                       JudgeJournal& journal) {
-  auto commit = [&](const Vote* vote, const JudgeLedgerRow& row) { journal.commit(vote, row); };
-  if (const std::string folder = local_folder(options); !folder.empty()) {
-    ModelArguments arguments;
-    arguments.model = folder;
-    LoadedModel loaded(arguments, in.backend, in.threads);
-    const std::shared_ptr<const Model> model = loaded.model();
-    ModelJudgeOptions judge{model.get(),      &loaded.memory(), &loaded.tokenizer(),
-                            loaded.adapter(), loaded.type(),    options.chat_template};
-    JudgeRunOptions run = options.run;
-    run.concurrency = 1;  // its threads are inside the kernels
-    return run_study(
-        asks, [&] { return make_model_judge(judge); }, run, commit);
-  }
-  HttpChatOptions http = options.http;
-  http.model = options.judge;
-  http.key = variable("OPENAI_API_KEY");
-  if (std::string url = variable("OPENAI_BASE_URL"); !url.empty()) http.base_url = url;
-  return run_study(
-      asks, [&] { return make_http_chat_client(http); }, options.run, commit);
-}
-
 int judge_run(const Invocation& in, const RunOptions& options) {
   AnswerBook book;
-  JudgeStudy study;
+  JudgeStudy study = study_of(options.setup);
   for (const std::string& path : options.answers) study.systems.push_back(book.add(path));
   study.questions = read_judge_questions(options.questions);
-  study.prompts =
-      options.prompts.empty() ? default_judge_prompts(options.points) : read_judge_prompts(options.prompts);
-  study.points = options.points;
-  const bool local = !local_folder(options).empty();
-  study.judge = name_of_judge(options);
-  study.temperature = options.temperature.value_or(local ? 0 : 0.2);
-  study.max_tokens = options.max_tokens;
   const std::vector<JudgeAsk> all = plan_study(study, book);
   JudgeJournal journal(options.out);
   const std::vector<JudgeAsk> asks = journal.missing(all);
@@ -114,21 +47,21 @@ int judge_run(const Invocation& in, const RunOptions& options) {
                asks.size(), all.size(), bytes, bytes / 4);
     return 0;
   }
-  const JudgeRunReport report = ask_all(in, options, asks, journal);
+  const JudgeRunReport report = ask_judge(options.setup, asks, journal, in.backend, in.threads);
   if (options.stored && report.left == 0) {
     VoteSource source;
     source.files = {options.out};
     source.db = in.db;
     import_votes(source);
   }
-  fmt::print("{}", in.json ? report_json(report).dump(1) + "\n" : report_text(report));
-  if (local && !in.json) fmt::print("{}\n", kCaution);
+  fmt::print("{}\n", in.json ? report_json(report).dump(1) : describe(report));
+  if (is_local(options.setup) && !in.json) fmt::print("{}\n", kLocalJudgeCaution);
   if (report.left == 0) return 0;
   fail(ErrorKind::judge, "{} of {} questions are not answered{}; the same command asks only these",
        report.left, all.size(), report.stopped.empty() ? "" : " (" + report.stopped + ")");
 }
 
-void add_limits(CLI::App& verb, RunOptions& options) {
+void add_limits(CLI::App& verb, JudgeSetup& options) {
   JudgeRunOptions& run = options.run;
   verb.add_option("--concurrency", run.concurrency, "requests under way at a time")
       ->capture_default_str()
@@ -153,25 +86,26 @@ void add_limits(CLI::App& verb, RunOptions& options) {
 
 void add_judge_run_command(CLI::App& judge, Invocation& in) {
   auto options = std::make_shared<RunOptions>();
+  JudgeSetup& setup = options->setup;
   CLI::App* verb = judge.add_subcommand("run", "asks a judge about every two systems, in both orders");
   verb->add_option("--answers", options->answers, "files of generations, one a system")->required();
   verb->add_option("--questions", options->questions, "{question_id, text, category} lines")->required();
-  verb->add_option("--judge", options->judge,
+  verb->add_option("--judge", setup.judge,
                    "a model of an OpenAI-compatible endpoint, or model:FOLDER (a local one)")
       ->required();
   verb->add_option("--out", options->out, "folder of the votes, a file an ordered pair, and of ledger.jsonl")
       ->required();
-  verb->add_option("--prompts", options->prompts, "prompts in the QLoRA release's layout (default: ours)");
-  verb->add_flag("--points", options->points, "ask for points from 0 to 10, not for a verdict");
-  verb->add_option("--judge-name", options->judge_name, "the judge's name in the votes (default: the model)");
-  verb->add_option("--parser", options->run.parser, "threeclass-N or scores-N (default: the newest)");
-  verb->add_option("--temperature", options->temperature, "default: 0.2, of a local model 0")
+  verb->add_option("--prompts", setup.prompts, "prompts in the QLoRA release's layout (default: ours)");
+  verb->add_flag("--points", setup.points, "ask for points from 0 to 10, not for a verdict");
+  verb->add_option("--judge-name", setup.name, "the judge's name in the votes (default: the model)");
+  verb->add_option("--parser", setup.run.parser, "threeclass-N or scores-N (default: the newest)");
+  verb->add_option("--temperature", setup.temperature, "default: 0.2, of a local model 0")
       ->check(CLI::Range(0.0, 2.0));
-  verb->add_option("--chat-template", options->chat_template, "of a local model: a name, or auto: its own");
-  verb->add_option("--max-tokens", options->max_tokens, "of an answer")
+  verb->add_option("--chat-template", setup.chat_template, "of a local model: a name, or auto: its own");
+  verb->add_option("--max-tokens", setup.max_tokens, "of an answer")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  add_limits(*verb, *options);
+  add_limits(*verb, setup);
   verb->add_flag("--store", options->stored, "once all is answered, store the votes in --db");
   verb->add_flag("--dry-run", options->dry, "only say how much there is to ask");
   add_compute_options(*verb, in);

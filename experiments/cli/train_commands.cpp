@@ -5,6 +5,7 @@
 
 #include "experiments/cli/cli.h"
 #include "experiments/scheduler.h"
+#include "experiments/tournament.h"
 #include "experiments/worker.h"
 #include "kernels/backend.h"
 #include "results/store.h"
@@ -55,16 +56,17 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
   std::optional<Store> store = Store::open_if_filled(options.db);
   WorkPlan plan = plan_work(planner, sweep, store ? &*store : nullptr, budget);
   mark_done(plan, store ? &*store : nullptr, options.retry_failed);
+  read_tournaments_of(sweep.tournaments);
   if (in.json) {
     fmt::print("{}\n", plan_json(sweep, plan, budget));
-    planner.pack(plan.open_runs(), budget);  // refuses what the real run would refuse
+    pack_work(planner, plan, budget);  // refuses what the real run would refuse
     return 0;
   }
   if (one_run) fmt::print("{}\n", print_config(plan.runs[0].config, sweep.runs[0].settings));
   fmt::print("{}", describe_plan(sweep, plan, budget));
   for (const std::string& line : describe_settings(plan)) fmt::print("{}\n", line);
   std::fflush(stdout);
-  planner.pack(plan.open_runs(), budget);
+  pack_work(planner, plan, budget);
   return 0;
 }
 

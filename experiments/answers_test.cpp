@@ -1,0 +1,158 @@
+// Answers, judgments and ratings of a sweep's own runs, through the program itself.
+#include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
+
+#include "core/base/json.h"
+#include "experiments/test_program.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+constexpr const char* kGenerate =
+    "generate:\n  - {questions: everyday_questions.jsonl, template: guanaco, temperature: 1, top_p: 1, "
+    "max_new_tokens: 6, base: true}\n";
+constexpr const char* kJudge =
+    "judge:\n  - {judge: base, name: self, chat_template: guanaco, prompts: short.jsonl, max_tokens: 3}\n";
+
+// Three questions, and a judge of few words.
+void write_questions(const Workbench& bench) {
+  std::string questions;
+  for (int i = 1; i <= 3; ++i)
+    questions +=
+        fmt::format("{{\"question_id\": {0}, \"text\": \"What is {0}?\", \"category\": \"general\"}}\n", i);
+  bench.write("everyday_questions.jsonl", questions);
+  bench.write("short.jsonl",
+              "{\"prompt_id\": 1, \"system_prompt\": \"\", \"prompt_template\": "
+              "\"{question}{answer_1}{answer_2}\", \"category\": \"general\"}\n");
+}
+
+Json query(const Workbench& bench, const std::string& sql, const std::string& db = "results.db") {
+  const ProgramEnd end = bench.run({"results", "query", sql, "--json", "--db", db});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  return parse_json(end.out, "query");
+}
+
+Json answers(const Workbench& bench, const std::string& db = "results.db") {
+  return query(bench, "SELECT system, question, turn, answer FROM generations ORDER BY 1, 2, 3", db);
+}
+
+Path journal(const Workbench& bench) {
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "out/test/judgments"))
+    return entry.path();
+  return {};
+}
+
+int64_t votes_in(const Path& folder) {
+  int64_t n = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    if (entry.path().filename().string().find("-vs-") != std::string::npos) {
+      const std::string text = read_file(entry.path());
+      n += std::count(text.begin(), text.end(), '\n');
+    }
+  return n;
+}
+
+}  // namespace
+
+TEST_CASE("a sweep answers questions and has every two systems judged in both orders") {
+  Workbench bench;
+  write_questions(bench);
+  bench.write_sweep("s.yaml", std::string(kGenerate) + kJudge);
+  const ProgramEnd dry = bench.run({"sweep", "run", "s.yaml", "--dry-run"});
+  INFO(dry.err);
+  REQUIRE(dry.code == 0);
+  CHECK_THAT(dry.out, Contains("answers of 3 systems to 3 questions of everyday: 9 to do of 9") &&
+                          Contains("judgments of everyday by self: 18 to do of 18"));
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "out"));
+
+  const ProgramEnd end = bench.run({"sweep", "run", "s.yaml"});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  CHECK_THAT(end.err, Contains("18 answered") && Contains("Small models judge badly"));
+  const Json given = answers(bench);
+  CHECK(given.size() == 9);
+  CHECK(query(bench, "SELECT count(*) AS n FROM votes_view WHERE judge = 'self'")[0]["n"] == 18);
+  CHECK(std::filesystem::exists(bench.path() / "out/test/answers/everyday/model_answer/alpaca.jsonl"));
+
+  const ProgramEnd again = bench.run({"sweep", "run", "s.yaml"});
+  CHECK(again.code == 0);
+  CHECK_THAT(again.err, Contains("nothing to do"));
+  CHECK_THAT(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).out,
+             Contains("0 to do of 9") && Contains("0 to do of 18"));
+
+  // What is asked by hand is what the sweep has asked.
+  const ProgramEnd by_hand =
+      bench.run({"generate", "--runs", "sweep=test", "--base", "--questions", "everyday_questions.jsonl",
+                 "--template", "guanaco", "--temperature", "1", "--top-p", "1", "--max-new-tokens", "6"});
+  INFO(by_hand.err);
+  CHECK(by_hand.code == 0);
+  CHECK_THAT(by_hand.out, Contains("alpaca: 3 answers, 0 of them new"));
+
+  // Both go on at the first that is missing, and end the same.
+  const Path votes = journal(bench);
+  for (const auto& entry : std::filesystem::directory_iterator(votes))
+    if (entry.path().filename().string().starts_with("alpaca-vs-dialogues")) {
+      std::string text = read_file(entry.path());
+      write_file(entry.path(), text.substr(0, text.size() / 2));  // in the middle of a line
+    }
+  CHECK_THAT(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).out, Contains("2 to do of 18"));
+  const ProgramEnd rest = bench.run({"sweep", "run", "s.yaml"});
+  INFO(rest.err);
+  CHECK(rest.code == 0);
+  CHECK_THAT(rest.err, Contains("goes on after 16 that are there") && Contains("2 answered"));
+  CHECK(votes_in(votes) == 18);
+}
+
+TEST_CASE("a tournament is rated from the votes of a sweep's own judge") {
+  Workbench bench;
+  write_questions(bench);
+  // The base is asked for one token: such a judge has no verdict, so its words are put right by hand.
+  bench.write_sweep("s.yaml", std::string(kGenerate) + kJudge +
+                                  "tournaments: [{name: own, judge: self, orders: 10, bootstrap: 0}]\n");
+  const ProgramEnd weak = bench.run({"sweep", "run", "s.yaml"});
+  INFO(weak.err);
+  const Path votes = journal(bench);
+  for (const auto& entry : std::filesystem::directory_iterator(votes)) {
+    if (entry.path().filename().string().find("-vs-") == std::string::npos) continue;
+    std::string text = read_file(entry.path());
+    for (size_t at = 0; (at = text.find("\"score\":", at)) != std::string::npos; at += 8)
+      text.replace(at, text.find('}', at) - at, "\"score\": 1");
+    write_file(entry.path(), text);
+  }
+  const ProgramEnd end = bench.run({"sweep", "run", "s.yaml", "--json"});
+  INFO(end.err);
+  CHECK(end.code == 0);
+  const Json done = parse_json(end.out.substr(end.out.rfind("{\"exit_code\"")), "stdout");
+  REQUIRE(done["ratings"]["own"].size() == 3);
+  CHECK(done["ratings"]["own"][0]["games"] == 12);
+}
+
+TEST_CASE("answers and judges that cannot be are refused before anything is trained") {
+  Workbench bench;
+  write_questions(bench);
+  auto refused = [&](const std::string& more, int code, const std::string& word) {
+    bench.write_sweep("bad.yaml", more);
+    for (const char* dry : {"--dry-run", "--quiet"}) {
+      const ProgramEnd end = bench.run({"sweep", "run", "bad.yaml", dry});
+      INFO(more << "\n" << end.err);
+      CHECK(end.code == code);
+      CHECK_THAT(end.err, Contains(word));
+    }
+    CHECK_FALSE(std::filesystem::exists(bench.path() / "results.db"));
+  };
+  const std::string ask = kGenerate;
+  refused("generate: [{question: q}]\n", 2, "did you mean `questions`?");
+  refused("generate: [{questions: nowhere.jsonl, template: guanaco}]\n", 3, "nowhere.jsonl");
+  refused("generate: [{questions: everyday_questions.jsonl, template: guanako}]\n", 2, "guanaco");
+  refused("generate: [{questions: q.jsonl, top_p: 2}]\n", 2, "bad.yaml:");
+  refused(kJudge, 2, "none of the sweep's `generate`");
+  refused(ask + "judge: [{judge: 'model:nowhere'}]\n", 3, "nowhere");
+  refused(ask + "judge: [{judge: base, budget_tokens: 5}]\n", 2, "for an endpoint");
+  refused(ask + "judge: [{judge: base, prompts: gone.jsonl, chat_template: guanaco}]\n", 3, "gone.jsonl");
+  refused(ask + kJudge + "tournaments: [{name: own, judge: other}]\n", 2,
+          "unknown judge `other`; known: self");
+}

@@ -1,0 +1,95 @@
+#include "experiments/judge_study.h"
+
+#include <cstdlib>
+
+#include "core/base/check.h"
+#include "core/base/parallel.h"
+#include "core/text/tokenizer.h"
+#include "experiments/model_judge.h"
+
+namespace qlora {
+namespace {
+
+constexpr std::string_view kLocal = "model:";
+
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+}  // namespace
+
+std::string folder_of(const JudgeSetup& setup) {
+  return setup.judge.starts_with(kLocal) ? setup.judge.substr(kLocal.size()) : "";
+}
+
+bool is_local(const JudgeSetup& setup) {
+  return !folder_of(setup).empty();
+}
+
+std::string name_of(const JudgeSetup& setup) {
+  if (!setup.name.empty()) return setup.name;
+  const std::string folder = folder_of(setup);
+  return folder.empty() ? setup.judge : (Path(folder) / ".").parent_path().filename().string();
+}
+
+JudgeStudy study_of(const JudgeSetup& setup) {
+  JudgeStudy study;
+  study.judge = name_of(setup);
+  study.prompts =
+      setup.prompts.empty() ? default_judge_prompts(setup.points) : read_judge_prompts(setup.prompts);
+  study.points = setup.points;
+  study.temperature = setup.temperature.value_or(is_local(setup) ? 0 : 0.2);
+  study.max_tokens = setup.max_tokens;
+  return study;
+}
+
+RunConfig judge_config(const std::string& folder) {
+  Settings settings;
+  for (const auto& [name, text] :
+       {std::pair<const char*, std::string>{"model_name_or_path", folder}, {"dataset", "-"}, {"bits", "32"}})
+    settings[name] = {parse_option(*find_option(name), text), {}};
+  return RunConfig(settings);
+}
+
+JudgeRunReport ask_judge(const JudgeSetup& setup, std::span<const JudgeAsk> asks, JudgeJournal& journal,
+                         const std::string& backend_name, int threads,
+                         const std::function<void(int64_t)>& told) {
+  int64_t done = 0;
+  auto commit = [&](const Vote* vote, const JudgeLedgerRow& row) {
+    journal.commit(vote, row);
+    if (told) told(++done);
+  };
+  if (asks.empty()) return {};
+  const std::string folder = folder_of(setup);
+  if (folder.empty()) {
+    HttpChatOptions http = setup.http;
+    http.model = setup.judge;
+    http.key = variable("OPENAI_API_KEY");
+    if (std::string url = variable("OPENAI_BASE_URL"); !url.empty()) http.base_url = url;
+    return run_study(
+        asks, [&] { return make_http_chat_client(http); }, setup.run, commit);
+  }
+  if (threads > 0) set_thread_count(threads);
+  const std::unique_ptr<Backend> backend = make_backend(backend_name);
+  Memory memory(*backend);
+  const LoadOptions options = load_options(judge_config(folder));
+  const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(folder);
+  const std::shared_ptr<const Model> model = load_model(folder, memory, options);
+  const ModelJudgeOptions judge{model.get(), &memory,      tokenizer.get(),
+                                nullptr,     options.type, setup.chat_template};
+  JudgeRunOptions run = setup.run;
+  run.concurrency = 1;  // its threads are inside the kernels
+  return run_study(
+      asks, [&] { return make_model_judge(judge); }, run, commit);
+}
+
+std::string describe(const JudgeRunReport& r) {
+  std::string text =
+      fmt::format("{} answered ({} without a verdict), {} failed, {} left; {} requests, {} + {} tokens",
+                  r.answered, r.invalid, r.failed, r.left, r.requests, r.prompt_tokens, r.answer_tokens);
+  if (r.money > 0) text += fmt::format(", cost {:.4f}", r.money);
+  return text;
+}
+
+}  // namespace qlora
