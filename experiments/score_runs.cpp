@@ -10,6 +10,7 @@
 #include "core/text/tokenizer.h"
 #include "experiments/eval_rows.h"
 #include "experiments/pack_runner.h"
+#include "experiments/plan.h"
 #include "experiments/run_file.h"
 #include "results/query.h"
 
@@ -18,11 +19,28 @@ namespace {
 
 constexpr double kPlainLineSeconds = 10;
 
-// Runs on one base: one job.
-struct Group {
-  Job job;
-  Path folder;  // of the first run's sweep
+// What is asked, in one state of its data.
+struct Questions {
+  std::optional<MmluData> mmlu;
+  const Task* task = nullptr;
+  TaskData data;
+  std::string hash, protocol;
 };
+
+Questions read_questions(const EvalSpec& eval) {
+  Questions q;
+  if (eval.task == "mmlu") {
+    q.mmlu = read_mmlu(eval.data, eval.mmlu);
+    q.hash = q.mmlu->content_hash;
+    q.protocol = mmlu_protocol(eval.mmlu);
+  } else {
+    q.task = &find_task(eval.task);
+    q.data = read_task(*q.task, eval.data, eval.options);
+    q.hash = q.data.content_hash;
+    q.protocol = task_protocol(*q.task, q.data, eval.options);
+  }
+  return q;
+}
 
 class RunsScorer {
  public:
@@ -32,20 +50,28 @@ class RunsScorer {
   int run() {
     QLORA_CHECK(std::filesystem::exists(options_.db), data, "{}: there is no results store",
                 options_.db.string());
+    const size_t budget = parse_memory(options_.memory);
     Store store = Store::open(options_.db);
-    const MmluData data = read_mmlu(options_.data, options_.mmlu);
+    questions_ = read_questions(options_.eval);
     std::vector<std::string> notes;
     const std::vector<RunInfo> runs = choose_runs(store, options_.runs, notes);
     for (const std::string& note : notes) progress_.note(note);
-    for (const RunInfo& run : runs) add(store, run, data.content_hash);
+    for (const RunInfo& run : runs) add(store, run);
+    std::vector<const PlannedRun*> all;
+    for (PlannedRun& run : planned_) {
+      run.memory = planner_.memory_of({&run}).bytes();
+      all.push_back(&run);
+    }
+    const auto packs = planner_.pack(all, budget);
     catch_stop_signals();
-    for (auto& [base, group] : groups_)
-      if (stop_signals() == 0) score(store, group);
+    for (const auto& pack : packs)
+      if (stop_signals() == 0) score(store, pack);
     return finish(runs.size());
   }
 
  private:
-  void add(const Store& store, const RunInfo& info, const std::string& data_hash) {
+  // A run that the store has no score of is planned, and its part of a job made.
+  void add(const Store& store, const RunInfo& info) {
     RunJob run;
     run.name = info.name;
     run.key = info.key;
@@ -60,24 +86,37 @@ class RunsScorer {
     const std::optional<RunFile> file = read_run_file(run.folder);
     QLORA_CHECK(!file || file->base == base, data, "{} has changed since run {} was trained", model.string(),
                 run.name);
-    EvalJob eval{
-        {},        "mmlu",       run.config.integer("max_steps"), mmlu_protocol(options_.mmlu), options_.data,
-        data_hash, options_.mmlu};
+    EvalJob eval;
+    eval.task = options_.eval.task;
+    eval.step = run.config.integer("max_steps");
+    eval.protocol = questions_.protocol;
+    eval.data = options_.eval.data;
+    eval.data_hash = questions_.hash;
+    eval.mmlu = options_.eval.mmlu;
+    eval.options = options_.eval.options;
     eval.key = evaluation_key(run.key, eval.step, eval.task, eval.protocol, eval.data_hash);
     keys_.push_back(eval.key);
     if (store.has_evaluation(eval.key)) return;
     eval.answers = store.partial_answers(eval.key);
     run.evals = {std::move(eval)};
-    Group& group = groups_[base];
-    if (group.job.runs.empty()) {
-      group.job.model = model;
-      group.job.base_name = model.filename().string();
-      group.job.base_key = base;
-      group.job.backend = options_.backend;
-      group.job.threads = options_.threads;
-      group.folder = run.folder.parent_path() / "eval";
+    plan(run, base);
+    jobs_.push_back(std::move(run));
+  }
+
+  // Nothing is trained, so that checkpointing does not matter and runs on one base share a pack.
+  void plan(const RunJob& run, const Digest& base) {
+    PlannedRun& planned = planned_.emplace_back();
+    planned.name = run.name;
+    planned.config = run.config.with("gradient_checkpointing", std::string("none"));
+    planned.content = run.content;
+    planned.key = run.key;
+    planned.base = base;
+    planned.pack = hex(base);
+    if (questions_.mmlu) {
+      planner_.check_mmlu(planned, *questions_.mmlu, options_.eval.mmlu);
+    } else {
+      planner_.check_task(planned, *questions_.task, questions_.data, options_.eval.options);
     }
-    group.job.runs.push_back(std::move(run));
   }
 
   const ContentHashes& content_of(const Path& model) {
@@ -86,16 +125,32 @@ class RunsScorer {
     return place->second;
   }
 
-  void score(Store& store, Group& group) {
-    std::filesystem::create_directories(group.folder);
-    FileLock lock(group.folder / "lock");
+  Job make_job(const std::vector<const PlannedRun*>& pack) const {
+    Job job;
+    const Path model = pack[0]->config.text("model_name_or_path");
+    job.model = model;
+    job.base_name = (model.filename().empty() ? model.parent_path() : model).filename().string();
+    job.base_key = pack[0]->base;
+    job.backend = options_.backend;
+    job.threads = options_.threads;
+    for (const PlannedRun* run : pack) job.runs.push_back(jobs_[static_cast<size_t>(run - planned_.data())]);
+    return job;
+  }
+
+  void score(Store& store, const std::vector<const PlannedRun*>& pack) {
+    Job job = make_job(pack);
+    const MemoryPlan memory = planner_.memory_of(pack);
+    job.room = memory.passing;
+    const Path folder = job.runs[0].folder.parent_path() / "eval";  // of the first run's sweep
+    std::filesystem::create_directories(folder);
+    FileLock lock(folder / "lock");
     QLORA_CHECK(lock.try_lock(), failure, "process {} is scoring runs of this sweep ({} is locked)",
-                lock.holder(), (group.folder / "lock").string());
-    progress_.note(fmt::format("mmlu: {} run{} on {}, the base loaded once", group.job.runs.size(),
-                               group.job.runs.size() == 1 ? "" : "s", group.job.base_name));
+                lock.holder(), (folder / "lock").string());
+    progress_.note(fmt::format("{}: {} run{} on {}, the base loaded once", options_.eval.task,
+                               job.runs.size(), job.runs.size() == 1 ? "" : "s", job.base_name));
     PackRunner runner(
-        store, progress_, group.job,
-        {.memory = 0, .json = options_.json, .folder = group.folder, .lock = lock.descriptor()});
+        store, progress_, job,
+        {.memory = memory.bytes(), .json = options_.json, .folder = folder, .lock = lock.descriptor()});
     runner.run();
     failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
   }
@@ -110,31 +165,55 @@ class RunsScorer {
     if (options_.json) {
       fmt::print("{}\n", Json{{"type", "done"}, {"exit_code", code}, {"scores", to_json(table)}}.dump());
     } else {
-      fmt::print("MMLU {} {}, {} shots, {} of {} runs\n{}", options_.mmlu.protocol, options_.mmlu.split,
-                 options_.mmlu.shots, table.rows.size(), runs, render_text(table));
+      fmt::print("{}, {} of {} runs\n{}", title(), scored(), runs, render_text(table));
     }
     std::fflush(stdout);
     return code;
   }
 
-  Table results() const {
+  std::string title() const {
+    const MmluOptions& mmlu = options_.eval.mmlu;
+    if (questions_.mmlu) return fmt::format("MMLU {} {}, {} shots", mmlu.protocol, mmlu.split, mmlu.shots);
+    return fmt::format("{} version {}", questions_.task->name, questions_.task->version);
+  }
+
+  size_t scored() const {
+    const Table count = run_query(
+        options_.db, "SELECT count(*) AS n FROM evaluation WHERE evaluation_key IN (" + key_list() + ")");
+    return static_cast<size_t>(std::get<int64_t>(count.rows.at(0).at(0)));
+  }
+
+  std::string key_list() const {
     std::string keys;
     for (const Digest& key : keys_) keys += fmt::format("{}x'{}'", keys.empty() ? "" : ", ", hex(key));
+    return keys;
+  }
+
+  Table results() const {
+    const std::string from =
+        " FROM evaluation e JOIN subject_model m USING(subject_model_id)"
+        " JOIN eval_result r USING(evaluation_id) JOIN metric_name n USING(metric_id)"
+        " JOIN subject s ON s.subject_id = r.subject_id AND s.name = ''"
+        " WHERE e.evaluation_key IN (" +
+        key_list() + ")";
+    if (!questions_.mmlu)
+      return run_query(options_.db,
+                       "SELECT m.name AS run, n.name AS metric, r.value, r.standard_error AS se, r.n" + from +
+                           " ORDER BY metric, value DESC, run");
     return run_query(options_.db,
                      "SELECT m.name AS run, max(CASE n.name WHEN 'acc' THEN r.value END) AS micro,"
                      " max(CASE n.name WHEN 'acc' THEN r.standard_error END) AS micro_se,"
                      " max(CASE n.name WHEN 'acc_macro' THEN r.value END) AS macro,"
-                     " max(CASE n.name WHEN 'acc' THEN r.n END) AS n, e.shots"
-                     " FROM evaluation e JOIN subject_model m USING(subject_model_id)"
-                     " JOIN eval_result r USING(evaluation_id) JOIN metric_name n USING(metric_id)"
-                     " JOIN subject s ON s.subject_id = r.subject_id AND s.name = ''"
-                     " WHERE e.evaluation_key IN (" +
-                         keys + ") GROUP BY e.evaluation_id ORDER BY micro DESC, run");
+                     " max(CASE n.name WHEN 'acc' THEN r.n END) AS n, e.shots" +
+                         from + " GROUP BY e.evaluation_id ORDER BY micro DESC, run");
   }
 
   const ScoreRunsOptions& options_;
   Progress progress_;
-  std::map<Digest, Group> groups_;  // by base
+  Planner planner_;
+  Questions questions_;
+  std::vector<PlannedRun> planned_;
+  std::vector<RunJob> jobs_;  // one a planned run
   std::map<std::string, ContentHashes> contents_;
   std::vector<Digest> keys_;
   std::vector<std::string> failures_;

@@ -1,11 +1,12 @@
 #pragma once
-// Trained runs scored again, all together: one loaded base, all adapters in the same passes. What comes out
-// is stored as a sweep's own evaluations are, and an interrupted pass goes on where it was.
+// Trained runs scored again, all together: one loaded base, all adapters in the same passes, as many at a
+// time as the memory allows. What comes out is stored as a sweep's own evaluations are, and an interrupted
+// pass goes on where it was.
 
 #include <string>
 #include <vector>
 
-#include "eval/tasks/mmlu.h"
+#include "experiments/evals.h"
 #include "experiments/job.h"
 #include "results/store.h"
 
@@ -14,8 +15,8 @@ namespace qlora {
 struct ScoreRunsOptions {
   Path db = "results.db";
   std::vector<std::string> runs;  // "sweep=NAME", names, beginnings of keys
-  std::string data;               // MMLU's tree
-  MmluOptions mmlu;
+  EvalSpec eval;                  // mmlu or a task of the registry
+  std::string memory = "80%";     // of what is available; see parse_memory
   std::string backend = "auto";
   int threads = 0;
   bool json = false;
@@ -30,8 +31,8 @@ std::vector<RunInfo> choose_runs(const Store&, const std::vector<std::string>& n
 // when it is not there.
 Path find_adapter(const RunConfig&, const Digest& run);
 
-// Scores what the store does not have; prints a table (or JSON lines). Returns the exit code: 0, 1 when an
-// evaluation failed, 130 or 143 when stopped.
+// Scores what the store does not have; throws Error(memory) for a run that does not fit. Prints a table (or
+// JSON lines). Returns the exit code: 0, 1 when an evaluation failed, 130 or 143 when stopped.
 int score_runs(const ScoreRunsOptions&);
 
 }  // namespace qlora

@@ -24,6 +24,7 @@ struct MmluArguments {
   std::string data, output;
   MmluOptions options;
   std::vector<std::string> runs;
+  std::string memory = "80%";
   bool no_store = false, explain = false;
 };
 
@@ -161,15 +162,16 @@ int score_mmlu(const Invocation& in, const MmluArguments& arguments) {
     QLORA_CHECK(!m.model.empty(), usage, "eval mmlu: --model DIR or --runs is required");
     return score(in, arguments);
   }
-  QLORA_CHECK(m.model.empty() && m.adapter.empty() && m.quant.empty() && m.compute_dtype.empty(), usage,
-              "--runs: the runs say which model they stand on; without --model, --adapter, --quant and "
-              "--compute-dtype");
+  check_runs_alone(m, arguments.no_store);
   QLORA_CHECK(arguments.output.empty(), usage, "--runs: --output writes the files of one model");
-  QLORA_CHECK(!arguments.no_store, usage, "--runs: scores of runs go into --db, --no-store does not fit");
+  EvalSpec eval;
+  eval.task = "mmlu";
+  eval.data = arguments.data;
+  eval.mmlu = arguments.options;
   return score_runs({.db = in.db,
                      .runs = arguments.runs,
-                     .data = arguments.data,
-                     .mmlu = arguments.options,
+                     .eval = eval,
+                     .memory = arguments.memory,
                      .backend = in.backend,
                      .threads = in.threads,
                      .json = in.json});
@@ -183,10 +185,7 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
   auto arguments = std::make_shared<MmluArguments>();
   CLI::App* mmlu = eval->add_subcommand("mmlu", "multiple-choice questions, in the layout of hendrycks/test");
   add_model_options(*mmlu, arguments->model);
-  mmlu->get_option("--model")->required(false);
-  mmlu->add_option("--runs", arguments->runs,
-                   "instead of --model: sweep=NAME, names or keys of trained runs; the base is loaded once")
-      ->delimiter(',');
+  add_scored_runs_options(*mmlu, arguments->runs, arguments->memory);
   mmlu->add_option("--data", arguments->data, "the tree with dev/ and test/ or val/, or a file of rows")
       ->required();
   mmlu->add_option("--protocol", arguments->options.protocol, "how to ask and to score")

@@ -1,5 +1,7 @@
 #include "experiments/cli/scored_subject.h"
 
+#include <CLI/CLI.hpp>
+
 #include "experiments/eval_rows.h"
 #include "experiments/run_file.h"
 
@@ -16,6 +18,22 @@ std::optional<RunInfo> run_of(const Store& store, const Path& adapter, const Dig
 }
 
 }  // namespace
+
+void add_scored_runs_options(CLI::App& app, std::vector<std::string>& runs, std::string& memory) {
+  app.get_option("--model")->required(false);
+  app.add_option("--runs", runs,
+                 "instead of --model: sweep=NAME, names or keys of trained runs; the base is loaded once")
+      ->delimiter(',');
+  app.add_option("--memory", memory, "of --runs: what they may use, 12G, 800M, 80% of what is available")
+      ->capture_default_str();
+}
+
+void check_runs_alone(const ModelArguments& m, bool no_store) {
+  QLORA_CHECK(m.model.empty() && m.adapter.empty() && m.quant.empty() && m.compute_dtype.empty(), usage,
+              "--runs: the runs say which model they stand on; without --model, --adapter, --quant and "
+              "--compute-dtype");
+  QLORA_CHECK(!no_store, usage, "--runs: scores of runs go into --db, --no-store does not fit");
+}
 
 SubjectModel scored_subject(const Store* store, const ModelArguments& m, const RunConfig& config,
                             const Digest& base, int64_t& step) {

@@ -13,4 +13,9 @@ namespace qlora {
 SubjectModel scored_subject(const Store*, const ModelArguments&, const RunConfig&, const Digest& base,
                             int64_t& step);
 
+// --runs, which stands in place of --model, and --memory.
+void add_scored_runs_options(CLI::App&, std::vector<std::string>& runs, std::string& memory);
+// Refuses what does not go together with --runs.
+void check_runs_alone(const ModelArguments&, bool no_store);
+
 }  // namespace qlora

@@ -11,6 +11,7 @@
 #include "experiments/cli/loaded_model.h"
 #include "experiments/cli/scored_subject.h"
 #include "experiments/eval_rows.h"
+#include "experiments/score_runs.h"
 #include "results/store.h"
 
 namespace qlora {
@@ -20,6 +21,8 @@ struct TaskArguments {
   ModelArguments model;
   std::string data, output;
   TaskOptions options;
+  std::vector<std::string> runs;
+  std::string memory = "80%";
   bool no_store = false;
 };
 
@@ -125,11 +128,34 @@ int score(const Invocation& in, const Task& task, const TaskArguments& arguments
   return 0;
 }
 
+// Trained runs of the store, or one model.
+int score_task(const Invocation& in, const Task& task, const TaskArguments& arguments) {
+  if (arguments.runs.empty()) {
+    QLORA_CHECK(!arguments.model.model.empty(), usage, "eval {}: --model DIR or --runs is required",
+                task.name);
+    return score(in, task, arguments);
+  }
+  check_runs_alone(arguments.model, arguments.no_store);
+  QLORA_CHECK(arguments.output.empty(), usage, "--runs: --output is for one model");
+  EvalSpec eval;
+  eval.task = task.name;
+  eval.data = arguments.data;
+  eval.options = arguments.options;
+  return score_runs({.db = in.db,
+                     .runs = arguments.runs,
+                     .eval = eval,
+                     .memory = arguments.memory,
+                     .backend = in.backend,
+                     .threads = in.threads,
+                     .json = in.json});
+}
+
 void add_task(CLI::App& eval, Invocation& in, const Task& task) {
   auto arguments = std::make_shared<TaskArguments>();
   TaskOptions& options = arguments->options;
   CLI::App* verb = eval.add_subcommand(task.name, task.about);
   add_model_options(*verb, arguments->model);
+  add_scored_runs_options(*verb, arguments->runs, arguments->memory);
   verb->add_option(
           "--data", arguments->data,
           task.folder ? "the folder" : "a file, or a folder with " + task.name + ".jsonl or the like")
@@ -161,8 +187,11 @@ void add_task(CLI::App& eval, Invocation& in, const Task& task) {
   add_db_option(*verb, in);
   add_compute_options(*verb, in);
   add_json_flag(*verb, in);
-  verb->footer(fmt::format("Example:\n  qlora eval {} --model DIR --data DIR --limit 100", task.name));
-  verb->callback([=, &in, &task] { in.work = [=, &in, &task] { return score(in, task, *arguments); }; });
+  verb->footer(
+      fmt::format("Examples:\n  qlora eval {0} --model DIR --data DIR --limit 100\n"
+                  "  qlora eval {0} --runs sweep=NAME --data DIR",
+                  task.name));
+  verb->callback([=, &in, &task] { in.work = [=, &in, &task] { return score_task(in, task, *arguments); }; });
 }
 
 }  // namespace
