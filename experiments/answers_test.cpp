@@ -107,6 +107,28 @@ TEST_CASE("a sweep answers questions and has every two systems judged in both or
   CHECK(votes_in(votes) == 18);
 }
 
+TEST_CASE("more questions are asked of answers and judges that are there, and nothing twice") {
+  Workbench bench;
+  write_questions(bench);
+  std::string some = kGenerate;
+  some.insert(some.find("base: true"), "limit: 1, ");
+  bench.write_sweep("s.yaml", some + kJudge);
+  REQUIRE(bench.run({"sweep", "run", "s.yaml"}).code == 0);
+  CHECK(answers(bench).size() == 3);
+  bench.write_sweep("s.yaml", std::string(kGenerate) + kJudge);
+  CHECK_THAT(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).out,
+             Contains("6 to do of 9") && Contains("12 to do of 18"));
+  const ProgramEnd rest = bench.run({"sweep", "run", "s.yaml"});
+  INFO(rest.err);
+  REQUIRE(rest.code == 0);
+  CHECK_THAT(rest.err, Contains("goes on after 6 that are there") && Contains("12 answered"));
+  const ProgramEnd at_once =
+      bench.run({"sweep", "run", "s.yaml", "--db", "once.db", "--set", "output_dir=once"});
+  INFO(at_once.err);
+  REQUIRE(at_once.code == 0);
+  CHECK(answers(bench, "once.db") == answers(bench));
+}
+
 TEST_CASE("a tournament is rated from the votes of a sweep's own judge") {
   Workbench bench;
   write_questions(bench);
@@ -115,6 +137,8 @@ TEST_CASE("a tournament is rated from the votes of a sweep's own judge") {
                                   "tournaments: [{name: own, judge: self, orders: 10, bootstrap: 0}]\n");
   const ProgramEnd weak = bench.run({"sweep", "run", "s.yaml"});
   INFO(weak.err);
+  CHECK(weak.code == 1);
+  CHECK_THAT(weak.err, Contains("failed: tournament own"));
   const Path votes = journal(bench);
   for (const auto& entry : std::filesystem::directory_iterator(votes)) {
     if (entry.path().filename().string().find("-vs-") == std::string::npos) continue;

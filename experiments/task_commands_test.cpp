@@ -114,6 +114,21 @@ TEST_CASE("tasks of a sweep are scored for every run and its base") {
   const ProgramEnd again = bench.run({"sweep", "run", "s.yaml", "--dry-run"});
   CHECK_THAT(again.out, Contains("10 evaluations, 0 to do"));
 
+  // The trained runs once more, all together: what the sweep has scored is found, another task is scored.
+  const ProgramEnd known = bench.run({"eval", "boolq", "--data", samples, "--runs", "sweep=test"});
+  INFO(known.err);
+  CHECK(known.code == 0);
+  CHECK_THAT(known.out, Contains("boolq version 2.0, 2 of 2 runs") && Contains("alpaca"));
+  CHECK_THAT(known.err, !Contains("the base loaded once"));
+  const ProgramEnd more = bench.run(
+      {"eval", "gsm8k", "--data", samples, "--shots", "0", "--max-new-tokens", "3", "--runs", "sweep=test"});
+  INFO(more.err);
+  CHECK(more.code == 0);
+  CHECK_THAT(more.err, Contains("gsm8k: 2 runs on model, the base loaded once"));
+  const std::vector<std::string> tight = {"eval",   "wnli",       "--data",   samples,
+                                          "--runs", "sweep=test", "--memory", "1M"};
+  CHECK(bench.run(tight).code == 4);
+
   auto refused = [&](const std::string& evaluation, const std::string& word) {
     bench.write_sweep("bad.yaml", "evals: [" + evaluation + "]\n");
     const ProgramEnd bad = bench.run({"sweep", "run", "bad.yaml", "--dry-run"});
