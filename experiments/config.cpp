@@ -168,7 +168,8 @@ const OptionValue& RunConfig::at(std::string_view name) const {
 QuantConfig quant_config(const RunConfig& c) {
   QuantConfig quant;
   if (c.integer("bits") == 32) return quant;
-  quant.format = c.text("quant_type") == "fp4" ? Format::fp4 : Format::nf4;
+  for (Format format : kFormats)
+    if (name_of(format) == c.text("quant_type")) quant.format = format;
   quant.double_quant = c.flag("double_quant");
   return quant;
 }

@@ -130,7 +130,7 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
       {"use_dora: true", "use_rslora"},
       {"modules_to_save: [lm_head]", "LoRA adapters only"},
       {"packing: true", "nothing to pack"},
-      {"quant_type: int4", "nf4, fp4"},
+      {"quant_type: int3", "nf4, fp4, fp4-e3m0, int4"},
       {"num_train_epochs: 3", "max_steps"},
       {"cutoff_len: 512", "source_max_len"},
       {"lr_scheduler_type: polynomial", "cosine"},

@@ -76,7 +76,7 @@ std::vector<Option> make_options() {
        .kind = text,
        .fallback = "nf4",
        .aliases = {"bnb_4bit_quant_type", "quantization_type"},
-       .choices = {"nf4", "fp4"},
+       .choices = {"nf4", "fp4", "fp4-e3m0", "int4", "fp4-e2m1=fp4"},
        .help = "the 4-bit type"},
       {.name = "double_quant",
        .kind = boolean,

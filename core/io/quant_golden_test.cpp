@@ -124,7 +124,7 @@ TEST_CASE("tables and maps equal those of bitsandbytes bit for bit", "[golden]")
   SafetensorsFile file(path);
   const Map8& map = signed_dynamic_map();
   CHECK(same_bytes(std::vector<float>(map.begin(), map.end()), file.at("signed_dynamic")));
-  for (Format format : kFormats)
+  for (Format format : {Format::nf4, Format::fp4})
     with_format(format, [&]<class F>(F) {
       std::vector<float> levels, thresholds;
       for (int i = 0; i < F::kLevels; ++i) levels.push_back(F::level(i));

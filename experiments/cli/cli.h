@@ -29,14 +29,15 @@ void add_db_option(CLI::App&, Invocation&);
 void add_json_flag(CLI::App&, Invocation&);
 void add_compute_options(CLI::App&, Invocation&);  // --backend, --threads
 
-void add_train_commands(CLI::App&, Invocation&);      // train, sweep, worker
-void add_model_commands(CLI::App&, Invocation&);      // model
-void add_model_show(CLI::App& model, Invocation&);    // model show
-void add_generate_commands(CLI::App&, Invocation&);   // generate
-void add_chat_commands(CLI::App&, Invocation&);       // chat
-void add_eval_commands(CLI::App&, Invocation&);       // eval
-void add_task_commands(CLI::App& eval, Invocation&);  // below eval: list, and a verb for each task
-void add_elo_commands(CLI::App&, Invocation&);        // elo
+void add_train_commands(CLI::App&, Invocation&);          // train, sweep, worker
+void add_model_commands(CLI::App&, Invocation&);          // model
+void add_model_show(CLI::App& model, Invocation&);        // model show
+void add_generate_commands(CLI::App&, Invocation&);       // generate
+void add_chat_commands(CLI::App&, Invocation&);           // chat
+void add_eval_commands(CLI::App&, Invocation&);           // eval
+void add_task_commands(CLI::App& eval, Invocation&);      // below eval: list, and a verb for each task
+void add_data_type_command(CLI::App& eval, Invocation&);  // eval datatypes
+void add_elo_commands(CLI::App&, Invocation&);            // elo
 void add_agreement_commands(CLI::App&, Invocation&);  // elo agree, bias, relative; after add_elo_commands()
 void add_judge_run_command(CLI::App& judge, Invocation&);  // judge run
 void add_judge_commands(CLI::App&, Invocation&);           // judge

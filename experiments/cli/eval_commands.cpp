@@ -225,6 +225,7 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
   mmlu->callback([=, &in] {
     in.work = [=, &in] { return arguments->explain ? explain(in, *arguments) : score_mmlu(in, *arguments); };
   });
+  add_data_type_command(*eval, in);
   add_task_commands(*eval, in);
 }
 

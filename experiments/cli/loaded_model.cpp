@@ -9,7 +9,12 @@
 namespace qlora {
 namespace {
 
-constexpr const char* kQuants[] = {"none", "nf4", "nf4+dq", "fp4", "fp4+dq"};
+std::vector<std::string> known_quants() {
+  std::vector<std::string> names = {"none"};
+  for (Format format : kFormats)
+    for (const char* scales : {"", "+dq"}) names.push_back(std::string(name_of(format)) + scales);
+  return names;
+}
 
 void set(Settings& settings, const std::string& name, const std::string& text) {
   settings[name] = {parse_option(*find_option(name), text), {}};
@@ -28,8 +33,9 @@ void read_trained(const Path& adapter, std::initializer_list<const char*> names,
 void add_model_options(CLI::App& app, ModelArguments& arguments) {
   app.add_option("--model", arguments.model, "the base model's folder")->required();
   app.add_option("--adapter", arguments.adapter, "a LoRA adapter's folder, in PEFT's layout");
-  app.add_option("--quant", arguments.quant,
-                 "none, nf4, nf4+dq, fp4, fp4+dq (default: as the adapter was trained, else none)");
+  app.add_option(
+      "--quant", arguments.quant,
+      fmt::format("{} (default: as the adapter was trained, else none)", fmt::join(known_quants(), ", ")));
   app.add_flag("--no-cache", arguments.no_cache,
                "neither use nor keep the quantized base beside the model (also: QLORA_NO_CACHE=1)");
   app.add_option("--compute-dtype", arguments.compute_dtype,
@@ -44,12 +50,12 @@ RunConfig base_config(const ModelArguments& arguments) {
   if (arguments.quant.empty()) {
     read_trained(arguments.adapter, {"bits", "quant_type", "double_quant"}, settings);
   } else {
-    std::vector<std::string> known(std::begin(kQuants), std::end(kQuants));
+    const std::vector<std::string> known = known_quants();
     QLORA_CHECK(std::find(known.begin(), known.end(), arguments.quant) != known.end(), usage, "--quant: {}",
                 unknown_name("quantization", arguments.quant, known));
     bool none = arguments.quant == "none";
     set(settings, "bits", none ? "32" : "4");
-    if (!none) set(settings, "quant_type", arguments.quant.substr(0, 3));
+    if (!none) set(settings, "quant_type", arguments.quant.substr(0, arguments.quant.find('+')));
     set(settings, "double_quant", arguments.quant.ends_with("+dq") ? "true" : "false");
   }
   if (arguments.decode_numerics.empty()) {

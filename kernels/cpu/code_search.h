@@ -10,8 +10,8 @@
 namespace qlora::cpu {
 
 // A format has its thresholds either on x, or on |x| with the sign as a bit of the code. Comparisons of the
-// second kind go the other way below zero (x < -t), which is "not above the next number below -t". No cell
-// may hold two boundaries that matter in it.
+// second kind go the other way below zero (x < -t), which is "not above the next number below -t". Where a
+// cell holds two boundaries, the format is too fine about zero for this search: `usable` is false.
 template <class F>
 CodeSearch make_code_search() {
   static_assert(F::kLevels == 16 && (F::kThresholds == 15 || F::kThresholds == 7));
@@ -33,6 +33,14 @@ CodeSearch make_code_search() {
   for (int cell = -16; cell < 16; ++cell)
     for (int k = 0; k < 15; ++k)
       if (std::floor(std::fma(s.boundaries[k], kCells, 0.0f)) < static_cast<float>(cell)) ++s.base[cell & 31];
+  // The boundary just below zero decides between cells, in none.
+  for (int cell = -16; cell < 16; ++cell) {
+    int inside = 0;
+    for (int k = 0; k < 15; ++k)
+      inside += (F::kThresholds == 15 || k != 7) &&
+                std::floor(std::fma(s.boundaries[k], kCells, 0.0f)) == static_cast<float>(cell);
+    s.usable = s.usable && inside <= 1;
+  }
   const int nan = F::encode(std::numeric_limits<float>::quiet_NaN());
   for (int r = 0; r < 16; ++r)
     if (s.codes[r] == nan) s.like_nan = r < 15 ? s.boundaries[r] : 1.0f;

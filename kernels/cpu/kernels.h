@@ -118,6 +118,7 @@ struct CodeSearch {
   uint8_t base[32] = {};  // rank of the first number of cells 0 to 15, then -16 to -1
   float like_nan = 0;     // an x with the code of NaN
   uint8_t zero = 0;       // the code of zero
+  bool usable = true;     // no cell holds two boundaries; else the plain loops must encode
 };
 
 // Blocks of codes and their absmax from n weights, byte for byte as encode() in quant/encode.h defines them.

@@ -54,7 +54,8 @@ void encode_plain(Format format, std::span<const float> weights, int64_t block, 
 
 void encode(Format format, std::span<const float> weights, int64_t block, uint8_t* codes, float* absmax) {
   const cpu::Kernels* kernels = cpu::best_kernels();
-  if (kernels == nullptr) return encode_plain(format, weights, block, codes, absmax);
+  if (kernels == nullptr || !cpu::code_search(format).usable)
+    return encode_plain(format, weights, block, codes, absmax);
   kernels->encode({.search = &cpu::code_search(format),
                    .weights = weights.data(),
                    .n = static_cast<int64_t>(weights.size()),

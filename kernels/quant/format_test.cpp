@@ -77,7 +77,10 @@ TEST_CASE("the error on normal weights is that of the literature") {
   for (const Row& row : {Row{Format::nf4, 32, 0.00762},
                          {Format::nf4, 64, 0.00845},
                          {Format::nf4, 128, 0.00914},
-                         {Format::fp4, 64, 0.01487}}) {
+                         {Format::fp4, 64, 0.01487},
+                         {Format::fp4_e3m0, 64, 0.03556},
+                         {Format::int4, 64, 0.01158},
+                         {Format::int4, 128, 0.01376}}) {
     const Coded c = encoded(row.format, w, row.block);
     const std::vector<float> back = decoded(c.view);
     double error = 0, power = 0;

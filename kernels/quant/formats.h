@@ -6,12 +6,14 @@
 
 namespace qlora {
 
-enum class Format : uint8_t { dense, nf4, fp4 };
+enum class Format : uint8_t { dense, nf4, fp4, fp4_e3m0, int4 };
 
 // X(enumerator, struct of its header) for every quantized format.
 #define QLORA_FORMATS(X) \
   X(nf4, Nf4)            \
-  X(fp4, Fp4)
+  X(fp4, Fp4)            \
+  X(fp4_e3m0, Fp4E3M0)   \
+  X(int4, Int4)
 
 constexpr std::string_view name_of(Format f) {
   switch (f) {
@@ -19,13 +21,17 @@ constexpr std::string_view name_of(Format f) {
       return "nf4";
     case Format::fp4:
       return "fp4";
+    case Format::fp4_e3m0:
+      return "fp4-e3m0";
+    case Format::int4:
+      return "int4";
     default:
       return "dense";
   }
 }
 
 // Every registered quantized format, for code and tests that go over all of them.
-inline constexpr Format kFormats[] = {Format::nf4, Format::fp4};
+inline constexpr Format kFormats[] = {Format::nf4, Format::fp4, Format::fp4_e3m0, Format::int4};
 
 // Bytes of packed codes for n elements (4-bit formats: two elements a byte, the first in the high nibble).
 constexpr int64_t packed_bytes(Format f, int64_t n) {
