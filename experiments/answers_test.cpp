@@ -116,8 +116,9 @@ TEST_CASE("more questions are asked of answers and judges that are there, and no
   REQUIRE(bench.run({"sweep", "run", "s.yaml"}).code == 0);
   CHECK(answers(bench).size() == 3);
   bench.write_sweep("s.yaml", std::string(kGenerate) + kJudge);
+  // As long as a system has not answered all, every vote may be new.
   CHECK_THAT(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).out,
-             Contains("6 to do of 9") && Contains("12 to do of 18"));
+             Contains("6 to do of 9") && Contains("18 to do of 18"));
   const ProgramEnd rest = bench.run({"sweep", "run", "s.yaml"});
   INFO(rest.err);
   REQUIRE(rest.code == 0);
