@@ -4,9 +4,12 @@
 //
 // Scores of a block are held whole: [queries, keys], two passes, no running maximum. Sums over keys run in
 // tiles of kKeyTile counted from key 0 of the sequence; masked keys count as exact zeros, so that a query's
-// bits do not depend on the block that it shares, nor on whether the keys come from a cache.
+// bits do not depend on the block that it shares, nor on whether the keys come from a cache. Where the causal
+// mask cuts a block, products are cut along it, as far as whole tiles allow: what they leave out would add
+// zeros.
 
 constexpr int64_t kQueryBlock = 84;  // whole tiles of both widths; half of it where sequences are short
+constexpr int64_t kKeyStep = 28 / kMr * kMr;  // of keys as rows of a product: few whole tiles
 static_assert(kKeyTile <= AsStored::kChunkMax, "a tile of keys must be one chunk of a product");
 
 // A block of queries of one head: queries [i0, i1) of the sequence, keys [k0, k1) that any of them may see.
@@ -24,6 +27,14 @@ struct Block {
   int64_t kv_at(int64_t key) const {  // of a key that is not shared
     return (s.k_row + key - s.shared_tiles * kKeyTile) * kv_stride() + kv_head * a->head_dim;
   }
+  // Keys from here on are hidden from some of the queries.
+  int64_t diagonal() const { return position(i0) + 1; }
+  // Where keys that begin at `key` end, at the latest, if they are to be seen by about the same queries.
+  int64_t end_of_keys(int64_t key, int64_t step) const {
+    return k0 + ((larger(key, diagonal()) - k0) / step + 1) * step;
+  }
+  // How many queries, in whole tiles, do not see keys from `key` on.
+  int64_t blind_rows(int64_t key) const { return larger(0, key - position(i0)) / kMr * kMr; }
   int64_t lse_at(int64_t i) const { return (s.q_row + i) * a->heads + head; }
 };
 
@@ -72,55 +83,73 @@ QLORA_INLINE Piece piece_of(const Block& b, const void* w, Side side, int64_t ke
 }
 
 // out[rows, width] = alpha * rows of x (queries or their gradients) times rows of w (keys or values),
-// transposed.
+// transposed. What queries do not see is left as it is, in part.
 static void row_products(const Block& b, const void* x, const void* w, Side side, float alpha, float* out) {
   for (int64_t key = b.k0; key < b.k1;) {
     const Piece piece = piece_of(b, w, side, key);
+    const int64_t end = smaller(piece.end, b.end_of_keys(key, kNr)), skip = b.blind_rows(key);
     gemm({.layout = Layout::nt,
-          .x = floats(x) + b.q_at(b.i0),
+          .x = floats(x) + b.q_at(b.i0 + skip),
           .dense = piece.rows,
-          .y = out + (key - b.k0),
+          .y = out + skip * b.width + (key - b.k0),
           .ldx = b.q_stride(),
           .ldw = b.kv_stride(),
           .ldy = b.width,
-          .m = b.rows(),
-          .n = piece.end - key,
+          .m = b.rows() - skip,
+          .n = end - key,
           .k = b.a->head_dim,
           .alpha = alpha});
-    key = piece.end;
+    key = end;
   }
+}
+
+// Queries [r0, r1) of the block, keys [k, end) of one tile.
+static void add_weighted(const Block& b, const float* weights, const float* values, int64_t k, int64_t end,
+                         int64_t r0, int64_t r1, float* y) {
+  if (r0 >= r1 || k >= end) return;
+  gemm({.layout = Layout::nn,
+        .x = weights + r0 * b.width + (k - b.k0),
+        .dense = values,
+        .y = y + b.q_at(b.i0 + r0),
+        .ldx = b.width,
+        .ldw = b.kv_stride(),
+        .ldy = b.q_stride(),
+        .m = r1 - r0,
+        .n = b.a->head_dim,
+        .k = end - k,
+        .add = k > b.k0});
 }
 
 // y (rows of queries) = weights[rows, keys] times rows of w (keys or values), tile by tile.
 static void weighted_sum(const Block& b, const float* weights, const void* w, Side side, float* y) {
+  const int64_t half = b.rows() / 2 / kMr * kMr;
   for (int64_t k = b.k0; k < b.k1; k += kKeyTile) {
-    gemm({.layout = Layout::nn,
-          .x = weights + (k - b.k0),
-          .dense = piece_of(b, w, side, k).rows,
-          .y = y + b.q_at(b.i0),
-          .ldx = b.width,
-          .ldw = b.kv_stride(),
-          .ldy = b.q_stride(),
-          .m = b.rows(),
-          .n = b.a->head_dim,
-          .k = smaller(kKeyTile, b.k1 - k),
-          .add = k > b.k0});
+    const float* values = piece_of(b, w, side, k).rows;
+    const int64_t end = smaller(k + kKeyTile, b.k1), skip = b.blind_rows(k);
+    // The first half of the queries sees fewer keys of a tile that the mask cuts.
+    const int64_t middle = end > b.diagonal() ? larger(skip, half) : skip;
+    add_weighted(b, weights, values, k, smaller(end, b.position(b.i0 + middle)), skip, middle, y);
+    add_weighted(b, weights, values, k, end, middle, b.rows(), y);
   }
 }
 
 // y (rows of keys) += weights[rows, keys] transposed times rows of x (queries or their gradients).
 static void add_to_keys(const Block& b, const float* weights, const void* x, float* y) {
-  gemm({.layout = Layout::tn,
-        .x = weights,
-        .dense = floats(x) + b.q_at(b.i0),
-        .y = y + b.kv_at(b.k0),
-        .ldx = b.width,
-        .ldw = b.q_stride(),
-        .ldy = b.kv_stride(),
-        .m = b.k1 - b.k0,
-        .n = b.a->head_dim,
-        .k = b.rows(),
-        .add = true});
+  for (int64_t key = b.k0; key < b.k1;) {
+    const int64_t end = smaller(b.k1, b.end_of_keys(key, kKeyStep)), skip = b.blind_rows(key);
+    gemm({.layout = Layout::tn,
+          .x = weights + skip * b.width + (key - b.k0),
+          .dense = floats(x) + b.q_at(b.i0 + skip),
+          .y = y + b.kv_at(key),
+          .ldx = b.width,
+          .ldw = b.q_stride(),
+          .ldy = b.kv_stride(),
+          .m = end - key,
+          .n = b.a->head_dim,
+          .k = b.rows() - skip,
+          .add = true});
+    key = end;
+  }
 }
 
 // Keys that query i does not see get the score -infinity, so that their exponential is zero.
@@ -196,9 +225,13 @@ static void attend_backward(const Block& b, const AttentionBackward& g) {
       products = fma(load_some(dout + c, lanes), load_some(o + c, lanes), products);
     });
     const Vec delta = set1(sum(products)), scale = set1(static_cast<float>(a.scale));
-    // Lanes beyond the last key hold whatever the scratch held; their p is zero, and they are never read.
-    for (int64_t c = 0; c < b.width; c += kLanes)
-      store(ds_row + c, load(row + c) * (load(ds_row + c) - delta) * scale);
+    // Where the query does not see, ds holds whatever the scratch held.
+    const int64_t seen = b.position(i) + 1 - b.k0;
+    each(0, seen, [&](int64_t c, int64_t lanes) {
+      store_some(ds_row + c, load_some(row + c, lanes) * (load_some(ds_row + c, lanes) - delta) * scale,
+                 lanes);
+    });
+    __builtin_memset(ds_row + seen, 0, static_cast<size_t>(b.width - seen) * sizeof(float));
   }
   weighted_sum(b, ds, a.k, Side::key, floats(g.dq));
   add_to_keys(b, ds, a.q, floats(g.dk));
