@@ -96,6 +96,7 @@ bool PackWorker::train() {
 bool PackWorker::train_to_end() {
   score_reached();  // at its last checkpoint a run may have been stopped before it was scored
   if (stop_()) return false;
+  bool whole = true;
   while (pack_->active()) {
     StepObserver observer;
     double begin = now_seconds();
@@ -103,21 +104,23 @@ bool PackWorker::train_to_end() {
     share_time(now_seconds() - begin);
     for (const auto& [id, record] : observer.records) after_step(learners_.at(id), *pack_->find(id), record);
     score_reached();
-    bool stopping = stop_(), all_saved = true;
+    const bool stopping = stop_();
+    std::vector<std::string> saved;
     for (auto& run : pack_->runs()) {
       Learner& learner = learners_.at(run->id());
-      bool stepped = std::exchange(learner.stepped, false);
+      const bool stepped = std::exchange(learner.stepped, false);
       if (!run->active()) {
         finish(learner, *run);
-      } else if (stopping && stepped && !learner.saved) {
+      } else if (stopping && stepped) {
         run->save(learner.job->folder / fmt::format("checkpoint-{}", run->step()), job_.model.string());
-        learner.saved = true;
+        saved.push_back(run->id());
       }
-      all_saved = all_saved && (!run->active() || learner.saved);
     }
-    if (stopping && all_saved && pack_->active()) return false;
+    // Others may be far from their next step; nothing that a saved run came to meanwhile would be scored.
+    for (const std::string& id : saved) pack_->take(id);
+    whole = whole && saved.empty();
   }
-  return true;
+  return whole;
 }
 
 // The time of a micro-batch belongs to its runs by their examples.

@@ -40,7 +40,6 @@ class PackWorker {
   struct Learner {
     const RunJob* job = nullptr;
     bool stepped = false;  // did a step in the last micro-batch: may be saved now
-    bool saved = false;    // since the stop was asked for
     double seconds = 0;    // of its next step
   };
   class StepObserver;

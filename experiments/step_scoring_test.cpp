@@ -47,9 +47,9 @@ int64_t kept_scores(const Path& out) {
 const std::string kQuestions = "mmlu_data: mmlu\nmmlu_split: test\nmmlu_dataset: mmlu-zs\n";
 const std::string kScored = kQuestions + "do_mmlu_eval: true\ndo_eval: true\neval_steps: 2\n";
 
-void make_long(const Workbench& bench, int steps) {
+void change_sweep(const Workbench& bench, const std::string& from, const std::string& to) {
   std::string text = read_file(bench.path() / "s.yaml");
-  text.replace(text.find("max_steps: 6"), 12, fmt::format("max_steps: {}", steps));
+  text.replace(text.find(from), from.size(), to);
   bench.write("s.yaml", text);
 }
 
@@ -58,6 +58,36 @@ ProgramEnd sweep(const Workbench& bench, const std::string& out, const std::vect
                                     "--db",  out + ".db"};
   words.insert(words.end(), more.begin(), more.end());
   return bench.run(words);
+}
+
+// The runs of s.yaml over alpaca.json as one job, to be done in this process.
+Job job_of(const Workbench& bench, const std::string& out) {
+  const std::string here = bench.path().string() + "/";
+  const Sweep sweep = read_sweep(bench.path() / "s.yaml",
+                                 {"model_name_or_path=" + here + "model", "dataset=" + here + "alpaca.json",
+                                  "mmlu_data=" + here + "mmlu", "output_dir=" + here + out});
+  Planner planner;
+  WorkPlan plan = plan_work(planner, sweep, nullptr, size_t{1} << 40);
+  mark_done(plan, nullptr, false);
+  Job job;
+  job.model = plan.runs.at(0).config.text("model_name_or_path");
+  for (size_t i = 0; i < plan.runs.size(); ++i) {
+    const PlannedRun& run = plan.runs[i];
+    job.runs.push_back(
+        {run.name, run.key, run.config, run.content, plan.folders[i], true, plan.folders[i] / "adapter", {}});
+    std::filesystem::create_directories(plan.folders[i]);
+  }
+  for (const EvalNeed& e : plan.evals)
+    job.runs.at(e.run).evals.push_back({e.key,
+                                        e.spec->task,
+                                        e.step,
+                                        e.protocol,
+                                        e.spec->data,
+                                        e.data_hash,
+                                        e.spec->mmlu,
+                                        {},
+                                        e.spec->options});
+  return job;
 }
 
 }  // namespace
@@ -117,7 +147,7 @@ TEST_CASE("evaluations asked for later are made of the checkpoints that are left
 TEST_CASE("a killed sweep neither loses a score of a step nor makes it twice") {
   Workbench bench;
   bench.write_sweep("s.yaml", kScored);
-  make_long(bench, 16);
+  change_sweep(bench, "max_steps: 6", "max_steps: 16");
   ProgramEnd calm = sweep(bench, "calm");
   INFO(calm.err);
   REQUIRE(calm.code == 0);
@@ -155,31 +185,8 @@ TEST_CASE("questions that are not there are refused before anything is trained")
 TEST_CASE("a score told to a parent that died before storing it is told again") {
   Workbench bench;
   bench.write_sweep("s.yaml", kScored);
-  const std::string here = bench.path().string() + "/";
-  const Sweep sweep = read_sweep(bench.path() / "s.yaml",
-                                 {"model_name_or_path=" + here + "model", "dataset=" + here + "alpaca.json",
-                                  "mmlu_data=" + here + "mmlu", "output_dir=" + here + "out"});
-  Planner planner;
-  WorkPlan plan = plan_work(planner, sweep, nullptr, size_t{1} << 40);
-  mark_done(plan, nullptr, false);
-  const PlannedRun& planned = plan.runs.at(0);
-  Job job;
-  job.model = planned.config.text("model_name_or_path");
-  RunJob& run = job.runs.emplace_back();
-  run = {
-      "r", planned.key, planned.config, planned.content, plan.folders[0], true, plan.folders[0] / "adapter",
-      {}};
-  for (const EvalNeed& e : plan.evals)
-    run.evals.push_back({e.key,
-                         e.spec->task,
-                         e.step,
-                         e.protocol,
-                         e.spec->data,
-                         e.data_hash,
-                         e.spec->mmlu,
-                         {},
-                         e.spec->options});
-  std::filesystem::create_directories(run.folder);
+  const Job job = job_of(bench, "out");
+  const RunJob& run = job.runs.at(0);
 
   // Its parent reads nothing any more after step 1; the worker notices after step 3.
   auto scored = [](const Json& message) {
@@ -209,4 +216,33 @@ TEST_CASE("a score told to a parent that died before storing it is told again") 
       },
       [] { return false; }));
   CHECK(told == std::vector<std::string>{"loss 2", "mmlu 2", "loss 4", "mmlu 4", "loss 6", "mmlu 6"});
+}
+
+TEST_CASE("a run that a stop has saved waits there for runs with longer steps, and loses no score") {
+  Workbench bench;
+  bench.write_sweep("s.yaml", "do_eval: true\neval_steps: 3\n");
+  change_sweep(bench, "gradient_accumulation_steps: 2", "gradient_accumulation_steps: [1, 4]");
+  auto scores_into = [](std::vector<std::string>& all) {
+    return [&all](const std::string& line) {
+      const Json message = parse_json(line, "message");
+      if (message["type"] != "scored") return;
+      const Json& row = message["row"];
+      all.push_back(Json{row["subject"]["key"], row["step"], row["aggregates"]}.dump());
+    };
+  };
+  auto never = [] { return false; };
+  std::vector<std::string> calm, stopped;
+  REQUIRE(do_job(job_of(bench, "calm"), scores_into(calm), never));
+  CHECK(calm.size() == 2 * 2);
+
+  // The short run's first step asks for the stop; the long run is three micro-batches from its own.
+  const Job job = job_of(bench, "stopped");
+  REQUIRE(job.runs.size() == 2);
+  bool asked = false;
+  CHECK_FALSE(do_job(
+      job, [&](const std::string& line) { asked = asked || parse_json(line, "message")["type"] == "step"; },
+      [&] { return asked; }));
+  for (const RunJob& run : job.runs) CHECK(latest_step(run.folder) == 1);
+  CHECK(do_job(job, scores_into(stopped), never));
+  CHECK(stopped == calm);
 }

@@ -14,8 +14,8 @@ namespace qlora {
 inline constexpr int kSavedExit = 75;
 
 // Does the job. `send` takes one line of a message; `stop` is looked at between micro-batches: once true,
-// every run is saved at its next step and the function returns false. True: everything is done. Throws what
-// stops the whole pack; a run that fails by itself (NaN, no labels) only ends, and says so.
+// every run is saved at its next step, where it stays, and the function returns false. True: everything is
+// done. Throws what stops the whole pack; a run that fails by itself (NaN, no labels) only ends, and says so.
 bool do_job(const Job&, const std::function<void(const std::string& line)>& send,
             const std::function<bool()>& stop);
 
