@@ -93,6 +93,14 @@ std::string identity(const JudgeSetup& setup, const JudgeStudy& study, const Que
   return hex(sha256(canonical(json))).substr(0, 8);
 }
 
+void check_judge_options(const JudgeSpec& spec) {
+  try {
+    check_run_options(spec.setup.run, spec.setup.points);
+  } catch (const Error& e) {
+    fail(e.kind(), "{}: judge {}: {}", spec.where.text(), name_of(spec.setup), e.what());
+  }
+}
+
 // Names that no file of votes can hold are found before anything is trained.
 void check_names(const std::vector<std::string>& systems, const JudgeStudy& study) {
   for (const std::string& first : systems)
@@ -121,6 +129,7 @@ void check_room(Planner& planner, const JudgeSpec& spec, const JudgeStudy& study
 void add_studies(Planner& planner, const Sweep& sweep, const std::vector<PlannedRun>& runs,
                  const JudgeSpec& spec, AnswerPlan& plan) {
   const JudgeSetup setup = resolved(spec, runs);
+  check_judge_options(spec);
   const JudgeStudy study = study_of(setup);
   std::set<std::string> wanted(spec.questions.begin(), spec.questions.end());
   size_t found = 0;

@@ -55,19 +55,21 @@ void read_number(const Fields& fields, std::string_view key, double& into) {
   QLORA_CHECK(into >= 0, usage, "{}: `{}` must not be negative", fields.at(key).where.text(), key);
 }
 
-void read_int(const Fields& fields, std::string_view key, int& into) {
+void read_int(const Fields& fields, std::string_view key, int& into, int64_t most) {
   int64_t value = into;
   fields.read(key, value, 1);
-  QLORA_CHECK(value <= 1'000'000, usage, "{}: `{}` is too large", fields.at(key).where.text(), key);
+  QLORA_CHECK(value <= most, usage, "{}: `{}` must be at most {}", fields.at(key).where.text(), key, most);
   into = static_cast<int>(value);
 }
 
 void read_endpoint(const Fields& fields, JudgeSetup& setup) {
   JudgeRunOptions& run = setup.run;
-  read_int(fields, "concurrency", run.concurrency);
-  read_int(fields, "attempts", run.attempts);
+  read_int(fields, "concurrency", run.concurrency, 256);
+  read_int(fields, "attempts", run.attempts, 1000);
   read_number(fields, "per_minute", run.per_minute);
   read_number(fields, "timeout", setup.http.timeout_s);
+  QLORA_CHECK(setup.http.timeout_s > 0, usage, "{}: `timeout` must be above 0",
+              fields.at("timeout").where.text());
   fields.read("budget_tokens", run.max_tokens_spent, 0);
   read_number(fields, "budget_money", run.max_money_spent);
   read_number(fields, "price_prompt", run.price_prompt);
@@ -94,7 +96,7 @@ JudgeSpec read_judge(const YamlNode& node) {
     setup.temperature = 0;
     read_number(fields, "temperature", *setup.temperature);
   }
-  read_int(fields, "max_tokens", setup.max_tokens);
+  read_int(fields, "max_tokens", setup.max_tokens, 1'000'000);
   const bool local = setup.judge == kBaseJudge || is_local(setup);
   if (local) {
     for (const std::string& key : endpoint)

@@ -177,6 +177,12 @@ TEST_CASE("answers and judges that cannot be are refused before anything is trai
   refused(kJudge, 2, "none of the sweep's `generate`");
   refused(ask + "judge: [{judge: 'model:nowhere'}]\n", 3, "nowhere");
   refused(ask + "judge: [{judge: base, budget_tokens: 5}]\n", 2, "for an endpoint");
+  for (const auto& [settings, word] : {std::pair("concurrency: 257", "`concurrency` must be at most 256"),
+                                       {"timeout: 0", "`timeout` must be above 0"},
+                                       {"budget_money: 5", "needs the prices"},
+                                       {"parser: threeclas-2", "did you mean `threeclass-2`?"},
+                                       {"parser: scores-2", "asked for verdicts"}})
+    refused(ask + "judge:\n  - {judge: gpt-4, " + settings + "}\n", 2, word);
   refused(ask + "judge: [{judge: base, prompts: gone.jsonl, chat_template: guanaco}]\n", 3, "gone.jsonl");
   refused(ask + kJudge + "tournaments: [{name: own, judge: other}]\n", 2,
           "unknown judge `other`; known: self");

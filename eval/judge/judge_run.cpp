@@ -205,7 +205,28 @@ void ask_one(Office& office, ChatClient& client, const JudgeAsk& ask, const Verd
   office.finish(ask, answered ? &vote : nullptr, row);
 }
 
+void check_limits(const JudgeRunOptions& options) {
+  QLORA_CHECK(options.concurrency >= 1 && options.attempts >= 1 && options.backoff_s >= 0, usage,
+              "concurrency and attempts must be at least 1, and the pause between attempts not negative");
+  QLORA_CHECK(options.max_money_spent <= 0 || options.price_prompt > 0 || options.price_answer > 0, usage,
+              "a budget in money needs the prices of a million tokens");
+}
+
+const VerdictParser& parser_of(const JudgeRunOptions& options, bool points) {
+  const VerdictParser& parser = verdict_parser(!options.parser.empty() ? options.parser
+                                               : points                ? "scores-2"
+                                                                       : "threeclass-2");
+  QLORA_CHECK(parser.points == points, usage, "parser {} reads {}, and the judge is asked for {}",
+              parser.name, parser.points ? "points" : "verdicts", points ? "points" : "verdicts");
+  return parser;
+}
+
 }  // namespace
+
+void check_run_options(const JudgeRunOptions& options, bool points) {
+  check_limits(options);
+  parser_of(options, points);
+}
 
 std::vector<JudgeAsk> plan_study(const JudgeStudy& study, const AnswerBook& answers) {
   QLORA_CHECK(study.systems.size() >= 2, usage, "a judge compares at least two systems");
@@ -245,17 +266,9 @@ JudgeRunReport run_study(std::span<const JudgeAsk> asks,
                          const std::function<std::unique_ptr<ChatClient>()>& make_client,
                          const JudgeRunOptions& options,
                          const std::function<void(const Vote*, const JudgeLedgerRow&)>& commit) {
-  QLORA_CHECK(options.concurrency >= 1 && options.attempts >= 1 && options.backoff_s >= 0, usage,
-              "concurrency and attempts must be at least 1, and the pause between attempts not negative");
-  QLORA_CHECK(options.max_money_spent <= 0 || options.price_prompt > 0 || options.price_answer > 0, usage,
-              "a budget in money needs the prices of a million tokens");
+  check_limits(options);
   if (asks.empty()) return {};
-  const bool points = asks.front().vote.points;
-  const VerdictParser& parser = verdict_parser(!options.parser.empty() ? options.parser
-                                               : points                ? "scores-2"
-                                                                       : "threeclass-2");
-  QLORA_CHECK(parser.points == points, usage, "parser {} reads {}, and the judge is asked for {}",
-              parser.name, parser.points ? "points" : "verdicts", points ? "points" : "verdicts");
+  const VerdictParser& parser = parser_of(options, asks.front().vote.points);
   Office office(asks, options, commit);
   std::vector<std::thread> threads;
   for (int t = 0; t < options.concurrency; ++t)

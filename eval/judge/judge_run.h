@@ -49,6 +49,10 @@ struct JudgeRunOptions {
   std::string parser;                         // empty: threeclass-2 or scores-2
 };
 
+// Throws Error(usage) for options that do not go together, or a parser that does not read what the judge is
+// asked for; `points`: not a verdict. For those who want to know before there are asks.
+void check_run_options(const JudgeRunOptions&, bool points);
+
 // What one ask cost and came to.
 struct JudgeLedgerRow {
   std::string item, first, second;
