@@ -56,6 +56,27 @@ void add_answers(Planner& planner, const QuestionSet& set, std::vector<PlannedRu
   }
 }
 
+// Answers of one key would be made, and their votes counted, twice. A set's name stands for its questions in
+// files and votes.
+void check_sets(const AnswerPlan& plan) {
+  std::map<std::string, const QuestionSet*> named;
+  for (const QuestionSet& set : plan.sets) {
+    const QuestionSet& first = *named.emplace(set.file.name, &set).first->second;
+    QLORA_CHECK(first.file.content == set.file.content, usage,
+                "{}: {} and {} are two sets of questions with one name; rename one of the files",
+                set.spec->where.text(), first.file.path, set.file.path);
+  }
+  std::map<Digest, const QuestionSet*> asked;
+  for (const AnswerNeed& need : plan.answers) {
+    const QuestionSet& first = *asked.emplace(need.row.key, need.set).first->second;
+    QLORA_CHECK(
+        &first == need.set, usage,
+        "{}: {} is asked a second time in the same way, after {}; keep one of the two (with the larger "
+        "`limit`)",
+        need.set->spec->where.text(), need.set->file.path, first.spec->where.text());
+  }
+}
+
 // `base` is the folder that all runs stand on.
 JudgeSetup resolved(const JudgeSpec& spec, const std::vector<PlannedRun>& runs) {
   JudgeSetup setup = spec.setup;
@@ -183,6 +204,7 @@ AnswerPlan plan_answers(Planner& planner, const Sweep& sweep, std::vector<Planne
   AnswerPlan plan;
   plan.sets = read_sets(sweep);
   for (const QuestionSet& set : plan.sets) add_answers(planner, set, runs, plan.answers);
+  check_sets(plan);
   for (const JudgeSpec& spec : sweep.judges) add_studies(planner, sweep, runs, spec, plan);
   return plan;
 }

@@ -174,6 +174,12 @@ TEST_CASE("answers and judges that cannot be are refused before anything is trai
   refused("generate: [{questions: nowhere.jsonl, template: guanaco}]\n", 3, "nowhere.jsonl");
   refused("generate: [{questions: everyday_questions.jsonl, template: guanako}]\n", 2, "guanaco");
   refused("generate: [{questions: q.jsonl, top_p: 2}]\n", 2, "bad.yaml:");
+  const std::string once_more = "  - {questions: everyday_questions.jsonl, ";
+  refused(ask + once_more + "template: guanaco, temperature: 1, top_p: 1, max_new_tokens: 6, limit: 1}\n", 2,
+          "asked a second time in the same way");
+  bench.write("other/everyday_questions.jsonl", "{\"question_id\": 1, \"text\": \"Why?\"}\n");
+  refused(ask + "  - {questions: other/everyday_questions.jsonl, template: guanaco}\n", 2,
+          "two sets of questions with one name");
   refused(kJudge, 2, "none of the sweep's `generate`");
   refused(ask + "judge: [{judge: 'model:nowhere'}]\n", 3, "nowhere");
   refused(ask + "judge: [{judge: base, budget_tokens: 5}]\n", 2, "for an endpoint");

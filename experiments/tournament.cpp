@@ -196,7 +196,7 @@ Tournament::Tournament(const TournamentSpec& spec)
     : Tournament(spec, (check_options(spec), load_matches(spec))) {}
 
 Tournament::Tournament(const TournamentSpec& spec, std::vector<JudgmentFile> votes)
-    : Tournament(spec, matches_of_votes(spec, std::move(votes))) {}
+    : Tournament(spec, (check_claims(votes), matches_of_votes(spec, std::move(votes)))) {}
 
 Tournament::Tournament(const TournamentSpec& spec, TournamentMatches loaded) : loaded_(std::move(loaded)) {
   Settings s = settings_of(spec);

@@ -36,7 +36,7 @@ struct TournamentRatings {
 class Tournament {
  public:
   explicit Tournament(const TournamentSpec&);
-  // The same of votes that were read already, those of a sweep's own judge.
+  // The same of votes that were read already, those of a sweep's own judge; checks their claims.
   Tournament(const TournamentSpec&, std::vector<JudgmentFile> votes);
   const std::string& name() const { return row_.name; }
   const Digest& key() const { return row_.key; }
