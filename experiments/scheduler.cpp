@@ -213,6 +213,7 @@ class SweepRunner {
     if (asks.empty()) {
       failures_.push_back(fmt::format("judge {}: fewer than two systems have answered {}",
                                       name_of(study.setup), study.set->file.name));
+      judged_[name_of(study.setup)].push_back({&study, {}});  // nothing of it is there: no rating either
       return;
     }
     if (!missing_asks(journal_votes(study.folder), asks).empty()) {
@@ -233,7 +234,8 @@ class SweepRunner {
     judged_[name_of(study.setup)].push_back({&study, votes});
   }
 
-  // A judge's votes on all sets that it has judged whole. Questions of several sets may have equal ids.
+  // A judge's votes, once all its sets are judged whole; else none. Questions of several sets may have equal
+  // ids.
   std::vector<JudgmentFile> votes_by(const std::string& judge) const {
     std::vector<JudgmentFile> all;
     const auto found = judged_.find(judge);
