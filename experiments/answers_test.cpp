@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"
+#include "eval/judge/loopback_server.h"
 #include "experiments/test_program.h"
 
 using namespace qlora;
@@ -154,6 +155,50 @@ TEST_CASE("a tournament is rated from the votes of a sweep's own judge") {
   const Json done = parse_json(end.out.substr(end.out.rfind("{\"exit_code\"")), "stdout");
   REQUIRE(done["ratings"]["own"].size() == 3);
   CHECK(done["ratings"]["own"][0]["games"] == 12);
+}
+
+TEST_CASE("votes are stored once all are there and rated once all sets are judged") {
+  Workbench bench;
+  write_questions(bench);
+  std::atomic<bool> strict{true};
+  LoopbackServer server([&](const LoopbackServer::Request& request) {
+    if (strict && request.number >= 2) return LoopbackServer::Reply{401, "no more", "", 0, "", false};
+    return LoopbackServer::Reply{200, completion("1"), "", 0, "", false};
+  });
+  ::setenv("no_proxy", "127.0.0.1", 1);
+  ::setenv("OPENAI_BASE_URL", server.url().c_str(), 1);
+  std::string generate = kGenerate;
+  generate.insert(generate.find("base: true"), "limit: 1, ");
+  const std::string judge =
+      "judge: [{judge: gpt-4, concurrency: 1, prompts: short.jsonl}]\n"
+      "tournaments: [{name: own, judge: gpt-4, orders: 10, bootstrap: 0}]\n";
+  const auto stored = [&](const char* what) {
+    return query(bench, fmt::format("SELECT count(*) AS n FROM {}", what))[0]["n"].get<int64_t>();
+  };
+  bench.write_sweep("s.yaml", generate + judge);
+  CHECK(bench.run({"sweep", "run", "s.yaml"}).code == 1);
+  CHECK(votes_in(journal(bench)) == 2);
+  CHECK(stored("votes_view") == 0);
+  strict = false;
+  const ProgramEnd rest = bench.run({"sweep", "run", "s.yaml"});
+  INFO(rest.err);
+  CHECK(rest.code == 0);
+  CHECK(stored("votes_view") == 6);
+  CHECK_THAT(rest.out, Contains("tournament own"));
+
+  // Without their adapters the runs cannot answer a second set.
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "out/test"))
+    if (entry.is_directory()) std::filesystem::remove_all(entry.path() / "adapter");
+  bench.write("more_questions.jsonl", read_file(bench.path() / "everyday_questions.jsonl"));
+  generate += "  - {questions: more_questions.jsonl, template: guanaco, max_new_tokens: 6, base: true}\n";
+  bench.write_sweep("s.yaml", generate + judge);
+  const ProgramEnd less = bench.run({"sweep", "run", "s.yaml"});
+  INFO(less.err);
+  CHECK(less.code == 1);
+  CHECK_THAT(less.err, Contains("fewer than two systems have answered more"));
+  CHECK_THAT(less.out, !Contains("tournament own"));
+  CHECK(stored("votes_view") == 6);
+  ::unsetenv("OPENAI_BASE_URL");
 }
 
 TEST_CASE("answers and judges that cannot be are refused before anything is trained") {

@@ -207,7 +207,7 @@ class SweepRunner {
     return sweep_folder(sweep_) / "answers" / set.file.name;
   }
 
-  // Asks what a judge has not said about the answers that are there, and stores its votes.
+  // Asks what a judge has not said about the answers that are there, and stores its votes once all are there.
   void judge(Store& store, const FileLock& lock, StudyNeed& study) {
     const std::vector<JudgeAsk> asks = asks_of(plan_.answers, study, store);
     if (asks.empty()) {
@@ -228,9 +228,11 @@ class SweepRunner {
     }
     const std::vector<JudgmentFile> votes = votes_for(journal_votes(study.folder), asks);
     study.missing = static_cast<int64_t>(missing_asks(votes, asks).size());
-    std::vector<VoteFile> rows;
-    for (const JudgmentFile& file : votes) rows.push_back(vote_file(file));
-    store.write_votes(rows);
+    if (study.missing == 0) {
+      std::vector<VoteFile> rows;
+      for (const JudgmentFile& file : votes) rows.push_back(vote_file(file));
+      store.write_votes(rows);
+    }
     judged_[name_of(study.setup)].push_back({&study, votes});
   }
 
