@@ -50,8 +50,17 @@ void resolve(std::map<std::string, OptionValue, std::less<>>& values, const Sett
   for (const char* beta : {"adam_beta1", "adam_beta2"})
     QLORA_CHECK(std::get<double>(values[beta]) < 1, usage, "{}: `{}` must be below 1", where(beta), beta);
   const bool loss = std::get<bool>(values["do_eval"]);
-  QLORA_CHECK(std::get<int64_t>(values["eval_steps"]) == 0 || loss || std::get<bool>(values["do_mmlu_eval"]),
-              usage, "{}: `eval_steps` needs do_eval or do_mmlu_eval: true", where("eval_steps"));
+  const bool on_the_way = std::get<int64_t>(values["eval_steps"]) > 0;
+  const std::string strategy = std::get<std::string>(values["eval_strategy"]);
+  QLORA_CHECK(strategy != "steps" || on_the_way, usage,
+              "{}: `eval_strategy: steps` needs to know when: give eval_steps above 0",
+              where("eval_strategy"));
+  QLORA_CHECK(strategy != "no" || !on_the_way, usage,
+              "{}: `eval_strategy: no` and eval_steps above 0 exclude each other; leave one of them out",
+              where("eval_strategy"));
+  values["eval_strategy"] = on_the_way ? "steps" : "no";
+  QLORA_CHECK(!on_the_way || loss || std::get<bool>(values["do_mmlu_eval"]), usage,
+              "{}: `eval_steps` needs do_eval or do_mmlu_eval: true", where("eval_steps"));
   QLORA_CHECK(!loss || std::get<int64_t>(values["eval_dataset_size"]) > 0, usage,
               "{}: `do_eval` needs held-out examples: eval_dataset_size above 0", where("do_eval"));
   int64_t warmup = std::get<int64_t>(values["warmup_steps"]), steps = std::get<int64_t>(values["max_steps"]);

@@ -136,6 +136,9 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
       {"lr_scheduler_type: polynomial", "cosine"},
       {"adapter_name_or_path: a", "fresh adapter"},
       {"evals_per_epoch: 4", "every eval_steps"},
+      {"evaluation_strategy: epoch", "no, steps, auto"},
+      {"evaluation_strategy: steps\ndo_eval: true", "give eval_steps above 0"},
+      {"eval_strategy: no\ndo_eval: true\neval_steps: 187", "leave one of them out"},
       {"bench_dataset: dharma.json", "mmlu_data: PATH"},
       {"mmlu_dataset: mmlu-ten", "mmlu-fs, mmlu-zs"},
       {"gradient_checkpointing: offload", "none, selective, block, auto"},
@@ -146,7 +149,7 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
   }
   for (const char* harmless :
        {"packing: false", "use_dora: no", "modules_to_save:", "modules_to_save: []", "bf16: auto",
-        "resume_from_checkpoint: true", "report_to: none", "load_in_8bit: false"})
+        "resume_from_checkpoint: true", "report_to: none", "load_in_8bit: false", "evaluation_strategy: no"})
     CHECK(config_of(harmless) == config_of(""));
 }
 
