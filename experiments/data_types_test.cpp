@@ -49,6 +49,18 @@ TEST_CASE("perplexities by data type are a table over models that is not made tw
                                        "--length", "64", "--types", "nf4,int4", "--no-store"});
   CHECK_THAT(people.out,
              Contains("int4") && Contains("34.34") && !Contains("e3m0") && Contains("windows of 64"));
+
+  // Another tokenizer makes other tokens of the same text.
+  std::filesystem::copy(bench.path() / "model", bench.path() / "bytes",
+                        std::filesystem::copy_options::recursive);
+  Json tokenizer = parse_json(read_file(bench.path() / "bytes/tokenizer.json"), "tokenizer.json");
+  tokenizer["model"]["merges"] = Json::array();
+  bench.write("bytes/tokenizer.json", tokenizer.dump());
+  const ProgramEnd two = bench.run({"eval", "datatypes", "--model", "model", "--model", "bytes", "--data",
+                                    "text.txt", "--length", "64", "--types", "f32", "--no-store"});
+  INFO(two.err);
+  CHECK_THAT(two.out, Contains(" (model), ") && Contains(" (bytes) tokens, in windows of 64"));
+
   const ProgramEnd wrong =
       bench.run({"eval", "datatypes", "--model", "model", "--data", "text.txt", "--types", "nf5"});
   CHECK(wrong.code == 2);

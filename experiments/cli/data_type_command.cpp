@@ -163,9 +163,21 @@ class DataTypeTable {
       if (forms_[f]->published) row.back() = *forms_[f]->published;
     }
     fmt::print(
-        "{}perplexity over {} tokens, in windows of {}; paper: mean of OPT, BLOOM, LLaMA and Pythia, 125M to "
+        "{}perplexity over {}, in windows of {}; paper: mean of OPT, BLOOM, LLaMA and Pythia, 125M to "
         "13B, on Pile Common Crawl\n",
-        render_text(table), perplexities_[0].at(0).tokens, arguments_.length);
+        render_text(table), tokens_text(), arguments_.length);
+  }
+
+  // One count, or, where tokenizers read the texts differently, one a model.
+  std::string tokens_text() const {
+    const std::vector<Cell>& cells = perplexities_[0];
+    if (std::all_of(cells.begin(), cells.end(),
+                    [&](const Cell& cell) { return cell.tokens == cells[0].tokens; }))
+      return fmt::format("{} tokens", cells.at(0).tokens);
+    std::vector<std::string> counts;
+    for (size_t m = 0; m < cells.size(); ++m)
+      counts.push_back(fmt::format("{} ({})", cells[m].tokens, model_name(arguments_.models[m])));
+    return fmt::format("{} tokens", fmt::join(counts, ", "));
   }
 
   void print_json() const {
