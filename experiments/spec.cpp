@@ -21,8 +21,12 @@ OptionValue representative(const Option& option, const RunConfig& config) {
   return value;
 }
 
+int64_t semantics_of(const RunConfig& config) {
+  return config.text("compute_dtype") == "bf16" ? kBf16Semantics : kSemantics;
+}
+
 Json base_json(const RunConfig& config, const ContentHashes& content) {
-  Json json = {{"semantics", kSemantics},
+  Json json = {{"semantics", semantics_of(config)},
                {"model", content.model},
                {"tokenizer", content.tokenizer},
                {"compute_dtype", config.text("compute_dtype")},
@@ -38,7 +42,7 @@ Json base_json(const RunConfig& config, const ContentHashes& content) {
 
 std::string identity_text(const RunConfig& config, const ContentHashes& content,
                           std::span<const Option> table) {
-  Json json = {{"semantics", kSemantics},
+  Json json = {{"semantics", semantics_of(config)},
                {"model", content.model},
                {"tokenizer", content.tokenizer},
                {"data", content.data}};

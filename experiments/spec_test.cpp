@@ -37,6 +37,10 @@ TEST_CASE("three run keys are frozen") {
         "12b71f9270851259c5b81159c7be1722b5ef131653d68f1773d4e9c4992213d9");
 }
 
+TEST_CASE("runs in bf16 have semantics of their own") {
+  CHECK(identity_text(config_of("compute_dtype: bf16"), kContent).find("\"semantics\":2") != std::string::npos);
+}
+
 TEST_CASE("a new option with a default keeps old keys") {
   std::vector<Option> table(options().begin(), options().end());
   Option fresh;

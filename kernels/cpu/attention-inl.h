@@ -67,7 +67,7 @@ QLORA_INLINE Block block_of_queries(const Attention& a, const SequenceSpan& s, i
 // Which of a key's two rows.
 enum class Side { key, value };
 
-// Rows of keys or values in one piece from `key` on, which begins a tile.
+// Rows of keys or values in one piece from `key` on.
 struct Piece {
   const float* rows;
   int64_t end;  // the key behind it
@@ -78,7 +78,8 @@ QLORA_INLINE Piece piece_of(const Block& b, const void* w, Side side, int64_t ke
   const int64_t tiles = b.s.shared_tiles, tile = key / kKeyTile;
   if (tile >= tiles) return {floats(w) + b.kv_at(key), b.k1};
   const SharedTile& shared = b.s.shared[tile];
-  return {floats(side == Side::key ? shared.k : shared.v) + b.kv_head * b.a->head_dim,
+  return {floats(side == Side::key ? shared.k : shared.v) + key % kKeyTile * b.kv_stride() +
+              b.kv_head * b.a->head_dim,
           smaller(b.k1, (tile + 1) * kKeyTile)};
 }
 

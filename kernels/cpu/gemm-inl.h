@@ -1,5 +1,5 @@
 // Matrix products, dense and from 4-bit codes, after Goto & van de Geijn (2008) and BLIS: x is packed once,
-// by all threads; then every task packs or decodes a panel of w that fits the first-level cache and runs all
+// by all threads; then every task packs or decodes a panel of w that stays in cache (kChunkMax) and runs all
 // its row tiles over it. A quantized weight is never expanded beyond one panel.
 //
 // Order of sums: y = sum over chunks of k, in order, of (sum over the chunk's k, in order, one fma each). The

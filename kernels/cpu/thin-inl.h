@@ -114,7 +114,10 @@ QLORA_INLINE void pack_kept_as(Operand, const ThinProduct& g, const Kept& kept, 
 // n (or more) of 32 values of a row whose bits are these, as pairs; zeros beyond n.
 QLORA_INLINE IVec load_kept_pairs(const float* p, int64_t n, const uint8_t* bits, float factor) {
   uint32_t on = 0;
-  __builtin_memcpy(&on, bits, 4);
+  if (n >= 2 * kLanes)
+    __builtin_memcpy(&on, bits, 4);
+  else  // the row of bits may end here
+    for (int64_t i = 0; 8 * i < n; ++i) on |= static_cast<uint32_t>(bits[i]) << (8 * i);
   const Vec first = n >= kLanes ? load(p) : load_n(p, n);
   const Vec second = n >= 2 * kLanes ? load(p + kLanes) : load_n(p + kLanes, larger(n - kLanes, 0));
   return narrow(keep(first * set1(factor), on & 0xffff), keep(second * set1(factor), on >> 16));
