@@ -20,12 +20,12 @@ namespace qlora {
 // no bit.
 //
 // The f32 sums of bf16 operands are defined to the bit, as vdpbf16ps computes them, on every SIMD backend.
-// The values of k are cut into chunks that depend on k alone (chunk_of() in cpu/gemm-inl.h). A chunk is summed from zero in pairs (2j, 2j + 1) counted from its first value, a missing
-// last element being zero:
+// The values of k are cut into chunks that depend on k alone (chunk_of() in cpu/gemm-inl.h). A chunk is summed
+// from zero in pairs (2j, 2j + 1) counted from its first value, a missing last element being zero:
 //   sum = fma(x[2j+1], w[2j+1], sum);  sum = fma(x[2j], w[2j], sum)
 // The first chunk gives y = alpha * sum, or y = fma(alpha, sum, y) when accumulating; each later one adds
-// itself by y = fma(alpha, sum, y). Denormal operands and results of all these operations, and of the rounding
-// to bf16, count as zeros.
+// itself by y = fma(alpha, sum, y). Denormal operands and results of all these operations, and of the
+// rounding to bf16, count as zeros.
 enum class Operands : uint8_t { as_stored, bf16 };
 
 // How a product may round beyond that; chosen by the kind of request, never by the number of rows.
