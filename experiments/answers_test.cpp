@@ -30,13 +30,6 @@ void write_questions(const Workbench& bench) {
               "\"{question}{answer_1}{answer_2}\", \"category\": \"general\"}\n");
 }
 
-Json query(const Workbench& bench, const std::string& sql, const std::string& db = "results.db") {
-  const ProgramEnd end = bench.run({"results", "query", sql, "--json", "--db", db});
-  INFO(end.err);
-  REQUIRE(end.code == 0);
-  return parse_json(end.out, "query");
-}
-
 Json answers(const Workbench& bench, const std::string& db = "results.db") {
   return query(bench, "SELECT system, question, turn, answer FROM generations ORDER BY 1, 2, 3", db);
 }

@@ -27,13 +27,6 @@ std::vector<std::string> run_names() {
   return {"alpaca", "dialogues"};
 }
 
-Json query(const Workbench& bench, const std::string& sql) {
-  ProgramEnd end = bench.run({"results", "query", sql, "--json"});
-  INFO(end.err);
-  REQUIRE(end.code == 0);
-  return parse_json(end.out, "query");
-}
-
 // Trains the sweep without a disturbance in another folder and store.
 void train_undisturbed(const Workbench& bench) {
   ProgramEnd end = bench.run({"sweep", "run", "s.yaml", "--set", "output_dir=calm", "--db", "calm.db"});

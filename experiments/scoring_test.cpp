@@ -12,23 +12,17 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-Json query(const Workbench& bench, const std::string& db, const std::string& sql) {
-  ProgramEnd end = bench.run({"results", "query", sql, "--json", "--db", db});
-  INFO(end.err);
-  REQUIRE(end.code == 0);
-  return parse_json(end.out, "query");
-}
-
 int64_t count(const Workbench& bench, const std::string& table) {
-  return query(bench, "results.db", "SELECT count(*) AS n FROM " + table)[0]["n"];
+  return query(bench, "SELECT count(*) AS n FROM " + table)[0]["n"];
 }
 
 // What was answered, of all runs.
 Json predictions(const Workbench& bench, const std::string& db) {
-  return query(bench, db,
+  return query(bench,
                "SELECT m.name, s.name AS subject, i.ordinal, p.pred, p.scores FROM prediction p"
                " JOIN evaluation e USING(evaluation_id) JOIN subject_model m USING(subject_model_id)"
-               " JOIN item i USING(item_id) JOIN subject s USING(subject_id) ORDER BY 1, 2, 3");
+               " JOIN item i USING(item_id) JOIN subject s USING(subject_id) ORDER BY 1, 2, 3",
+               db);
 }
 
 void train(const Workbench& bench) {

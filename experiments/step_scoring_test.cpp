@@ -14,17 +14,10 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-Json query(const Workbench& bench, const std::string& db, const std::string& sql) {
-  ProgramEnd end = bench.run({"results", "query", sql, "--json", "--db", db});
-  INFO(end.err);
-  REQUIRE(end.code == 0);
-  return parse_json(end.out, "query");
-}
-
 // Run, task, step, metric and value of everything that was scored.
 Json scores(const Workbench& bench, const std::string& db) {
-  return query(bench, db,
-               "SELECT name, task, step, metric, value FROM scores WHERE step > 0 ORDER BY 1, 2, 3, 4");
+  return query(bench,
+               "SELECT name, task, step, metric, value FROM scores WHERE step > 0 ORDER BY 1, 2, 3, 4", db);
 }
 
 // Bytes of the trained adapters, sorted.
@@ -169,7 +162,7 @@ TEST_CASE("a killed sweep neither loses a score of a step nor makes it twice") {
     program.wait();
   }
   CHECK(scores(bench, "killed.db") == scores(bench, "calm.db"));
-  CHECK(query(bench, "killed.db", "SELECT count(*) AS n FROM partial_answer")[0]["n"] == 0);
+  CHECK(query(bench, "SELECT count(*) AS n FROM partial_answer", "killed.db")[0]["n"] == 0);
   CHECK(adapters(bench.path() / "killed") == adapters(bench.path() / "calm"));
 }
 

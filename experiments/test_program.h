@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
 #include <fstream>
@@ -163,5 +164,13 @@ class Workbench {
 
   TemporaryFolder folder_;
 };
+
+// Rows of a store beneath the bench, as `qlora results query` gives them.
+inline Json query(const Workbench& bench, const std::string& sql, const std::string& db = "results.db") {
+  const ProgramEnd end = bench.run({"results", "query", sql, "--json", "--db", db});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  return parse_json(end.out, "query");
+}
 
 }  // namespace qlora::test
