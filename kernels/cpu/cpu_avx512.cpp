@@ -20,6 +20,8 @@ using namespace cpu;
 #include "kernels/cpu/vec16-inl.h"
 // (before the codes)
 #include "kernels/cpu/codes16-inl.h"
+// (before the region)
+#include "kernels/cpu/scales-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::avx512

@@ -19,13 +19,12 @@ struct BlockOf {
 // Scales [begin, end): double quantization undone, with two roundings per value, as defined.
 //   absmax[i] = f32(f32(map[codes[i]] * nested[i / 256]) + offset)
 static void expand_scales(const WeightView& w, int64_t begin, int64_t end, float* out) {
-  const float* map = w.code_map;
-  const float offset = w.nested_offset;
+  const ScaleMap map(w.code_map);
   for (int64_t i = begin; i < end;) {
-    const float nested = w.nested_absmax[i / 256];
     const int64_t stop = smaller(end, (i / 256 + 1) * 256);
-#pragma GCC unroll 4
-    for (; i < stop; ++i) *out++ = map[w.absmax_codes[i]] * nested + offset;
+    expand_group(map, w.absmax_codes + i, stop - i, w.nested_absmax[i / 256], w.nested_offset, out);
+    out += stop - i;
+    i = stop;
   }
 }
 

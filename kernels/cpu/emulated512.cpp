@@ -24,6 +24,8 @@ namespace half {
 #include "kernels/cpu/codes8-inl.h"
 }  // namespace half
 #include "kernels/cpu/vec16_emulated-inl.h"
+// (before the region)
+#include "kernels/cpu/scales-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::emulated512

@@ -1,6 +1,6 @@
-// The files of a region, in the order in which they need each other (after a vec*-inl.h and a codes*-inl.h).
-// QLORA_PAIRS says whether that one has dot_pairs(). Defines what all of them use: QLORA_INLINE functions
-// disappear into their callers.
+// The files of a region, in the order in which they need each other (after a vec*-inl.h, a codes*-inl.h and
+// a scales*-inl.h). QLORA_PAIRS says whether the first has dot_pairs(). Defines what all of them use:
+// QLORA_INLINE functions disappear into their callers.
 
 // clang-format off
 #include "kernels/cpu/parallel-inl.h"
