@@ -13,8 +13,8 @@ namespace qlora {
 
 // Raised by hand when a change of the program changes results on purpose; every key depends on one of them.
 inline constexpr int64_t kSemantics = 1;
-// Of runs and bases that compute in bf16. 2: sums over chunks of up to 1,024 values.
-inline constexpr int64_t kBf16Semantics = 2;
+// Of runs and bases that compute in bf16. 2: sums over chunks of up to 1,024 values. 3: attention too.
+inline constexpr int64_t kBf16Semantics = 3;
 
 // SHA-256 (hexadecimal) of what the paths of a configuration hold.
 struct ContentHashes {

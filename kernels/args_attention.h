@@ -5,6 +5,7 @@
 #include <span>
 
 #include "core/base/dtype.h"
+#include "kernels/args_matmul.h"
 
 namespace qlora {
 
@@ -32,6 +33,10 @@ struct SequenceSpan {
 // kv_heads). Mask: causal, and with window > 0 only keys j with position(i) - window < j <= position(i). Sums
 // over keys run in tiles counted from key 0 of the sequence, so a bit never depends on what else is in the
 // batch, nor on whether keys come from a cache or are shared.
+//
+// With bf16 operands all four products (and backward the five) read both sides rounded: q, k, v, dout, and
+// the weights and gradients of scores that the kernel computes itself. Weights are exp(score - largest
+// score), rounded before the division by their sum, which adds them as they were.
 struct Attention {
   const void* q = nullptr;  // [rows, heads, head_dim]
   const void* k = nullptr;  // [key rows, kv_heads, head_dim]
@@ -43,6 +48,7 @@ struct Attention {
   double scale = 1;
   int64_t window = 0;
   DType type = DType::f32;
+  Operands operands = Operands::as_stored;
 };
 
 // Gradients of the same; probabilities are recomputed from lse. Overwrites dq, dk, dv in the rows that the

@@ -143,7 +143,7 @@ struct Sequences {
   int64_t heads, kv_heads, head_dim, window;
   std::vector<int64_t> lengths;
 
-  std::vector<Array> run(Backend& backend, std::vector<size_t> which) const {
+  std::vector<Array> run(Backend& backend, std::vector<size_t> which, Operands operands) const {
     Device d(backend, DType::f32, static_cast<int64_t>(which.size()) % 2);
     std::vector<SequenceSpan> spans;
     Array q, k, v, dout;
@@ -169,6 +169,7 @@ struct Sequences {
     a.head_dim = head_dim;
     a.window = window;
     a.scale = 0.3;
+    a.operands = operands;
     backend.attention(a);
     void *dq = d.make(q_size), *dk = d.make(k_size), *dv = d.make(k_size);
     backend.attention_backward({.forward = a, .dout = d.put(dout), .dq = dq, .dk = dk, .dv = dv});
@@ -183,24 +184,25 @@ TEST_CASE("Attention and its gradients have the same bits for a sequence alone a
                                {3, 3, 64, 0, {1, 64, 65, 7}},
                                {4, 2, 80, 9, {30, 3, 12}},
                                {9, 3, 64, 0, {40, 90}}};
-  for (const std::string& name : available_backends()) {
-    auto backend = make_test_backend(name);
-    for (const Sequences& batch : batches) {
-      std::vector<size_t> everything;
-      for (size_t s = 0; s < batch.lengths.size(); ++s) everything.push_back(s);
-      std::vector<Array> all = batch.run(*backend, everything);
-      int64_t row = 0;
-      for (size_t s : everything) {
-        INFO(name << ": sequence " << s << ", heads of " << batch.head_dim);
-        std::vector<Array> alone = batch.run(*backend, {s});
-        for (size_t i = 0; i < all.size(); ++i) {
-          int64_t width = (i < 2 ? batch.heads : batch.kv_heads) * batch.head_dim;
-          CHECK(same_bits(alone[i], slice(all[i], row, row + batch.lengths[s], width)));
+  for (const std::string& name : available_backends())
+    for (Operands operands : {Operands::as_stored, Operands::bf16}) {
+      auto backend = make_test_backend(name);
+      for (const Sequences& batch : batches) {
+        std::vector<size_t> everything;
+        for (size_t s = 0; s < batch.lengths.size(); ++s) everything.push_back(s);
+        std::vector<Array> all = batch.run(*backend, everything, operands);
+        int64_t row = 0;
+        for (size_t s : everything) {
+          INFO(name << ": sequence " << s << ", heads of " << batch.head_dim);
+          std::vector<Array> alone = batch.run(*backend, {s}, operands);
+          for (size_t i = 0; i < all.size(); ++i) {
+            int64_t width = (i < 2 ? batch.heads : batch.kv_heads) * batch.head_dim;
+            CHECK(same_bits(alone[i], slice(all[i], row, row + batch.lengths[s], width)));
+          }
+          row += batch.lengths[s];
         }
-        row += batch.lengths[s];
       }
     }
-  }
 }
 
 TEST_CASE("A query has the same bits over keys from a cache as in its whole sequence") {
@@ -209,32 +211,34 @@ TEST_CASE("A query has the same bits over keys from a cache as in its whole sequ
         v = normals(3, kLength * kKvHeads * kDim);
   for (const std::string& name : available_backends()) {
     auto backend = make_test_backend(name);
-    for (int64_t window : {0, 20}) {
-      // Queries [lo, hi) over keys [0, hi), which lie `shift` rows into the buffer.
-      auto run = [&](int64_t lo, int64_t hi, int64_t shift) {
-        Device d(*backend, DType::f32);
-        auto shifted = [&](const Array& keys) {
-          Array all(static_cast<size_t>((shift + hi) * kKvHeads * kDim), 7.0);
-          std::copy_n(keys.begin(), hi * kKvHeads * kDim, all.begin() + shift * kKvHeads * kDim);
-          return all;
+    for (Operands operands : {Operands::as_stored, Operands::bf16})
+      for (int64_t window : {0, 20}) {
+        // Queries [lo, hi) over keys [0, hi), which lie `shift` rows into the buffer.
+        auto run = [&](int64_t lo, int64_t hi, int64_t shift) {
+          Device d(*backend, DType::f32);
+          auto shifted = [&](const Array& keys) {
+            Array all(static_cast<size_t>((shift + hi) * kKvHeads * kDim), 7.0);
+            std::copy_n(keys.begin(), hi * kKvHeads * kDim, all.begin() + shift * kKvHeads * kDim);
+            return all;
+          };
+          SequenceSpan span{0, hi - lo, shift, hi};
+          Attention a{.q = d.put(slice(q, lo, hi, kWidth)), .k = d.put(shifted(k)), .v = d.put(shifted(v))};
+          a.o = d.make((hi - lo) * kWidth);
+          a.sequences = {&span, 1};
+          a.heads = kHeads;
+          a.kv_heads = kKvHeads;
+          a.head_dim = kDim;
+          a.window = window;
+          a.scale = 0.2;
+          a.operands = operands;
+          d.backend().attention(a);
+          return d.get(a.o, (hi - lo) * kWidth);
         };
-        SequenceSpan span{0, hi - lo, shift, hi};
-        Attention a{.q = d.put(slice(q, lo, hi, kWidth)), .k = d.put(shifted(k)), .v = d.put(shifted(v))};
-        a.o = d.make((hi - lo) * kWidth);
-        a.sequences = {&span, 1};
-        a.heads = kHeads;
-        a.kv_heads = kKvHeads;
-        a.head_dim = kDim;
-        a.window = window;
-        a.scale = 0.2;
-        d.backend().attention(a);
-        return d.get(a.o, (hi - lo) * kWidth);
-      };
-      Array whole = run(0, kLength, 0);
-      for (auto [lo, hi] : {std::pair<int64_t, int64_t>{0, 1}, {10, 11}, {64, 65}, {130, 131}, {60, 100}}) {
-        INFO(name << ": window " << window << ", queries " << lo << " to " << hi);
-        CHECK(same_bits(run(lo, hi, 5), slice(whole, lo, hi, kWidth)));
+        Array whole = run(0, kLength, 0);
+        for (auto [lo, hi] : {std::pair<int64_t, int64_t>{0, 1}, {10, 11}, {64, 65}, {130, 131}, {60, 100}}) {
+          INFO(name << ": window " << window << ", queries " << lo << " to " << hi);
+          CHECK(same_bits(run(lo, hi, 5), slice(whole, lo, hi, kWidth)));
+        }
       }
-    }
   }
 }

@@ -27,6 +27,14 @@ Operands operands_of(const Args& a) {
     return Operands::as_stored;
   }
 }
+Operands operands_of(const AttentionBackward& a) {
+  return a.forward.operands;
+}
+
+template <class Args>
+std::string named(const char* kernel, const Args& a) {
+  return operands_of(a) == Operands::bf16 ? fmt::format("{} bf16", kernel) : kernel;
+}
 
 }  // namespace
 
@@ -93,7 +101,7 @@ void TimedBackend::fill(void* p, size_t bytes, uint8_t value) {
 }
 
 void TimedBackend::gemm(const Gemm& a) {
-  std::string name = a.operands == Operands::bf16 ? "gemm bf16" : "gemm";
+  std::string name = named("gemm", a);
   if (by_shape_) name += fmt::format(" {}x{}x{}", a.m, a.n, a.k);
   time(name, &Backend::gemm, a);
 }
@@ -112,10 +120,10 @@ void TimedBackend::linear_backward(const LinearBackward& a) {
        &Backend::linear_backward, a);
 }
 void TimedBackend::attention(const Attention& a) {
-  time("attention", &Backend::attention, a);
+  time(named("attention", a), &Backend::attention, a);
 }
 void TimedBackend::attention_backward(const AttentionBackward& a) {
-  time("attention_backward", &Backend::attention_backward, a);
+  time(named("attention_backward", a), &Backend::attention_backward, a);
 }
 void TimedBackend::rms_norm(const RmsNorm& a) {
   time(a.residual != nullptr ? "rms_norm of a sum" : "rms_norm", &Backend::rms_norm, a);

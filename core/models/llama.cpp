@@ -132,7 +132,8 @@ Block Llama::load_block(const WeightLoader& load, int64_t layer) {
              .kv_heads = config_.kv_heads,
              .head_dim = config_.head_dim,
              .window = config_.windows[static_cast<size_t>(layer)],
-             .scale = 1 / std::sqrt(static_cast<double>(config_.head_dim))};
+             .scale = 1 / std::sqrt(static_cast<double>(config_.head_dim)),
+             .operands = load.options().operands};
   for (const NormSlot& n : kNorms) {
     b.*n.member = load.dense({layer_name(layer) + n.name, {config_.hidden_size}});
     bytes_ += (b.*n.member).bytes();

@@ -30,6 +30,7 @@ class WeightLoader {
   WeightLoader(const ModelFolder& folder, Memory& memory, const LoadOptions& options)
       : folder_(folder), memory_(memory), options_(options) {}
 
+  const LoadOptions& options() const { return options_; }
   // Elements of the compute type: norms and biases. NaN or infinity throws Error(data).
   Tensor dense(const WeightSpec&) const;
   // The embedding, or a head: elements as dense_type() says.

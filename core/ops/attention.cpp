@@ -36,7 +36,8 @@ Attention make_args(const AttentionShape& shape, const Tensor& q, const Tensor& 
           .head_dim = shape.head_dim,
           .scale = shape.scale,
           .window = shape.window,
-          .type = q.type()};
+          .type = q.type(),
+          .operands = shape.operands};
 }
 
 void check(const Context& c, const Var& q, const Var& k, const Var& v, const AttentionShape& shape) {

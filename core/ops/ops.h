@@ -35,6 +35,7 @@ Var rope(Context&, const RopeAngles&, const Var& x, int64_t heads);  // x [rows,
 struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0, window = 0;
   double scale = 1;
+  Operands operands = Operands::as_stored;
 };
 // Causal attention inside every sequence. With c.cache, keys and values are appended to the cache of `layer`
 // first. With c.prefixes, sequences go on from shared beginnings.

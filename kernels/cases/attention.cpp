@@ -1,5 +1,6 @@
 // Cases of attention, forward and backward.
 
+#include <cmath>
 #include <string>
 
 #include "kernels/cases/cases.h"
@@ -31,15 +32,22 @@ int64_t longest(const Shape& s) {
   return keys + s.head_dim;
 }
 
-Attention arguments(const Shape& s, DType type) {
+Attention arguments(const Shape& s, const Device& d) {
   return {.sequences = s.spans,
           .heads = s.heads,
           .kv_heads = s.kv_heads,
           .head_dim = s.head_dim,
           .scale = s.scale,
           .window = s.window,
-          .type = type};
+          .type = d.type(),
+          .operands = d.operands()};
 }
+
+// What one flip of a rounding to bf16 is worth, of a weight or a score's gradient of at most `value`.
+double flip(double value, double against) {
+  return 0x1p-8 * value * against;
+}
+constexpr double kLargest = 5;  // of operands
 
 // Results start from zeros: rows that belong to no sequence stay as they were.
 void* zeros(Device& d, int64_t n) {
@@ -51,7 +59,7 @@ Case forward_case(const Shape& s) {
   Case c{.kernel = "attention", .shape = s.name, .length = longest(s)};
   c.inputs = {normals(1, q), normals(2, kv), normals(3, kv)};
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
-    Attention a = arguments(s, d.type());
+    Attention a = arguments(s, d);
     a.q = d.put(in[0]);
     a.k = d.put(in[1]);
     a.v = d.put(in[2]);
@@ -65,6 +73,8 @@ Case forward_case(const Shape& s) {
   // The largest score and its logarithm's sum may cancel in lse.
   c.cancels = {0, 4};
   if (!s.lse) c.cancels = {0};
+  c.flips = {flip(1, kLargest), 0};
+  if (!s.lse) c.flips = {flip(1, kLargest)};
   return c;
 }
 
@@ -80,7 +90,7 @@ Case backward_case(const Shape& s) {
   }
   c.inputs = {forward.inputs[0], forward.inputs[1], forward.inputs[2], saved[0], saved[1], normals(4, q)};
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
-    Attention a = arguments(s, d.type());
+    Attention a = arguments(s, d);
     a.q = d.put(in[0]);
     a.k = d.put(in[1]);
     a.v = d.put(in[2]);
@@ -90,6 +100,9 @@ Case backward_case(const Shape& s) {
     d.backend().attention_backward({.forward = a, .dout = d.put(in[5]), .dq = dq, .dk = dk, .dv = dv});
     return {d.get(dq, q), d.get(dk, kv), d.get(dv, kv)};
   };
+  // A gradient of a score is at most the scale times two products of dout and v.
+  const double ds = 4 * s.scale * std::sqrt(static_cast<double>(s.head_dim));
+  c.flips = {flip(ds, kLargest), flip(ds, kLargest), flip(1, kLargest)};
   return c;
 }
 
@@ -129,7 +142,7 @@ std::vector<Case> attention_cases() {
     all.push_back(forward_case(s));
     if (s.lse) all.push_back(backward_case(s));
   }
-  return all;
+  return with_bf16_operands(std::move(all));
 }
 
 }  // namespace qlora::test

@@ -10,7 +10,9 @@
 
 constexpr int64_t kQueryBlock = 84;  // whole tiles of both widths; half of it where sequences are short
 constexpr int64_t kKeyStep = 28 / kMr * kMr;  // of keys as rows of a product: few whole tiles
-static_assert(kKeyTile <= AsStored::kChunkMax, "a tile of keys must be one chunk of a product");
+static_assert(kKeyTile <= AsStored::kChunkMax && kKeyTile <= Bf16Best::kChunkMax,
+              "a tile of keys must be one chunk of a product");
+static_assert(kQueryBlock / 2 % 2 == 0 && kMr % 2 == 0, "sums over queries must keep their pairs");
 
 // A block of queries of one head: queries [i0, i1) of the sequence, keys [k0, k1) that any of them may see.
 struct Block {
@@ -85,43 +87,46 @@ QLORA_INLINE Piece piece_of(const Block& b, const void* w, Side side, int64_t ke
 
 // out[rows, width] = alpha * rows of x (queries or their gradients) times rows of w (keys or values),
 // transposed. What queries do not see is left as it is, in part.
+template <class Operand>
 static void row_products(const Block& b, const void* x, const void* w, Side side, float alpha, float* out) {
   for (int64_t key = b.k0; key < b.k1;) {
     const Piece piece = piece_of(b, w, side, key);
     const int64_t end = smaller(piece.end, b.end_of_keys(key, kNr)), skip = b.blind_rows(key);
-    gemm({.layout = Layout::nt,
-          .x = floats(x) + b.q_at(b.i0 + skip),
-          .dense = piece.rows,
-          .y = out + skip * b.width + (key - b.k0),
-          .ldx = b.q_stride(),
-          .ldw = b.kv_stride(),
-          .ldy = b.width,
-          .m = b.rows() - skip,
-          .n = end - key,
-          .k = b.a->head_dim,
-          .alpha = alpha});
+    gemm_of<Operand>({.layout = Layout::nt,
+                      .x = floats(x) + b.q_at(b.i0 + skip),
+                      .dense = piece.rows,
+                      .y = out + skip * b.width + (key - b.k0),
+                      .ldx = b.q_stride(),
+                      .ldw = b.kv_stride(),
+                      .ldy = b.width,
+                      .m = b.rows() - skip,
+                      .n = end - key,
+                      .k = b.a->head_dim,
+                      .alpha = alpha});
     key = end;
   }
 }
 
 // Queries [r0, r1) of the block, keys [k, end) of one tile.
+template <class Operand>
 static void add_weighted(const Block& b, const float* weights, const float* values, int64_t k, int64_t end,
                          int64_t r0, int64_t r1, float* y) {
   if (r0 >= r1 || k >= end) return;
-  gemm({.layout = Layout::nn,
-        .x = weights + r0 * b.width + (k - b.k0),
-        .dense = values,
-        .y = y + b.q_at(b.i0 + r0),
-        .ldx = b.width,
-        .ldw = b.kv_stride(),
-        .ldy = b.q_stride(),
-        .m = r1 - r0,
-        .n = b.a->head_dim,
-        .k = end - k,
-        .add = k > b.k0});
+  gemm_of<Operand>({.layout = Layout::nn,
+                    .x = weights + r0 * b.width + (k - b.k0),
+                    .dense = values,
+                    .y = y + b.q_at(b.i0 + r0),
+                    .ldx = b.width,
+                    .ldw = b.kv_stride(),
+                    .ldy = b.q_stride(),
+                    .m = r1 - r0,
+                    .n = b.a->head_dim,
+                    .k = end - k,
+                    .add = k > b.k0});
 }
 
 // y (rows of queries) = weights[rows, keys] times rows of w (keys or values), tile by tile.
+template <class Operand>
 static void weighted_sum(const Block& b, const float* weights, const void* w, Side side, float* y) {
   const int64_t half = b.rows() / 2 / kMr * kMr;
   for (int64_t k = b.k0; k < b.k1; k += kKeyTile) {
@@ -129,26 +134,27 @@ static void weighted_sum(const Block& b, const float* weights, const void* w, Si
     const int64_t end = smaller(k + kKeyTile, b.k1), skip = b.blind_rows(k);
     // The first half of the queries sees fewer keys of a tile that the mask cuts.
     const int64_t middle = end > b.diagonal() ? larger(skip, half) : skip;
-    add_weighted(b, weights, values, k, smaller(end, b.position(b.i0 + middle)), skip, middle, y);
-    add_weighted(b, weights, values, k, end, middle, b.rows(), y);
+    add_weighted<Operand>(b, weights, values, k, smaller(end, b.position(b.i0 + middle)), skip, middle, y);
+    add_weighted<Operand>(b, weights, values, k, end, middle, b.rows(), y);
   }
 }
 
 // y (rows of keys) += weights[rows, keys] transposed times rows of x (queries or their gradients).
+template <class Operand>
 static void add_to_keys(const Block& b, const float* weights, const void* x, float* y) {
   for (int64_t key = b.k0; key < b.k1;) {
     const int64_t end = smaller(b.k1, b.end_of_keys(key, kKeyStep)), skip = b.blind_rows(key);
-    gemm({.layout = Layout::tn,
-          .x = weights + skip * b.width + (key - b.k0),
-          .dense = floats(x) + b.q_at(b.i0 + skip),
-          .y = y + b.kv_at(key),
-          .ldx = b.width,
-          .ldw = b.q_stride(),
-          .ldy = b.kv_stride(),
-          .m = end - key,
-          .n = b.a->head_dim,
-          .k = b.rows() - skip,
-          .add = true});
+    gemm_of<Operand>({.layout = Layout::tn,
+                      .x = weights + skip * b.width + (key - b.k0),
+                      .dense = floats(x) + b.q_at(b.i0 + skip),
+                      .y = y + b.kv_at(key),
+                      .ldx = b.width,
+                      .ldw = b.q_stride(),
+                      .ldy = b.kv_stride(),
+                      .m = end - key,
+                      .n = b.a->head_dim,
+                      .k = b.rows() - skip,
+                      .add = true});
     key = end;
   }
 }
@@ -172,10 +178,11 @@ QLORA_INLINE float exponentials(float* scores, int64_t width, float shift) {
   return sum(total);
 }
 
+template <class Operand>
 static void attend(const Block& b) {
   const Attention& a = *b.a;
   float* scores = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
-  row_products(b, a.q, a.k, Side::key, static_cast<float>(a.scale), scores);
+  row_products<Operand>(b, a.q, a.k, Side::key, static_cast<float>(a.scale), scores);
   alignas(64) float totals[kQueryBlock];
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float* row = scores + (i - b.i0) * b.width;
@@ -185,7 +192,7 @@ static void attend(const Block& b) {
     totals[i - b.i0] = total;
     if (a.lse != nullptr) floats(a.lse)[b.lse_at(i)] = top + __builtin_logf(total);
   }
-  weighted_sum(b, scores, a.v, Side::value, floats(a.o));
+  weighted_sum<Operand>(b, scores, a.v, Side::value, floats(a.o));
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float* o = floats(a.o) + b.q_at(i);
     const Vec total = set1(totals[i - b.i0]);
@@ -194,6 +201,7 @@ static void attend(const Block& b) {
   }
 }
 
+template <class Operand>
 static void attention(const Attention& a, const SequenceSpan* sequences, int64_t count) {
   int64_t tasks = 0;
   for (int64_t s = 0; s < count; ++s) tasks += blocks_of(sequences[s]) * a.heads;
@@ -202,7 +210,7 @@ static void attention(const Attention& a, const SequenceSpan* sequences, int64_t
     for (int64_t s = 0; s < count && before < end; ++s) {
       const int64_t here = blocks_of(sequences[s]) * a.heads;
       for (int64_t t = larger(begin, before); t < smaller(end, before + here); ++t)
-        attend(block_of_queries(a, sequences[s], (t - before) % a.heads, (t - before) / a.heads));
+        attend<Operand>(block_of_queries(a, sequences[s], (t - before) % a.heads, (t - before) / a.heads));
       before += here;
     }
   });
@@ -210,12 +218,13 @@ static void attention(const Attention& a, const SequenceSpan* sequences, int64_t
 
 // With p = exp(score - lse) and delta = dout · o:  ds = p * (dout · v - delta) * scale;
 //   dq = ds k;  dk += dsᵀ q;  dv += pᵀ dout.
+template <class Operand>
 static void attend_backward(const Block& b, const AttentionBackward& g) {
   const Attention& a = *b.a;
   float* p = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
   float* ds = cpu::scratch(cpu::Scratch::gradients, b.rows() * b.width);
-  row_products(b, a.q, a.k, Side::key, static_cast<float>(a.scale), p);
-  row_products(b, g.dout, a.v, Side::value, 1.0f, ds);
+  row_products<Operand>(b, a.q, a.k, Side::key, static_cast<float>(a.scale), p);
+  row_products<Operand>(b, g.dout, a.v, Side::value, 1.0f, ds);
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float *row = p + (i - b.i0) * b.width, *ds_row = ds + (i - b.i0) * b.width;
     mask_row(b, i, row);
@@ -234,11 +243,12 @@ static void attend_backward(const Block& b, const AttentionBackward& g) {
     });
     __builtin_memset(ds_row + seen, 0, static_cast<size_t>(b.width - seen) * sizeof(float));
   }
-  weighted_sum(b, ds, a.k, Side::key, floats(g.dq));
-  add_to_keys(b, ds, a.q, floats(g.dk));
-  add_to_keys(b, p, g.dout, floats(g.dv));
+  weighted_sum<Operand>(b, ds, a.k, Side::key, floats(g.dq));
+  add_to_keys<Operand>(b, ds, a.q, floats(g.dk));
+  add_to_keys<Operand>(b, p, g.dout, floats(g.dv));
 }
 
+template <class Operand>
 static void attention_backward(const AttentionBackward& g, const SequenceSpan* sequences, int64_t count) {
   const Attention& a = g.forward;
   const int64_t group = a.heads / a.kv_heads, kv_stride = a.kv_heads * a.head_dim;
@@ -253,7 +263,7 @@ static void attention_backward(const AttentionBackward& g, const SequenceSpan* s
       }
       for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
         for (int64_t number = 0; number < blocks_of(s); ++number)
-          attend_backward(block_of_queries(a, s, head, number), g);
+          attend_backward<Operand>(block_of_queries(a, s, head, number), g);
     }
   });
 }

@@ -25,7 +25,8 @@ struct Problem {
   std::vector<T> q, k, v, o, lse, dout, dq, dk, dv;
   Attention a;
 
-  Problem(std::vector<SequenceSpan> sequences, int64_t window) : spans(std::move(sequences)) {
+  Problem(std::vector<SequenceSpan> sequences, int64_t window, Operands operands = Operands::as_stored)
+      : spans(std::move(sequences)) {
     for (const SequenceSpan& s : spans) {
       q_rows = std::max(q_rows, s.q_row + s.q_len);
       k_rows = std::max(k_rows, s.k_row + s.k_len);
@@ -48,7 +49,8 @@ struct Problem {
          .head_dim = head_dim,
          .scale = 0.7,
          .window = window,
-         .type = dtype_of<T>()};
+         .type = dtype_of<T>(),
+         .operands = operands};
   }
   void run(Backend& backend) {
     backend.attention(a);
@@ -61,6 +63,8 @@ struct Problem {
 std::vector<SequenceSpan> ragged(int64_t n) {
   return {{0, 5, 0, 5}, {5, 0, 5, 0}, {5, n, 5, n}, {5 + n, 1, 5 + n, 1}};
 }
+
+constexpr Operands kBoth[] = {Operands::as_stored, Operands::bf16};
 
 }  // namespace
 
@@ -85,30 +89,55 @@ TEST_CASE("Attention and its gradients agree with the plain loops in f64") {
   }
 }
 
+TEST_CASE("Attention of bf16 operands and its gradients agree with the plain loops in f64") {
+  auto plain = make_backend("reference");
+  for (const Kernels* kernels : test::runnable_tables()) {
+    auto fast = cpu::make_cpu(*kernels);
+    for (int64_t window : {0, 20, 300}) {
+      for (int64_t n : {1, 31, 90, 600}) {
+        Problem<float> got(ragged(n), window, Operands::bf16);
+        Problem<double> expected(ragged(n), window, Operands::bf16);
+        got.run(*fast);
+        expected.run(*plain);
+        INFO(kernels->name << " window " << window << " length " << n);
+        CHECK(worst(got.lse, expected.lse) < 2e-6);
+        // A weight may fall to the other side of a rounding to bf16.
+        CHECK(worst(got.o, expected.o) < 1e-3);
+        CHECK(worst(got.dq, expected.dq) < 1e-3);
+        CHECK(worst(got.dk, expected.dk) < 1e-3);
+        CHECK(worst(got.dv, expected.dv) < 1e-3);
+      }
+    }
+  }
+}
+
 TEST_CASE("A sequence has the same bits of attention alone and among others and on any number of threads") {
   const int before = thread_count();
   for (const Kernels* kernels : test::runnable_tables()) {
-    auto fast = cpu::make_cpu(*kernels);
-    const int64_t n = 130, nq = 6 * 40, nk = 2 * 40;
-    set_thread_count(1);
-    Problem<float> all(ragged(n), 0), alone({{0, n, 0, n}}, 0), threads(ragged(n), 0);
-    alone.q.assign(all.q.begin() + 5 * nq, all.q.begin() + (5 + n) * nq);
-    alone.dout.assign(all.dout.begin() + 5 * nq, all.dout.begin() + (5 + n) * nq);
-    alone.k.assign(all.k.begin() + 5 * nk, all.k.begin() + (5 + n) * nk);
-    alone.v.assign(all.v.begin() + 5 * nk, all.v.begin() + (5 + n) * nk);
-    alone.a.q = alone.q.data(), alone.a.k = alone.k.data(), alone.a.v = alone.v.data();
-    all.run(*fast);
-    alone.run(*fast);
-    set_thread_count(3);
-    threads.run(*fast);
-    INFO(kernels->name);
-    CHECK(same_bits(all.o.data() + 5 * nq, alone.o.data(), n * nq));
-    CHECK(same_bits(all.dq.data() + 5 * nq, alone.dq.data(), n * nq));
-    CHECK(same_bits(all.dk.data() + 5 * nk, alone.dk.data(), n * nk));
-    CHECK(same_bits(all.dv.data() + 5 * nk, alone.dv.data(), n * nk));
-    CHECK(all.dk == threads.dk);
-    CHECK(all.dq == threads.dq);
-    CHECK(all.o == threads.o);
+    for (Operands operands : kBoth) {
+      auto fast = cpu::make_cpu(*kernels);
+      const int64_t n = 131, nq = 6 * 40, nk = 2 * 40;
+      set_thread_count(1);
+      Problem<float> all(ragged(n), 0, operands), alone({{0, n, 0, n}}, 0, operands),
+          threads(ragged(n), 0, operands);
+      alone.q.assign(all.q.begin() + 5 * nq, all.q.begin() + (5 + n) * nq);
+      alone.dout.assign(all.dout.begin() + 5 * nq, all.dout.begin() + (5 + n) * nq);
+      alone.k.assign(all.k.begin() + 5 * nk, all.k.begin() + (5 + n) * nk);
+      alone.v.assign(all.v.begin() + 5 * nk, all.v.begin() + (5 + n) * nk);
+      alone.a.q = alone.q.data(), alone.a.k = alone.k.data(), alone.a.v = alone.v.data();
+      all.run(*fast);
+      alone.run(*fast);
+      set_thread_count(3);
+      threads.run(*fast);
+      INFO(kernels->name);
+      CHECK(same_bits(all.o.data() + 5 * nq, alone.o.data(), n * nq));
+      CHECK(same_bits(all.dq.data() + 5 * nq, alone.dq.data(), n * nq));
+      CHECK(same_bits(all.dk.data() + 5 * nk, alone.dk.data(), n * nk));
+      CHECK(same_bits(all.dv.data() + 5 * nk, alone.dv.data(), n * nk));
+      CHECK(all.dk == threads.dk);
+      CHECK(all.dq == threads.dq);
+      CHECK(all.o == threads.o);
+    }
   }
   set_thread_count(before);
 }
@@ -116,33 +145,34 @@ TEST_CASE("A sequence has the same bits of attention alone and among others and 
 TEST_CASE("A query has the same bits of attention with cached keys as in the full pass") {
   for (const Kernels* kernels : test::runnable_tables()) {
     auto fast = cpu::make_cpu(*kernels);
-    for (int64_t window : {0, 50, 280}) {
-      const int64_t n = 610, nq = 6 * 40;
-      Problem<float> full({{0, n, 0, n}}, window), step({{0, 1, 0, 1}}, window);
-      fast->attention(full.a);
-      for (int64_t i : {int64_t{0}, int64_t{84}, int64_t{300}, n - 1}) {
-        step.spans = {{0, 1, 0, i + 1}};
-        step.a.q = full.q.data() + i * nq;
-        step.a.k = full.k.data();
-        step.a.v = full.v.data();
-        fast->attention(step.a);
-        INFO(kernels->name << " window " << window << " query " << i);
-        CHECK(same_bits(full.o.data() + i * nq, step.o.data(), nq));
-        CHECK(same_bits(full.lse.data() + i * 6, step.lse.data(), 6));
+    for (Operands operands : kBoth)
+      for (int64_t window : {0, 50, 280}) {
+        const int64_t n = 610, nq = 6 * 40;
+        Problem<float> full({{0, n, 0, n}}, window, operands), step({{0, 1, 0, 1}}, window, operands);
+        fast->attention(full.a);
+        for (int64_t i : {int64_t{0}, int64_t{84}, int64_t{300}, n - 1}) {
+          step.spans = {{0, 1, 0, i + 1}};
+          step.a.q = full.q.data() + i * nq;
+          step.a.k = full.k.data();
+          step.a.v = full.v.data();
+          fast->attention(step.a);
+          INFO(kernels->name << " window " << window << " query " << i);
+          CHECK(same_bits(full.o.data() + i * nq, step.o.data(), nq));
+          CHECK(same_bits(full.lse.data() + i * 6, step.lse.data(), 6));
+        }
       }
-    }
   }
 }
 
 TEST_CASE("A sequence has the same bits of attention when other places hold its first tiles of keys") {
-  auto check = [](Backend& backend, const char* name) {
+  auto check = [](Backend& backend, const char* name, Operands operands) {
     const int64_t nq = 6 * 40, nk = 2 * 40;
     // Of 610 keys none, one or two whole tiles are shared; the queries are those after `done` keys.
     for (int64_t window : {0, 50, 280})
       for (auto [tiles, done] :
            {std::pair<int64_t, int64_t>{1, 256}, {1, 300}, {2, 512}, {2, 530}, {2, 609}}) {
         const int64_t n = 610, rows = n - done, own = n - tiles * kKeyTile;
-        Problem<float> full({{0, n, 0, n}}, window), rest({{0, rows, 0, own}}, window);
+        Problem<float> full({{0, n, 0, n}}, window, operands), rest({{0, rows, 0, own}}, window, operands);
         backend.attention(full.a);
         // Tiles lie in the reverse order, apart from each other; the shared rows of the batch are spoilt.
         Floats k(static_cast<size_t>(3 * kKeyTile * nk)), v = k;
@@ -163,6 +193,9 @@ TEST_CASE("A sequence has the same bits of attention when other places hold its 
         CHECK(same_bits(full.lse.data() + done * 6, rest.lse.data(), rows * 6));
       }
   };
-  for (const Kernels* kernels : test::runnable_tables()) check(*cpu::make_cpu(*kernels), kernels->name);
-  check(*make_backend("reference"), "reference");
+  for (Operands operands : kBoth) {
+    for (const Kernels* kernels : test::runnable_tables())
+      check(*cpu::make_cpu(*kernels), kernels->name, operands);
+    check(*make_backend("reference"), "reference", operands);
+  }
 }

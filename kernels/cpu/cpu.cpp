@@ -89,12 +89,15 @@ class Cpu final : public Reference {
 
   void attention(const Attention& a) override {
     if (a.type != DType::f32) return Reference::attention(a);
-    kernels_.attention(a, a.sequences.data(), static_cast<int64_t>(a.sequences.size()));
+    const auto kernel = a.operands == Operands::bf16 ? kernels_.attention_bf16 : kernels_.attention;
+    kernel(a, a.sequences.data(), static_cast<int64_t>(a.sequences.size()));
   }
   void attention_backward(const AttentionBackward& a) override {
     const Attention& f = a.forward;
     if (f.type != DType::f32) return Reference::attention_backward(a);
-    kernels_.attention_backward(a, f.sequences.data(), static_cast<int64_t>(f.sequences.size()));
+    const auto kernel =
+        f.operands == Operands::bf16 ? kernels_.attention_backward_bf16 : kernels_.attention_backward;
+    kernel(a, f.sequences.data(), static_cast<int64_t>(f.sequences.size()));
   }
 
   void rms_norm(const RmsNorm& a) override {

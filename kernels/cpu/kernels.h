@@ -175,6 +175,9 @@ struct Kernels {
 
   void (*attention)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
   void (*attention_backward)(const AttentionBackward&, const SequenceSpan*, int64_t sequences) = nullptr;
+  // The same with bf16 operands.
+  void (*attention_bf16)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
+  void (*attention_backward_bf16)(const AttentionBackward&, const SequenceSpan*, int64_t sequences) = nullptr;
 
   void (*rms_norm)(const RmsNorm&) = nullptr;
   void (*rms_norm_backward)(const RmsNormBackward&) = nullptr;

@@ -63,6 +63,14 @@ QLORA_INLINE void multiply_pair(const GemmArgs& g, int64_t k, __m256 even, __m25
   }
 }
 
+// A value k without the odd one of its pair: bf16 operands add a zero for that.
+template <class Operand, int R>
+QLORA_INLINE void multiply_last(const GemmArgs& g, int64_t k, __m256 w, __m256 (&s)[R]) {
+  if constexpr (Operand::kFlush)
+    for (int r = 0; r < R; ++r) s[r] = _mm256_add_ps(s[r], _mm256_setzero_ps());
+  multiply_column<R>(g, k, w, s);
+}
+
 // Sixteen bytes of k per row.
 template <class Operand, int R>
 QLORA_INLINE void multiply_rows(const GemmArgs& g, int64_t k, const float* p, int64_t ld, __m256 (&s)[R]) {
@@ -92,15 +100,12 @@ QLORA_INLINE __m256 weights_at(const T* p, int64_t ld) {
                                              load1(p + 7 * ld)));
 }
 
-// The values [k, end) that do not fill sixteen bytes. A pair without its odd half adds a zero for it.
+// The values [k, end) that do not fill sixteen bytes.
 template <class Operand, int R, class T>
 static void multiply_rest(const GemmArgs& g, int64_t k, int64_t end, const T* p, __m256 (&s)[R]) {
   for (; k + 2 <= end; k += 2, p += 2)
     multiply_pair<Operand, R>(g, k, weights_at<Operand>(p, g.ldw), weights_at<Operand>(p + 1, g.ldw), s);
-  if (k == end) return;
-  if constexpr (Operand::kFlush)
-    for (int r = 0; r < R; ++r) s[r] = _mm256_add_ps(s[r], _mm256_setzero_ps());
-  multiply_column<R>(g, k, weights_at<Operand>(p, g.ldw), s);
+  if (k < end) multiply_last<Operand, R>(g, k, weights_at<Operand>(p, g.ldw), s);
 }
 
 // Columns [column, column + 8 G) of y from dense w [n, k].
@@ -128,19 +133,27 @@ static void small_dense(const SmallRows& job, const T* dense, int64_t column) {
 }
 
 // Columns [column, column + 8 G) of y from dense w [k, n]: rows of w are added up as they are.
-template <int R, int G>
+template <class Operand, int R, int G>
 static void small_sum(const SmallRows& job, int64_t column) {
   const GemmArgs& g = job.g;
   __m256 s[G][R];
   for (int i = 0; i < G; ++i)
     for (int r = 0; r < R; ++r) s[i][r] = _mm256_setzero_ps();
   for (int64_t k0 = 0; k0 < g.k; k0 += job.chunk) {
-    for (int64_t k = k0; k < smaller(g.k, k0 + job.chunk); ++k) {
-      const float* w = g.dense + k * g.ldw + column;
+    const int64_t end = smaller(g.k, k0 + job.chunk);
+    const float* w = g.dense + k0 * g.ldw + column;
+    const auto weights = [&](int64_t at) { return read_weight<Operand>(_mm256_loadu_ps(w + at)); };
+    int64_t k = k0;
+    for (; k + 2 <= end; k += 2, w += 2 * g.ldw) {
 #pragma GCC unroll 8
-      for (int i = 0; i < G; ++i) multiply_column<R>(g, k, _mm256_loadu_ps(w + 8 * i), s[i]);
+      for (int i = 0; i < G; ++i)
+        multiply_pair<Operand, R>(g, k, weights(8 * i), weights(g.ldw + 8 * i), s[i]);
     }
-    for (int i = 0; i < G; ++i) end_chunk<R>(g, column + i * 8, g.add || k0 > 0, s[i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < G; ++i) {
+      if (k < end) multiply_last<Operand, R>(g, k, weights(8 * i), s[i]);
+      end_chunk<R>(g, column + i * 8, g.add || k0 > 0, s[i]);
+    }
   }
 }
 
@@ -215,10 +228,7 @@ static void small_column(const SmallRows& job, int64_t column) {
       int64_t k = k0;
       const int64_t end = smaller(g.k, k0 + job.chunk);
       for (; k + 2 <= end; k += 2) multiply_pair<Operand, 1>(row, k, weight(k), weight(k + 1), s);
-      if (k < end) {
-        if constexpr (Operand::kFlush) s[0] = _mm256_add_ps(s[0], _mm256_setzero_ps());
-        multiply_column<1>(row, k, weight(k), s);
-      }
+      if (k < end) multiply_last<Operand, 1>(row, k, weight(k), s);
       const __m256 alpha = _mm256_set1_ps(g.alpha);
       *row.y = _mm256_cvtss_f32(g.add || k0 > 0 ? _mm256_fmadd_ps(alpha, s[0], _mm256_set1_ps(*row.y))
                                                 : _mm256_mul_ps(alpha, s[0]));
@@ -242,11 +252,11 @@ QLORA_INLINE int64_t small_code_groups(const SmallRows& job, int64_t c, int64_t 
   for (; c + 8 <= end; c += 8) small_codes<R, 1>(job, tables, c);
   return c;
 }
-template <int R>
+template <class Operand, int R>
 QLORA_INLINE int64_t small_sum_groups(const SmallRows& job, int64_t c, int64_t end) {
   constexpr int G = R == 1 ? 8 : groups_of(R);
-  for (; c + 8 * G <= end; c += 8 * G) small_sum<R, G>(job, c);
-  for (; c + 8 <= end; c += 8) small_sum<R, 1>(job, c);
+  for (; c + 8 * G <= end; c += 8 * G) small_sum<Operand, R, G>(job, c);
+  for (; c + 8 <= end; c += 8) small_sum<Operand, R, 1>(job, c);
   return c;
 }
 
@@ -255,12 +265,11 @@ static void small_columns(const SmallRows& job, int64_t begin, int64_t end) {
   const GemmArgs& g = job.g;
   int64_t c = begin;
   if constexpr (!Operand::kFlush) {
-    if (g.codes != nullptr)
-      c = small_code_groups<R>(job, begin, end);
-    else if (g.layout == Layout::nn)
-      c = small_sum_groups<R>(job, begin, end);
+    if (g.codes != nullptr) c = small_code_groups<R>(job, begin, end);
   }
-  if (g.codes == nullptr && g.layout == Layout::nt)
+  if (g.codes == nullptr && g.layout == Layout::nn)
+    c = small_sum_groups<Operand, R>(job, begin, end);
+  else if (g.codes == nullptr)
     c = g.dense_bf16 != nullptr ? small_dense_groups<Operand, R>(job, g.dense_bf16, begin, end)
                                 : small_dense_groups<Operand, R>(job, g.dense, begin, end);
   for (; c < end; ++c) small_column<Operand>(job, c);
@@ -279,7 +288,7 @@ template <class Operand>
 static bool small_rows_take(const GemmArgs& g) {
   if (g.m > kSmallRows || g.layout == Layout::tn) return false;
   if (g.codes != nullptr) return !Operand::kFlush && g.layout == Layout::nt && small_codes_fit(*g.codes);
-  return g.layout == Layout::nt || (!Operand::kFlush && g.dense_bf16 == nullptr);
+  return g.layout == Layout::nt || g.dense_bf16 == nullptr;
 }
 
 // x as the product reads it, when that is not as it is stored: in scratch of the calling thread.

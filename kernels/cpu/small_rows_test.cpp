@@ -114,15 +114,17 @@ TEST_CASE("Few rows with bf16 operands or bf16 weights have the bits of the same
       std::vector<uint16_t> narrow;
       for (float v : w) narrow.push_back(to_bf16(v).bits);
       for (auto* product : {kernels->gemm, kernels->gemm_bf16, kernels->gemm_bf16_fma})
-        for (bool stored : {false, true}) {
+        for (auto [layout, stored] :
+             {std::pair{Layout::nt, false}, {Layout::nt, true}, {Layout::nn, false}}) {
           auto multiply = [&](int64_t rows) {
             Floats y(before.begin(), before.begin() + rows * n);
-            product({.x = x.data(),
+            product({.layout = layout,
+                     .x = x.data(),
                      .dense = stored ? nullptr : w.data(),
                      .dense_bf16 = stored ? narrow.data() : nullptr,
                      .y = y.data(),
                      .ldx = k,
-                     .ldw = k,
+                     .ldw = layout == Layout::nt ? k : n,
                      .ldy = n,
                      .m = rows,
                      .n = n,
@@ -133,7 +135,8 @@ TEST_CASE("Few rows with bf16 operands or bf16 weights have the bits of the same
           };
           const Floats many = multiply(kMany);
           for (int64_t rows = 1; rows < 9; ++rows) {
-            INFO(kernels->name << " " << n << "x" << k << " rows " << rows << " stored as bf16 " << stored);
+            INFO(kernels->name << " " << n << "x" << k << " layout " << static_cast<int>(layout) << " rows "
+                               << rows << " stored as bf16 " << stored);
             CHECK(same_bits(multiply(rows).data(), many.data(), rows * n));
           }
         }

@@ -14,8 +14,10 @@ static Kernels make_table(const char* name) {
   t.dequantize = dequantize;
   t.dequantize_bf16 = dequantize_bf16;
   t.encode = encode;
-  t.attention = attention;
-  t.attention_backward = attention_backward;
+  t.attention = attention<AsStored>;
+  t.attention_backward = attention_backward<AsStored>;
+  t.attention_bf16 = attention<Bf16Best>;
+  t.attention_backward_bf16 = attention_backward<Bf16Best>;
   t.rms_norm = rms_norm;
   t.rms_norm_backward = rms_norm_backward;
   t.swiglu = swiglu;

@@ -44,10 +44,17 @@ int64_t longest(const Attention& a) {
 }
 
 template <class T>
-T dot(const T* a, const T* b, int64_t n) {
+T dot(const T* a, const T* b, int64_t n, Operands operands = Operands::as_stored) {
   T sum = 0;
-  for (int64_t c = 0; c < n; ++c) sum += a[c] * b[c];
+  for (int64_t c = 0; c < n; ++c) sum += operand(a[c], operands) * operand(b[c], operands);
   return sum;
+}
+
+// y += weight x
+template <class T>
+void add_weighted(T weight, const T* x, int64_t n, Operands operands, T* y) {
+  weight = operand(weight, operands);
+  for (int64_t c = 0; c < n; ++c) y[c] += weight * operand(x[c], operands);
 }
 
 template <class T>
@@ -98,17 +105,15 @@ void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t 
       values(h, s, a.v, &SharedTile::v, h.kv_head(head));
   T largest = -std::numeric_limits<T>::infinity();
   for (size_t j = 0; j < count; ++j) {
-    p[j] = h.scale * dot(q, keys[first + static_cast<int64_t>(j)], a.head_dim);
+    p[j] = h.scale * dot(q, keys[first + static_cast<int64_t>(j)], a.head_dim, a.operands);
     largest = std::max(largest, p[j]);
   }
   T total = 0;
   for (size_t j = 0; j < count; ++j) total += p[j] = std::exp(p[j] - largest);
   T* o = static_cast<T*>(a.o) + h.at(row, head);
   std::fill_n(o, a.head_dim, T{0});
-  for (size_t j = 0; j < count; ++j) {
-    const T* v = values[first + static_cast<int64_t>(j)];
-    for (int64_t c = 0; c < a.head_dim; ++c) o[c] += p[j] * v[c];
-  }
+  for (size_t j = 0; j < count; ++j)
+    add_weighted(p[j], values[first + static_cast<int64_t>(j)], a.head_dim, a.operands, o);
   for (int64_t c = 0; c < a.head_dim; ++c) o[c] /= total;
   if (a.lse != nullptr) static_cast<T*>(a.lse)[row * a.heads + head] = largest + std::log(total);
 }
@@ -140,9 +145,9 @@ Pair<T> pair_of(const Heads<T>& h, const AttentionBackward& b, int64_t row, int6
                 T delta) {
   const Attention& a = h.a;
   int64_t kv = h.kv_head(head);
-  T score = h.scale * dot(h.query(a.q, row, head), h.key(a.k, key_row, kv), a.head_dim);
+  T score = h.scale * dot(h.query(a.q, row, head), h.key(a.k, key_row, kv), a.head_dim, a.operands);
   T p = std::exp(score - h.lse(row, head));
-  T dp = dot(h.query(b.dout, row, head), h.key(a.v, key_row, kv), a.head_dim);
+  T dp = dot(h.query(b.dout, row, head), h.key(a.v, key_row, kv), a.head_dim, a.operands);
   return {p, p * (dp - delta) * h.scale};
 }
 
@@ -156,8 +161,7 @@ void backward_query(const Heads<T>& h, const AttentionBackward& b, const Sequenc
   std::fill_n(dq, a.head_dim, T{0});
   for (int64_t j = first_key(a, position); j <= position; ++j) {
     T ds = pair_of(h, b, row, head, s.k_row + j, delta).ds;
-    const T* k = h.key(a.k, s.k_row + j, h.kv_head(head));
-    for (int64_t c = 0; c < a.head_dim; ++c) dq[c] += ds * k[c];
+    add_weighted(ds, h.key(a.k, s.k_row + j, h.kv_head(head)), a.head_dim, a.operands, dq);
   }
 }
 
@@ -177,11 +181,8 @@ void backward_key(const Heads<T>& h, const AttentionBackward& b, const SequenceS
     for (int64_t i = first; i < last; ++i) {
       int64_t row = s.q_row + i;
       Pair<T> pair = pair_of(h, b, row, head, key_row, delta[i * a.heads + head]);
-      const T *q = h.query(a.q, row, head), *dout = h.query(b.dout, row, head);
-      for (int64_t c = 0; c < a.head_dim; ++c) {
-        dk[c] += pair.ds * q[c];
-        dv[c] += pair.p * dout[c];
-      }
+      add_weighted(pair.ds, h.query(a.q, row, head), a.head_dim, a.operands, dk);
+      add_weighted(pair.p, h.query(b.dout, row, head), a.head_dim, a.operands, dv);
     }
   }
 }

@@ -49,6 +49,12 @@ T widened(bf16 value) {
   return static_cast<T>(to_float(value));
 }
 
+// The element that a product reads, from the stored one.
+template <class T>
+T operand(T value, Operands operands) {
+  return operands == Operands::bf16 ? static_cast<T>(to_float(to_bf16(static_cast<float>(value)))) : value;
+}
+
 template <class T>
 void store(T& destination, T value, Write mode) {
   destination = mode == Write::accumulate ? destination + value : value;

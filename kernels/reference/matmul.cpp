@@ -57,12 +57,6 @@ void multiply(const Product<T>& p, Fill&& fill) {
   });
 }
 
-// The element that a product reads, from the stored one.
-template <class T>
-T operand(T value, Operands operands) {
-  return operands == Operands::bf16 ? static_cast<T>(to_float(to_bf16(static_cast<float>(value)))) : value;
-}
-
 // x as the product reads it: itself, or a rounded copy in `room`.
 template <class T>
 const T* operands_of(const void* x, int64_t n, Operands operands, std::vector<T>& room) {
