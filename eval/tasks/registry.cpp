@@ -29,6 +29,7 @@ std::span<const Task> tasks() {
       rte(),
       samsum(),
       sst2(),
+      stsb(),
       supernatural_instructions(),
       truthfulqa_mc1(),
       truthfulqa_mc2(),

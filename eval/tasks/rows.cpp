@@ -145,6 +145,18 @@ int64_t DataRow::integer(std::string_view field) const {
   wrong(field, "a whole number");
 }
 
+double DataRow::number(std::string_view field) const {
+  const Json& value = at(field);
+  if (value.is_number()) return value.get<double>();
+  if (value.is_string()) {
+    const auto& text = value.get_ref<const std::string&>();
+    double number = 0;
+    auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error == std::errc() && end == text.data() + text.size()) return number;
+  }
+  wrong(field, "a number");
+}
+
 int64_t DataRow::label(std::string_view field, std::span<const std::string> words) const {
   const Json& value = at(field);
   std::string names;

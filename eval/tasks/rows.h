@@ -27,6 +27,7 @@ class DataRow {
   std::string text(std::string_view field) const;
   // A number, or a text that is one ("3": some releases write labels so); true is 1.
   int64_t integer(std::string_view field) const;
+  double number(std::string_view field) const;  // likewise, with fractions
   // integer(), or the place of one of `words`; in [0, words.size()).
   int64_t label(std::string_view field, std::span<const std::string> words) const;
   std::vector<std::string> texts(std::string_view field) const;  // a list of texts, or one text

@@ -29,6 +29,7 @@ struct TaskItem {
   std::vector<int64_t> lengths;      // code points of each choice, by which acc_norm divides
   std::vector<int64_t> labels;       // which choices are true, where several are
   int64_t gold = 0;                  // the right choice
+  double rating = 0;                 // what correlations compare values with
   std::vector<std::string> targets;  // generate: right answers
   int64_t words = 0, bytes = 0;      // rolling: what perplexities are divided by
   std::string document;              // the row, as JSON text
@@ -43,9 +44,10 @@ struct TaskAnswer {
 };
 
 // How the values of items become the task's.
-// mean; F1 of class 1 and Matthews' correlation of the predictions; exp(-mean); exp(-sum / sum of weights);
-// and the same in bits.
-enum class Aggregation { mean, f1, mcc, perplexity, weighted_perplexity, weighted_bits };
+// mean; F1 of class 1 and Matthews' correlation of the predictions; correlations of the values with the items'
+// ratings; exp(-mean); exp(-sum / sum of weights); and the same in bits. A correlation that is undefined
+// (constant values, a single item) is 0, as Matthews'.
+enum class Aggregation { mean, f1, mcc, pearson, spearman, perplexity, weighted_perplexity, weighted_bits };
 
 struct Metric {
   std::string name;
@@ -139,6 +141,7 @@ Task qqp();
 Task rte();
 Task samsum();
 Task sst2();
+Task stsb();
 Task supernatural_instructions();
 Task truthfulqa_mc1();
 Task truthfulqa_mc2();

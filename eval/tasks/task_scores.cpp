@@ -3,6 +3,7 @@
 #include <map>
 
 #include "eval/metrics/classification.h"
+#include "eval/metrics/correlation.h"
 #include "eval/tasks/run_task.h"
 
 namespace qlora {
@@ -30,6 +31,17 @@ double of_predictions(Aggregation how, const TaskData& data, const Results& resu
   return how == Aggregation::f1 ? precision_recall(table, 1).f1 : matthews_correlation(table);
 }
 
+double with_ratings(Aggregation how, const TaskData& data, const Results& results, size_t metric) {
+  std::vector<double> ratings, values;
+  for (const TaskItemResult* r : results) {
+    ratings.push_back(data.items[r->item].rating);
+    values.push_back(r->values[metric].value);
+  }
+  const Correlation all =
+      how == Aggregation::pearson ? pearson(ratings, values) : spearman(ratings, values);
+  return all.value.value_or(0);
+}
+
 TaskScore score_of(const Task& task, size_t metric, const TaskData& data, const Results& results) {
   const Metric& m = task.metrics[metric];
   TaskScore score;
@@ -49,6 +61,10 @@ TaskScore score_of(const Task& task, size_t metric, const TaskData& data, const 
     case Aggregation::f1:
     case Aggregation::mcc:
       score.value = of_predictions(m.aggregation, data, results);
+      break;
+    case Aggregation::pearson:
+    case Aggregation::spearman:
+      score.value = with_ratings(m.aggregation, data, results, metric);
       break;
     case Aggregation::perplexity:
     case Aggregation::weighted_perplexity:

@@ -45,6 +45,7 @@ const std::map<std::string, std::string> kRequestHashes = {
     {"rte@1.0", "7b27c26c9a77259ea35fed3c5c3c76a10b5984a1399331fd05198aeb0897d203"},
     {"samsum@1", "d420b1e2fd029c5bf8fc610f771ed1a5d8e08c3d5bb6b612008e0b41a3b0130f"},
     {"sst2@1.0", "ae7925465b5fe4cf98737777d760f9ad19c8eefdba458aae2810d7aa53a4c3d5"},
+    {"stsb@1", "8260a2ec133c319824e5cd77f2202f75b640e5a8e7b291530541a960fe295301"},
     {"supernatural_instructions@1", "1411a0e89aa4904623885cda3171e28034ea5f68bdfcefe0b16fc59a83d37e22"},
     {"truthfulqa_mc1@2.0", "1a5352a44eddceacf4ff616494f46490967324f81033c073d01f0cc73677b7f9"},
     {"truthfulqa_mc2@3.0", "93ad416666a219bd45fc6ce28c36102025b5f41d1f0b23a671bb206cd8329d6a"},
@@ -245,6 +246,38 @@ TEST_CASE("scores of groups are given beside those of the whole") {
   CHECK_FALSE(report.scores[2].standard_error);  // one item has no spread
   test::expect_error(ErrorKind::usage, {"unknown part of crows_pairs_english `agee`", "`age`"},
                      [&] { read_task(task, samples(), {.groups = {"agee"}}); });
+}
+
+TEST_CASE("a similarity is the mean of the ratings by their likelihoods and correlates with people's") {
+  test::TemporaryFolder dir;
+  const Task& task = find_task("stsb");
+  const Path file = dir.path() / "stsb.tsv";  // the original release's columns
+  write_file(file, "index\tsentence1\tsentence2\tscore\n0\ta\tb\t4.750\n1\tc\td\t0.500\n2\te\tf\t2\n");
+  const TaskData data = read_task(task, file, {});
+  CHECK(data.items[0].rating == 4.75);
+  CHECK(data.items[0].gold == 5);
+  const double half = std::log(0.5), none = -1000;
+  const auto rated = [&](const std::vector<double>& lls) {
+    TaskAnswer answer;
+    answer.log_likelihoods = lls;
+    return task.value(task.metrics[0], data.items[0], answer).value;
+  };
+  CHECK(rated({none, none, none, half, half, none}) == Approx(3.5));
+  CHECK(rated({-900, -900, -900, -900, -900, -900}) == Approx(2.5));  // none of them likely: still a mean
+
+  std::vector<TaskItemResult> results(3);
+  const std::vector<double> values = {3, 1, 2};
+  for (size_t i = 0; i < 3; ++i) {
+    results[i].item = i;
+    results[i].values.assign(2, {values[i]});
+  }
+  auto scores = score_task(task, data, results);
+  CHECK(scores[0].value == Approx(4.25 / std::sqrt(2 * 9.2916667)));
+  CHECK(scores[1].value == Approx(1));
+  results.resize(1);
+  CHECK(score_task(task, data, results)[0].value == 0);  // undefined
+  write_file(file, "sentence1\tsentence2\tlabel\na\tb\t-1\n");
+  test::expect_error(ErrorKind::data, {"stsb.tsv:2", "from 0 to 5"}, [&] { read_task(task, file, {}); });
 }
 
 TEST_CASE("a bad row of a task names its file and line and field") {
