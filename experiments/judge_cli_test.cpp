@@ -74,6 +74,15 @@ TEST_CASE("bias and agreement are computed from files and from the store alike")
   CHECK(json_of(bench, {"elo", "bias", "--parser", "threeclass-2"})["judges"][0]["invalid"] == 0);
   check_refused(bench, {"elo", "bias", "--parser", "threeclass-3"}, 2, {"did you mean `threeclass-2`"});
 
+  // Ratings, win rates and plans too; a better reading is one match more.
+  for (const char* verb : {"compute", "matrix", "plan"}) {
+    CAPTURE(verb);
+    CHECK(json_of(bench, {"elo", verb}) == json_of(bench, {"elo", verb, "votes"}));
+    CHECK(json_of(bench, {"elo", verb, "--parser", "threeclass-2"}) != json_of(bench, {"elo", verb}));
+  }
+  CHECK(json_of(bench, {"elo", "matrix", "--preset", "arena"}) == json_of(bench, {"elo", "matrix"}));
+  CHECK(json_of(bench, {"elo", "compute", "--parser", "threeclass-2"})["matches"] == 20);
+
   ProgramEnd text = bench.run({"elo", "agree", "votes", "--bootstrap", "0"});
   CHECK_THAT(text.out, Contains("Nothing to compare") && Contains("--answers can check it"));
   CHECK_THAT(bench.run({"elo", "bias", "votes"}).out, Contains("consistent %"));

@@ -143,16 +143,26 @@ TournamentMatches matches_of_votes(const TournamentSpec& spec, std::vector<Judgm
   out.files = std::move(votes);
   out.matches = gather_matches(out.files, vote_rule_from(settings_of(spec).votes), chosen_systems(spec));
   out.note = left_out(spec, out.files);
+  if (!spec.answers.empty()) add_answer_lengths(out.matches, answer_paths(spec));
   return out;
 }
 
 }  // namespace
+
+TournamentMatches load_matches(const TournamentSpec& spec, std::vector<JudgmentFile> votes) {
+  check_claims(votes);
+  return matches_of_votes(spec, std::move(votes));
+}
 
 TournamentMatches load_matches(const TournamentSpec& spec) {
   TournamentMatches out;
   Settings s = settings_of(spec);
   if (spec.files.empty()) {
     const Preset& known = preset(spec.preset);
+    QLORA_CHECK(
+        spec.answers.empty(), usage,
+        "preset {}: counts have no prompts, so lengths of answers cannot be controlled for; give the files",
+        known.name);
     out.matches = matches_of(known);
     QLORA_CHECK(s.interval == "none" || s.cluster == "battle", usage,
                 "preset {}: counts have no prompts, so there is no bootstrap over prompts; give the files",
@@ -165,9 +175,8 @@ TournamentMatches load_matches(const TournamentSpec& spec) {
     out.note = note_of(known);
     if (s.interval == "none") out.note += " Counts have no prompts, so there is no interval of the data.";
   } else {
-    out = matches_of_votes(spec, load_judgments(spec.files));
+    return matches_of_votes(spec, load_judgments(spec.files));
   }
-  if (!spec.answers.empty()) add_answer_lengths(out.matches, answer_paths(spec));
   return out;
 }
 
@@ -196,7 +205,7 @@ Tournament::Tournament(const TournamentSpec& spec)
     : Tournament(spec, (check_options(spec), load_matches(spec))) {}
 
 Tournament::Tournament(const TournamentSpec& spec, std::vector<JudgmentFile> votes)
-    : Tournament(spec, (check_claims(votes), matches_of_votes(spec, std::move(votes)))) {}
+    : Tournament(spec, (check_options(spec), load_matches(spec, std::move(votes)))) {}
 
 Tournament::Tournament(const TournamentSpec& spec, TournamentMatches loaded) : loaded_(std::move(loaded)) {
   Settings s = settings_of(spec);

@@ -22,6 +22,8 @@ struct TournamentMatches {
 };
 // Throws like its parts (judgments.h, presets.h, answer_lengths.h).
 TournamentMatches load_matches(const TournamentSpec&);
+// The same of votes that were read already; checks their claims.
+TournamentMatches load_matches(const TournamentSpec&, std::vector<JudgmentFile> votes);
 
 // By one of two ways: online Elo, or a model with a likelihood.
 struct TournamentRatings {
@@ -36,7 +38,7 @@ struct TournamentRatings {
 class Tournament {
  public:
   explicit Tournament(const TournamentSpec&);
-  // The same of votes that were read already, those of a sweep's own judge; checks their claims.
+  // The same of votes that were read already: those of a sweep's own judge, or of the store.
   Tournament(const TournamentSpec&, std::vector<JudgmentFile> votes);
   const std::string& name() const { return row_.name; }
   const Digest& key() const { return row_.key; }

@@ -86,20 +86,22 @@ std::string term_line(const Term& t) {
 std::string print_ratings(const TournamentRatings& ratings) {
   const RatingReport& report = ratings.report();
   bool online = ratings.elo.has_value();
+  const bool interval = !report.ci_method.empty();
   Table table;
-  table.columns = {"rank", "system", "rating", "se", "ci_lo", "ci_hi", "ranks"};
+  table.columns = {"rank", "system", "rating"};
+  if (interval) table.columns.insert(table.columns.end(), {"se", "ci_lo", "ci_hi", "ranks"});
   if (online) table.columns.push_back("order_sd");
   for (const char* name : {"games", "wins", "losses", "ties"}) table.columns.emplace_back(name);
   int64_t rank = 0;
   for (const Rating& r : report.ratings) {
-    std::vector<Value> row = {
-        ++rank, r.system, r.rating, value_of(r.se), value_of(r.ci_lo), value_of(r.ci_hi), ranks_of(r)};
+    std::vector<Value> row = {++rank, r.system, r.rating};
+    if (interval) row.insert(row.end(), {value_of(r.se), value_of(r.ci_lo), value_of(r.ci_hi), ranks_of(r)});
     if (online) row.emplace_back(r.order_sd);
     for (int64_t count : {r.games, r.wins, r.losses, r.ties}) row.emplace_back(count);
     table.rows.push_back(std::move(row));
   }
   TextStyle style;
-  style.digits = 6;
+  style.decimals = 1;
   std::string out = render_text(table, style);
   out += fmt::format("{}: {} matches", ratings.model(), report.matches);
   if (online) {

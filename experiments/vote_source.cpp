@@ -4,6 +4,7 @@
 
 #include "core/base/check.h"
 #include "eval/judge/answer_ids.h"
+#include "eval/ratings/answer_lengths.h"
 #include "eval/ratings/presets.h"
 #include "experiments/stored_votes.h"
 #include "results/store.h"
@@ -26,19 +27,26 @@ std::vector<JudgmentFile> read(const VoteSource& source) {
     QLORA_CHECK(source.parser.empty(), usage,
                 "--parser chooses among readings of stored votes; for files, see `qlora judge reparse`");
     AnswerBook book;
-    for (const std::string& path : source.answers) book.add(path);
+    for (const std::string& text : source.answers)
+      for (const Path& path : find_answer_files(text)) book.add(path);
     return load_judgments(source.files, source.answers.empty() ? nullptr : &book);
   }
-  std::vector<JudgmentFile> files;
-  for (const VoteFile& file : Store::open_read_only(source.db).votes(source.parser))
-    files.push_back(judgment_file(file));
-  QLORA_CHECK(!files.empty(), data,
-              "{}: no votes here; give judgment files, or store some (qlora judge import)", source.db);
-  check_claims(files);
-  return files;
+  return stored_votes(source.db, source.parser);
 }
 
 }  // namespace
+
+std::vector<JudgmentFile> stored_votes(const std::string& db, const std::string& parser) {
+  QLORA_CHECK(std::filesystem::exists(db), data,
+              "{}: there is no such results store; give judgment files, or store some (qlora judge import)",
+              db);
+  std::vector<JudgmentFile> files;
+  for (const VoteFile& file : Store::open_read_only(db).votes(parser)) files.push_back(judgment_file(file));
+  QLORA_CHECK(!files.empty(), data,
+              "{}: no votes here; give judgment files, or store some (qlora judge import)", db);
+  check_claims(files);
+  return files;
+}
 
 LoadedVotes load_votes(const VoteSource& source) {
   LoadedVotes loaded;
@@ -75,8 +83,9 @@ std::string note_of(const LoadedVotes& loaded, const VoteSource& source) {
         "ids.\n",
         loaded.reversed, loaded.files.size());
   if (loaded.by_name > 0)
-    note += fmt::format("Of {} of {} files only the name says who was shown first; --answers can check it.\n",
-                        loaded.by_name, loaded.files.size());
+    note += fmt::format(
+        "Who was shown first is known by the names of {} of {} files alone; --answers can check it.\n",
+        loaded.by_name, loaded.files.size());
   return note;
 }
 

@@ -23,6 +23,10 @@ struct LoadedVotes {
   int64_t by_name = 0;                // files of which only the name says the order
 };
 
+// The votes that a store holds, by the reading of a parser (empty: the files' own), their claims checked.
+// Throws Error(data) when there are none.
+std::vector<JudgmentFile> stored_votes(const std::string& db, const std::string& parser);
+
 // Throws Error(data) for bad or missing files, or a store without votes; Error(usage) for unknown names.
 LoadedVotes load_votes(const VoteSource&);
 

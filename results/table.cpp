@@ -43,7 +43,8 @@ std::string real_text(double value, int digits) {
 
 std::string cell_text(const Value& value, const TextStyle& style) {
   if (auto* i = std::get_if<int64_t>(&value)) return fmt::format("{}", *i);
-  if (auto* r = std::get_if<double>(&value)) return real_text(*r, style.digits);
+  if (auto* r = std::get_if<double>(&value))
+    return style.decimals < 0 ? real_text(*r, style.digits) : fmt::format("{:.{}f}", *r, style.decimals);
   if (auto* t = std::get_if<std::string>(&value)) return shorten(one_line(*t), style.max_width);
   if (auto* b = std::get_if<Bytes>(&value)) return shorten(hex(*b), style.max_width);
   return style.null;

@@ -29,6 +29,7 @@ struct Table {
 
 struct TextStyle {
   int digits = 4;         // significant digits of REAL values, at least the whole part
+  int decimals = -1;      // places behind their point instead, the same in all rows; -1: `digits` decides
   size_t max_width = 60;  // of a column, in characters; longer text ends in "..."; 0 = no limit
   bool header = true;
   std::string null = "";  // how NULL is shown

@@ -31,6 +31,8 @@ TEST_CASE("a table is aligned with numbers to the right") {
   CHECK(render_text(sample(), style) ==
         "a       8    1.2  -\n"
         "l...  128  12346  t...\n");
+  style.decimals = 1;
+  CHECK_THAT(render_text(sample(), style), Catch::Contains("    1.2") && Catch::Contains("12345.6"));
   CHECK(render_text({{"x"}, {}}) == "x\n-\n");
 }
 

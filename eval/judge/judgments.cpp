@@ -46,9 +46,11 @@ const Layout& layout_of(const Row& row) {
   std::string known;
   for (const Layout& layout : layouts()) {
     if (layout.fits(row)) return layout;
-    known += fmt::format("{}{}", known.empty() ? "" : "; ", layout.about);
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", layout.name);
   }
-  fail(ErrorKind::data, "{}: the fields of this row are those of no known layout of judgments ({})",
+  fail(ErrorKind::data,
+       "{}: the fields of this row are those of no known layout of judgments ({}; `qlora judge convert -h` "
+       "describes them)",
        row.where(), known);
 }
 

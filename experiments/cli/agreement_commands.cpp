@@ -66,7 +66,7 @@ CLI::App* add_verb(CLI::App& elo, Invocation& in, const char* name, const char* 
   verb->add_option("files", source.files,
                    "judgment files, folders, patterns; none: the votes of the store (--db)");
   verb->add_option("--answers", source.answers,
-                   "files of generations: who was shown first, by the answers' ids");
+                   "generations (files, folders, patterns): who was shown first, by the answers' ids");
   verb->add_option("--systems", source.systems, "only votes between these")->delimiter(',');
   verb->add_option("--preset", source.preset, "only votes between the systems of a published tournament");
   verb->add_option("--parser", source.parser,
@@ -75,7 +75,8 @@ CLI::App* add_verb(CLI::App& elo, Invocation& in, const char* name, const char* 
                    "resamples of the prompts for intervals; 0: none")
       ->check(CLI::NonNegativeNumber);
   verb->add_option("--seed", options->bootstrap.seed, "of the resamples");
-  verb->add_option("--threads", in.threads)->check(CLI::Range(1, 4096));
+  verb->add_option("--threads", in.threads, "of this machine; no result depends on it")
+      ->check(CLI::Range(1, 4096));
   add_db_option(*verb, in);
   add_json_flag(*verb, in);
   verb->callback([=, &in] { in.work = [=, &in] { return work(in, *options); }; });

@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/base/check.h"
 #include "core/base/names.h"
@@ -15,14 +16,36 @@
 #include "experiments/cli/cli.h"
 #include "experiments/table_7.h"
 #include "experiments/tournament.h"
+#include "experiments/vote_source.h"
 #include "results/store.h"
 #include "results/table.h"
 
 namespace qlora {
 namespace {
 
-void check_source(const TournamentSpec& spec) {
-  QLORA_CHECK(!spec.files.empty() || !spec.preset.empty(), usage, "give judgment files, or --preset");
+// What is rated, and by which method.
+struct Source {
+  TournamentSpec spec;
+  std::string parser;  // of stored votes
+};
+
+// Neither files nor a preset that names a tournament: the votes of the store.
+bool from_store(const TournamentSpec& spec) {
+  if (!spec.files.empty()) return false;
+  return spec.preset.empty() || preset(spec.preset).systems.empty();
+}
+
+// The stored votes where they are the source; a parser chooses among their readings alone.
+std::optional<std::vector<JudgmentFile>> votes_of_store(const Invocation& in, const Source& source) {
+  if (from_store(source.spec)) return stored_votes(in.db, source.parser);
+  QLORA_CHECK(source.parser.empty(), usage,
+              "--parser chooses among readings of stored votes; for files, see `qlora judge reparse`");
+  return std::nullopt;
+}
+
+Matches matches_of(const Invocation& in, const Source& source) {
+  auto votes = votes_of_store(in, source);
+  return votes ? load_matches(source.spec, std::move(*votes)).matches : load_matches(source.spec).matches;
 }
 
 void print(const Invocation& in, const Json& json, const std::string& text) {
@@ -32,16 +55,16 @@ void print(const Invocation& in, const Json& json, const std::string& text) {
 // ---- compute
 
 struct ComputeArguments {
-  TournamentSpec spec;
+  Source source;
   std::string svg;
   bool stored = false;
 };
 
 int compute(const Invocation& in, const ComputeArguments& arguments) {
-  const TournamentSpec& spec = arguments.spec;
-  check_source(spec);
+  const TournamentSpec& spec = arguments.source.spec;
   if (in.threads > 0) set_thread_count(in.threads);
-  Tournament tournament(spec);
+  auto votes = votes_of_store(in, arguments.source);
+  const Tournament tournament = votes ? Tournament(spec, std::move(*votes)) : Tournament(spec);
   TournamentRatings ratings = tournament.rate();
   if (arguments.stored) Store::open(in.db).write_tournament(tournament.row(ratings));
   if (!arguments.svg.empty())
@@ -54,7 +77,7 @@ int compute(const Invocation& in, const ComputeArguments& arguments) {
 // ---- matrix
 
 struct MatrixArguments {
-  TournamentSpec spec;
+  Source source;
   std::string show = "net", svg;
 };
 
@@ -110,8 +133,7 @@ Json matrix_json(const WinMatrix& matrix) {
 }
 
 int matrix(const Invocation& in, const MatrixArguments& arguments) {
-  check_source(arguments.spec);
-  WinMatrix found = win_matrix(load_matches(arguments.spec).matches);
+  WinMatrix found = win_matrix(matches_of(in, arguments.source));
   if (!arguments.svg.empty()) write_file(arguments.svg, win_rates_svg(found, "win rates"));
   print(in, matrix_json(found), matrix_text(found, arguments.show));
   return 0;
@@ -120,19 +142,18 @@ int matrix(const Invocation& in, const MatrixArguments& arguments) {
 // ---- plan
 
 struct PlanArguments {
-  TournamentSpec spec;
+  Source source;
   std::vector<std::string> more;
   double prior_sd = 400;
   int64_t count = 10;
 };
 
 int plan(const Invocation& in, const PlanArguments& arguments) {
-  check_source(arguments.spec);
   PlanOptions options;
-  options.model = model_options(arguments.spec);
+  options.model = model_options(arguments.source.spec);
   options.prior_sd = arguments.prior_sd;
   options.count = arguments.count;
-  JudgingPlan found = plan_judging(load_matches(arguments.spec).matches, arguments.more, options);
+  JudgingPlan found = plan_judging(matches_of(in, arguments.source), arguments.more, options);
   Table table;
   table.columns = {"next",     "shown first", "shown second",        "bits",
                    "expected", "judged",      "judged the other way"};
@@ -150,8 +171,10 @@ int plan(const Invocation& in, const PlanArguments& arguments) {
                     {"judged", m.judged},
                     {"judged_other_order", m.judged_other_order}});
   }
+  TextStyle style;
+  style.decimals = 6;  // of bits
   std::string text =
-      render_text(table) +
+      render_text(table, style) +
       fmt::format(
           "expected: first wins / tie / second wins. Two ratings differ by {:.1f} points give or take "
           "before (mean over pairs, as if matches were independent), {:.1f} after these matches.\n",
@@ -187,15 +210,18 @@ int list_presets(const Invocation& in) {
 
 // ---- the parser
 
-void add_source_options(CLI::App& verb, TournamentSpec& spec) {
+void add_source_options(CLI::App& verb, Source& source, Invocation& in) {
+  TournamentSpec& spec = source.spec;
   verb.add_option("files", spec.files,
-                  "judgment files (A-vs-B-JUDGE-reviewer-threeclass.jsonl), folders, patterns");
+                  "judgment files, folders, patterns; none, and no preset's counts: the store's votes");
   verb.add_option("--preset", spec.preset, "settings by name (qlora elo presets), some with a tournament");
   verb.add_option("--votes", spec.votes, "several votes on a question: each, or majority")
       ->check(CLI::IsMember({"each", "majority"}));
   verb.add_option("--systems", spec.systems, "only matches between these")
       ->delimiter(',')
       ->allow_extra_args(false);
+  verb.add_option("--parser", source.parser, "of stored votes: whose reading of them");
+  add_db_option(verb, in);
 }
 
 void add_model_options(CLI::App& verb, TournamentSpec& spec, const std::vector<std::string>& models) {
@@ -206,9 +232,9 @@ void add_model_options(CLI::App& verb, TournamentSpec& spec, const std::vector<s
 
 void add_compute(CLI::App& elo, Invocation& in) {
   auto arguments = std::make_shared<ComputeArguments>();
-  TournamentSpec& spec = arguments->spec;
+  TournamentSpec& spec = arguments->source.spec;
   CLI::App* verb = elo.add_subcommand("compute", "ratings, with intervals of the data");
-  add_source_options(*verb, spec);
+  add_source_options(*verb, arguments->source, in);
   add_model_options(*verb, spec, {"elo", "bt", "rao-kupper", "davidson"});
   verb->add_option("--ties", spec.ties, "half a win of each (elo, bt), or drop")
       ->check(CLI::IsMember({"half", "drop"}));
@@ -230,15 +256,14 @@ void add_compute(CLI::App& elo, Invocation& in) {
   verb->add_option("--bootstrap", spec.bootstrap, "draws (default 1000, elo 200); 0: no interval")
       ->check(CLI::NonNegativeNumber);
   verb->add_option("--seed", spec.seed, "of orders and draws")->check(CLI::NonNegativeNumber);
-  verb->add_option("--threads", in.threads)->check(CLI::Range(1, 4096));
+  verb->add_option("--threads", in.threads, "of this machine; no result depends on it")
+      ->check(CLI::Range(1, 4096));
   verb->add_option("--svg", arguments->svg, "draw the ratings into this file");
   CLI::Option* name = verb->add_option("--name", spec.name, "store the ratings under this name, in --db");
-  add_db_option(*verb, in);
   add_json_flag(*verb, in);
   verb->footer(
       "Examples:\n  qlora elo compute --preset qlora-vicuna-gpt4\n"
-      "  qlora elo compute judgments/*.jsonl.gz --model bt --position judge --svg ratings.svg\n"
-      "  qlora elo compute judgments/ --k 4 --orders 10000 --json");
+      "  qlora elo compute judgments/*.jsonl.gz --model bt --position judge --svg ratings.svg");
   verb->callback([=, &in] {
     arguments->stored = name->count() > 0;
     in.work = [=, &in] { return compute(in, *arguments); };
@@ -248,7 +273,7 @@ void add_compute(CLI::App& elo, Invocation& in) {
 void add_matrix(CLI::App& elo, Invocation& in) {
   auto arguments = std::make_shared<MatrixArguments>();
   CLI::App* verb = elo.add_subcommand("matrix", "who won against whom");
-  add_source_options(*verb, arguments->spec);
+  add_source_options(*verb, arguments->source, in);
   verb->add_option("--show", arguments->show, "net, rate, counts, wilson (--json has all)")
       ->check(CLI::IsMember({"net", "rate", "counts", "wilson"}));
   verb->add_option("--svg", arguments->svg, "draw a heat map of win rates into this file");
@@ -261,10 +286,11 @@ void add_matrix(CLI::App& elo, Invocation& in) {
 
 void add_plan(CLI::App& elo, Invocation& in) {
   auto arguments = std::make_shared<PlanArguments>();
-  arguments->spec.model = "bt";
+  TournamentSpec& spec = arguments->source.spec;
+  spec.model = "bt";
   CLI::App* verb = elo.add_subcommand("plan", "which pairs to judge next for the most information");
-  add_source_options(*verb, arguments->spec);
-  add_model_options(*verb, arguments->spec, {"bt", "rao-kupper", "davidson"});
+  add_source_options(*verb, arguments->source, in);
+  add_model_options(*verb, spec, {"bt", "rao-kupper", "davidson"});
   verb->add_option("--new", arguments->more, "systems that have no match yet")
       ->delimiter(',')
       ->allow_extra_args(false);
@@ -287,8 +313,9 @@ void add_table(CLI::App& elo, Invocation& in) {
   verb->add_option("--oa", spec->oa, "files of GPT-4's verdicts on the OpenAssistant prompts");
   verb->add_option("--orders", spec->orders, "random orders")
       ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}));
-  verb->add_option("--seed", spec->seed)->check(CLI::NonNegativeNumber);
-  verb->add_option("--threads", in.threads)->check(CLI::Range(1, 4096));
+  verb->add_option("--seed", spec->seed, "of the orders")->check(CLI::NonNegativeNumber);
+  verb->add_option("--threads", in.threads, "of this machine; no result depends on it")
+      ->check(CLI::Range(1, 4096));
   add_json_flag(*verb, in);
   verb->footer(
       "Examples:\n  qlora elo table --preset qlora\n  qlora elo table --preset qlora --oa judgments/oa/");

@@ -72,7 +72,7 @@ void add_judge_commands(CLI::App& app, Invocation& in) {
     CLI::App* verb = judge->add_subcommand(name, about);
     verb->add_option("files", options->source.files, "judgment files of any layout, folders, patterns");
     verb->add_option("--answers", options->source.answers,
-                     "files of generations: who was shown first, by the answers' ids");
+                     "generations (files, folders, patterns): who was shown first, by the answers' ids");
     add_db_option(*verb, in);
     add_json_flag(*verb, in);
     verb->callback([=, &in] { in.work = [=, &in] { return work(in, *options); }; });
