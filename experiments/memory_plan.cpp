@@ -115,7 +115,8 @@ void generate(PlanBase& base, const std::vector<Adapter*>& adapters,
               const std::vector<const PlannedRun*>& runs) {
   const HfConfig& config = base.model->config();
   std::vector<GenerateRequest> requests;
-  Generator generator{.model = *base.model, .memory = base.memory, .type = base.type};
+  Generator generator{
+      .model = *base.model, .memory = base.memory, .type = base.type, .reuse_prefixes = false};
   generator.on_token = [](size_t, int32_t) { return false; };
   for (size_t i = 0; i < runs.size(); ++i) {
     const PlannedRun& run = *runs[i];
@@ -201,7 +202,8 @@ size_t Planner::judge_memory(const JudgeSetup& setup, const std::string& text, i
   GenerateRequest request;
   request.context.resize(static_cast<size_t>(std::min(own + more_tokens, config.max_positions - 1)));
   request.max_new_tokens = setup.max_tokens;
-  Generator generator{.model = *base.model, .memory = base.memory, .type = base.type};
+  Generator generator{
+      .model = *base.model, .memory = base.memory, .type = base.type, .reuse_prefixes = false};
   generator.on_token = [](size_t, int32_t) { return false; };
   generate_answers(generator, std::span(&request, 1), [](SubjectIndex) { return nullptr; });
   const MemoryPlan plan{.process = resident_memory(),

@@ -13,6 +13,13 @@ namespace {
 
 // Rows of one forward pass over prompts, where more than one prompt waits.
 constexpr int64_t kPromptRows = 4096;
+// Tokens that must be saved before a prompt waits for the pass that reads another one.
+constexpr int64_t kWorthWaiting = 64;
+
+int64_t common_beginning(std::span<const int32_t> a, std::span<const int32_t> b) {
+  return std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(std::min(a.size(), b.size())), b.begin()).first -
+         a.begin();
+}
 
 // Adds `tokens` of one sequence to the axis; neighbours of one adapter share a span. A sequence that has no
 // tokens now stays, without rows.
@@ -70,7 +77,7 @@ class Generation {
       if (room(i) <= 0) end(i);
     for (;;) {
       if (std::vector<size_t> fresh = admit(); !fresh.empty()) {
-        pass(fresh, Numerics::exact);
+        read_prompts(fresh);
       } else if (std::vector<size_t> open = open_slots(); !open.empty()) {
         pass(open, options_.numerics);
       } else {
@@ -85,6 +92,9 @@ class Generation {
     std::optional<size_t> prompt;
     std::vector<int32_t> pending;  // tokens that the model has not seen
     std::optional<Sampler> sampler;
+    // The prompt that its first `read` rows in the cache are of: read exactly, whatever follows them.
+    std::optional<size_t> beginning;
+    int64_t read = 0;
   };
 
   // New tokens that prompt i may get: the model's positions are not exceeded.
@@ -139,15 +149,56 @@ class Generation {
     for (size_t s = 0; s < slots_.size() && next_ < order_.size(); ++s) {
       if (slots_[s].prompt || (all_at_once() && s != next_)) continue;
       const Prompt& prompt = prompts_[order_[next_]];
-      rows += static_cast<int64_t>(prompt.tokens.size());
+      const Beginning known = beginning_of(prompt, s);
+      if (known.later - known.rows >= kWorthWaiting) break;
+      rows += static_cast<int64_t>(prompt.tokens.size()) - known.rows;
       if (!fresh.empty() && rows > kPromptRows) break;
-      cache_.clear(static_cast<int64_t>(s));
-      slots_[s].prompt = order_[next_++];
-      slots_[s].pending = prompt.tokens;
-      slots_[s].sampler.emplace(prompt.sampling, prompt.tokens);
+      cache_.begin(static_cast<int64_t>(s), static_cast<int64_t>(known.slot), known.rows);
+      Slot& slot = slots_[s];
+      slot.prompt = slot.beginning = order_[next_++];
+      slot.read = known.rows;
+      slot.pending.assign(prompt.tokens.begin() + known.rows, prompt.tokens.end());
+      slot.sampler.emplace(prompt.sampling, prompt.tokens);
       fresh.push_back(s);
     }
     return fresh;
+  }
+
+  // What the cache has of a prompt: its first `rows` rows are those of `slot`. `later`: rows that there will
+  // be after the pass that is being put together.
+  struct Beginning {
+    size_t slot = 0;
+    int64_t rows = 0, later = 0;
+  };
+  // For a prompt that is to enter slot `own`. Its last token is always read: it says how to go on.
+  Beginning beginning_of(const Prompt& prompt, size_t own) const {
+    Beginning best{.slot = own};
+    if (!options_.reuse_prefixes) return best;
+    for (size_t s = 0; s < slots_.size(); ++s) {
+      if (!slots_[s].beginning) continue;
+      const Prompt& other = prompts_[*slots_[s].beginning];
+      if (other.adapter != prompt.adapter) continue;
+      const int64_t common = std::min(common_beginning(prompt.tokens, other.tokens),
+                                      static_cast<int64_t>(prompt.tokens.size()) - 1);
+      best.later = std::max(best.later, common);
+      const int64_t rows = std::min(common, slots_[s].read);
+      if (rows <= best.rows) continue;
+      best.rows = rows;
+      best.slot = s;
+    }
+    return best;
+  }
+
+  void read_prompts(const std::vector<size_t>& fresh) {
+    int64_t tokens = 0, read = 0;
+    for (size_t s : fresh) {
+      Slot& slot = slots_[s];
+      slot.read = static_cast<int64_t>(prompts_[*slot.prompt].tokens.size());
+      tokens += slot.read;
+      read += static_cast<int64_t>(slot.pending.size());
+    }
+    pass(fresh, Numerics::exact);
+    if (options_.on_prompts) options_.on_prompts(tokens, read);
   }
 
   std::vector<size_t> open_slots() const {

@@ -24,8 +24,13 @@ struct GenerateOptions {
   // Prompts that are worked on at a time: the next one enters as soon as an answer ends. 0: all of them. The
   // cache has room for the longest prompt and answer, `batch` times.
   int64_t batch = 0;
+  // Tokens that a prompt begins with as another one of its adapter does (a system prompt, examples) are read
+  // once: their keys and values are copied from there. No bit of an answer depends on it.
+  bool reuse_prefixes = true;
   // Called with each new token of prompt i as it appears; returning false ends that prompt. May be empty.
   std::function<bool(size_t prompt, int32_t token)> on_token = {};
+  // Called after each pass over prompts: their tokens, and how many of those it has read. May be empty.
+  std::function<void(int64_t tokens, int64_t read)> on_prompts = {};
   // Called with each answer as it ends. May be empty.
   std::function<void(size_t prompt, const std::vector<int32_t>& answer)> on_answer = {};
 };

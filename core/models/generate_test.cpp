@@ -178,6 +178,48 @@ TEST_CASE("sampled answers do not depend on the batch or the order or what share
   }
 }
 
+TEST_CASE("prompts that begin alike are read once and answered alike") {
+  for (const Variant& variant : runnable_variants()) {
+    INFO(variant);
+    auto backend = make_backend(variant.backend);
+    Memory memory(*backend);
+    const TinyConfig config{.layers = 2, .max_positions = 400};
+    auto model =
+        load_tiny_model(memory, config, {.quant = {.format = Format::nf4}, .operands = variant.operands});
+    Adapter first = make_tiny_adapter(*model, memory, DType::f32, {.rank = 3, .seed = 5});
+    Adapter* adapters[] = {&first, nullptr};
+    // Heads that end within and behind a tile of keys; a prompt that another one goes on from; one twice.
+    const auto heads = random_examples(2, {90, 300}, config.vocab);
+    const auto tails = random_examples(3, {4, 9, 1, 30, 9, 17}, config.vocab);
+    std::vector<Prompt> prompts;
+    for (size_t i = 0; i < 12; ++i) {
+      std::vector<int32_t> tokens = heads[i % 4 / 2];
+      tokens.insert(tokens.end(), tails[i / 2].begin(), tails[i / 2].end());
+      if (i == 6) tokens = prompts[2].tokens;
+      prompts.push_back({tokens, adapters[i % 2]});
+    }
+    prompts.push_back({prompts[0].tokens, prompts[0].adapter, {.temperature = 0.8, .key = 7}});
+    GenerateOptions options{.max_new_tokens = 5, .reuse_prefixes = false};
+    int64_t tokens = 0, read = 0;
+    options.on_prompts = [&](int64_t all, int64_t some) {
+      tokens += all;
+      read += some;
+    };
+    const auto expected = generate(*model, memory, DType::f32, prompts, options);
+    CHECK(read == tokens);
+    const int64_t whole = tokens;
+    options.reuse_prefixes = true;
+    for (int64_t batch : {0, 1, 3, 5}) {
+      tokens = read = 0;
+      options.batch = batch;
+      CHECK(generate(*model, memory, DType::f32, prompts, options) == expected);
+      CHECK(tokens == whole);
+      // Each head once an adapter, where the cache can hold all of them.
+      if (batch == 0 || batch == 5) CHECK(read < 2 * (90 + 300) + 300);
+    }
+  }
+}
+
 TEST_CASE("prompts that cannot be continued are refused") {
   auto backend = make_backend("reference");
   Memory memory(*backend);

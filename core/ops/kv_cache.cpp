@@ -27,6 +27,19 @@ void KvCache::append(int64_t layer, const Tensor& k, const Tensor& v, const std:
   }
 }
 
+void KvCache::begin(int64_t sequence, int64_t from, int64_t rows) {
+  const int64_t to = first_row(sequence), capacity = first_row(sequence + 1) - to;
+  QLORA_CHECK(rows <= capacity, failure, "kv cache: sequence {} has room for {} rows, {} are needed", sequence,
+              capacity, rows);
+  lengths_[static_cast<size_t>(sequence)] = rows;
+  if (from == sequence || rows == 0) return;
+  for (size_t layer = 0; layer < keys_.size(); ++layer)
+    for (std::vector<Tensor>* all : {&keys_, &values_}) {
+      const Tensor& rows_of = (*all)[layer];
+      rows_of.slice_rows(to, to + rows).copy_from(rows_of.slice_rows(first_row(from), first_row(from) + rows));
+    }
+}
+
 void KvCache::advance(const std::vector<int32_t>& cu) {
   for (size_t s = 0; s < lengths_.size(); ++s) lengths_[s] += cu[s + 1] - cu[s];
 }

@@ -22,8 +22,9 @@ class KvCache {
   void append(int64_t layer, const Tensor& k, const Tensor& v, const std::vector<int32_t>& cu);
   // After all layers of a forward pass: the appended rows count.
   void advance(const std::vector<int32_t>& cu);
-  // The sequence begins anew: its rows no longer count.
-  void clear(int64_t sequence) { lengths_[static_cast<size_t>(sequence)] = 0; }
+  // The sequence begins anew with the first `rows` rows of `from`, which may be itself. Throws Error(failure)
+  // where there is no room for them.
+  void begin(int64_t sequence, int64_t from, int64_t rows);
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
   const Tensor& keys(int64_t layer) const { return keys_[static_cast<size_t>(layer)]; }
   const Tensor& values(int64_t layer) const { return values_[static_cast<size_t>(layer)]; }

@@ -18,6 +18,7 @@ struct Generator {
   const Tokenizer* tokenizer = nullptr;  // for stop strings
   Numerics numerics = Numerics::exact;   // of the new tokens; contexts are always read exactly
   int64_t batch = 16;  // answers that are worked on at a time; fewer where their cache would be too large
+  bool reuse_prefixes = true;  // contexts of one subject are read once where they begin alike
   // Called with each answer as it ends, in any order. May be empty.
   std::function<void(size_t request, const std::vector<int32_t>& answer)> on_answer = {};
   // Called with each new token of a request; returning false ends its answer. May be empty.

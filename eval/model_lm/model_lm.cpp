@@ -97,6 +97,7 @@ class ModelLm final : public Lm {
                               .memory = memory_,
                               .type = options_.type,
                               .tokenizer = options_.tokenizer.get(),
+                              .reuse_prefixes = options_.reuse_prefixes,
                               .on_answer = [&](size_t i, const std::vector<int32_t>& answer) {
                                 if (on_answer) on_answer(i, answer);
                                 if (options_.progress)
