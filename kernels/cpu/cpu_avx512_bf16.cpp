@@ -22,6 +22,7 @@ using namespace cpu;
 #include "kernels/cpu/codes16-inl.h"
 // (before the region)
 #include "kernels/cpu/scales16-inl.h"
+#include "kernels/cpu/tables16-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::avx512bf16

@@ -26,6 +26,7 @@ namespace half {
 #include "kernels/cpu/vec16_emulated-inl.h"
 // (before the region)
 #include "kernels/cpu/scales-inl.h"
+#include "kernels/cpu/tables_emulated-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::emulated512

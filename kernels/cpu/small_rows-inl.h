@@ -283,9 +283,23 @@ static void small_columns_of(int64_t rows, const SmallRows& job, int64_t begin, 
   small_columns<Operand, R>(job, begin, end);
 }
 
-// Whether these kernels take a product. Codes with bf16 operands are left to the packed one.
+// Codes with bf16 operands: small_codes-inl.h, where there are pairs of them. Elsewhere the packed product is
+// left to it.
+template <class Operand>
+QLORA_INLINE bool small_codes_take(Operand, const GemmArgs&) {
+  return false;
+}
+template <class Operand>
+QLORA_INLINE void small_code_rows(Operand, const GemmArgs&) {}
+#if QLORA_PAIRS
+static bool small_codes_take(Bf16Pairs, const GemmArgs& g);
+static void small_code_rows(Bf16Pairs, const GemmArgs& g);
+#endif
+
+// Whether these kernels take a product.
 template <class Operand>
 static bool small_rows_take(const GemmArgs& g) {
+  if (g.codes != nullptr && small_codes_take(Operand{}, g)) return true;
   if (g.m > kSmallRows || g.layout == Layout::tn) return false;
   if (g.codes != nullptr) return !Operand::kFlush && g.layout == Layout::nt && small_codes_fit(*g.codes);
   return g.layout == Layout::nt || g.dense_bf16 == nullptr;
@@ -305,6 +319,8 @@ static GemmArgs with_bf16_rows(const GemmArgs& g) {
 
 template <class Operand>
 static void small_rows(const GemmArgs& stored) {
+  if (stored.codes != nullptr && small_codes_take(Operand{}, stored))
+    return small_code_rows(Operand{}, stored);
   const GemmArgs g = Operand::kFlush ? with_bf16_rows(stored) : stored;
   const bool contiguous = g.codes != nullptr || (g.layout == Layout::nt && g.ldw == g.k);
   const int64_t row_bytes = g.codes != nullptr ? g.codes->cols / 2 : g.k * (g.dense_bf16 != nullptr ? 2 : 4);

@@ -143,3 +143,44 @@ TEST_CASE("Few rows with bf16 operands or bf16 weights have the bits of the same
     }
   }
 }
+
+TEST_CASE("Few rows with bf16 operands, from codes, have the bits of the same rows among many") {
+  const int threads_before = thread_count();
+  // Chunks of k that end within a step of 32, groups of columns that are left over, blocks that straddle
+  // rows, and what the packed product keeps.
+  const Size sizes[] = {{32, 32, 32},   {40, 576, 64},   {64, 352, 32}, {8, 96, 64},   {96, 224, 4096},
+                        {24, 1888, 64}, {72, 2080, 128}, {16, 64, 5},   {33, 128, 64}, {24, 40, 64}};
+  for (const cpu::Kernels* kernels : runnable_tables()) {
+    auto backend = cpu::make_cpu(*kernels);
+    for (const Size& s : sizes)
+      for (Format format : {Format::nf4, Format::int4})
+        for (bool dq : {false, true}) {
+          Device device(*backend, DType::f32);
+          TestWeight weight = make_weight(3, format, dq, s.out, s.in, s.block);
+          // Some values become denormal, or nearly.
+          if (!dq) weight.absmax.front() = 1.2e-38f;
+          const WeightView w = weight.view(device, &weight.dense);
+          const Floats x = random_floats(kMany * s.in, 1), before = random_floats(kMany * s.out, 2);
+          const Write mode = dq ? Write::overwrite : Write::accumulate;
+          auto multiply = [&](int64_t rows) {
+            Floats y(before.end() - rows * s.out, before.end());
+            backend->qgemm({.x = x.data() + (kMany - rows) * s.in,
+                            .w = w,
+                            .y = y.data(),
+                            .rows = rows,
+                            .mode = mode,
+                            .operands = Operands::bf16});
+            return y;
+          };
+          set_thread_count(1);
+          const Floats many = multiply(kMany);
+          for (int64_t rows = 1; rows <= 17; ++rows) {
+            set_thread_count(1 + static_cast<int>(rows % 2));
+            INFO(kernels->name << " " << weight.name() << " " << s.out << "x" << s.in << " block " << s.block
+                               << " rows " << rows);
+            CHECK(same_bits(multiply(rows).data(), many.data() + (kMany - rows) * s.out, rows * s.out));
+          }
+        }
+  }
+  set_thread_count(threads_before);
+}

@@ -1,0 +1,86 @@
+// Eight columns of 4-bit codes as pairs of bf16, with AVX512-VBMI. The scaled levels of a block are rounded
+// once, as the packed product rounds them; those of eight columns fill 128 bytes of low halves and as many of
+// high ones, which one permutation each looks up for 64 codes.
+
+constexpr bool kDotsFlush = true;  // vdpbf16ps needs no flags to flush denormals
+
+// The levels, and what stands where when codes are brought together. A byte holds a pair.
+struct PairLevels {
+  __m512 levels;
+  __m512i low, high;  // the lower and upper bytes of 64 words
+  __m512i bytes[2];  // of eight rows of 16: the first and the last eight of each, a quad of rows side by side
+  __m512i shifts[2];  // that bring down the codes of the first and the last four bytes of a word of 64 bits
+  __m512i nibble, column;  // what a lookup takes from a code, and from the place of its column
+  explicit PairLevels(const float* p) : levels(_mm512_loadu_ps(p)), nibble(_mm512_set1_epi8(15)) {
+    alignas(64) uint8_t t[7][64];
+    constexpr uint8_t kShifts[8] = {4, 0, 12, 8, 20, 16, 28, 24};
+    for (int i = 0; i < 64; ++i) {
+      // Unpacking takes the lower words of all quarters for two pairs, the upper ones for the next two.
+      const int at = i % 8, quarter = i / 16, upper = i / 8 % 2;
+      const int quad = 4 * (quarter % 2), pair = 4 * (at / 4) + 2 * upper + quarter / 2;
+      t[0][i] = static_cast<uint8_t>(2 * i);
+      t[1][i] = static_cast<uint8_t>(2 * i + 1);
+      t[2][i] = static_cast<uint8_t>((quad + at % 4) * 16 + pair);
+      t[3][i] = static_cast<uint8_t>(t[2][i] + 8);
+      t[4][i] = kShifts[at];
+      t[5][i] = static_cast<uint8_t>(kShifts[at] + 32);
+      t[6][i] = static_cast<uint8_t>((quad + at / 2) * 16);
+    }
+    low = _mm512_load_si512(t[0]);
+    high = _mm512_load_si512(t[1]);
+    for (int i = 0; i < 2; ++i) {
+      bytes[i] = _mm512_load_si512(t[2 + i]);
+      shifts[i] = _mm512_load_si512(t[4 + i]);
+    }
+    column = _mm512_load_si512(t[6]);
+  }
+};
+
+struct PairTables {
+  __m512i low[2], high[2];
+};
+QLORA_INLINE PairTables pair_tables(const PairLevels& c, const float* scales) {
+  IVec w[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const Vec levels = {c.levels};
+    w[i] = narrow(levels * set1(scales[2 * i]), levels * set1(scales[2 * i + 1]));
+  }
+  PairTables t;
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    t.low[i] = _mm512_permutex2var_epi8(w[2 * i].v, c.low, w[2 * i + 1].v);
+    t.high[i] = _mm512_permutex2var_epi8(w[2 * i].v, c.high, w[2 * i + 1].v);
+  }
+  return t;
+}
+
+// Sixteen bytes of each of four rows.
+QLORA_INLINE __m512i four_rows(const uint8_t* p, int64_t ld) {
+  const auto row = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i * ld)); };
+  __m512i v = _mm512_castsi128_si512(row(0));
+  v = _mm512_mask_broadcast_i32x4(v, 0x00f0, row(1));
+  v = _mm512_mask_broadcast_i32x4(v, 0x0f00, row(2));
+  return _mm512_mask_broadcast_i32x4(v, 0xf000, row(3));
+}
+
+// out[8 j + i] = pair j of row i, from the 32 codes at p + i * ld.
+QLORA_INLINE void decode_pairs8(const PairLevels& c, const PairTables& t, const uint8_t* p, int64_t ld,
+                                uint32_t* out) {
+  const __m512i a = four_rows(p, ld), b = four_rows(p + 4 * ld, ld);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512i bytes = _mm512_permutex2var_epi8(a, c.bytes[i / 2], b);
+    const __m512i codes = _mm512_ternarylogic_epi32(_mm512_multishift_epi64_epi8(c.shifts[i % 2], bytes),
+                                                    c.nibble, c.column, 0xea);
+    const __m512i low = _mm512_permutex2var_epi8(t.low[0], codes, t.low[1]);
+    const __m512i high = _mm512_permutex2var_epi8(t.high[0], codes, t.high[1]);
+    _mm512_store_si512(out + 32 * i, _mm512_unpacklo_epi8(low, high));
+    _mm512_store_si512(out + 32 * i + 16, _mm512_unpackhi_epi8(low, high));
+  }
+}
+
+QLORA_INLINE __m256 dot_pairs8(uint32_t x, const uint32_t* w, __m256 sum) {
+  return _mm256_dpbf16_ps(sum, (__m256bh)_mm256_set1_epi32(static_cast<int32_t>(x)),
+                          (__m256bh)_mm256_load_si256(reinterpret_cast<const __m256i*>(w)));
+}

@@ -1,0 +1,41 @@
+// Eight columns of 4-bit codes as pairs of bf16, with AVX2: the same functions as tables16-inl.h, for tests
+// alone.
+
+constexpr bool kDotsFlush = false;
+
+struct PairLevels {
+  const float* levels;
+  explicit PairLevels(const float* p) : levels(p) {}
+};
+struct PairTables {
+  uint32_t values[8][16];  // bf16 in the lower half
+};
+QLORA_INLINE PairTables pair_tables(const PairLevels& c, const float* scales) {
+  PairTables t;
+  for (int i = 0; i < 8; ++i)
+    for (int code = 0; code < 16; code += 8) {
+      const __m256 product = _mm256_mul_ps(_mm256_loadu_ps(c.levels + code), _mm256_set1_ps(scales[i]));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(t.values[i] + code),
+                          _mm256_srli_epi32(_mm256_castps_si256(operand_nearest_bf16(product)), 16));
+    }
+  return t;
+}
+QLORA_INLINE void decode_pairs8(const PairLevels&, const PairTables& t, const uint8_t* p, int64_t ld,
+                                uint32_t* out) {
+  for (int i = 0; i < 8; ++i)
+    for (int j = 0; j < 16; ++j) {
+      const uint8_t codes = p[i * ld + j];
+      out[8 * j + i] = t.values[i][codes >> 4] | t.values[i][codes & 15] << 16;
+    }
+}
+
+// REQUIRES: denormals are flushed.
+QLORA_INLINE __m256 dot_pairs8(uint32_t x, const uint32_t* w, __m256 sum) {
+  const __m256i upper = _mm256_set1_epi32(static_cast<int32_t>(0xffff0000u));
+  const __m256i xs = _mm256_set1_epi32(static_cast<int32_t>(x));
+  const __m256i ws = _mm256_load_si256(reinterpret_cast<const __m256i*>(w));
+  sum = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(xs, upper)),
+                        _mm256_castsi256_ps(_mm256_and_si256(ws, upper)), sum);
+  return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(xs, 16)),
+                         _mm256_castsi256_ps(_mm256_slli_epi32(ws, 16)), sum);
+}
