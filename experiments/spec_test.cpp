@@ -1,4 +1,5 @@
 #include <catch2/catch.hpp>
+#include <nlohmann/json.hpp>
 
 #include "core/base/test_data.h"
 #include "experiments/spec.h"
@@ -38,7 +39,9 @@ TEST_CASE("three run keys are frozen") {
 }
 
 TEST_CASE("runs in bf16 have semantics of their own") {
-  CHECK(identity_text(config_of("compute_dtype: bf16"), kContent).find("\"semantics\":2") != std::string::npos);
+  static_assert(kBf16Semantics != kSemantics);
+  const auto identity = nlohmann::json::parse(identity_text(config_of("compute_dtype: bf16"), kContent));
+  CHECK(identity.at("semantics") == kBf16Semantics);
 }
 
 TEST_CASE("a new option with a default keeps old keys") {
