@@ -94,6 +94,8 @@ std::string mmlu_protocol(const MmluOptions& options) {
     std::sort(subjects.begin(), subjects.end());
     json["subjects"] = subjects;
   }
+  // Scores from before this loss was reported do not stand for those with it.
+  if (mmlu_protocol_named(options.protocol).answer_loss) json["answer_loss"] = true;
   // What the protocol leaves to the user, where it is not as usual: older scores keep their keys.
   const MmluOptions usual;
   if (options.bos != usual.bos) json["bos"] = options.bos;

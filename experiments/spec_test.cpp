@@ -151,6 +151,9 @@ TEST_CASE("an evaluation has a key of its own") {
   CHECK(key != evaluation_key(run, 10, "mmlu", protocol, "e"));
   options.limit = 4;
   CHECK(key != evaluation_key(run, 10, "mmlu", mmlu_protocol(options), "d"));
+  CHECK(protocol.find("answer_loss") == std::string::npos);
+  options.protocol = "qlora";
+  CHECK(mmlu_protocol(options).find("answer_loss") != std::string::npos);
   CHECK(loss_protocol(config_of("eval_dataset_size: 32")) == R"({"examples":32,"name":"held-out"})");
 }
 
