@@ -140,8 +140,10 @@ void check_room(Planner& planner, const JudgeSpec& spec, const JudgeStudy& study
   int64_t turns = 1;
   for (const Question& q : need.set->file.questions) turns = std::max(turns, q.turns());
   try {
-    need.memory =
-        planner.judge_memory(need.setup, longest, 2 * turns * need.set->spec->settings.max_new_tokens);
+    const JudgeNeed judge =
+        planner.judge_need(need.setup, longest, 2 * turns * need.set->spec->settings.max_new_tokens);
+    need.memory = judge.memory;
+    need.over = judge.over;
   } catch (const Error& e) {
     fail(e.kind(), "{}: judge {}: {}", spec.where.text(), study.judge, e.what());
   }
@@ -172,7 +174,6 @@ void add_studies(Planner& planner, const Sweep& sweep, const std::vector<Planned
         sweep_folder(sweep) / "judgments" /
         fmt::format("{}-{}-{}", judge_label(study.judge), set.file.name, identity(setup, study, set));
     if (is_local(setup)) check_room(planner, spec, study, need);
-    need.all = static_cast<int64_t>(systems.size() * (systems.size() - 1) * set.file.questions.size());
   }
   QLORA_CHECK(found > 0, usage, "{}: none of the sweep's `generate` asks {}", spec.where.text(),
               wanted.empty() ? "anything" : fmt::format("{}", fmt::join(wanted, ", ")));
@@ -191,7 +192,8 @@ AnswerBook::Answer joined(const std::string& system, const Question& question, c
 
 int64_t AnswerPlan::to_answer() const {
   int64_t n = 0;
-  for (const AnswerNeed& need : answers) n += need.set->turns - need.known;
+  for (const AnswerNeed& need : answers)
+    if (!need.never) n += need.set->turns - need.known;
   return n;
 }
 int64_t AnswerPlan::to_judge() const {
@@ -217,6 +219,10 @@ void mark_answers(AnswerPlan& plan, const Store* store) {
       need.known += static_cast<int64_t>(rows.size());
   }
   for (StudyNeed& study : plan.studies) {
+    const auto systems = std::count_if(plan.answers.begin(), plan.answers.end(), [&](const AnswerNeed& need) {
+      return need.set == study.set && (need.done() || !need.never);
+    });
+    study.all = systems * (systems - 1) * static_cast<int64_t>(study.set->file.questions.size());
     study.missing = study.all;
     if (store == nullptr) continue;
     const std::vector<JudgeAsk> asks = asks_of(plan, study, *store);
@@ -237,7 +243,7 @@ std::vector<std::string> describe_answers(const AnswerPlan& plan) {
   for (const QuestionSet& set : plan.sets) {
     int64_t systems = 0, known = 0;
     for (const AnswerNeed& need : plan.answers)
-      if (need.set == &set) {
+      if (need.set == &set && (need.done() || !need.never)) {
         ++systems;
         known += need.known;
       }
@@ -249,6 +255,11 @@ std::vector<std::string> describe_answers(const AnswerPlan& plan) {
     lines.push_back(fmt::format("judgments of {} by {}: {} to do of {}", study.set->file.name,
                                 name_of(study.setup), study.missing, study.all));
     if (study.memory > 0) lines.back() += ", " + format_bytes(study.memory);
+    if (study.over > 0)
+      lines.push_back(fmt::format(
+          "  two answers of full length need {} tokens more than the judge's context has: prompts "
+          "that do not fit get no verdict; fewer max_new_tokens, or a judge with more room",
+          study.over));
   }
   return lines;
 }

@@ -30,6 +30,7 @@ struct AnswerNeed {
   GenerationSettings settings;  // resolved
   GenerationSetRow row;         // of the store
   int64_t known = 0;            // answers that the store has
+  bool never = false;           // of a run that failed and is not tried again
   bool done() const { return known == set->turns; }
 };
 
@@ -39,6 +40,7 @@ struct StudyNeed {
   const QuestionSet* set = nullptr;
   Path folder;        // of the journal
   size_t memory = 0;  // of a local judge
+  int64_t over = 0;   // JudgeNeed::over
   int64_t all = 0, missing = 0;
 };
 

@@ -95,6 +95,8 @@ JudgeSpec read_judge(const YamlNode& node) {
   if (fields.has("temperature")) {
     setup.temperature = 0;
     read_number(fields, "temperature", *setup.temperature);
+    QLORA_CHECK(*setup.temperature <= 2, usage, "{}: `temperature` must be at most 2",
+                fields.at("temperature").where.text());
   }
   read_int(fields, "max_tokens", setup.max_tokens, 1'000'000);
   const bool local = setup.judge == kBaseJudge || is_local(setup);

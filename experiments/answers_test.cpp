@@ -223,6 +223,7 @@ TEST_CASE("answers and judges that cannot be are refused before anything is trai
   refused(ask + "judge: [{judge: base, budget_tokens: 5}]\n", 2, "for an endpoint");
   for (const auto& [settings, word] : {std::pair("concurrency: 257", "`concurrency` must be at most 256"),
                                        {"timeout: 0", "`timeout` must be above 0"},
+                                       {"temperature: 2.5", "`temperature` must be at most 2"},
                                        {"budget_money: 5", "needs the prices"},
                                        {"parser: threeclas-2", "did you mean `threeclass-2`?"},
                                        {"parser: scores-2", "asked for verdicts"}})

@@ -185,7 +185,7 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
           .scratch = base.backend->scratch_bytes()};
 }
 
-size_t Planner::judge_memory(const JudgeSetup& setup, const std::string& text, int64_t more_tokens) {
+JudgeNeed Planner::judge_need(const JudgeSetup& setup, const std::string& text, int64_t more_tokens) {
   const std::string folder = folder_of(setup);
   PlanBase& base = base_of(judge_config(folder));
   const HfConfig& config = base.model->config();
@@ -211,7 +211,7 @@ size_t Planner::judge_memory(const JudgeSetup& setup, const std::string& text, i
                         .lasting = base.memory.held_peak() - base.memory.held_passing(),
                         .passing = base.memory.held_passing(),
                         .scratch = base.backend->scratch_bytes()};
-  return plan.bytes();
+  return {plan.bytes(), std::max<int64_t>(0, own + more_tokens + setup.max_tokens - config.max_positions)};
 }
 
 void Planner::fit(std::vector<PlannedRun>& runs, size_t budget) {

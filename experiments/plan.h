@@ -41,6 +41,11 @@ struct DataNote {
   std::string text;
 };
 
+struct JudgeNeed {
+  size_t memory = 0;
+  int64_t over = 0;  // tokens of the largest prompt and a verdict that the model's context has no room for
+};
+
 // Bytes that a worker needs at its peak.
 struct MemoryPlan {
   size_t process = 0;  // program, tokenizer and examples: what this process has of them
@@ -68,9 +73,9 @@ class Planner {
 
   // Settles the template of the answers (`auto` is the model's own) and notes how large they are.
   void check_answers(PlannedRun&, const QuestionFile&, GenerationSettings&);
-  // The bytes that a local judge needs whose longest prompt is `text` and so many more tokens. Throws
-  // Error(data) where that prompt alone fills the model's context.
-  size_t judge_memory(const JudgeSetup&, const std::string& text, int64_t more_tokens);
+  // What a local judge needs whose longest prompt is `text` and so many more tokens. Throws Error(data) where
+  // that prompt alone fills the model's context.
+  JudgeNeed judge_need(const JudgeSetup&, const std::string& text, int64_t more_tokens);
 
   // How much memory every run needs alone. `gradient_checkpointing: auto` becomes the fastest mode that fits
   // into `budget` bytes, with a note that says why.

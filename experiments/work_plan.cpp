@@ -180,6 +180,8 @@ void mark_done(WorkPlan& plan, const Store* store, bool retry_failed) {
     eval.gone =
         !eval.done && past && !std::filesystem::exists(checkpoint_folder(plan.folders[eval.run], eval.step));
   }
+  for (AnswerNeed& need : plan.answers.answers)
+    need.never = !need.of_base && plan.needs[need.run] == RunNeed::failed_before;
   mark_answers(plan.answers, store);
 }
 
