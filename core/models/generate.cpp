@@ -17,7 +17,8 @@ constexpr int64_t kPromptRows = 4096;
 constexpr int64_t kWorthWaiting = 64;
 
 int64_t common_beginning(std::span<const int32_t> a, std::span<const int32_t> b) {
-  return std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(std::min(a.size(), b.size())), b.begin()).first -
+  return std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(std::min(a.size(), b.size())), b.begin())
+             .first -
          a.begin();
 }
 

@@ -1,9 +1,9 @@
 // STS-B (Cer et al. 2017; GLUE): how similar two sentences are, rated from 0 to 5 with fractions, scored by
 // Pearson's and Spearman's correlation as GLUE does. lm-evaluation-harness has no such task, so that the
 // protocol is our own: the whole numbers 0 to 5 are choices after the question, and the answer is their mean,
-// weighted by the probabilities that the model gives to them alone. Likelihoods, not a generated number: a model
-// that has not been trained for the task writes few distinct numbers, or none, and correlations of many ties
-// and gaps say little.
+// weighted by the probabilities that the model gives to them alone. Likelihoods, not a generated number: a
+// model that has not been trained for the task writes few distinct numbers, or none, and correlations of many
+// ties and gaps say little.
 #include <algorithm>
 #include <cmath>
 
@@ -18,13 +18,14 @@ const std::vector<std::string> kRatings = {"0", "1", "2", "3", "4", "5"};
 TaskItem stsb_item(const DataRow& row) {
   const char* field = row.has("label") ? "label" : "score";
   const double rating = row.number(field);
-  if (!(rating >= 0 && rating <= 5)) row.wrong(field, "a number from 0 to 5 (GLUE's test part has no answers)");
-  TaskItem item = choice_item(row,
-                              "Sentence 1: " + row.text("sentence1") +
-                                  "\nSentence 2: " + row.text("sentence2") +
-                                  "\nQuestion: How similar are both sentences in meaning, from 0 (not at all) "
-                                  "to 5 (the same)?\nAnswer:",
-                              kRatings, std::lround(rating));
+  if (!(rating >= 0 && rating <= 5))
+    row.wrong(field, "a number from 0 to 5 (GLUE's test part has no answers)");
+  TaskItem item =
+      choice_item(row,
+                  "Sentence 1: " + row.text("sentence1") + "\nSentence 2: " + row.text("sentence2") +
+                      "\nQuestion: How similar are both sentences in meaning, from 0 (not at all) "
+                      "to 5 (the same)?\nAnswer:",
+                  kRatings, std::lround(rating));
   item.rating = rating;
   return item;
 }
@@ -44,8 +45,8 @@ MetricValue expected_rating(const Metric&, const TaskItem&, const TaskAnswer& an
 }  // namespace
 
 Task stsb() {
-  Task task = choice_task("stsb", "1", "how similar are two sentences", {"STS-B/dev.tsv"},
-                          items_of_rows<stsb_item>);
+  Task task =
+      choice_task("stsb", "1", "how similar are two sentences", {"STS-B/dev.tsv"}, items_of_rows<stsb_item>);
   task.protocol = "qlora";
   task.metrics = {{"pearson", Aggregation::pearson}, {"spearmanr", Aggregation::spearman}};
   task.value = expected_rating;
