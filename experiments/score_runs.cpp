@@ -19,16 +19,19 @@ namespace {
 
 constexpr double kPlainLineSeconds = 10;
 
-// What is asked, in one state of its data.
+// What one task asks, in one state of its data.
 struct Questions {
+  EvalSpec eval;
   std::optional<MmluData> mmlu;
   const Task* task = nullptr;
   TaskData data;
   std::string hash, protocol;
+  std::vector<Digest> keys = {};  // of the evaluations of all runs
 };
 
 Questions read_questions(const EvalSpec& eval) {
   Questions q;
+  q.eval = eval;
   if (eval.task == "mmlu") {
     q.mmlu = read_mmlu(eval.data, eval.mmlu);
     q.hash = q.mmlu->content_hash;
@@ -52,7 +55,7 @@ class RunsScorer {
                 options_.db.string());
     const size_t budget = parse_memory(options_.memory);
     Store store = Store::open(options_.db);
-    questions_ = read_questions(options_.eval);
+    for (const EvalSpec& eval : options_.evals) questions_.push_back(read_questions(eval));
     std::vector<std::string> notes;
     const std::vector<RunInfo> runs = choose_runs(store, options_.runs, notes);
     for (const std::string& note : notes) progress_.note(note);
@@ -86,21 +89,29 @@ class RunsScorer {
     const std::optional<RunFile> file = read_run_file(run.folder);
     QLORA_CHECK(!file || file->base == base, data, "{} has changed since run {} was trained", model.string(),
                 run.name);
-    EvalJob eval;
-    eval.task = options_.eval.task;
-    eval.step = run.config.integer("max_steps");
-    eval.protocol = questions_.protocol;
-    eval.data = options_.eval.data;
-    eval.data_hash = questions_.hash;
-    eval.mmlu = options_.eval.mmlu;
-    eval.options = options_.eval.options;
-    eval.key = evaluation_key(run.key, eval.step, eval.task, eval.protocol, eval.data_hash);
-    keys_.push_back(eval.key);
-    if (store.has_evaluation(eval.key)) return;
-    eval.answers = store.partial_answers(eval.key);
-    run.evals = {std::move(eval)};
+    for (Questions& questions : questions_) {
+      EvalJob eval = job_of(questions, run);
+      questions.keys.push_back(eval.key);
+      if (store.has_evaluation(eval.key)) continue;
+      eval.answers = store.partial_answers(eval.key);
+      run.evals.push_back(std::move(eval));
+    }
+    if (run.evals.empty()) return;
     plan(run, base);
     jobs_.push_back(std::move(run));
+  }
+
+  static EvalJob job_of(const Questions& questions, const RunJob& run) {
+    EvalJob eval;
+    eval.task = questions.eval.task;
+    eval.step = run.config.integer("max_steps");
+    eval.protocol = questions.protocol;
+    eval.data = questions.eval.data;
+    eval.data_hash = questions.hash;
+    eval.mmlu = questions.eval.mmlu;
+    eval.options = questions.eval.options;
+    eval.key = evaluation_key(run.key, eval.step, eval.task, eval.protocol, eval.data_hash);
+    return eval;
   }
 
   // Nothing is trained, so that checkpointing does not matter and runs on one base share a pack.
@@ -112,10 +123,15 @@ class RunsScorer {
     planned.key = run.key;
     planned.base = base;
     planned.pack = hex(base);
-    if (questions_.mmlu) {
-      planner_.check_mmlu(planned, *questions_.mmlu, options_.eval.mmlu);
-    } else {
-      planner_.check_task(planned, *questions_.task, questions_.data, options_.eval.options);
+    for (const Questions& questions : questions_) {
+      const bool open = std::any_of(run.evals.begin(), run.evals.end(),
+                                    [&](const EvalJob& eval) { return eval.task == questions.eval.task; });
+      if (!open) continue;
+      if (questions.mmlu) {
+        planner_.check_mmlu(planned, *questions.mmlu, questions.eval.mmlu);
+      } else {
+        planner_.check_task(planned, *questions.task, questions.data, questions.eval.options);
+      }
     }
   }
 
@@ -146,8 +162,8 @@ class RunsScorer {
     FileLock lock(folder / "lock");
     QLORA_CHECK(lock.try_lock(), failure, "process {} is scoring runs of this sweep ({} is locked)",
                 lock.holder(), (folder / "lock").string());
-    progress_.note(fmt::format("{}: {} run{} on {}, the base loaded once", options_.eval.task,
-                               job.runs.size(), job.runs.size() == 1 ? "" : "s", job.base_name));
+    progress_.note(fmt::format("{}: {} run{} on {}, the base loaded once", tasks_of(job), job.runs.size(),
+                               job.runs.size() == 1 ? "" : "s", job.base_name));
     PackRunner runner(
         store, progress_, job,
         {.memory = memory.bytes(), .json = options_.json, .folder = folder, .lock = lock.descriptor()});
@@ -161,42 +177,54 @@ class RunsScorer {
     const int signal = last_stop_signal();
     if (signal != 0) progress_.note("stopped; the same command goes on from here");
     const int code = signal != 0 ? 128 + signal : failures_.empty() ? 0 : 1;
-    const Table table = results();
     if (options_.json) {
-      fmt::print("{}\n", Json{{"type", "done"}, {"exit_code", code}, {"scores", to_json(table)}}.dump());
+      Json scores = Json::object();
+      for (const Questions& q : questions_) scores[q.eval.task] = to_json(results(q));
+      if (questions_.size() == 1) scores = Json(scores.front());
+      fmt::print("{}\n", Json{{"type", "done"}, {"exit_code", code}, {"scores", scores}}.dump());
     } else {
-      fmt::print("{}, {} of {} runs\n{}", title(), scored(), runs, render_text(table));
+      for (const Questions& q : questions_)
+        fmt::print("{}, {} of {} runs\n{}", title(q), scored(q), runs, render_text(results(q)));
     }
     std::fflush(stdout);
     return code;
   }
 
-  std::string title() const {
-    const MmluOptions& mmlu = options_.eval.mmlu;
-    if (questions_.mmlu) return fmt::format("MMLU {} {}, {} shots", mmlu.protocol, mmlu.split, mmlu.shots);
-    return fmt::format("{} version {}", questions_.task->name, questions_.task->version);
+  // Those that a pack is still asked.
+  static std::string tasks_of(const Job& job) {
+    std::vector<std::string> names;
+    for (const RunJob& run : job.runs)
+      for (const EvalJob& eval : run.evals)
+        if (std::find(names.begin(), names.end(), eval.task) == names.end()) names.push_back(eval.task);
+    return fmt::format("{}", fmt::join(names, ", "));
   }
 
-  size_t scored() const {
+  static std::string title(const Questions& q) {
+    const MmluOptions& mmlu = q.eval.mmlu;
+    if (q.mmlu) return fmt::format("MMLU {} {}, {} shots", mmlu.protocol, mmlu.split, mmlu.shots);
+    return fmt::format("{} version {}", q.task->name, q.task->version);
+  }
+
+  size_t scored(const Questions& q) const {
     const Table count = run_query(
-        options_.db, "SELECT count(*) AS n FROM evaluation WHERE evaluation_key IN (" + key_list() + ")");
+        options_.db, "SELECT count(*) AS n FROM evaluation WHERE evaluation_key IN (" + key_list(q) + ")");
     return static_cast<size_t>(std::get<int64_t>(count.rows.at(0).at(0)));
   }
 
-  std::string key_list() const {
+  static std::string key_list(const Questions& q) {
     std::string keys;
-    for (const Digest& key : keys_) keys += fmt::format("{}x'{}'", keys.empty() ? "" : ", ", hex(key));
+    for (const Digest& key : q.keys) keys += fmt::format("{}x'{}'", keys.empty() ? "" : ", ", hex(key));
     return keys;
   }
 
-  Table results() const {
+  Table results(const Questions& q) const {
     const std::string from =
         " FROM evaluation e JOIN subject_model m USING(subject_model_id)"
         " JOIN eval_result r USING(evaluation_id) JOIN metric_name n USING(metric_id)"
         " JOIN subject s ON s.subject_id = r.subject_id AND s.name = ''"
         " WHERE e.evaluation_key IN (" +
-        key_list() + ")";
-    if (!questions_.mmlu)
+        key_list(q) + ")";
+    if (!q.mmlu)
       return run_query(options_.db,
                        "SELECT m.name AS run, n.name AS metric, r.value, r.standard_error AS se, r.n" + from +
                            " ORDER BY metric, value DESC, run");
@@ -211,11 +239,10 @@ class RunsScorer {
   const ScoreRunsOptions& options_;
   Progress progress_;
   Planner planner_;
-  Questions questions_;
+  std::vector<Questions> questions_;  // one a task
   std::vector<PlannedRun> planned_;
   std::vector<RunJob> jobs_;  // one a planned run
   std::map<std::string, ContentHashes> contents_;
-  std::vector<Digest> keys_;
   std::vector<std::string> failures_;
 };
 

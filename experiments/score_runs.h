@@ -15,7 +15,7 @@ namespace qlora {
 struct ScoreRunsOptions {
   Path db = "results.db";
   std::vector<std::string> runs;  // "sweep=NAME", names, beginnings of keys
-  EvalSpec eval;                  // mmlu or a task of the registry
+  std::vector<EvalSpec> evals;    // mmlu and tasks of the registry: each run is asked all of them together
   std::string memory = "80%";     // of what is available; see parse_memory
   std::string backend = "auto";
   int threads = 0;
@@ -31,8 +31,9 @@ std::vector<RunInfo> choose_runs(const Store&, const std::vector<std::string>& n
 // when it is not there.
 Path find_adapter(const RunConfig&, const Digest& run);
 
-// Scores what the store does not have; throws Error(memory) for a run that does not fit. Prints a table (or
-// JSON lines). Returns the exit code: 0, 1 when an evaluation failed, 130 or 143 when stopped.
+// Scores what the store does not have; throws Error(memory) for a run that does not fit. Prints a table a
+// task (or JSON lines, of which the last has the tables: `scores`, a list of rows, or with several tasks one
+// by name). Returns the exit code: 0, 1 when an evaluation failed, 130 or 143 when stopped.
 int score_runs(const ScoreRunsOptions&);
 
 }  // namespace qlora

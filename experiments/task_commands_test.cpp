@@ -75,6 +75,48 @@ TEST_CASE("texts are generated and scored and rolled through") {
   CHECK(scores[0]["value"].get<double>() > 1);
 }
 
+TEST_CASE("tasks that are asked together have the scores that each has alone") {
+  Workbench bench;
+  const std::string root = QLORA_SOURCE_DIR, samples = root + "/datasets/samples/tasks";
+  const std::vector<std::string> rest = {"--model", "model",  "--data",    samples, "--shots",
+                                         "0",       "--json", "--threads", "1"};
+  auto run = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.end(), rest.begin(), rest.end());
+    const ProgramEnd end = bench.run(arguments);
+    INFO(end.err);
+    REQUIRE(end.code == 0);
+    return parse_json(end.out, "stdout");
+  };
+  const std::vector<std::string> mmlu = {"--data", "mmlu=" + root + "/datasets/samples/mmlu", "--limit", "1"};
+  std::vector<std::string> all = {"eval", "rte,boolq,gsm8k,mmlu", "--output", "files"};
+  all.insert(all.end(), mmlu.begin(), mmlu.end());
+  const Json together = run(all);
+  REQUIRE(together.size() == 4);
+  CHECK(together[0]["task"] == "rte");
+  CHECK(together[2]["scores"][0]["metric"] == "exact_match");
+  CHECK(together[3]["micro"]["n"].get<int>() > 0);
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "files/model"))
+    if (entry.path().extension() == ".json") {
+      const Json results = parse_json(read_file(entry.path()), "results")["results"];
+      CHECK((results.contains("rte") && results.contains("gsm8k") && results.contains("mmlu")));
+    }
+  auto predictions = [&] {
+    return bench
+        .run({"results", "query",
+              "SELECT hex(e.evaluation_key) AS k, hex(p.scores) AS s, p.pred FROM prediction p JOIN "
+              "evaluation e USING (evaluation_id) ORDER BY 1, p.item_id",
+              "--json"})
+        .out;
+  };
+  const std::string bits = predictions();
+  CHECK(parse_json(bits, "stdout").size() > 8);
+  std::filesystem::remove(bench.path() / "results.db");
+  CHECK(run({"eval", "rte", "--limit", "1"}) == together[0]);
+  CHECK(run({"eval", "boolq", "--limit", "1"}) == together[1]);
+  CHECK(run({"eval", "gsm8k,mmlu", mmlu[0], mmlu[1], "--limit", "1"})[1] == together[3]);
+  CHECK(predictions() == bits);
+}
+
 TEST_CASE("a task's bad arguments are refused with what to do") {
   Workbench bench;
   auto refused = [&](const std::vector<std::string>& arguments, int code, const std::string& word) {
@@ -86,6 +128,10 @@ TEST_CASE("a task's bad arguments are refused with what to do") {
   };
   refused({"eval", "helaswag"}, 2, "did you mean `qlora eval hellaswag`?");
   refused({"eval", "piqa", "--model", "model", "--data", "."}, 3, "no data of task piqa");
+  refused({"eval", "piqa,rta", "--model", "model", "--data", "."}, 2, "did you mean `rte`");
+  refused({"eval", "piqa,piqa", "--model", "model", "--data", "."}, 2, "task piqa is named twice");
+  refused({"eval", "piqa,rte", "--model", "model", "--data", "piqa=."}, 2, "nothing for task rte");
+  refused({"eval", "piqa,rte", "--data", "."}, 2, "--model DIR or --runs");
   bench.write("piqa.jsonl", R"({"goal": "g", "sol1": "a", "sol2": "b", "label": 0})");
   refused({"eval", "piqa", "--model", "model", "--data", ".", "--shots", "2"}, 2, "piqa_train.jsonl");
   refused({"eval", "piqa", "--model", "nowhere", "--data", "."}, 3, "nowhere");
@@ -125,7 +171,17 @@ TEST_CASE("tasks of a sweep are scored for every run and its base") {
   INFO(more.err);
   CHECK(more.code == 0);
   CHECK_THAT(more.err, Contains("gsm8k: 2 runs on model, the base loaded once"));
-  const std::vector<std::string> tight = {"eval",   "wnli",       "--data",   samples,
+  const ProgramEnd several =
+      bench.run({"eval", "boolq,wnli,qnli", "--data", samples, "--runs", "sweep=test", "--json"});
+  INFO(several.err);
+  CHECK(several.code == 0);
+  const Json scores = parse_json(several.out.substr(several.out.find("{\"exit_code\"")), "stdout")["scores"];
+  CHECK(scores["boolq"].size() == 2);
+  CHECK(scores["wnli"].size() == 2);
+  const ProgramEnd tables = bench.run({"eval", "wnli,boolq", "--data", samples, "--runs", "sweep=test"});
+  CHECK_THAT(tables.out,
+             Contains("wnli version 2.0, 2 of 2 runs") && Contains("boolq version 2.0, 2 of 2 runs"));
+  const std::vector<std::string> tight = {"eval",   "cola",       "--data",   samples,
                                           "--runs", "sweep=test", "--memory", "1M"};
   CHECK(bench.run(tight).code == 4);
 

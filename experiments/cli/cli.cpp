@@ -100,8 +100,14 @@ int run_command_line(int argc, char** argv) {
   set_log_sink([](LogLevel level, std::string_view text) {
     if (level == LogLevel::warning) fmt::print(stderr, "qlora: warning: {}\n", text);
   });
+  // `eval A,B` is short for `eval tasks A,B`.
+  std::vector<char*> words(argv, argv + argc);
+  std::string tasks = "tasks";
+  if (argc > 2 && words[1] == std::string_view("eval") &&
+      std::string_view(words[2]).find(',') != std::string::npos)
+    words.insert(words.begin() + 2, tasks.data());
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(words.size()), words.data());
     return in.work();
   } catch (const CLI::ParseError& e) {
     if (e.get_exit_code() == 0) return app.exit(e);  // -h, --version

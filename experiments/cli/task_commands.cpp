@@ -1,29 +1,20 @@
-// qlora eval list, and qlora eval TASK for every task of the registry.
+// qlora eval list, qlora eval TASK for every task of the registry, and several of them together.
 #include <CLI/CLI.hpp>
-#include <chrono>
+#include <algorithm>
 #include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 
-#include "experiments/cli/asked_model.h"
+#include "core/base/check.h"
 #include "experiments/cli/cli.h"
-#include "experiments/cli/harness_info.h"
-#include "experiments/cli/loaded_model.h"
-#include "experiments/cli/scored_subject.h"
-#include "experiments/eval_rows.h"
-#include "experiments/score_runs.h"
-#include "results/store.h"
+#include "experiments/cli/score_command.h"
+#include "results/table.h"
 
 namespace qlora {
 namespace {
 
 struct TaskArguments {
-  ModelArguments model;
-  std::string data, output;
-  TaskOptions options;
-  std::vector<std::string> runs;
-  std::string memory = "80%";
-  bool no_store = false;
+  ScoreArguments score;
+  EvalSpec eval;
 };
 
 std::string metrics_of(const Task& task) {
@@ -47,117 +38,14 @@ int list(const Invocation& in) {
   return 0;
 }
 
-Json report_json(const Task& task, const TaskData& data, const TaskPlan& plan, const TaskReport& report,
-                 const SubjectModel& subject, const EvalJob& job) {
-  Json scores = Json::array();
-  for (const TaskScore& s : report.scores)
-    scores.push_back({{"metric", s.metric},
-                      {"filter", s.filter},
-                      {"group", s.group},
-                      {"value", s.value},
-                      {"standard_error", s.standard_error ? Json(*s.standard_error) : Json(nullptr)},
-                      {"n", s.n}});
-  return {{"task", task.name},
-          {"version", task.version},
-          {"subject", subject.name},
-          {"quant", subject.quant},
-          {"key", hex(job.key)},
-          {"protocol", parse_json(job.protocol, "protocol")},
-          {"data", data.path.string()},
-          {"data_sha256", data.content_hash},
-          {"items", plan.asked.size()},
-          {"partial", plan.partial},
-          {"requests", plan.requests.size()},
-          {"request_sha256", plan.request_hash},
-          {"cut_requests", plan.cut},
-          {"longest_request", plan.longest},
-          {"scores", scores}};
-}
-
-void print_report(const Task& task, const TaskPlan& plan, const TaskReport& report,
-                  const SubjectModel& subject) {
-  Table table;
-  table.columns = {"part", "metric", "filter", "value", "se", "n"};
-  for (const TaskScore& s : report.scores)
-    table.rows.push_back({s.group.empty() ? "all" : s.group, s.metric, s.filter, s.value,
-                          s.standard_error ? Value(*s.standard_error) : Value(), s.n});
-  fmt::print("{} ({}), {} version {}, {} shots{}\n{}", subject.name, subject.quant, task.name, task.version,
-             plan.shots, plan.partial ? ", partial" : "", render_text(table));
-  if (plan.cut > 0)
-    fmt::print("{} of {} requests were too long and lost their beginning\n", plan.cut, plan.requests.size());
-}
-
-int score(const Invocation& in, const Task& task, const TaskArguments& arguments) {
-  const std::string started = now_utc();
-  const auto begin = std::chrono::steady_clock::now();
-  const TaskData data = read_task(task, arguments.data, arguments.options);
-  LoadedModel loaded(arguments.model, in.backend, in.threads);
-  // Before the long part, so that a store that cannot be written costs nothing.
-  std::optional<Store> store;
-  if (!arguments.no_store) store = Store::open(in.db);
-  const int64_t context = loaded.model()->config().max_positions;
-  const TaskPlan plan = plan_task(task, data, arguments.options, loaded.tokenizer(), context);
-  const ContentHashes content{model_content_hash(arguments.model.model), loaded.tokenizer().content_hash(),
-                              ""};
-  const Digest base = base_key(loaded.config(), content);
-  EvalJob job;
-  job.task = task.name;
-  job.protocol = task_protocol(task, data, arguments.options);
-  job.data = data.path.string();
-  job.data_hash = data.content_hash;
-  const SubjectModel subject =
-      scored_subject(store ? &*store : nullptr, arguments.model, loaded.config(), base, job.step);
-  job.key = evaluation_key(subject.key, job.step, job.task, job.protocol, job.data_hash);
-  TaskReport report;
-  ask_model(loaded, store ? &*store : nullptr, job.key, task.name, in.json, [&](Lm& lm, SubjectIndex who) {
-    report = run_task(lm, loaded.tokenizer(), task, data, plan, std::span(&who, 1)).at(0);
-  });
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (store) store->write_evaluation(task_row(job, subject, task, data, report, started, seconds));
-  if (!arguments.output.empty()) {
-    const HarnessTask one{&task, &data, &plan, &report};
-    HarnessInfo info = harness_info(arguments.model, loaded, started, seconds);
-    info.limit = arguments.options.limit;
-    write_harness_files(arguments.output, info, std::span(&one, 1));
-  }
-  if (in.json) {
-    fmt::print("{}\n", report_json(task, data, plan, report, subject, job).dump(1));
-  } else {
-    print_report(task, plan, report, subject);
-  }
-  return 0;
-}
-
-// Trained runs of the store, or one model.
-int score_task(const Invocation& in, const Task& task, const TaskArguments& arguments) {
-  if (arguments.runs.empty()) {
-    QLORA_CHECK(!arguments.model.model.empty(), usage, "eval {}: --model DIR or --runs is required",
-                task.name);
-    return score(in, task, arguments);
-  }
-  check_runs_alone(arguments.model, arguments.no_store);
-  QLORA_CHECK(arguments.output.empty(), usage, "--runs: --output is for one model");
-  EvalSpec eval;
-  eval.task = task.name;
-  eval.data = arguments.data;
-  eval.options = arguments.options;
-  return score_runs({.db = in.db,
-                     .runs = arguments.runs,
-                     .eval = eval,
-                     .memory = arguments.memory,
-                     .backend = in.backend,
-                     .threads = in.threads,
-                     .json = in.json});
-}
-
 void add_task(CLI::App& eval, Invocation& in, const Task& task) {
   auto arguments = std::make_shared<TaskArguments>();
-  TaskOptions& options = arguments->options;
+  arguments->eval.task = task.name;
+  TaskOptions& options = arguments->eval.options;
   CLI::App* verb = eval.add_subcommand(task.name, task.about);
-  add_model_options(*verb, arguments->model);
-  add_scored_runs_options(*verb, arguments->runs, arguments->memory);
+  add_score_options(*verb, in, arguments->score);
   verb->add_option(
-          "--data", arguments->data,
+          "--data", arguments->eval.data,
           task.folder ? "the folder" : "a file, or a folder with " + task.name + ".jsonl or the like")
       ->required();
   verb->add_option("--limit", options.limit, "the first so many questions; 0: all")
@@ -181,17 +69,89 @@ void add_task(CLI::App& eval, Invocation& in, const Task& task) {
     verb->add_option("--max-new-tokens", options.max_new_tokens,
                      fmt::format("of an answer (default {})", task.max_new_tokens))
         ->check(CLI::PositiveNumber);
-  verb->add_option("--output", arguments->output,
-                   "also write results_*.json and samples_*.jsonl of lm-evaluation-harness' layout here");
-  verb->add_flag("--no-store", arguments->no_store, "do not write the result into --db");
-  add_db_option(*verb, in);
-  add_compute_options(*verb, in);
-  add_json_flag(*verb, in);
   verb->footer(
       fmt::format("Examples:\n  qlora eval {0} --model DIR --data DIR --limit 100\n"
                   "  qlora eval {0} --runs sweep=NAME --data DIR",
                   task.name));
-  verb->callback([=, &in, &task] { in.work = [=, &in, &task] { return score_task(in, task, *arguments); }; });
+  verb->callback([=, &in] { in.work = [=, &in] { return score(in, arguments->score, {arguments->eval}); }; });
+}
+
+struct SeveralArguments {
+  ScoreArguments score;
+  std::vector<std::string> tasks, data;
+  int64_t shots = -1, limit = 0, max_length = 0, max_new_tokens = 0;
+  MmluOptions mmlu;
+};
+
+// The path for each task: TASK=PATH, or the one path without a name.
+std::string data_of(const SeveralArguments& arguments, const std::string& task) {
+  std::string common;
+  for (const std::string& given : arguments.data) {
+    const size_t equals = given.find('=');
+    const std::string name = equals == std::string::npos ? "" : given.substr(0, equals);
+    if (name == task) return given.substr(equals + 1);
+    const auto& asked = arguments.tasks;
+    if (std::find(asked.begin(), asked.end(), name) != asked.end()) continue;
+    QLORA_CHECK(common.empty(), usage, "--data: `{}` and `{}` are for all tasks; TASK=PATH is for one",
+                common, given);
+    common = given;
+  }
+  QLORA_CHECK(!common.empty(), usage, "--data: nothing for task {}; give {}=PATH, or a path for all", task,
+              task);
+  return common;
+}
+
+EvalSpec spec_of(const SeveralArguments& arguments, const std::string& task) {
+  EvalSpec eval;
+  eval.task = task;
+  eval.data = data_of(arguments, task);
+  if (task == "mmlu") {
+    eval.mmlu = arguments.mmlu;
+    if (arguments.shots >= 0) eval.mmlu.shots = arguments.shots;
+    eval.mmlu.limit = arguments.limit;
+    eval.mmlu.max_length = arguments.max_length;
+    return eval;
+  }
+  const Task& known = find_task(task);
+  eval.options.shots = known.takes_shots ? arguments.shots : -1;
+  eval.options.limit = arguments.limit;
+  eval.options.max_length = arguments.max_length;
+  if (known.kind == TaskKind::generate) eval.options.max_new_tokens = arguments.max_new_tokens;
+  return eval;
+}
+
+int score_several(const Invocation& in, const SeveralArguments& arguments) {
+  std::vector<EvalSpec> evals;
+  for (const std::string& task : arguments.tasks) evals.push_back(spec_of(arguments, task));
+  return score(in, arguments.score, evals);
+}
+
+void add_several(CLI::App& eval, Invocation& in) {
+  auto arguments = std::make_shared<SeveralArguments>();
+  CLI::App* verb = eval.add_subcommand("tasks", "several tasks together; also `qlora eval TASK,TASK`");
+  verb->add_option("tasks", arguments->tasks, "names of `qlora eval list`, mmlu too")
+      ->delimiter(',')
+      ->required();
+  add_score_options(*verb, in, arguments->score);
+  verb->add_option("--data", arguments->data,
+                   "a folder with files of all tasks, and TASK=PATH for single ones")
+      ->required();
+  verb->add_option("--limit", arguments->limit,
+                   "the first so many questions of each (mmlu: of a subject); 0: all")
+      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--shots", arguments->shots, "examples before a question, of tasks that take them")
+      ->check(CLI::NonNegativeNumber);
+  verb->add_option("--max-length", arguments->max_length, "tokens of a request (default: the model's)")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--max-new-tokens", arguments->max_new_tokens, "of answers that are generated")
+      ->check(CLI::PositiveNumber);
+  verb->add_option("--protocol", arguments->mmlu.protocol, "of mmlu")
+      ->check(CLI::IsMember(mmlu_protocol_names()));
+  verb->add_option("--split", arguments->mmlu.split, "of mmlu")->check(CLI::IsMember({"test", "val"}));
+  verb->footer(
+      "Examples:\n  qlora eval mnli,rte,boolq --model DIR --data DIR\n"
+      "  qlora eval rte,mmlu --runs sweep=NAME --data DIR --data mmlu=TREE --shots 5");
+  verb->callback([=, &in] { in.work = [=, &in] { return score_several(in, *arguments); }; });
 }
 
 }  // namespace
@@ -200,6 +160,7 @@ void add_task_commands(CLI::App& eval, Invocation& in) {
   CLI::App* all = eval.add_subcommand("list", "the tasks that there are");
   add_json_flag(*all, in);
   all->callback([&in] { in.work = [&in] { return list(in); }; });
+  add_several(eval, in);
   for (const Task& task : tasks()) add_task(eval, in, task);
 }
 

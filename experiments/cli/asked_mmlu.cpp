@@ -1,0 +1,109 @@
+// MMLU, asked of one model.
+#include <nlohmann/json.hpp>
+
+#include "eval/tasks/mmlu_harness.h"
+#include "experiments/cli/asked_task.h"
+#include "experiments/eval_rows.h"
+#include "results/table.h"
+
+namespace qlora {
+namespace {
+
+Json accuracy_json(const Accuracy& a) {
+  return {{"value", a.value},
+          {"standard_error", a.standard_error ? Json(*a.standard_error) : Json(nullptr)},
+          {"n", a.n}};
+}
+
+Json report_json(const MmluReport& report, const SubjectModel& subject, const MmluOptions& options,
+                 const Digest& key) {
+  Json subjects = Json::object();
+  for (const auto& [name, accuracy] : report.subjects) subjects[name] = accuracy_json(accuracy);
+  Json groups = Json::object();
+  for (const auto& [name, accuracy] : report.groups) groups[name] = accuracy_json(accuracy);
+  return {{"subject", subject.name},
+          {"quant", subject.quant},
+          {"protocol", options.protocol},
+          {"split", options.split},
+          {"shots", options.shots},
+          {"limit", options.limit},
+          {"key", hex(key)},
+          {"partial", report.partial},
+          {"micro", accuracy_json(report.micro)},
+          {"macro", accuracy_json(report.macro)},
+          {"answer_loss", report.answer_loss ? accuracy_json(*report.answer_loss) : Json(nullptr)},
+          {"subjects", subjects},
+          {"groups", groups},
+          {"letter_ids", report.letter_ids},
+          {"truncated_prompts", report.truncated_prompts},
+          {"dropped_shots", report.dropped_shots},
+          {"cut_tokens", report.cut_tokens},
+          {"max_prompt_tokens", report.max_prompt_tokens},
+          {"warnings", report.warnings}};
+}
+
+void print_report(const MmluReport& report, const SubjectModel& subject, const MmluOptions& options) {
+  Table table;
+  table.columns = {"subject", "accuracy", "se", "n"};
+  auto add = [&](const std::string& name, const Accuracy& a) {
+    table.rows.push_back({name, a.value, a.standard_error ? Value(*a.standard_error) : Value(), a.n});
+  };
+  for (const auto& [name, accuracy] : report.subjects) add(name, accuracy);
+  for (const auto& [name, accuracy] : report.groups) add(name, accuracy);
+  add("all questions (micro)", report.micro);
+  add("mean of subjects (macro)", report.macro);
+  if (report.answer_loss) add("loss of letter and EOS", *report.answer_loss);
+  fmt::print("{} ({}), MMLU {} {}, {} shots{}\n{}", subject.name, subject.quant, options.protocol,
+             options.split, options.shots, report.partial ? ", partial" : "", render_text(table));
+  if (report.macro_first) fmt::print("note: protocol {} publishes the mean of subjects\n", options.protocol);
+  if (report.truncated_prompts > 0)
+    fmt::print("{} prompts were too long and lost {} shots and {} tokens\n", report.truncated_prompts,
+               report.dropped_shots, report.cut_tokens);
+  for (const std::string& warning : report.warnings) fmt::print("note: {}\n", warning);
+}
+
+class AskedMmlu final : public AskedTask {
+ public:
+  explicit AskedMmlu(const EvalSpec& eval)
+      : path_(eval.data), options_(eval.mmlu), data_(read_mmlu(path_, options_)) {}
+
+  EvalJob job() const override {
+    return {{}, "mmlu", 0, mmlu_protocol(options_), path_, data_.content_hash, options_};
+  }
+  void plan(const Tokenizer&, int64_t) override {}  // run_mmlu() does it before it asks
+  void ask(Lm& lm, const Tokenizer& tokenizer, SubjectIndex who) override {
+    report_ = run_mmlu(lm, tokenizer, data_, options_, std::span(&who, 1)).at(0);
+  }
+
+  EvalRow row(const EvalJob& job, const SubjectModel& subject, const std::string& started,
+              double seconds) const override {
+    return mmlu_row(job, subject, report_, started, seconds);
+  }
+  std::vector<HarnessTask> harness(const Tokenizer& tokenizer, HarnessInfo& info) override {
+    info.limit = options_.limit;
+    if (options_.chat_template != "none") info.chat_template = options_.chat_template;
+    info.system_instruction = options_.system_instruction;
+    info.fewshot_as_multiturn = options_.fewshot_as_multiturn;
+    files_ = mmlu_harness(path_, data_, options_, tokenizer, report_);
+    return {files_.view()};
+  }
+  Json json(const EvalJob& job, const SubjectModel& subject) const override {
+    return report_json(report_, subject, options_, job.key);
+  }
+  void print(const SubjectModel& subject) const override { print_report(report_, subject, options_); }
+
+ private:
+  std::string path_;
+  MmluOptions options_;
+  MmluData data_;
+  MmluReport report_;
+  MmluHarness files_;
+};
+
+}  // namespace
+
+std::unique_ptr<AskedTask> make_asked_mmlu(const EvalSpec& eval) {
+  return std::make_unique<AskedMmlu>(eval);
+}
+
+}  // namespace qlora

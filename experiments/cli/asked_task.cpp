@@ -1,0 +1,99 @@
+// A task of the registry, asked of one model.
+#include <nlohmann/json.hpp>
+
+#include "core/base/check.h"
+#include "experiments/cli/asked_task.h"
+#include "experiments/eval_rows.h"
+#include "results/table.h"
+
+namespace qlora {
+namespace {
+
+Json report_json(const Task& task, const TaskData& data, const TaskPlan& plan, const TaskReport& report,
+                 const SubjectModel& subject, const EvalJob& job) {
+  Json scores = Json::array();
+  for (const TaskScore& s : report.scores)
+    scores.push_back({{"metric", s.metric},
+                      {"filter", s.filter},
+                      {"group", s.group},
+                      {"value", s.value},
+                      {"standard_error", s.standard_error ? Json(*s.standard_error) : Json(nullptr)},
+                      {"n", s.n}});
+  return {{"task", task.name},
+          {"version", task.version},
+          {"subject", subject.name},
+          {"quant", subject.quant},
+          {"key", hex(job.key)},
+          {"protocol", parse_json(job.protocol, "protocol")},
+          {"data", data.path.string()},
+          {"data_sha256", data.content_hash},
+          {"items", plan.asked.size()},
+          {"partial", plan.partial},
+          {"requests", plan.requests.size()},
+          {"request_sha256", plan.request_hash},
+          {"cut_requests", plan.cut},
+          {"longest_request", plan.longest},
+          {"scores", scores}};
+}
+
+void print_report(const Task& task, const TaskPlan& plan, const TaskReport& report,
+                  const SubjectModel& subject) {
+  Table table;
+  table.columns = {"part", "metric", "filter", "value", "se", "n"};
+  for (const TaskScore& s : report.scores)
+    table.rows.push_back({s.group.empty() ? "all" : s.group, s.metric, s.filter, s.value,
+                          s.standard_error ? Value(*s.standard_error) : Value(), s.n});
+  fmt::print("{} ({}), {} version {}, {} shots{}\n{}", subject.name, subject.quant, task.name, task.version,
+             plan.shots, plan.partial ? ", partial" : "", render_text(table));
+  if (plan.cut > 0)
+    fmt::print("{} of {} requests were too long and lost their beginning\n", plan.cut, plan.requests.size());
+}
+
+class RegistryTask final : public AskedTask {
+ public:
+  explicit RegistryTask(const EvalSpec& eval)
+      : task_(find_task(eval.task)), options_(eval.options), data_(read_task(task_, eval.data, options_)) {}
+
+  EvalJob job() const override {
+    EvalJob job;
+    job.task = task_.name;
+    job.protocol = task_protocol(task_, data_, options_);
+    job.data = data_.path.string();
+    job.data_hash = data_.content_hash;
+    return job;
+  }
+  void plan(const Tokenizer& tokenizer, int64_t context_length) override {
+    plan_ = plan_task(task_, data_, options_, tokenizer, context_length);
+  }
+  void ask(Lm& lm, const Tokenizer& tokenizer, SubjectIndex who) override {
+    report_ = run_task(lm, tokenizer, task_, data_, plan_, std::span(&who, 1)).at(0);
+  }
+
+  EvalRow row(const EvalJob& job, const SubjectModel& subject, const std::string& started,
+              double seconds) const override {
+    return task_row(job, subject, task_, data_, report_, started, seconds);
+  }
+  std::vector<HarnessTask> harness(const Tokenizer&, HarnessInfo& info) override {
+    info.limit = options_.limit;
+    return {{&task_, &data_, &plan_, &report_}};
+  }
+  Json json(const EvalJob& job, const SubjectModel& subject) const override {
+    return report_json(task_, data_, plan_, report_, subject, job);
+  }
+  void print(const SubjectModel& subject) const override { print_report(task_, plan_, report_, subject); }
+
+ private:
+  const Task& task_;
+  TaskOptions options_;
+  TaskData data_;
+  TaskPlan plan_;
+  TaskReport report_;
+};
+
+}  // namespace
+
+std::unique_ptr<AskedTask> make_asked_task(const EvalSpec& eval) {
+  return std::make_unique<RegistryTask>(eval);
+}
+
+}  // namespace qlora

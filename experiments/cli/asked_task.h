@@ -1,0 +1,38 @@
+#pragma once
+// One task of a command `qlora eval` that scores one model: from its data to its report.
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <vector>
+
+#include "core/base/json.h"
+#include "eval/tasks/harness_files.h"
+#include "experiments/evals.h"
+#include "experiments/job.h"
+
+namespace qlora {
+
+class AskedTask {
+ public:
+  virtual ~AskedTask() = default;
+  // What is asked; its key and step are the caller's.
+  virtual EvalJob job() const = 0;
+  // Makes the requests that the task can make without a model, so that bad ones cost nothing.
+  virtual void plan(const Tokenizer&, int64_t context_length) = 0;
+  virtual void ask(Lm&, const Tokenizer&, SubjectIndex) = 0;
+
+  // After ask(). Views into files of lm-evaluation-harness' layout live as long as this does; what belongs to
+  // the task (limit, templates) is added to the HarnessInfo.
+  virtual EvalRow row(const EvalJob&, const SubjectModel&, const std::string& started,
+                      double seconds) const = 0;
+  virtual std::vector<HarnessTask> harness(const Tokenizer&, HarnessInfo&) = 0;
+  virtual Json json(const EvalJob&, const SubjectModel&) const = 0;
+  virtual void print(const SubjectModel&) const = 0;
+};
+
+// Reads the data. Throws Error(data) or Error(usage).
+std::unique_ptr<AskedTask> make_asked_task(const EvalSpec&);
+std::unique_ptr<AskedTask> make_asked_mmlu(const EvalSpec&);
+
+}  // namespace qlora
