@@ -16,6 +16,7 @@ namespace qlora {
 namespace {
 
 constexpr double kGiga = 1e9;
+constexpr int64_t kWarmUp = 2;  // steps: the first fills the arena and reads the weights for the first time
 
 // Adds up what the runs of a pack report.
 class Totals : public Observer {
@@ -88,7 +89,7 @@ Profile profile_sweep(const Sweep& sweep, const ProfileOptions& options) {
   p.backend = inner->name();
   p.threads = thread_count();
   TimedBackend backend(std::move(inner), options.by_shape);
-  FirstPack first(sweep, options.memory, backend, options.steps);
+  FirstPack first(sweep, options.memory, backend, kWarmUp + options.steps);
   p.quant = quant_label(first.config());
   p.compute = first.config().text("compute_dtype");
   p.runs = first.names();
@@ -96,7 +97,7 @@ Profile profile_sweep(const Sweep& sweep, const ProfileOptions& options) {
   const int64_t micros = first.micro_steps();
 
   Totals totals;
-  pack.micro_step(totals);
+  for (int64_t i = 0; i < kWarmUp * micros; ++i) pack.micro_step(totals);
   totals = {};
   backend.reset();
   first.memory().reset_peak();

@@ -49,7 +49,7 @@ FirstPack::FirstPack(const Sweep& sweep, const std::string& memory, Backend& bac
   for (const PlannedRun& run : runs_) {
     auto examples = std::make_shared<const std::vector<TokenExample>>(
         load_dataset(dataset_config(run.config), *tokenizer).train);
-    const RunConfig used = steps > 0 ? run.config.with("max_steps", steps * micro_steps_ + 1) : run.config;
+    const RunConfig used = steps > 0 ? run.config.with("max_steps", steps * micro_steps_) : run.config;
     pack_->add(start_run(used, run.name, examples, *model, memory_, options.type));
   }
 }

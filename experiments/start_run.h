@@ -25,8 +25,7 @@ PackOptions pack_options(const RunConfig&);
 class FirstPack {
  public:
   // `memory` decides the pack as in a sweep. `steps` > 0 replaces max_steps so that every run goes on
-  // learning for that many steps of the run with the most micro-batches, and one micro-batch more. Throws as
-  // a sweep does.
+  // learning for that many steps of the run with the most micro-batches. Throws as a sweep does.
   FirstPack(const Sweep&, const std::string& memory, Backend&, int64_t steps = 0);
 
   TrainPack& pack() { return *pack_; }

@@ -105,11 +105,11 @@ void Bench::emit(Row row) {
 }
 
 Effort Bench::kernel_effort() const {
-  return options_.quick ? Effort{1, 5, 0.02} : Effort{3, 50, 0.1};
+  return options_.quick ? Effort{1, 5, 0.02} : Effort{3, 50, 0.08, 0.25};
 }
 
 Effort Bench::step_effort() const {
-  return options_.quick ? Effort{1, 1, 0} : Effort{3, 5, 10};
+  return options_.quick ? Effort{1, 1, 0} : Effort{3, 3, 0, 15};
 }
 
 Path default_model() {

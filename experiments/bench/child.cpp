@@ -10,18 +10,25 @@
 
 namespace qlora::bench {
 
-Json ask_child(const std::vector<std::string>& arguments) {
+void ask_child(const std::vector<std::string>& arguments, const std::function<void(const Json&)>& answered) {
   const Path log = std::filesystem::temp_directory_path() / fmt::format("qlora-bench-{}.log", ::getpid());
-  std::string answer;
+  std::string unread;
+  auto take_lines = [&] {
+    for (size_t at; (at = unread.find('\n')) != std::string::npos; unread.erase(0, at + 1))
+      answered(parse_json(unread.substr(0, at), "the answer of a measuring process"));
+  };
   ProcessEnd end;
+  bool open = true;
   {
     ChildProcess child(arguments, log);
     struct pollfd waiting {
       child.pipe(), POLLIN, 0
     };
-    do {
+    while (open) {
       ::poll(&waiting, 1, -1);
-    } while (child.read_some(answer));
+      open = child.read_some(unread);
+      take_lines();
+    }
     end = child.wait();
   }
   const std::string said = read_file(log);
@@ -30,11 +37,10 @@ Json ask_child(const std::vector<std::string>& arguments) {
               fmt::join(arguments, " "),
               end.signal != 0 ? fmt::format("signal {}", end.signal) : fmt::format("code {}", end.exit_code),
               said);
-  return parse_json(answer, "the answer of a measuring process");
 }
 
 void answer_parent(const Json& answer) {
-  const std::string text = answer.dump();
+  const std::string text = answer.dump() + '\n';
   std::string_view rest = text;
   while (!rest.empty()) {
     const ssize_t n = ::write(ChildProcess::kPipe, rest.data(), rest.size());

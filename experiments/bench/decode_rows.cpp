@@ -34,8 +34,11 @@ std::vector<double> seconds_per_run(Bench& bench, const Model& model, Memory& me
       prompt.tokens.push_back(static_cast<int32_t>((37 * i + 11 * t + 5) % model.config().vocab_size));
   }
   std::vector<double> seconds;
-  const int rounds = bench.options().quick ? 1 : 5;
-  for (int round = 0; round <= rounds; ++round) {
+  const Effort effort = bench.options().quick ? Effort{1, 1, 0} : Effort{3, 5, 3, 10};
+  double passed = 0;  // the first round warms up
+  for (int round = 0; round <= effort.most; ++round) {
+    if (round > effort.least && passed > effort.seconds) break;
+    if (round > 1 && passed > effort.limit) break;
     int64_t tokens = 0;
     double first = 0, last = 0;
     GenerateOptions options;
@@ -47,7 +50,7 @@ std::vector<double> seconds_per_run(Bench& bench, const Model& model, Memory& me
       return true;
     };
     generate(model, memory, type, prompts, options);
-    if (round > 0) seconds.push_back(last - first);
+    if (round > 0) passed += seconds.emplace_back(last - first);
   }
   return seconds;
 }

@@ -46,7 +46,8 @@ std::vector<std::vector<double>> time_in_turn(const std::vector<std::function<vo
   for (const auto& thing : things) thing();
   const double begin = now_seconds();
   for (int round = 0; round < effort.most; ++round) {
-    if (round >= effort.least && now_seconds() - begin > effort.seconds) break;
+    const double passed = now_seconds() - begin;
+    if (round > 0 && (passed > effort.limit || (round >= effort.least && passed > effort.seconds))) break;
     for (size_t i = 0; i < things.size(); ++i) {
       if (pause > 0) std::this_thread::sleep_for(std::chrono::duration<double>(pause));
       const double before = clock();

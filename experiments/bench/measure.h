@@ -22,6 +22,7 @@ struct Effort {
   int least = 3;         // rounds at least
   int most = 50;         // and at most
   double seconds = 0.2;  // enough once that many have passed
+  double limit = 1e9;    // no further round after so many, whatever `least` says: long rounds scatter less
 };
 
 // Seconds of `body`, once to warm up and then again and again.

@@ -90,9 +90,7 @@ void scaling_rows(Bench& bench) {
   };
   std::vector<std::function<void()>> things = {with(most)};
   if (most > 1) things.push_back(with(1));
-  Effort effort = bench.step_effort();
-  effort.most = 3;
-  const auto seconds = time_in_turn(things, effort, 0, now_seconds);
+  const auto seconds = time_in_turn(things, bench.step_effort(), 0, now_seconds);
   set_thread_count(most);
   const auto work = static_cast<double>(tokens);
   if (bench.wants("threads/step")) {

@@ -49,7 +49,7 @@ void peer_row(Bench& bench, const Against& a) {
   // With prompts, tokens and scores, as the peer's time is taken.
   const std::vector<double> seconds =
       time_of([&] { report = run_mmlu(*lm, *tokenizer, data, options, base).front(); },
-              bench.options().quick ? Effort{1, 1, 0} : Effort{3, 3, 0});
+              bench.options().quick ? Effort{1, 1, 0} : Effort{3, 3, 0, 12});
   Row row = single_row(a.name, "questions/s", static_cast<double>(report.items.size()), seconds, threads);
   row.goal = a.goal;
   row.against = a.peer;

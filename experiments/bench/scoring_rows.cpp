@@ -75,7 +75,7 @@ void prefix_row(Bench& bench, const std::string& split, double goal) {
   std::vector<NextTokenAnswer> shared, whole;
   const auto seconds =
       time_in_turn({[&] { shared = with->next_token(every); }, [&] { whole = without->next_token(some); }},
-                   bench.options().quick ? Effort{1, 1, 0} : Effort{3, 3, 0}, 0);
+                   bench.options().quick ? Effort{1, 1, 0} : Effort{3, 3, 0, 12}, 0);
   for (size_t i = 0; i < whole.size(); ++i)
     QLORA_CHECK(whole[i].logits == shared[i * step].logits, failure,
                 "{}: prefix reuse changes the answer to question {}", name, i * step);

@@ -200,9 +200,10 @@ Json to_json(const StepResult& r) {
 }
 
 StepResult measure_in_child(Bench& bench, int threads, const StepSpec& spec) {
-  const Json json =
-      ask_child({"bench", "--step", to_text(spec), "--model", bench.options().model.string(), "--backend",
-                 std::string(bench.backend().name()), "--threads", std::to_string(threads)});
+  Json json;
+  ask_child({"bench", "--step", to_text(spec), "--model", bench.options().model.string(), "--backend",
+             std::string(bench.backend().name()), "--threads", std::to_string(threads)},
+            [&](const Json& answer) { json = answer; });
   StepResult result;
   result.seconds = json.at("seconds").get<std::vector<double>>();
   result.tokens = json.at("tokens").get<std::vector<int64_t>>();

@@ -68,7 +68,7 @@ class StepFamily {
     StepSpec spec;
     spec.checkpointing = checkpointing;
     if (ragged) spec.batch = 16, spec.length = 0;
-    spec.steps = bench_.options().quick ? 1 : 3;
+    spec.steps = bench_.options().quick ? 1 : 2;
     return spec;
   }
 

@@ -47,8 +47,11 @@ void add_profile(CLI::App& app, Invocation& in) {
 }
 
 int run_bench(const bench::Options& options, bool json) {
+  const double begin = bench::now_seconds();
+  int count = 0;
   bench::Bench bench(options, [&](const bench::Row& row) {
-    if (!json) fmt::print(stderr, "{}\n", bench::one_line(row));
+    fmt::print(stderr, "{:4} rows, {:6.1f} s  {}\n", ++count, bench::now_seconds() - begin,
+               bench::one_line(row));
   });
   bench::run_all(bench);
   QLORA_CHECK(!bench.rows().empty(), usage, "--rows: no row begins with {}", fmt::join(options.rows, ", "));
@@ -91,9 +94,8 @@ void add_bench(CLI::App& app, Invocation& in) {
         bench::answer_parent(bench::to_json(bench::measure_step(options.model, in.backend, in.threads,
                                                                 bench::step_from_text(arguments->step))));
       } else if (arguments->answer) {
-        bench::Bench bench(options, [](const bench::Row&) {});
+        bench::Bench bench(options, [](const bench::Row& row) { bench::answer_parent(bench::to_json(row)); });
         bench::run_all(bench);
-        bench::answer_parent(bench::report(bench));
       } else {
         return run_bench(options, in.json);
       }
