@@ -72,40 +72,23 @@ TEST_CASE("Attention and its gradients agree with the plain loops in f64") {
   auto plain = make_backend("reference");
   for (const Kernels* kernels : test::runnable_tables()) {
     auto fast = cpu::make_cpu(*kernels);
-    for (int64_t window : {0, 1, 20, 300}) {
-      for (int64_t n : {1, 30, 90, 600}) {
-        Problem<float> got(ragged(n), window);
-        Problem<double> expected(ragged(n), window);
-        got.run(*fast);
-        expected.run(*plain);
-        INFO(kernels->name << " window " << window << " length " << n);
-        CHECK(worst(got.o, expected.o) < 2e-6);
-        CHECK(worst(got.lse, expected.lse) < 2e-6);
-        CHECK(worst(got.dq, expected.dq) < 1e-5);
-        CHECK(worst(got.dk, expected.dk) < 1e-5);
-        CHECK(worst(got.dv, expected.dv) < 1e-5);
-      }
-    }
-  }
-}
-
-TEST_CASE("Attention of bf16 operands and its gradients agree with the plain loops in f64") {
-  auto plain = make_backend("reference");
-  for (const Kernels* kernels : test::runnable_tables()) {
-    auto fast = cpu::make_cpu(*kernels);
-    for (int64_t window : {0, 20, 300}) {
-      for (int64_t n : {1, 31, 90, 600}) {
-        Problem<float> got(ragged(n), window, Operands::bf16);
-        Problem<double> expected(ragged(n), window, Operands::bf16);
-        got.run(*fast);
-        expected.run(*plain);
-        INFO(kernels->name << " window " << window << " length " << n);
-        CHECK(worst(got.lse, expected.lse) < 2e-6);
-        // A weight may fall to the other side of a rounding to bf16.
-        CHECK(worst(got.o, expected.o) < 1e-3);
-        CHECK(worst(got.dq, expected.dq) < 1e-3);
-        CHECK(worst(got.dk, expected.dk) < 1e-3);
-        CHECK(worst(got.dv, expected.dv) < 1e-3);
+    for (Operands operands : kBoth) {
+      // A weight or a score's gradient may fall to the other side of a rounding to bf16.
+      const bool bf16 = operands == Operands::bf16;
+      const double of_output = bf16 ? 1e-3 : 2e-6, of_gradients = bf16 ? 1e-3 : 1e-5;
+      for (int64_t window : {0, 1, 20, 300}) {
+        for (int64_t n : {1, 30, 31, 90, 600}) {
+          Problem<float> got(ragged(n), window, operands);
+          Problem<double> expected(ragged(n), window, operands);
+          got.run(*fast);
+          expected.run(*plain);
+          INFO(kernels->name << (bf16 ? " bf16" : "") << " window " << window << " length " << n);
+          CHECK(worst(got.lse, expected.lse) < 2e-6);
+          CHECK(worst(got.o, expected.o) < of_output);
+          CHECK(worst(got.dq, expected.dq) < of_gradients);
+          CHECK(worst(got.dk, expected.dk) < of_gradients);
+          CHECK(worst(got.dv, expected.dv) < of_gradients);
+        }
       }
     }
   }

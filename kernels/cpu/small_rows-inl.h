@@ -283,8 +283,7 @@ static void small_columns_of(int64_t rows, const SmallRows& job, int64_t begin, 
   small_columns<Operand, R>(job, begin, end);
 }
 
-// Codes with bf16 operands: small_codes-inl.h, where there are pairs of them. Elsewhere the packed product is
-// left to it.
+// Codes with bf16 operands: small_codes-inl.h where operands are multiplied in pairs, else the packed product.
 template <class Operand>
 QLORA_INLINE bool small_codes_take(Operand, const GemmArgs&) {
   return false;
