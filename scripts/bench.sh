@@ -7,9 +7,11 @@
 #                                            bitsandbytes)
 #     --with-lm-eval PYTHON                  also lm-evaluation-harness: a Python that has lm_eval 0.4.13, torch
 #                                            and transformers
-#     --with-llama-cpp DIR                   also llama.cpp, a built tree; its converter runs in --with-hf's Python
+#     --with-llama-cpp DIR                   also llama.cpp, a built tree; its converter runs in --with-hf's Python,
+#                                            or else in python3: torch, transformers, numpy
 #     --model DIR, --model-1b DIR            SmolLM2-135M-Instruct (default: where quickstart.sh puts it); a LLaMA of
-#                                            TinyLlama's shape
+#                                            TinyLlama's shape (default, with llama.cpp: random weights, made in a
+#                                            temporary folder of 4 GB)
 #     --rows A,B  --threads N  --quick       as for `qlora bench`; --rounds N: of peers that run in turn (default 3)
 set -euo pipefail
 cd "$(dirname "$(realpath "$0")")/.."
@@ -80,11 +82,22 @@ one_row() {  # PYTHON NAME: a peer of one row
 }
 one_row "$lm_eval" lm_eval
 one_row "$python" transformers_prefix
+wanted() {  # NAME: whether a row is asked for whose name begins so
+  [ -n "$rows" ] || return 0
+  local row
+  for row in ${rows//,/ }; do [[ $1 != "$row"* && $row != "$1"* ]] || return 0; done
+  return 1
+}
+if [ -n "$llama" ] && [ -z "$model_1b" ] && wanted decode/1.1b; then
+  model_1b=$(mktemp -d "$work/synthetic-1.1b.XXXXXX")
+  trap 'rm -rf "$model_1b"' EXIT
+  "${python:-python3}" scripts/peers/synthetic_model.py "$model_1b"
+fi
+large=()
+[ -z "$model_1b" ] || large=(--model-1b "$model_1b")
 if [ -n "$llama" ]; then
-  large=()
-  [ -z "$model_1b" ] || large=(--model-1b "$model_1b")
   "${python:-python3}" scripts/peers/llama_peer.py --qlora "$qlora" --llama "$llama" --model "$model" \
-    --out "$work/llama.json" --rounds "$rounds" --threads "$threads" "${large[@]}" ||
+    --out "$work/llama.json" --rounds "$rounds" --threads "$threads" "${large[@]}" "${select[@]}" "${quick[@]}" ||
     echo "bench: llama.cpp stopped early" >&2
 fi
 python3 - "$work" << 'PYTHON'
@@ -97,8 +110,6 @@ PYTHON
 
 cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1 | tr -cs '[:alnum:]' '-' | sed 's/-$//')
 out=results/bench/$(date -u +%Y-%m-%d)-$cpu
-large=()
-[ -z "$model_1b" ] || large=(--model-1b "$model_1b")
 common=(--model "$model" --threads "$threads" "${large[@]}" "${quick[@]}")
 # Beside first: a benchmark that stops leaves no half report among the results.
 "$qlora" bench "${common[@]}" "${select[@]}" --peers "$work/all.json" --json > "$work/report.json"

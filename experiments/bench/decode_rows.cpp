@@ -5,6 +5,7 @@
 #include "core/models/generate.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/step_lab.h"
+#include "experiments/plan.h"
 
 namespace qlora::bench {
 namespace {
@@ -22,6 +23,7 @@ const Decode kDecodes[] = {
     {"decode/135m/b1/all-threads", 1, false, true, std::nullopt},
     {"decode/135m/b16/all-threads", 16, false, true, 1.3},
     {"decode/1.1b/b1/t1", 1, true, false, 1.3},
+    {"decode/1.1b/b1/all-threads", 1, true, true, std::nullopt},
 };
 
 // Tokens a second of all sequences together, the first token of each (its prefill) left out.
@@ -55,11 +57,18 @@ std::vector<double> seconds_per_run(Bench& bench, const Model& model, Memory& me
   return seconds;
 }
 
+// Weights that a step reads: all but an embedding that is not the head too, of which it reads a row.
+size_t bytes_a_token(const Model& model) {
+  const HfConfig& c = model.config();
+  return model.bytes() - (c.tied_head ? 0 : model.head().bytes());
+}
+
 void decode_row(Bench& bench, const Decode& d) {
   const Path& folder = d.large ? bench.options().model_1b : bench.options().model;
   const int threads = d.all_threads ? bench.most_threads() : 1;
   if (d.large && folder.empty()) {
-    bench.emit(missing_row(d.name, "tokens/s", threads, "not measured: no --model-1b FOLDER"));
+    bench.emit(missing_row(d.name, "tokens/s", threads,
+                           "not measured: no --model-1b FOLDER (scripts/peers/synthetic_model.py)"));
     return;
   }
   if (std::string why = missing_model(folder); !why.empty()) {
@@ -75,7 +84,10 @@ void decode_row(Bench& bench, const Decode& d) {
   row.goal = d.goal;
   row.against = "llama.cpp on Q4_0 --pure (scripts/bench.sh --with-llama-cpp)";
   if (!d.goal)
-    row.note = fmt::format("read bandwidth of this run {:.1f} GB/s", bench.peaks(threads).read * 1e-9);
+    row.note =
+        fmt::format("{} a token of {:.1f} GB/s that this run reads at most: {:.2f} of it",
+                    format_bytes(bytes_a_token(*model)), bench.peaks(threads).read * 1e-9,
+                    *row.ours * static_cast<double>(bytes_a_token(*model)) / bench.peaks(threads).read);
   bench.emit(std::move(row));
   set_thread_count(bench.most_threads());
 }

@@ -241,6 +241,8 @@ def drive(args):
     if not any(os.path.exists(p) for p in TCMALLOC):
         print("no tcmalloc (Debian: libtcmalloc-minimal4): the tuned rows are left out", file=sys.stderr)
         rows = [r for r in rows if r in CODECS or not STEPS[r][3]]
+    if not rows:
+        return
     pairs = {row: {"row": row, "peer_name": peer_name(row), "peer": [], "ours": []} for row in rows}
     with tempfile.TemporaryDirectory() as examples:
         subprocess.run([args.qlora, "bench", "--export", examples, "--model", args.model], check=True)
