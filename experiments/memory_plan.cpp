@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "core/io/safetensors.h"
 #include "core/lora/lora.h"
 #include "core/train/pack.h"
 #include "eval/generation/answers.h"
@@ -133,17 +132,6 @@ void generate(PlanBase& base, const std::vector<Adapter*>& adapters,
 
 size_t MemoryPlan::bytes() const {
   return process + std::max(loading, lasting + passing + scratch);
-}
-
-// What exists beside the weights read so far while one of them is read: its bytes in the file, and as floats.
-size_t largest_tensor_bytes(const Path& model) {
-  ModelFolder folder(model);
-  size_t most = 0;
-  for (const std::string& name : folder.names()) {
-    const TensorView& view = *folder.find(name);
-    most = std::max(most, view.bytes.size() + static_cast<size_t>(view.size()) * sizeof(float));
-  }
-  return most;
 }
 
 MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs) {

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/lora/lora.h"
+#include "core/models/weights.h"
 
 namespace qlora {
 namespace {
@@ -51,7 +52,7 @@ PlanBase& Planner::base_of(const RunConfig& config) {
     base = std::make_shared<PlanBase>();
     base->type = options.type;
     base->model = load_model(folder, base->memory, options);
-    base->loading = base->memory.held() + largest_tensor_bytes(folder);
+    base->loading = base->memory.held() + loading_bytes(ModelFolder(folder), options.quant);
   }
   return *base;
 }

@@ -49,7 +49,7 @@ struct JudgeNeed {
 // Bytes that a worker needs at its peak.
 struct MemoryPlan {
   size_t process = 0;  // program, tokenizer and examples: what this process has of them
-  size_t loading = 0;  // weights and the largest tensor while it is read
+  size_t loading = 0;  // weights, and what reading them takes beside
   size_t lasting = 0;  // weights, adapters and optimizer
   size_t passing = 0;  // activations of a training step or an evaluation
   size_t scratch = 0;  // what kernels keep for themselves
@@ -109,9 +109,6 @@ class Planner {
   std::vector<DataNote> notes_;
   size_t process_ = 0;
 };
-
-// Bytes that reading the largest tensor of a model folder takes beside the weights.
-size_t largest_tensor_bytes(const Path& model);
 
 // Memory that may be used now: what the machine has available, within the limits of its control groups.
 size_t available_memory();

@@ -107,6 +107,17 @@ std::string cached_hash(const Path& path, const Json& files) {
   return {};
 }
 
+// Of mapped bytes, of which only a little is in memory at a time.
+Digest sha256_dropping(std::span<const std::byte> mapped) {
+  Sha256 sum;
+  for (size_t at = 0; at < mapped.size(); at += kReadBytes) {
+    const std::span<const std::byte> part = mapped.subspan(at, std::min(kReadBytes, mapped.size() - at));
+    sum.update(part);
+    drop_pages(part);
+  }
+  return sum.finish();
+}
+
 }  // namespace
 
 ModelFolder::ModelFolder(const Path& folder) try : path_(folder) {
@@ -162,8 +173,7 @@ std::string ModelFolder::hash_content() const {
   std::vector<Digest> digests(all.size());
   parallel_for(static_cast<int64_t>(all.size()), 1, [&](int64_t lo, int64_t hi) {
     for (auto i = static_cast<size_t>(lo); i < static_cast<size_t>(hi); ++i) {
-      digests[i] = sha256(find(all[i])->bytes);
-      drop_pages(find(all[i])->bytes);
+      digests[i] = sha256_dropping(find(all[i])->bytes);
     }
   });
   Json content = Json::array();

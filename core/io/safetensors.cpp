@@ -135,7 +135,7 @@ class Reader {
 };
 
 template <class T>
-void widen(const TensorView& view, std::vector<float>& out) {
+void widen(const TensorView& view, std::span<float> out) {
   for (size_t i = 0; i < out.size(); ++i) {
     T x;  // the bytes may be misaligned
     std::memcpy(&x, view.bytes.data() + i * sizeof(T), sizeof(T));
@@ -152,8 +152,20 @@ int64_t TensorView::size() const {
   return count(shape);
 }
 
+TensorView TensorView::elements(int64_t lo, int64_t hi) const {
+  const size_t width = size_of(type);
+  return {
+      type, {hi - lo}, bytes.subspan(static_cast<size_t>(lo) * width, static_cast<size_t>(hi - lo) * width)};
+}
+
 std::vector<float> to_floats(const TensorView& view) {
   std::vector<float> out(static_cast<size_t>(view.size()));
+  to_floats(view, out);
+  return out;
+}
+
+void to_floats(const TensorView& view, std::span<float> all) {
+  const std::span<float> out = all.first(static_cast<size_t>(view.size()));
   switch (view.type) {
     case DType::f32:
       if (!out.empty()) std::memcpy(out.data(), view.bytes.data(), view.bytes.size());
@@ -170,7 +182,6 @@ std::vector<float> to_floats(const TensorView& view) {
     default:
       fail(ErrorKind::data, "a tensor of type {} holds no floating-point numbers", name_of(view.type));
   }
-  return out;
 }
 
 SafetensorsFile::SafetensorsFile(const Path& path) : file_(path) {

@@ -20,6 +20,8 @@ struct TensorView {
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;  // valid as long as the file object; may be misaligned
   int64_t size() const;
+  // Elements [lo, hi) of the flattened tensor. REQUIRES: they are there.
+  TensorView elements(int64_t lo, int64_t hi) const;
 };
 
 // Whether to_floats() reads it.
@@ -27,6 +29,8 @@ constexpr bool is_floating(DType type) {
   return type == DType::f32 || type == DType::f64 || type == DType::bf16 || type == DType::f16;
 }
 // Converts a view of f32, f64, bf16 or f16 to floats. Throws Error(data) for other types.
+// REQUIRES: room for its elements.
+void to_floats(const TensorView&, std::span<float> out);
 std::vector<float> to_floats(const TensorView&);
 
 class SafetensorsFile {
@@ -84,6 +88,9 @@ struct TensorOut {
 // SafetensorsWriter in one call.
 void write_safetensors(const Path&, std::span<const TensorOut>,
                        const std::map<std::string, std::string>& metadata = {});
+
+// What of a file is in memory on each thread that hashes it.
+inline constexpr size_t kReadBytes = size_t{4} << 20;
 
 // The weights of a Hugging Face folder: model.safetensors, or the shards named by
 // model.safetensors.index.json.

@@ -50,10 +50,10 @@ struct LoadOptions {
   BaseCache* base = nullptr;  // set by load_model() for the loaders
 };
 
-// Reads a Hugging Face folder; the family comes from config.json's model_type. Weights go tensor by tensor
-// through quantize(), so host memory stays near one dense tensor above the quantized model; or the quantized
-// base is mapped from its file. A weight that is missing, of a wrong shape or not consumed is an Error(data)
-// that lists names.
+// Reads a Hugging Face folder; the family comes from config.json's model_type. Weights go slice by slice
+// through quantize_slices(), so host memory stays a few megabytes and one tensor's codes above the quantized
+// model (loading_bytes); or the quantized base is mapped from its file. A weight that is missing, of a wrong
+// shape or not consumed is an Error(data) that lists names.
 std::shared_ptr<const Model> load_model(const Path& folder, Memory&, const LoadOptions&);
 
 // The registered model_type values, for messages and tests.

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/base/check.h"
+#include "core/base/parallel.h"
 #include "core/models/base_cache.h"
 
 namespace qlora {
@@ -52,23 +53,44 @@ void check_weights(const ModelFolder& folder, std::span<const WeightSpec> expect
               section("not f32, f64, bf16 or f16", whole), section("not used", unused));
 }
 
-std::vector<float> WeightLoader::read(const WeightSpec& w) const {
-  if (options_.shapes_only) return {};
-  const TensorView* found = folder_.find(w.name);
-  QLORA_CHECK(found != nullptr, data, "{}: no tensor {}", folder_.path().string(), w.name);
-  std::vector<float> values = to_floats(*found);
-  drop_pages(found->bytes);
-  return values;
+size_t loading_bytes(const ModelFolder& folder, const QuantConfig& quant) {
+  size_t most = 0;
+  for (const std::string& name : folder.names()) {
+    const TensorView& view = *folder.find(name);
+    const size_t mapped = std::min(view.bytes.size(), kQuantizeSlice * sizeof(double));
+    most = std::max(most, mapped + quantize_scratch(view.size(), quant));
+    // A base that is kept is hashed.
+    most = std::max(most, static_cast<size_t>(thread_count()) * std::min(view.bytes.size(), kReadBytes));
+  }
+  return most;
+}
+
+WeightSource WeightLoader::source(const std::string& name) const {
+  if (options_.shapes_only) return nullptr;
+  const TensorView* found = folder_.find(name);
+  QLORA_CHECK(found != nullptr, data, "{}: no tensor {}", folder_.path().string(), name);
+  return [found](int64_t begin, std::span<float> out) {
+    const TensorView part = found->elements(begin, begin + static_cast<int64_t>(out.size()));
+    to_floats(part, out);
+    drop_pages(part.bytes);
+  };
 }
 
 Tensor WeightLoader::read_as(const WeightSpec& w, DType type) const {
-  if (options_.shapes_only) return Tensor(memory_, w.shape, type, Tag::weights);
   if (options_.base != nullptr)
     if (Tensor kept = options_.base->find(memory_, w.name, w.shape, type)) return kept;
-  std::vector<float> values = read(w);
-  QLORA_CHECK(std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); }), data,
-              "{}: {} holds NaN or infinity", folder_.path().string(), w.name);
-  Tensor made = Tensor::from_floats(memory_, w.shape, type, values, Tag::weights);
+  Tensor made(memory_, w.shape, type, Tag::weights);
+  if (options_.shapes_only) return made;
+  const WeightSource read = source(w.name);
+  std::vector<float> buffer(static_cast<size_t>(std::min(kQuantizeSlice, made.size())));
+  for (int64_t begin = 0; begin < made.size(); begin += kQuantizeSlice) {
+    const std::span<float> slice =
+        std::span(buffer).first(static_cast<size_t>(std::min(kQuantizeSlice, made.size() - begin)));
+    read(begin, slice);
+    QLORA_CHECK(std::all_of(slice.begin(), slice.end(), [](float v) { return std::isfinite(v); }), data,
+                "{}: {} holds NaN or infinity", folder_.path().string(), w.name);
+    made.write_floats(begin, slice);
+  }
   if (options_.base != nullptr) options_.base->keep(w.name, made);
   return made;
 }
@@ -90,8 +112,8 @@ std::shared_ptr<FrozenWeight> WeightLoader::quantized(const std::string& name, i
       w->set_parts(std::move(*kept));
       return w;
     }
-  std::shared_ptr<FrozenWeight> w = quantize(memory_, name, out, in, read({name + ".weight", {out, in}}),
-                                             options_.quant, options_.type, options_.operands);
+  std::shared_ptr<FrozenWeight> w = quantize_slices(memory_, name, out, in, source(name + ".weight"),
+                                                    options_.quant, options_.type, options_.operands);
   if (options_.base != nullptr) options_.base->keep_linear(name, w->parts());
   return w;
 }

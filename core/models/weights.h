@@ -23,6 +23,10 @@ struct WeightSpec {
 void check_weights(const ModelFolder&, std::span<const WeightSpec> expected,
                    std::span<const std::string> ignored);
 
+// Bytes that loading takes at most beside the weights that are loaded already: a slice of a tensor, and the
+// codes of the largest before they are uploaded.
+size_t loading_bytes(const ModelFolder&, const QuantConfig&);
+
 // Reads tensors that check_weights() has found in order, or takes them from the mapped base (base_cache.h)
 // where that has them. With LoadOptions::shapes_only, tensors get their size and no content.
 class WeightLoader {
@@ -39,7 +43,7 @@ class WeightLoader {
   std::shared_ptr<FrozenWeight> linear(const std::string& name, int64_t out, int64_t in, bool bias) const;
 
  private:
-  std::vector<float> read(const WeightSpec&) const;  // empty with shapes_only
+  WeightSource source(const std::string& tensor) const;  // null with shapes_only
   Tensor read_as(const WeightSpec&, DType) const;
   std::shared_ptr<FrozenWeight> quantized(const std::string& name, int64_t out, int64_t in) const;
 

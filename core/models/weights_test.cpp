@@ -1,7 +1,11 @@
 #include <catch2/catch.hpp>
 
+#include <filesystem>
+#include <fstream>
+
 #include "core/base/error.h"
 #include "core/models/tiny_model.h"
+#include "core/models/weights.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -27,6 +31,20 @@ struct Loader {
     return "";
   }
 };
+
+// A line "VmHWM:  123 kB" of this process' status.
+size_t status_bytes(const std::string& name) {
+  std::ifstream file("/proc/self/status");
+  for (std::string line; std::getline(file, line);)
+    if (line.starts_with(name)) return std::stoull(line.substr(name.size())) * 1024;
+  throw std::runtime_error("/proc/self/status has no " + name);
+}
+
+void write_file_in_place(const char* path, const char* text) {
+  std::ofstream file(path);
+  file << text << std::flush;
+  REQUIRE(file.good());
+}
 
 }  // namespace
 
@@ -105,6 +123,27 @@ TEST_CASE_METHOD(Loader, "NaN in a dense weight names it") {
   write_safetensors(broken.path() / "model.safetensors", out);
   CHECK_THROWS_WITH(load_model(broken.path(), memory, {}), Contains("model.norm.weight"));
 }
+
+// A sanitizer's allocator keeps what is freed.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST_CASE_METHOD(Loader, "loading takes slices of the dense weights beside the quantized base") {
+  const TinyConfig config{.vocab = 32768, .hidden = 256, .layers = 1, .tied = true};
+  write_tiny_model(folder.path(), config);
+  const LoadOptions options{
+      .quant = {.format = Format::nf4, .double_quant = true}, .operands = Operands::bf16, .cache = true};
+  const size_t beside = loading_bytes(ModelFolder(folder.path()), options.quant);
+  write_file_in_place("/proc/self/clear_refs", "5");  // the peak begins anew
+  const size_t before = status_bytes("VmHWM:");
+  auto model = load_model(folder.path(), memory, options);
+  const size_t taken = status_bytes("VmHWM:") - before;
+  const size_t dense = std::filesystem::file_size(folder.path() / "model.safetensors");
+  INFO("base " << model->bytes() << ", beside " << beside << ", dense file " << dense << ", taken " << taken);
+  constexpr size_t kSlack = size_t{4} << 20;
+  CHECK(taken <= model->bytes() + beside + kSlack);
+  CHECK(model->bytes() + beside + kSlack < model->bytes() + dense);  // the file alone would be too much
+  CHECK(taken > model->bytes() / 2);
+}
+#endif
 
 TEST_CASE_METHOD(Loader, "a model names its linears and finds them") {
   auto model = load_tiny_model(memory, {.layers = 2}, {.quant = {.format = Format::nf4}});

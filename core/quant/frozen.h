@@ -1,6 +1,7 @@
 #pragma once
 // Frozen linears: the one contact point between adapters and quantization. See also kernels/quant.
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -98,9 +99,23 @@ class FrozenWeight final : public FrozenLinear {
   Tensor bias_;
 };
 
-// Quantizes a host matrix [out, in] (f32, row-major) onto `memory`'s device. An empty span makes a weight of
+// Writes the elements of a host matrix from `begin` on, flattened row by row. Asked for from front to back, a
+// slice of at most kQuantizeSlice at a time.
+using WeightSource = std::function<void(int64_t begin, std::span<float> out)>;
+inline constexpr int64_t kQuantizeSlice = int64_t{1} << 20;  // whole blocks of any size
+
+// Quantizes what `source` gives, of which only a slice is in memory at a time; no source makes a weight of
 // the right size with undefined content: planning on the counting backend. NaN or infinity throws Error(data)
-// naming the tensor.
+// naming the tensor and the element.
+std::shared_ptr<FrozenWeight> quantize_slices(Memory&, std::string name, int64_t out, int64_t in,
+                                              const WeightSource&, const QuantConfig&, DType compute_type,
+                                              Operands = Operands::as_stored);
+// Host bytes that quantize_slices() takes beside the weight and what the source takes: most for a matrix of
+// `elements`.
+size_t quantize_scratch(int64_t elements, const QuantConfig&);
+
+// Quantizes a host matrix [out, in] (f32, row-major) onto `memory`'s device. An empty span makes a weight of
+// the right size with undefined content.
 std::shared_ptr<FrozenWeight> quantize(Memory&, std::string name, int64_t out, int64_t in,
                                        std::span<const float>, const QuantConfig&, DType compute_type,
                                        Operands = Operands::as_stored);

@@ -1,5 +1,6 @@
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "core/base/philox.h"
 #include "core/quant/frozen.h"
 #include "kernels/quant/decode.h"
+#include "kernels/quant/encode.h"
 
 using namespace qlora;
 using Catch::Matchers::Contains;
@@ -110,6 +112,36 @@ TEST_CASE("NaN and infinity in a weight name the weight and the element") {
       CHECK_THROWS_WITH(quantize(memory, "layers.0.q", 40, 50, v, config, DType::f32),
                         Contains("`layers.0.q`") && Contains("row 7, column 13"));
     }
+}
+
+TEST_CASE("a matrix of many slices gets the bytes of a whole one") {
+  auto backend = make_backend("auto");
+  Memory memory(*backend);
+  const int64_t side = 1025, n = side * side;
+  REQUIRE(n > kQuantizeSlice);
+  std::vector<float> v = numbers(n, 1);
+  std::vector<int64_t> begins;
+  const WeightSource source = [&](int64_t begin, std::span<float> out) {
+    begins.push_back(begin);
+    std::copy_n(v.begin() + begin, out.size(), out.begin());
+  };
+  const QuantConfig config{.format = Format::nf4};
+  auto w = quantize_slices(memory, "w", side, side, source, config, DType::f32);
+  CHECK(begins == std::vector<int64_t>{0, kQuantizeSlice});
+  std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(Format::nf4, n)));
+  std::vector<float> absmax(static_cast<size_t>(block_count(n, config.block)));
+  encode_plain(Format::nf4, v, config.block, codes.data(), absmax.data());
+  const WeightView view = w->view();
+  CHECK(std::equal(codes.begin(), codes.end(), static_cast<const uint8_t*>(view.data)));
+  CHECK(std::equal(absmax.begin(), absmax.end(), view.absmax));
+  CHECK(quantize_slices(memory, "w", side, side, source, {}, DType::f32)
+            ->to_dense(memory, DType::f32)
+            .to_floats() == v);
+
+  v[static_cast<size_t>(n - 2)] = std::numeric_limits<float>::infinity();
+  for (const QuantConfig& each : {config, QuantConfig{}})
+    CHECK_THROWS_WITH(quantize_slices(memory, "w", side, side, source, each, DType::f32),
+                      Contains("row 1024, column 1023"));
 }
 
 TEST_CASE("block sizes that bitsandbytes does not know are refused") {

@@ -21,20 +21,40 @@ void check_config(const QuantConfig& c) {
               "nested quantization block {}: only {} exists", c.nested_block, kNestedBlock);
 }
 
-// Looks for the element to name, once it is known that there is one.
-[[noreturn]] void fail_not_finite(const std::string& name, int64_t in, std::span<const float> w) {
-  auto at = std::find_if_not(w.begin(), w.end(), [](float x) { return std::isfinite(x); }) - w.begin();
-  fail(ErrorKind::data,
-       "weight `{}` holds {} at row {}, column {}: the model file is damaged, or the model diverged", name,
-       w[static_cast<size_t>(at)], at / in, at % in);
-}
-
 // All of it, without a branch per element, so that the loop vectorizes.
 bool all_finite(std::span<const float> w) {
   int32_t largest = 0;
   for (float x : w) largest = std::max(largest, std::bit_cast<int32_t>(x) & 0x7fffffff);
   return largest < 0x7f800000;
 }
+
+// A host matrix on its way in.
+struct Matrix {
+  const std::string& name;
+  int64_t out, in;
+  const WeightSource& source;
+
+  // `take` gets every slice, and where it begins.
+  template <class Take>
+  void each_slice(const Take& take) const {
+    std::vector<float> buffer(static_cast<size_t>(std::min(kQuantizeSlice, out * in)));
+    for (int64_t begin = 0; begin < out * in; begin += kQuantizeSlice) {
+      const auto n = static_cast<size_t>(std::min(kQuantizeSlice, out * in - begin));
+      const std::span<float> slice = std::span(buffer).first(n);
+      source(begin, slice);
+      take(begin, std::span<const float>(slice));
+    }
+  }
+
+  // Looks for the element to name, once it is known that there is one.
+  [[noreturn]] void fail_not_finite(int64_t begin, std::span<const float> slice) const {
+    auto at = std::find_if_not(slice.begin(), slice.end(), [](float x) { return std::isfinite(x); });
+    const int64_t place = begin + (at - slice.begin());
+    fail(ErrorKind::data,
+         "weight `{}` holds {} at row {}, column {}: the model file is damaged, or the model diverged", name,
+         *at, place / in, place % in);
+  }
+};
 
 template <class T>
 Tensor upload(Memory& memory, const std::vector<T>& v) {
@@ -63,13 +83,17 @@ FrozenWeight::Parts planned(Memory& memory, int64_t n, const QuantConfig& config
   return p;
 }
 
-FrozenWeight::Parts encoded(Memory& memory, const std::string& name, int64_t in, std::span<const float> w,
-                            const QuantConfig& config) {
-  const auto n = static_cast<int64_t>(w.size());
+FrozenWeight::Parts encoded(Memory& memory, const Matrix& w, const QuantConfig& config) {
+  const int64_t n = w.out * w.in;
   std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(config.format, n)));
   std::vector<float> absmax(static_cast<size_t>(block_count(n, config.block)));
-  encode(config.format, w, config.block, codes.data(), absmax.data());
-  if (!all_finite(absmax)) fail_not_finite(name, in, w);
+  w.each_slice([&](int64_t begin, std::span<const float> slice) {
+    const auto first = static_cast<size_t>(begin / config.block);
+    const auto blocks = static_cast<size_t>(block_count(static_cast<int64_t>(slice.size()), config.block));
+    encode(config.format, slice, config.block, codes.data() + packed_bytes(config.format, begin),
+           absmax.data() + first);
+    if (!all_finite(std::span(absmax).subspan(first, blocks))) w.fail_not_finite(begin, slice);
+  });
 
   FrozenWeight::Parts p;
   p.format = config.format;
@@ -90,25 +114,50 @@ FrozenWeight::Parts encoded(Memory& memory, const std::string& name, int64_t in,
 
 }  // namespace
 
+std::shared_ptr<FrozenWeight> quantize_slices(Memory& memory, std::string name, int64_t out, int64_t in,
+                                              const WeightSource& source, const QuantConfig& config,
+                                              DType compute_type, Operands operands) {
+  check_config(config);
+  QLORA_CHECK(out > 0 && in > 0, failure, "quantize `{}`: [{}, {}] holds nothing", name, out, in);
+  const Matrix w{name, out, in, source};
+  FrozenWeight::Parts p;
+  if (config.format != Format::dense) {
+    p = source ? encoded(memory, w, config) : planned(memory, out * in, config);
+  } else {
+    p.data = Tensor(memory, {out, in}, dense_type(compute_type, operands), Tag::weights);
+    if (source)
+      w.each_slice([&](int64_t begin, std::span<const float> slice) {
+        if (!all_finite(slice)) w.fail_not_finite(begin, slice);
+        p.data.write_floats(begin, slice);
+      });
+  }
+  p.operands = operands;
+  auto weight = std::make_shared<FrozenWeight>(std::move(name), out, in);
+  weight->set_parts(std::move(p));
+  return weight;
+}
+
+size_t quantize_scratch(int64_t elements, const QuantConfig& config) {
+  // A slice as floats, and as doubles or bf16 where it is stored so.
+  const size_t slice =
+      static_cast<size_t>(std::min(kQuantizeSlice, elements)) * (sizeof(float) + sizeof(double));
+  if (config.format == Format::dense) return slice;
+  // The codes and scales before they are uploaded; scales of scales are less than the scales.
+  const auto scales = static_cast<size_t>(block_count(elements, config.block)) * sizeof(float);
+  return slice + static_cast<size_t>(packed_bytes(config.format, elements)) + 2 * scales;
+}
+
 std::shared_ptr<FrozenWeight> quantize(Memory& memory, std::string name, int64_t out, int64_t in,
                                        std::span<const float> w, const QuantConfig& config,
                                        DType compute_type, Operands operands) {
-  check_config(config);
-  QLORA_CHECK(out > 0 && in > 0 && (w.empty() || static_cast<int64_t>(w.size()) == out * in), failure,
+  QLORA_CHECK(w.empty() || static_cast<int64_t>(w.size()) == out * in, failure,
               "quantize `{}`: [{}, {}] does not fit {} elements", name, out, in, w.size());
-  auto weight = std::make_shared<FrozenWeight>(name, out, in);
-  FrozenWeight::Parts p;
-  if (config.format != Format::dense) {
-    p = w.empty() ? planned(memory, out * in, config) : encoded(memory, name, in, w, config);
-  } else if (w.empty()) {
-    p.data = Tensor(memory, {out, in}, dense_type(compute_type, operands), Tag::weights);
-  } else {
-    if (!all_finite(w)) fail_not_finite(name, in, w);
-    p.data = Tensor::from_floats(memory, {out, in}, dense_type(compute_type, operands), w, Tag::weights);
-  }
-  p.operands = operands;
-  weight->set_parts(std::move(p));
-  return weight;
+  WeightSource copy;
+  if (!w.empty())
+    copy = [w](int64_t begin, std::span<float> slice) {
+      std::copy_n(w.begin() + begin, slice.size(), slice.begin());
+    };
+  return quantize_slices(memory, std::move(name), out, in, copy, config, compute_type, operands);
 }
 
 }  // namespace qlora

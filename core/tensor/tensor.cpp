@@ -41,10 +41,6 @@ int64_t elements(const Shape& shape) {
   return n;
 }
 
-std::span<const std::byte> bytes_of(const void* p, size_t n) {
-  return {static_cast<const std::byte*>(p), n};
-}
-
 template <class To, class From>
 std::vector<To> convert(std::span<const From> from) {
   std::vector<To> to(from.size());
@@ -91,18 +87,29 @@ Tensor Tensor::over(Memory& memory, Shape shape, DType type, std::span<const std
 }
 
 Tensor Tensor::from_floats(Memory& memory, Shape shape, DType type, std::span<const float> values, Tag tag) {
-  if (type == DType::f32) {
-    return from_host(memory, std::move(shape), type, bytes_of(values.data(), values.size_bytes()), tag);
-  }
-  if (type == DType::bf16) {
+  Tensor t(memory, std::move(shape), type, tag);
+  QLORA_CHECK(static_cast<size_t>(t.size()) == values.size(), failure, "tensor: {} has {} elements, given {}",
+              to_string(t.shape_), t.size(), values.size());
+  t.write_floats(0, values);
+  return t;
+}
+
+void Tensor::write_floats(int64_t begin, std::span<const float> values) const {
+  auto copy_in = [&](const void* host) {
+    const size_t width = size_of(type_);
+    if (values.empty()) return;
+    backend().copy(as<std::byte>() + static_cast<size_t>(begin) * width, host, values.size() * width,
+                   CopyKind::host_to_device);
+  };
+  if (type_ == DType::f32) return copy_in(values.data());
+  if (type_ == DType::bf16) {
     std::vector<bf16> narrow(values.size());
     std::transform(values.begin(), values.end(), narrow.begin(), to_bf16);
-    return from_host(memory, std::move(shape), type, std::as_bytes(std::span(narrow)), tag);
+    return copy_in(narrow.data());
   }
-  QLORA_CHECK(type == DType::f64, failure, "tensor: floats become f32, f64 or bf16 elements, not {}",
-              name_of(type));
-  std::vector<double> wide = convert<double>(values);
-  return from_host(memory, std::move(shape), type, bytes_of(wide.data(), wide.size() * sizeof(double)), tag);
+  QLORA_CHECK(type_ == DType::f64, failure, "tensor: floats become f32, f64 or bf16 elements, not {}",
+              name_of(type_));
+  copy_in(convert<double>(values).data());
 }
 
 int64_t Tensor::size() const {

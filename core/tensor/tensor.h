@@ -53,6 +53,9 @@ class Tensor {
   Tensor reshape(Shape) const;                      // a view
   void fill_zero() const;
   void copy_from(const Tensor&) const;  // same size and type, same backend
+  // Converts host floats to its elements from `begin` on, which are f32, f64 or bf16. REQUIRES: room for
+  // them.
+  void write_floats(int64_t begin, std::span<const float>) const;
 
   // Copies to the host (synchronises).
   void to_host(std::span<std::byte> out) const;
