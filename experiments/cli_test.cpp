@@ -72,19 +72,24 @@ TEST_CASE("a sweep is described before it runs and shown after it") {
   Workbench bench;
   bench.write("A-vs-B-gpt-4-reviewer-threeclass.jsonl", kJudgments);
   bench.write_sweep("s.yaml",
+                    "gradient_checkpointing: auto\n"
                     "evals:\n  - {task: loss, at: [start, end]}\n  - {task: mmlu, data: mmlu, shots: 1, "
                     "limit: 2, base: true}\n"
                     "tournaments: [{name: t, files: '*-threeclass.jsonl', k: 4, orders: 50}]\n");
   ProgramEnd dry = bench.run({"sweep", "run", "s.yaml", "--dry-run"});
   INFO(dry.err);
   CHECK(dry.code == 0);
-  CHECK_THAT(dry.out, Contains("to train") && Contains("MiB") &&
-                          Contains("2 runs, 2 to train; 7 evaluations, 7 to do"));
+  CHECK_THAT(dry.out,
+             Contains("to train") && Contains("MiB") &&
+                 Contains("2 runs, 2 to train; 7 evaluations, 7 to do") &&
+                 Contains("gradient_checkpointing auto: none for 2 runs together (none fits 2 of 2"));
   CHECK_FALSE(std::filesystem::exists(bench.path() / "results.db"));
   CHECK_FALSE(std::filesystem::exists(bench.path() / "out"));
   Json plan = json_of(bench, {"sweep", "run", "s.yaml", "--dry-run"});
   CHECK(plan["runs"].size() == 2);
   CHECK(plan["runs"][0]["memory"].get<int64_t>() > 100'000);
+  REQUIRE(plan["packs"].size() == 1);
+  CHECK((plan["packs"][0]["runs"].size() == 2 && plan["packs"][0]["gradient_checkpointing"] == "none"));
 
   ProgramEnd run = bench.run({"sweep", "run", "s.yaml", "--json"});
   INFO(run.err);
@@ -112,6 +117,7 @@ TEST_CASE("a sweep is described before it runs and shown after it") {
   CHECK(run_json["curve"].size() == 6);
   CHECK(run_json["config"]["compute_dtype"] == best_compute_dtype());
   CHECK(run_json["config"]["dataset_format"] == "alpaca");
+  CHECK(run_json["config"]["gradient_checkpointing"] == "auto");
   CHECK(json_of(bench, {"results", "query", "SELECT count(*) AS n FROM prediction"})[0]["n"] == 12);
   CHECK(json_of(bench, {"sweep", "status", "test"}).size() == 2);
   check_refused(bench, {"results", "query", "DELETE FROM run"}, 2, {"may only read"});

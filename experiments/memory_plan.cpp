@@ -135,6 +135,10 @@ size_t MemoryPlan::bytes() const {
 }
 
 MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
+  return memory_of(runs, checkpointing(runs.at(0)->config));
+}
+
+MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs, Checkpointing mode) {
   const RunConfig& first = runs.at(0)->config;
   PlanBase& base = base_of(first);
   base.memory.trim();
@@ -143,7 +147,7 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
   base.backend->reset();
   PackOptions options;
   options.type = base.type;
-  options.checkpointing = checkpointing(first);
+  options.checkpointing = mode;
   TrainPack pack(base.model, base.memory, options);
   std::vector<std::unique_ptr<Adapter>> trained;  // before, and only asked now
   std::vector<Adapter*> adapters;
@@ -200,66 +204,6 @@ JudgeNeed Planner::judge_need(const JudgeSetup& setup, const std::string& text, 
                         .passing = base.memory.held_passing(),
                         .scratch = base.backend->scratch_bytes()};
   return {plan.bytes(), std::max<int64_t>(0, own + more_tokens + setup.max_tokens - config.max_positions)};
-}
-
-void Planner::fit(std::vector<PlannedRun>& runs, size_t budget) {
-  struct Choice {
-    std::string reason;
-    int64_t runs = 0;
-  };
-  std::map<Checkpointing, Choice> chosen;
-  for (PlannedRun& run : runs) {
-    if (run.config.text("gradient_checkpointing") != "auto") {
-      run.memory = memory_of({&run}).bytes();
-      continue;
-    }
-    std::string reason;
-    for (Checkpointing mode : kCheckpointings) {
-      run.config = run.config.with("gradient_checkpointing", std::string(name_of(mode)));
-      run.memory = memory_of({&run}).bytes();
-      if (run.memory <= budget || mode == Checkpointing::block) {
-        if (reason.empty()) reason = fmt::format("{} needs {}, ", name_of(mode), format_bytes(run.memory));
-        Choice& choice = chosen[mode];
-        if (choice.runs++ == 0) choice.reason = reason;
-        break;
-      }
-      reason += fmt::format("{} needs {}, ", name_of(mode), format_bytes(run.memory));
-    }
-    run.pack = pack_key(run.config, run.content);
-  }
-  for (const auto& [mode, choice] : chosen) {
-    std::string who =
-        chosen.size() == 1 ? "" : fmt::format(" for {} run{}", choice.runs, choice.runs == 1 ? "" : "s");
-    notes_.push_back({"", fmt::format("gradient_checkpointing auto: {}{} ({}{} may be used)", name_of(mode),
-                                      who, choice.reason, format_bytes(budget))});
-  }
-}
-
-std::vector<std::vector<const PlannedRun*>> Planner::pack(const std::vector<const PlannedRun*>& runs,
-                                                          size_t budget) {
-  std::vector<std::string> order;
-  std::map<std::string, std::vector<const PlannedRun*>> groups;
-  for (const PlannedRun* run : runs) {
-    QLORA_CHECK(run->memory <= budget, memory, "run `{}` needs {}; {} may be used (--memory)", run->name,
-                format_bytes(run->memory), format_bytes(budget));
-    if (!groups.contains(run->pack)) order.push_back(run->pack);
-    groups[run->pack].push_back(run);
-  }
-  std::vector<std::vector<const PlannedRun*>> packs;
-  for (const std::string& name : order) {
-    std::vector<const PlannedRun*> rest = groups[name];
-    while (!rest.empty()) {
-      // The largest prefix that fits; one run always does. More runs never need less.
-      size_t fits = 1, beyond = rest.size() + 1;
-      for (size_t tried = rest.size(); fits + 1 < beyond; tried = (fits + beyond) / 2) {
-        std::vector<const PlannedRun*> some(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(tried));
-        (memory_of(some).bytes() <= budget ? fits : beyond) = tried;
-      }
-      packs.emplace_back(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(fits));
-      rest.erase(rest.begin(), rest.begin() + static_cast<std::ptrdiff_t>(fits));
-    }
-  }
-  return packs;
 }
 
 }  // namespace qlora

@@ -178,8 +178,9 @@ std::vector<Option> make_options() {
        .aliases = {"enable_activation_checkpointing"},
        .choices = {"none", "selective", "block", "auto", "true=block", "yes=block", "on=block", "full=block",
                    "false=none", "no=none", "off=none"},
-       .help = "what is computed again in backward: less memory, more time; auto: as little as memory allows "
-               "a run alone"},
+       .help =
+           "what is computed again in backward: less memory, more time; auto: chosen for each pack of runs "
+           "by the memory that there is"},
       {.name = "base_cache",
        .kind = boolean,
        .fallback = "true",

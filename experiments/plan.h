@@ -35,6 +35,15 @@ struct PlannedRun {
   size_t memory = 0;  // bytes, when it runs alone; filled by Planner::fit
 };
 
+// Runs that one worker trains and scores together.
+struct PlannedPack {
+  std::vector<const PlannedRun*> runs;
+  Checkpointing checkpointing = Checkpointing::none;  // of all of them
+  std::string reason;                                 // of an automatic choice; else empty
+};
+// One line for each automatic choice of checkpointing, the first few.
+std::vector<std::string> describe_choices(const std::vector<PlannedPack>&);
+
 // What was found out about a data set, to print once.
 struct DataNote {
   std::string dataset;
@@ -77,20 +86,25 @@ class Planner {
   // that prompt alone fills the model's context.
   JudgeNeed judge_need(const JudgeSetup&, const std::string& text, int64_t more_tokens);
 
-  // How much memory every run needs alone. `gradient_checkpointing: auto` becomes the fastest mode that fits
-  // into `budget` bytes, with a note that says why.
+  // How much memory every run needs alone; with `gradient_checkpointing: auto`, in the fastest mode that fits
+  // into `budget` bytes.
   void fit(std::vector<PlannedRun>&, size_t budget);
-  // For training and scoring these runs together. REQUIRES: equal pack keys; no checkpointing is `auto`.
+  // For training and scoring these runs together, in this mode or in the one that they ask for.
+  // REQUIRES: equal pack keys.
+  MemoryPlan memory_of(const std::vector<const PlannedRun*>&, Checkpointing);
   MemoryPlan memory_of(const std::vector<const PlannedRun*>&);
-  // Cuts runs (of any pack keys) into packs that fit into `budget` bytes, in order. Throws Error(memory) for
-  // a run that does not fit alone.
-  std::vector<std::vector<const PlannedRun*>> pack(const std::vector<const PlannedRun*>&, size_t budget);
+  // Cuts runs (of any pack keys) into packs that fit into `budget` bytes, in order. Under
+  // `gradient_checkpointing: auto` every pack gets the mode, and with it the number of runs, by which its
+  // runs are done soonest. Throws Error(memory) for a run that does not fit alone.
+  std::vector<PlannedPack> pack(const std::vector<const PlannedRun*>&, size_t budget);
 
  private:
   struct DataInfo {
     std::string hash, format;
     std::vector<int64_t> lengths, eval_lengths;  // of the examples, descending
   };
+  size_t most_that_fit(const std::vector<const PlannedRun*>&, Checkpointing, size_t budget);
+  PlannedPack next_pack(const std::vector<const PlannedRun*>&, size_t budget);
   PlanBase& base_of(const RunConfig&);
   const DataInfo& data_of(const RunConfig&, const Tokenizer&);
   const std::string& model_hash(const std::string& folder);

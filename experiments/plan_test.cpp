@@ -100,34 +100,61 @@ TEST_CASE("packs are as large as memory allows and keep the order") {
   size_t two = planner.memory_of({all[0], all[1]}).bytes();
   auto packs = planner.pack(all, std::max(two, runs[2].memory));
   REQUIRE(packs.size() == 2);
-  CHECK(packs[0] == std::vector<const PlannedRun*>{all[0], all[1]});
-  CHECK(packs[1] == std::vector<const PlannedRun*>{all[2]});
+  CHECK(packs[0].runs == std::vector<const PlannedRun*>{all[0], all[1]});
+  CHECK(packs[1].runs == std::vector<const PlannedRun*>{all[2]});
+  CHECK((packs[0].checkpointing == Checkpointing::block && packs[0].reason.empty()));
   CHECK_THROWS_WITH(planner.pack(all, runs[2].memory - 1), Contains("--memory"));
   // Another quantization is another base.
   runs[1].pack += "x";
   CHECK(planner.pack(pointers(runs), size_t{1} << 40).size() == 2);
 }
 
-TEST_CASE("automatic checkpointing is the fastest that fits and says why") {
+TEST_CASE("every pack chooses its own checkpointing and says why") {
   Workbench bench;
-  Sweep sweep = sweep_of(bench, "gradient_checkpointing: auto\n");
-  auto fitted = [&](size_t budget) {
-    Planner planner;
-    std::vector<PlannedRun> runs = planner.plan(sweep);
-    planner.fit(runs, budget);
-    return std::pair(std::move(runs), planner.notes().back().text);
+  Planner planner;
+  std::vector<PlannedRun> runs = planner.plan(sweep_of(bench, "gradient_checkpointing: auto\n"));
+  const std::vector<Digest> keys = {runs[0].key, runs[1].key, runs[2].key};
+  const std::vector<const PlannedRun*> all = pointers(runs);
+  auto rows = [&](int64_t each) {
+    for (PlannedRun& run : runs) run.longest = {each};
   };
-  auto [plenty, first_note] = fitted(size_t{1} << 40);
-  CHECK(plenty[0].config.text("gradient_checkpointing") == "none");
-  CHECK_THAT(first_note, Contains("gradient_checkpointing auto: none (none needs ") &&
-                             Contains(", 1024.0 GiB may be used)"));
-  auto [little, last_note] = fitted(1);
-  CHECK(little[0].config.text("gradient_checkpointing") == "block");
-  CHECK_THAT(last_note, Contains("auto: block (none needs ") && Contains(", selective needs "));
-  Planner planner;  // the process' own share of the memory is measured, and differs between planners
-  CHECK(planner.memory_of({&little[0]}).passing < planner.memory_of({&plenty[0]}).passing);
-  CHECK(little[0].key == plenty[0].key);
-  CHECK(little[0].pack != plenty[0].pack);
+  auto needs = [&](size_t first, size_t count, Checkpointing mode) {
+    return planner
+        .memory_of({all.begin() + static_cast<std::ptrdiff_t>(first),
+                    all.begin() + static_cast<std::ptrdiff_t>(first + count)},
+                   mode)
+        .bytes();
+  };
+  // There is room: nothing is computed again.
+  rows(400);
+  std::vector<PlannedPack> packs = planner.pack(all, size_t{1} << 40);
+  REQUIRE(packs.size() == 1);
+  CHECK(packs[0].checkpointing == Checkpointing::none);
+  CHECK_THAT(describe_choices(packs).at(0),
+             Contains("auto: none for 3 runs together (none fits 3 of 3; 1024.0 GiB"));
+  // Long examples: sharing a pass over the base saves less than computing blocks again costs.
+  size_t budget = needs(0, 3, Checkpointing::block);
+  REQUIRE(needs(0, 3, Checkpointing::none) > budget);
+  REQUIRE(needs(2, 1, Checkpointing::none) <= budget);
+  packs = planner.pack(all, budget);
+  REQUIRE(packs.size() > 1);
+  for (const PlannedPack& pack : packs) CHECK(pack.checkpointing != Checkpointing::block);
+  CHECK_THAT(packs[0].reason, Contains("none fits ") && Contains("block fits 3 of 3"));
+  // Short ones: together, by blocks. The last pack is a small one, and keeps everything.
+  rows(8);
+  budget = std::max(needs(0, 2, Checkpointing::block), needs(2, 1, Checkpointing::none));
+  REQUIRE(needs(0, 2, Checkpointing::selective) > budget);
+  packs = planner.pack(all, budget);
+  REQUIRE(packs.size() == 2);
+  CHECK((packs[0].checkpointing == Checkpointing::block && packs[0].runs.size() == 2));
+  CHECK((packs[1].checkpointing == Checkpointing::none && packs[1].runs.size() == 1));
+  CHECK(describe_choices(packs).size() == 2);
+  // Nothing fits: what the leanest mode needs is said.
+  CHECK_THROWS_WITH(planner.pack(all, 1), Contains("needs") && Contains("--memory"));
+  // Keys know nothing of it.
+  for (size_t i = 0; i < runs.size(); ++i)
+    CHECK(run_key(runs[i].config.with("gradient_checkpointing", std::string("block")), runs[i].content) ==
+          keys[i]);
 }
 
 TEST_CASE("planned memory covers the evaluations of a run") {

@@ -47,12 +47,12 @@ class SweepRunner {
     Store& store = *opened;
     // What the last worker did while we waited for the lock counts too.
     mark_done(plan_, &store, options_.retry_failed);
-    std::vector<std::vector<const PlannedRun*>> packs = pack_work(planner_, plan_, budget_);
-    announce(packs.size());
+    const std::vector<PlannedPack> packs = pack_work(planner_, plan_, budget_);
+    announce(packs);
     declare(store);
     settle_lost_attempts(store);
     catch_stop_signals();
-    for (const auto& pack : packs)
+    for (const PlannedPack& pack : packs)
       if (stop_signals() == 0) run_pack(store, lock, pack);
     mark_answers(plan_.answers, &store);
     write_answers(store);
@@ -69,22 +69,23 @@ class SweepRunner {
                 options_.db.string(), folder.string());
   }
 
-  void announce(size_t packs) {
+  void announce(const std::vector<PlannedPack>& packs) {
     to_answer_ = plan_.answers.to_answer();
     to_judge_ = plan_.answers.to_judge();
     if (options_.json)
       print_json({{"type", "launch"},
                   {"sweep", sweep_.name},
                   {"db", options_.db.string()},
-                  {"plan", Json::parse(plan_json(sweep_, plan_, budget_))}});
+                  {"plan", Json::parse(plan_json(sweep_, plan_, packs, budget_))}});
     if (options_.quiet) return;
     progress_.note(fmt::format("sweep {}: {} runs, {} to train in {} pack{}; {} evaluations to do of {}",
-                               sweep_.name, plan_.runs.size(), plan_.to_train(), packs, packs == 1 ? "" : "s",
-                               plan_.to_score(), plan_.evals.size()));
+                               sweep_.name, plan_.runs.size(), plan_.to_train(), packs.size(),
+                               packs.size() == 1 ? "" : "s", plan_.to_score(), plan_.evals.size()));
     if (const std::string gone = plan_.note_of_gone(); !gone.empty()) progress_.note("  " + gone);
     for (const std::string& line : describe_answers(plan_.answers)) progress_.note("  " + line);
     if (plan_.to_train() == 0) return;
     for (const std::string& line : describe_settings(plan_)) progress_.note("  " + line);
+    for (const std::string& line : describe_choices(packs)) progress_.note("  " + line);
     progress_.note("  results in " + options_.db.string() + ", adapters below " +
                    sweep_folder(sweep_).string());
   }
@@ -139,20 +140,20 @@ class SweepRunner {
     return plan_.folders[static_cast<size_t>(&run - plan_.runs.data())] / "adapter";
   }
 
-  Job make_job(Store& store, const std::vector<const PlannedRun*>& pack) const {
+  Job make_job(Store& store, const PlannedPack& pack) const {
     Job job;
-    const PlannedRun& first = *pack[0];
+    const PlannedRun& first = *pack.runs[0];
     job.model = first.config.text("model_name_or_path");
     job.base_name = base_name(job.model);
     job.base_key = first.base;
     job.backend = options_.backend;
     job.threads = options_.threads;
-    for (const PlannedRun* run : pack) {
+    for (const PlannedRun* run : pack.runs) {
       auto index = static_cast<size_t>(run - plan_.runs.data());
       RunJob& r = job.runs.emplace_back();
       r.name = run->name;
       r.key = run->key;
-      r.config = run->config;
+      r.config = run->config.with("gradient_checkpointing", std::string(name_of(pack.checkpointing)));
       r.content = run->content;
       r.folder = plan_.folders[index];
       r.train = plan_.needs[index] == RunNeed::train;
@@ -172,7 +173,7 @@ class SweepRunner {
     return last.string();
   }
 
-  void run_pack(Store& store, const FileLock& lock, const std::vector<const PlannedRun*>& pack) {
+  void run_pack(Store& store, const FileLock& lock, const PlannedPack& pack) {
     Job job = make_job(store, pack);
     std::erase_if(job.runs, [&](const RunJob& run) {
       bool asked = !run.evals.empty() || !run.answers.empty();
@@ -188,7 +189,7 @@ class SweepRunner {
       std::filesystem::create_directories(run.folder);
       write_run_file(run.folder, {run.name, run.key, job.base_key, run.config});
     }
-    const MemoryPlan memory = planner_.memory_of(pack);
+    const MemoryPlan memory = planner_.memory_of(pack.runs, pack.checkpointing);
     job.room = memory.passing;
     PackRunner runner(store, progress_, job,
                       {memory.bytes(), options_.json, sweep_folder(sweep_), lock.descriptor()});

@@ -65,13 +65,13 @@ WorkPlan plan_work(Planner&, const Sweep&, const Store*, size_t budget);
 // Asks the store (null: there is none) what is done by now.
 void mark_done(WorkPlan&, const Store*, bool retry_failed);
 // Refuses what does not fit into the budget. Returns the packs.
-std::vector<std::vector<const PlannedRun*>> pack_work(Planner&, const WorkPlan&, size_t budget);
+std::vector<PlannedPack> pack_work(Planner&, const WorkPlan&, size_t budget);
 // What was found out about the data, and what the options of the first run came to; one line each.
 std::vector<std::string> describe_settings(const WorkPlan&);
 
 // The table of --dry-run: run, what is varied, key, memory, state.
 std::string describe_plan(const Sweep&, const WorkPlan&, size_t budget);
-std::string plan_json(const Sweep&, const WorkPlan&, size_t budget);
+std::string plan_json(const Sweep&, const WorkPlan&, const std::vector<PlannedPack>&, size_t budget);
 
 // Where a sweep's and a run's files lie: OUT/<sweep>, OUT/<sweep>/<first digits of the key>-<name>.
 Path sweep_folder(const Sweep&);

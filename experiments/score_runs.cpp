@@ -61,14 +61,11 @@ class RunsScorer {
     for (const std::string& note : notes) progress_.note(note);
     for (const RunInfo& run : runs) add(store, run);
     std::vector<const PlannedRun*> all;
-    for (PlannedRun& run : planned_) {
-      run.memory = planner_.memory_of({&run}).bytes();
-      all.push_back(&run);
-    }
-    const auto packs = planner_.pack(all, budget);
+    for (PlannedRun& run : planned_) all.push_back(&run);
+    const std::vector<PlannedPack> packs = planner_.pack(all, budget);
     catch_stop_signals();
-    for (const auto& pack : packs)
-      if (stop_signals() == 0) score(store, pack);
+    for (const PlannedPack& pack : packs)
+      if (stop_signals() == 0) score(store, pack.runs);
     return finish(runs.size());
   }
 

@@ -12,9 +12,13 @@ std::vector<PlannedRun> first_pack(const Sweep& sweep, const std::string& memory
   planner.fit(runs, budget);
   std::vector<const PlannedRun*> all;
   for (const PlannedRun& run : runs) all.push_back(&run);
-  const std::vector<std::vector<const PlannedRun*>> packs = planner.pack(all, budget);
+  const PlannedPack pack = planner.pack(all, budget).at(0);
   std::vector<PlannedRun> first;
-  for (const PlannedRun* run : packs.at(0)) first.push_back(*run);
+  for (const PlannedRun* run : pack.runs) {
+    first.push_back(*run);
+    first.back().config =
+        run->config.with("gradient_checkpointing", std::string(name_of(pack.checkpointing)));
+  }
   return first;
 }
 

@@ -185,7 +185,7 @@ void mark_done(WorkPlan& plan, const Store* store, bool retry_failed) {
   mark_answers(plan.answers, store);
 }
 
-std::vector<std::vector<const PlannedRun*>> pack_work(Planner& planner, const WorkPlan& plan, size_t budget) {
+std::vector<PlannedPack> pack_work(Planner& planner, const WorkPlan& plan, size_t budget) {
   check_judges(plan.answers, budget);
   return planner.pack(plan.open_runs(), budget);
 }
@@ -225,8 +225,14 @@ std::string describe_plan(const Sweep& sweep, const WorkPlan& plan, size_t budge
   return out + "\n";
 }
 
-std::string plan_json(const Sweep& sweep, const WorkPlan& plan, size_t budget) {
-  Json runs = Json::array();
+std::string plan_json(const Sweep& sweep, const WorkPlan& plan, const std::vector<PlannedPack>& packs,
+                      size_t budget) {
+  Json runs = Json::array(), packs_json = Json::array();
+  for (const PlannedPack& pack : packs) {
+    Json names = Json::array();
+    for (const PlannedRun* run : pack.runs) names.push_back(run->name);
+    packs_json.push_back({{"runs", names}, {"gradient_checkpointing", name_of(pack.checkpointing)}});
+  }
   for (size_t i = 0; i < plan.runs.size(); ++i) {
     const PlannedRun& run = plan.runs[i];
     runs.push_back({{"name", run.name},
@@ -239,6 +245,7 @@ std::string plan_json(const Sweep& sweep, const WorkPlan& plan, size_t budget) {
                {"sweep", sweep.name},
                {"varied", sweep.varied},
                {"runs", runs},
+               {"packs", packs_json},
                {"to_train", plan.to_train()},
                {"to_score", plan.to_score()},
                {"to_answer", plan.answers.to_answer()},

@@ -58,15 +58,15 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
   mark_done(plan, store ? &*store : nullptr, options.retry_failed);
   read_tournaments_of(sweep.tournaments);
   if (in.json) {
-    fmt::print("{}\n", plan_json(sweep, plan, budget));
-    pack_work(planner, plan, budget);  // refuses what the real run would refuse
+    fmt::print("{}\n", plan_json(sweep, plan, pack_work(planner, plan, budget), budget));
     return 0;
   }
   if (one_run) fmt::print("{}\n", print_config(plan.runs[0].config, sweep.runs[0].settings));
   fmt::print("{}", describe_plan(sweep, plan, budget));
   for (const std::string& line : describe_settings(plan)) fmt::print("{}\n", line);
   std::fflush(stdout);
-  pack_work(planner, plan, budget);
+  // Refuses what the real run would refuse.
+  for (const std::string& line : describe_choices(pack_work(planner, plan, budget))) fmt::print("{}\n", line);
   return 0;
 }
 
