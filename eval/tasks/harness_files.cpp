@@ -22,11 +22,12 @@ Ordered number(double value) {
   return std::isfinite(value) ? Ordered(value) : Ordered(nullptr);
 }
 
-// One entry a metric, "acc,none", with its standard error. Scores of groups are tasks of their own.
-Ordered scores_of(const HarnessTask& t, const std::string& group) {
-  Ordered out = {{"alias", group.empty() ? t.task->name : " - " + group}};
-  for (const TaskScore& s : t.report->scores) {
-    if (s.group != group) continue;
+// One entry a metric, "acc,none", with its standard error.
+Ordered scores_of(std::span<const TaskScore> scores, const std::string& part, const std::string& name,
+                  const std::string& alias) {
+  Ordered out = {{"name", name}, {"alias", alias}};
+  for (const TaskScore& s : scores) {
+    if (s.group != part) continue;
     out["sample_len"] = s.n;
     out[s.metric + "," + s.filter] = number(s.value);
     out[s.metric + "_stderr," + s.filter] = s.standard_error ? number(*s.standard_error) : Ordered("N/A");
@@ -34,7 +35,13 @@ Ordered scores_of(const HarnessTask& t, const std::string& group) {
   return out;
 }
 
-std::vector<std::string> groups_of(const HarnessTask& t) {
+Ordered scores_of(const HarnessGroup& g) {
+  Ordered out = scores_of(g.scores, "", g.name, g.alias);
+  for (const TaskScore& s : g.scores) out["sample_count"][s.metric + "," + s.filter] = s.n;
+  return out;
+}
+
+std::vector<std::string> parts_of(const HarnessTask& t) {
   std::vector<std::string> groups;
   for (const TaskScore& s : t.report->scores)
     if (!s.group.empty() && (groups.empty() || groups.back() != s.group)) groups.push_back(s.group);
@@ -107,29 +114,43 @@ Ordered responses_of(const Task& task, const TaskItemResult& r, bool nested) {
   return all;
 }
 
+void add_task(Ordered& out, Ordered& hashes, const HarnessTask& t) {
+  const std::string& name = t.task->name;
+  out["results"][name] = scores_of(t.report->scores, "", name, t.alias.empty() ? name : t.alias);
+  for (const std::string& part : parts_of(t)) {
+    const std::string whole = name + "_" + part;
+    out["results"][whole] = scores_of(t.report->scores, part, whole, " - " + part);
+    out["group_subtasks"][name].push_back(whole);
+  }
+  out["configs"][name] = configuration(t);
+  out["versions"][name] = t.task->version;
+  out["n-shot"][name] = t.plan->shots;
+  for (const Metric& m : t.task->metrics) out["higher_is_better"][name][m.name] = m.higher_is_better;
+  const size_t original = t.original > 0 ? t.original : t.data->items.size();
+  out["n-samples"][name] = {{"original", original}, {"effective", t.plan->asked.size()}};
+  hashes[name] = t.plan->request_hash;
+}
+
+void add_group(Ordered& out, const HarnessGroup& g) {
+  out["results"][g.name] = out["groups"][g.name] = scores_of(g);
+  out["group_subtasks"][g.name] = g.members;
+  out["versions"][g.name] = g.version;
+  for (const char* of_members : {"n-shot", "higher_is_better"})
+    if (out[of_members].contains(g.members.front()))
+      out[of_members][g.name] = out[of_members][g.members.front()];
+}
+
 }  // namespace
 
-std::string harness_results(const HarnessInfo& info, std::span<const HarnessTask> tasks) {
+std::string harness_results(const HarnessInfo& info, std::span<const HarnessTask> tasks,
+                            std::span<const HarnessGroup> groups) {
   Ordered out = {{"results", Ordered::object()},  {"group_subtasks", Ordered::object()},
                  {"configs", Ordered::object()},  {"versions", Ordered::object()},
                  {"n-shot", Ordered::object()},   {"higher_is_better", Ordered::object()},
                  {"n-samples", Ordered::object()}};
   Ordered hashes = Ordered::object();
-  for (const HarnessTask& t : tasks) {
-    const std::string& name = t.task->name;
-    out["results"][name] = scores_of(t, "");
-    out["group_subtasks"][name] = Ordered::array();
-    for (const std::string& group : groups_of(t)) {
-      out["results"][name + "_" + group] = scores_of(t, group);
-      out["group_subtasks"][name].push_back(name + "_" + group);
-    }
-    out["configs"][name] = configuration(t);
-    out["versions"][name] = t.task->version;
-    out["n-shot"][name] = t.plan->shots;
-    for (const Metric& m : t.task->metrics) out["higher_is_better"][name][m.name] = m.higher_is_better;
-    out["n-samples"][name] = {{"original", t.data->items.size()}, {"effective", t.plan->asked.size()}};
-    hashes[name] = t.plan->request_hash;
-  }
+  for (const HarnessTask& t : tasks) add_task(out, hashes, t);
+  for (const HarnessGroup& g : groups) add_group(out, g);
   out["config"] = {{"model", "qlora"},
                    {"model_args", info.model_args},
                    {"model_dtype", info.dtype},
@@ -188,13 +209,14 @@ std::string harness_samples(const HarnessTask& t) {
   return lines;
 }
 
-Path write_harness_files(const Path& out, const HarnessInfo& info, std::span<const HarnessTask> tasks) {
+Path write_harness_files(const Path& out, const HarnessInfo& info, std::span<const HarnessTask> tasks,
+                         std::span<const HarnessGroup> groups) {
   const Path folder = out / file_name(info.model);
   std::filesystem::create_directories(folder);
   const std::string date = replace_all(info.date, ":", "-");
   for (const HarnessTask& t : tasks)
     write_file(folder / ("samples_" + t.task->name + "_" + date + ".jsonl"), harness_samples(t));
-  write_file(folder / ("results_" + date + ".json"), harness_results(info, tasks));
+  write_file(folder / ("results_" + date + ".json"), harness_results(info, tasks, groups));
   return folder;
 }
 

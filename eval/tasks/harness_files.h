@@ -30,11 +30,24 @@ struct HarnessTask {
   const TaskData* data = nullptr;
   const TaskPlan* plan = nullptr;
   const TaskReport* report = nullptr;
+  std::string alias = {};  // empty: the task's name
+  size_t original = 0;     // items in the data; 0: as many as `data` has
 };
 
-std::string harness_results(const HarnessInfo&, std::span<const HarnessTask>);
+// Scores over several tasks: MMLU is a group of four groups of subjects, and each subject is a task. A group
+// comes before the groups that it has, and, as in the harness, shots and directions of metrics are told of
+// groups of tasks alone.
+struct HarnessGroup {
+  std::string name, alias, version;
+  std::vector<std::string> members;  // tasks or groups
+  std::vector<TaskScore> scores;
+};
+
+std::string harness_results(const HarnessInfo&, std::span<const HarnessTask>,
+                            std::span<const HarnessGroup> = {});
 std::string harness_samples(const HarnessTask&);
 // Writes both kinds of files; returns the folder OUT/MODEL.
-Path write_harness_files(const Path& out, const HarnessInfo&, std::span<const HarnessTask>);
+Path write_harness_files(const Path& out, const HarnessInfo&, std::span<const HarnessTask>,
+                         std::span<const HarnessGroup> = {});
 
 }  // namespace qlora

@@ -19,7 +19,6 @@ const MmluQuestion& question_of(const MmluSubject& subject, int64_t index) {
 TaskItem item_of(const MmluSubject& subject, const MmluQuestion& q, const MmluPrompt& prompt) {
   TaskItem item;
   item.index = q.index;
-  item.group = subject.name;
   item.contexts = {prompt.text};
   for (int i = 0; i < 4; ++i) {
     item.continuations.push_back(prompt.letter_gap + kLetters[i]);
@@ -37,56 +36,111 @@ TaskItem item_of(const MmluSubject& subject, const MmluQuestion& q, const MmluPr
   return item;
 }
 
-TaskScore score_of(const std::string& group, const Accuracy& accuracy) {
+TaskScore score_of(const Accuracy& accuracy) {
   TaskScore score;
   score.metric = "acc";
   score.filter = "none";
-  score.group = group;
   score.n = accuracy.n;
   score.value = accuracy.value;
   score.standard_error = accuracy.standard_error;
   return score;
 }
 
-}  // namespace
+// The harness' own numbers where its prompts are asked.
+std::string version_of(const MmluOptions& options, bool group) {
+  if (options.protocol != "lm_eval") return options.protocol;
+  return group ? "2" : "1.0";
+}
 
-MmluHarness mmlu_harness(const Path& path, const MmluData& data, const MmluOptions& options,
-                         const Tokenizer& tokenizer, const MmluReport& report) {
-  MmluHarness out;
-  out.task = choice_task("mmlu", options.protocol, "57 subjects, multiple choice", {}, nullptr);
+MmluHarness::Subject empty_subject(const std::string& name, const Path& path, const MmluData& data,
+                                   const MmluOptions& options, const MmluReport& report) {
+  MmluHarness::Subject out;
+  out.task = choice_task("mmlu_" + name, version_of(options, false), "MMLU: " + name, {}, nullptr);
+  out.name = name;
   out.task.metrics = {{"acc"}};
   out.data.path = path;
   out.data.content_hash = data.content_hash;
   out.plan.shots = options.shots;
   out.plan.partial = report.partial;
-  Sha256 asked;
-  for (const MmluItem& answered : report.items) {
-    const MmluSubject& subject =
-        *std::find_if(data.subjects.begin(), data.subjects.end(),
-                      [&](const MmluSubject& s) { return s.name == answered.subject; });
-    const MmluQuestion& question = question_of(subject, answered.index);
-    const MmluPrompt prompt = mmlu_prompt(options, subject, question, answered.shots, tokenizer);
-    const size_t place = out.data.items.size();
-    out.data.items.push_back(item_of(subject, question, prompt));
-    out.plan.asked.push_back(place);
-    TaskItemResult& result = out.report.results.emplace_back();
-    result.item = place;
-    result.prompt_sha256 = answered.prompt_sha256;
-    result.prediction = answered.prediction;
-    result.values = {{answered.correct ? 1.0 : 0.0}};
-    for (size_t i = 0; i < 4; ++i) {
-      TaskRequest& request = out.plan.requests.emplace_back();
-      request.item = place;
-      request.context = prompt.text;
-      request.continuation = out.data.items.back().continuations[i];
-      request.cut = answered.cut_tokens > 0;
-      result.log_likelihoods.push_back(answered.log_probs[i]);
-    }
-    asked.update(answered.prompt_sha256);
+  return out;
+}
+
+void add_answer(MmluHarness::Subject& out, const MmluItem& answered, const MmluSubject& subject,
+                const MmluOptions& options, const Tokenizer& tokenizer) {
+  const MmluQuestion& question = question_of(subject, answered.index);
+  const MmluPrompt prompt = mmlu_prompt(options, subject, question, answered.shots, tokenizer);
+  const size_t place = out.data.items.size();
+  out.data.items.push_back(item_of(subject, question, prompt));
+  out.plan.asked.push_back(place);
+  TaskItemResult& result = out.report.results.emplace_back();
+  result.item = place;
+  result.prompt_sha256 = answered.prompt_sha256;
+  result.prediction = answered.prediction;
+  result.values = {{answered.correct ? 1.0 : 0.0}};
+  for (size_t i = 0; i < 4; ++i) {
+    TaskRequest& request = out.plan.requests.emplace_back();
+    request.item = place;
+    request.context = prompt.text;
+    request.continuation = out.data.items.back().continuations[i];
+    request.cut = answered.cut_tokens > 0;
+    result.log_likelihoods.push_back(answered.log_probs[i]);
   }
-  out.plan.request_hash = hex(asked.finish());
-  out.report.scores.push_back(score_of("", report.micro));
-  for (const auto& [name, accuracy] : report.subjects) out.report.scores.push_back(score_of(name, accuracy));
+}
+
+HarnessGroup group(const std::string& name, const std::string& alias, const MmluOptions& options,
+                   const Accuracy& accuracy) {
+  return {name, alias, version_of(options, true), {}, {score_of(accuracy)}};
+}
+
+// `mmlu`, and those of its four groups that were asked something. Subjects that are none of the 57 are
+// members of `mmlu` itself.
+std::vector<HarnessGroup> groups_of(const MmluOptions& options, const MmluReport& report) {
+  std::vector<HarnessGroup> groups = {group("mmlu", "mmlu", options, report.micro)};
+  for (const std::string name : {"stem", "other", "social_sciences", "humanities"})
+    for (const auto& [of_map, accuracy] : report.groups) {
+      if (of_map != name + "@lm_eval") continue;
+      HarnessGroup one = group("mmlu_" + name, name, options, accuracy);
+      for (const auto& [subject, unused] : report.subjects)
+        if (mmlu_group_lm_eval(subject) == name) one.members.push_back("mmlu_" + subject);
+      groups[0].members.push_back(one.name);
+      groups.push_back(std::move(one));
+    }
+  for (const auto& [subject, unused] : report.subjects)
+    if (mmlu_group_lm_eval(subject).empty()) groups[0].members.push_back("mmlu_" + subject);
+  return groups;
+}
+
+const MmluSubject& subject_named(const MmluData& data, const std::string& name) {
+  return *std::find_if(data.subjects.begin(), data.subjects.end(),
+                       [&](const MmluSubject& s) { return s.name == name; });
+}
+
+}  // namespace
+
+std::vector<HarnessTask> MmluHarness::views() const {
+  std::vector<HarnessTask> all;
+  for (const Subject& s : subjects)
+    all.push_back({&s.task, &s.data, &s.plan, &s.report, s.name, s.questions});
+  return all;
+}
+
+MmluHarness mmlu_harness(const Path& path, const MmluData& data, const MmluOptions& options,
+                         const Tokenizer& tokenizer, const MmluReport& report) {
+  MmluHarness out;
+  for (const auto& [name, accuracy] : report.subjects) {
+    const MmluSubject& subject = subject_named(data, name);
+    MmluHarness::Subject& one = out.subjects.emplace_back(empty_subject(name, path, data, options, report));
+    one.questions = subject.questions.size();
+    Sha256 asked;
+    for (const MmluItem& answered : report.items) {
+      if (answered.subject != name) continue;
+      add_answer(one, answered, subject, options, tokenizer);
+      asked.update(answered.prompt_sha256);
+    }
+    one.plan.request_hash = hex(asked.finish());
+    one.report.scores.push_back(score_of(accuracy));
+  }
+  out.groups = groups_of(options, report);
   return out;
 }
 

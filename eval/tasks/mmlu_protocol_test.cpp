@@ -164,27 +164,61 @@ TEST_CASE("answers to MMLU are written in the layout of the harness") {
   const std::vector<SubjectIndex> who = {0};
   const MmluReport report = run_mmlu(lm, a.tokenizer, a.data, a.options, who).at(0);
   const MmluHarness mmlu = mmlu_harness("data", a.data, a.options, a.tokenizer, report);
-  const HarnessTask task = mmlu.view();
+  const std::vector<HarnessTask> tasks = mmlu.views();
+  REQUIRE(tasks.size() == 2);
   HarnessInfo info;
   info.chat_template = "chatml";
-  const Json results = parse_json(harness_results(info, std::span(&task, 1)), "results");
+  const Json results = parse_json(harness_results(info, tasks, mmlu.groups), "results");
+  const Json& biology = results["results"]["mmlu_high_school_biology"];
+  CHECK(biology["acc,none"].get<double>() == Approx(1.0 / 3));
+  CHECK((biology["name"] == "mmlu_high_school_biology" && biology["alias"] == "high_school_biology"));
+  CHECK((biology["sample_len"] == 3 && !biology.contains("sample_count")));
+  const Json& stem = results["groups"]["mmlu_stem"];
+  CHECK((stem["name"] == "mmlu_stem" && stem["alias"] == "stem" && stem["acc,none"] == 0.5));
+  CHECK((stem["sample_len"] == 4 && stem["sample_count"] == Json{{"acc,none", 4}}));
+  CHECK((results["results"]["mmlu_stem"] == stem && results["groups"].size() == 2));
   CHECK(results["results"]["mmlu"]["acc,none"] == 0.5);
-  CHECK(results["results"]["mmlu_high_school_biology"]["acc,none"].get<double>() == Approx(1.0 / 3));
-  CHECK(results["results"]["mmlu_high_school_biology"]["sample_len"] == 3);
-  CHECK(results["group_subtasks"]["mmlu"] == Json({"mmlu_astronomy", "mmlu_high_school_biology"}));
-  CHECK((results["n-shot"]["mmlu"] == 1 && results["versions"]["mmlu"] == "lm_eval"));
+  CHECK(results["group_subtasks"] == Json{{"mmlu", Json::array({"mmlu_stem"})},
+                                          {"mmlu_stem", {"mmlu_astronomy", "mmlu_high_school_biology"}}});
+  CHECK(results["versions"] == Json{{"mmlu", "2"},
+                                    {"mmlu_stem", "2"},
+                                    {"mmlu_astronomy", "1.0"},
+                                    {"mmlu_high_school_biology", "1.0"}});
+  CHECK((results["n-shot"]["mmlu_stem"] == 1 && results["n-shot"].size() == 3));
+  CHECK((results["higher_is_better"]["mmlu_stem"]["acc"] == true && results["n-samples"].size() == 2));
   CHECK((results["chat_template"] == "chatml" && results["system_instruction"].is_null()));
-  std::istringstream lines(harness_samples(task));
+  std::istringstream lines(harness_samples(tasks[1]));
   std::string line;
   std::getline(lines, line);
-  std::getline(lines, line);
   const Json sample = parse_json(line, "samples");
-  CHECK((sample["group"] == "high_school_biology" && sample["doc_id"] == 0 && sample["acc"] == 1.0));
+  CHECK((sample["doc_id"] == 0 && sample["acc"] == 1.0));
   CHECK(sample["doc"]["choices"][1] == "None");
   CHECK(sample["arguments"]["gen_args_3"]["arg_0"] == a.prompt().text);
   CHECK(sample["arguments"]["gen_args_3"]["arg_1"] == " D");
   CHECK(sample["filtered_resps"] == Json::parse(R"([["-1"], ["-2"], ["-2"], ["-2"]])"));
   CHECK(sample["target"] == "0");
+}
+
+TEST_CASE("files of the harness say how many of a subject's questions were asked, and by which protocol") {
+  Asked a(asking("qlora", 0));
+  a.options.limit = 2;
+  LetterLm lm(4096);
+  const std::vector<SubjectIndex> who = {0};
+  const MmluReport report = run_mmlu(lm, a.tokenizer, a.data, a.options, who).at(0);
+  const MmluHarness mmlu = mmlu_harness("data", a.data, a.options, a.tokenizer, report);
+  test::TemporaryFolder out;
+  HarnessInfo info;
+  info.model = "tiny";
+  info.date = "2026-01-02T03:04:05Z";
+  const Path folder = write_harness_files(out.path(), info, mmlu.views(), mmlu.groups);
+  const Json results = parse_json(read_file(folder / "results_2026-01-02T03-04-05Z.json"), "results");
+  CHECK(results["n-samples"]["mmlu_high_school_biology"] == Json{{"original", 3}, {"effective", 2}});
+  CHECK((results["versions"]["mmlu"] == "qlora" && results["versions"]["mmlu_astronomy"] == "qlora"));
+  for (const auto& [subject, lines] : {std::pair("astronomy", 1), std::pair("high_school_biology", 2)}) {
+    const std::string text =
+        read_file(folder / fmt::format("samples_mmlu_{}_2026-01-02T03-04-05Z.jsonl", subject));
+    CHECK(std::count(text.begin(), text.end(), '\n') == lines);
+  }
 }
 
 TEST_CASE("a score at chance and one letter nearly always are warned of") {

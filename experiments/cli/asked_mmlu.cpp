@@ -79,13 +79,13 @@ class AskedMmlu final : public AskedTask {
               double seconds) const override {
     return mmlu_row(job, subject, report_, started, seconds);
   }
-  std::vector<HarnessTask> harness(const Tokenizer& tokenizer, HarnessInfo& info) override {
+  HarnessParts harness(const Tokenizer& tokenizer, HarnessInfo& info) override {
     info.limit = options_.limit;
     if (options_.chat_template != "none") info.chat_template = options_.chat_template;
     info.system_instruction = options_.system_instruction;
     info.fewshot_as_multiturn = options_.fewshot_as_multiturn;
     files_ = mmlu_harness(path_, data_, options_, tokenizer, report_);
-    return {files_.view()};
+    return {files_.views(), files_.groups};
   }
   Json json(const EvalJob& job, const SubjectModel& subject) const override {
     return report_json(report_, subject, options_, job.key);

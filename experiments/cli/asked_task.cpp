@@ -73,9 +73,9 @@ class RegistryTask final : public AskedTask {
               double seconds) const override {
     return task_row(job, subject, task_, data_, report_, started, seconds);
   }
-  std::vector<HarnessTask> harness(const Tokenizer&, HarnessInfo& info) override {
+  HarnessParts harness(const Tokenizer&, HarnessInfo& info) override {
     info.limit = options_.limit;
-    return {{&task_, &data_, &plan_, &report_}};
+    return {{{&task_, &data_, &plan_, &report_}}};
   }
   Json json(const EvalJob& job, const SubjectModel& subject) const override {
     return report_json(task_, data_, plan_, report_, subject, job);

@@ -13,6 +13,11 @@
 
 namespace qlora {
 
+struct HarnessParts {
+  std::vector<HarnessTask> tasks;
+  std::vector<HarnessGroup> groups = {};
+};
+
 class AskedTask {
  public:
   virtual ~AskedTask() = default;
@@ -22,11 +27,11 @@ class AskedTask {
   virtual void plan(const Tokenizer&, int64_t context_length) = 0;
   virtual void ask(Lm&, const Tokenizer&, SubjectIndex) = 0;
 
-  // After ask(). Views into files of lm-evaluation-harness' layout live as long as this does; what belongs to
-  // the task (limit, templates) is added to the HarnessInfo.
+  // After ask(). What goes into files of lm-evaluation-harness' layout lives as long as this does; what belongs
+  // to the task (limit, templates) is added to the HarnessInfo.
   virtual EvalRow row(const EvalJob&, const SubjectModel&, const std::string& started,
                       double seconds) const = 0;
-  virtual std::vector<HarnessTask> harness(const Tokenizer&, HarnessInfo&) = 0;
+  virtual HarnessParts harness(const Tokenizer&, HarnessInfo&) = 0;
   virtual Json json(const EvalJob&, const SubjectModel&) const = 0;
   virtual void print(const SubjectModel&) const = 0;
 };

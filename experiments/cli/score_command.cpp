@@ -111,10 +111,13 @@ class ModelScorer {
 
   void write_files() {
     HarnessInfo info = harness_info(arguments_.model, *loaded_, started_, seconds());
-    std::vector<HarnessTask> views;
-    for (const auto& task : tasks_)
-      for (const HarnessTask& view : task->harness(loaded_->tokenizer(), info)) views.push_back(view);
-    write_harness_files(arguments_.output, info, views);
+    HarnessParts all;
+    for (const auto& task : tasks_) {
+      const HarnessParts some = task->harness(loaded_->tokenizer(), info);
+      all.tasks.insert(all.tasks.end(), some.tasks.begin(), some.tasks.end());
+      all.groups.insert(all.groups.end(), some.groups.begin(), some.groups.end());
+    }
+    write_harness_files(arguments_.output, info, all.tasks, all.groups);
   }
 
   void print_json() const {
