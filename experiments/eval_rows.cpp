@@ -1,10 +1,12 @@
 #include "experiments/eval_rows.h"
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "experiments/evals.h"
 
 namespace qlora {
 namespace {
@@ -41,6 +43,23 @@ bool is_right(const Task& task, const TaskItem& item, const TaskItemResult& resu
         result.values[m].value == 1)
       return true;
   return false;
+}
+
+bool is_own(const RunConfig& config, const EvalJob& job) {
+  for (const EvalSpec& own : own_evals(config)) {
+    if (own.task != job.task) continue;
+    if (own.task != "mmlu" || (own.data == job.data && mmlu_protocol(own.mmlu) == job.protocol)) return true;
+  }
+  return false;
+}
+
+// The name in log_history; empty for what is not there.
+std::string logged_name(const EvalJob& job, const AggregateRow& a) {
+  if (job.task == "loss") return "eval_loss";
+  if (a.metric == "answer_loss") return "mmlu_loss";
+  const std::string accuracy = job.mmlu.split == "test" ? "mmlu_test_accuracy" : "mmlu_eval_accuracy";
+  if (a.metric == "acc_macro") return accuracy;
+  return a.metric == "acc" && !a.subject.empty() ? accuracy + "_" + a.subject : "";
 }
 
 }  // namespace
@@ -129,6 +148,16 @@ EvalRow loss_row(const EvalJob& job, const SubjectModel& subject, double loss, i
   row.task.kind = "perplexity";
   row.aggregates.push_back({"loss", "", labels, loss, std::nullopt});
   return row;
+}
+
+StepScores logged_scores(const RunConfig& config, const EvalJob& job,
+                         std::span<const AggregateRow> aggregates) {
+  StepScores scores;
+  if (job.step == 0 || !is_own(config, job)) return scores;
+  for (const AggregateRow& a : aggregates)
+    if (const std::string name = logged_name(job, a); !name.empty() && std::isfinite(a.value))
+      scores[name] = a.value;
+  return scores;
 }
 
 }  // namespace qlora

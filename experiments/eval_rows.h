@@ -1,6 +1,7 @@
 #pragma once
 // From an evaluation's report to the row that the store keeps.
 
+#include <span>
 #include <string>
 
 #include "eval/tasks/mmlu.h"
@@ -29,5 +30,10 @@ EvalRow task_row(const EvalJob&, const SubjectModel&, const Task&, const TaskDat
 // `loss`: mean per label token over `labels` label tokens of `examples` examples.
 EvalRow loss_row(const EvalJob&, const SubjectModel&, double loss, int64_t labels,
                  const std::string& started_at, double seconds);
+
+// What qlora.py's Trainer logs of an evaluation that a run's own options ask for: eval_loss; or mmlu_loss,
+// mmlu_eval_accuracy (the mean over subjects) and that of each subject. Empty for any other, and before the
+// first step; scores that are no numbers are left out.
+StepScores logged_scores(const RunConfig&, const EvalJob&, std::span<const AggregateRow>);
 
 }  // namespace qlora

@@ -242,7 +242,8 @@ std::string to_text(const Job& job) {
          {"train", run.train},
          {"adapter", run.adapter.string()},
          {"evals", eval_jobs_json(run.evals)},
-         {"answers", answer_jobs_json(run.answers)}});
+         {"answers", answer_jobs_json(run.answers)},
+         {"scored", run.scored}});
   Json json = {{"model", job.model.string()},
                {"base_name", job.base_name},
                {"base_key", hex(job.base_key)},
@@ -281,6 +282,7 @@ Job job_from_text(const std::string& text, const std::string& origin) {
       run.adapter = r.at("adapter").get<std::string>();
       run.evals = eval_jobs_from(r.at("evals"));
       run.answers = answer_jobs_from(r.at("answers"));
+      run.scored = r.at("scored").get<std::vector<std::pair<int64_t, StepScores>>>();
     }
     return job;
   } catch (const Json::exception& e) {
@@ -315,6 +317,15 @@ std::string to_text(const NoteMessage& m) {
 }
 std::string to_text(const FailedMessage& m) {
   return line_of("failed", {{"kind", m.kind}, {"text", m.text}});
+}
+
+ScoredMessage scored_from_text(const std::string& line, const std::string& origin) {
+  const Json json = parse_json(line, origin);
+  try {
+    return {eval_row_from(json.at("row"))};
+  } catch (const Json::exception& e) {
+    fail(ErrorKind::data, "{}: not a score: {}", origin, e.what());
+  }
 }
 
 void dispatch(const std::string& line, MessageHandler& handler) {

@@ -59,6 +59,8 @@ struct RunJob {
   Path adapter;           // where it is, or will be
   std::vector<EvalJob> evals;
   std::vector<AnswerJob> answers = {};
+  // By step, of states whose scores are stored: for the log_history of a run that comes, or came, to them.
+  std::vector<std::pair<int64_t, StepScores>> scored = {};
 };
 
 // One pack: runs that share one loaded base. Or, without runs, a judge.
@@ -141,6 +143,8 @@ class MessageHandler {
   virtual void on(const NoteMessage&) = 0;
   virtual void on(const FailedMessage&) = 0;
 };
+// The line of a ScoredMessage. Throws Error(data) naming `origin` when it is none.
+ScoredMessage scored_from_text(const std::string& line, const std::string& origin);
 // Takes one line apart and hands it on. Throws Error(failure) for a line that is no answer.
 void dispatch(const std::string& line, MessageHandler&);
 

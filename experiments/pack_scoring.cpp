@@ -74,7 +74,11 @@ void PackWorker::tell_kept_scores(const RunJob& run) {
   for (const EvalJob& eval : run.evals) {
     const Path kept = score_file(run.folder, eval.key);
     if (!std::filesystem::exists(kept)) continue;
-    send_(read_file(kept));
+    const std::string message = read_file(kept);
+    const EvalRow row = scored_from_text(message, kept.string()).row;
+    if (StepScores scores = logged_scores(run.config, eval, row.aggregates); !scores.empty())
+      kept_[run.key].emplace_back(row.step, std::move(scores));
+    send_(message);
     told_.insert(eval.key);
   }
 }
@@ -123,11 +127,27 @@ void PackWorker::score(const std::vector<Due>& all) {
 // A later checkpoint must not outlive the score of an earlier step: the parent may die before it has stored
 // it, and that state does not come again.
 void PackWorker::tell(const RunJob* run, const EvalRow& row) {
+  if (run != nullptr) log_scores(*run, row);
   const std::string message = to_text(ScoredMessage{row});
   if (run != nullptr && row.step > 0 && row.step < run->config.integer("max_steps"))
     write_file(score_file(run->folder, row.key), message);
   told_.insert(row.key);
   send_(message);
+}
+
+// Into the run's log_history: its own, and where that is written already for this state or a later one.
+void PackWorker::log_scores(const RunJob& run, const EvalRow& row) {
+  StepScores scores;
+  for (const EvalJob& eval : run.evals)
+    if (eval.key == row.key) scores = logged_scores(run.config, eval, row.aggregates);
+  if (scores.empty()) return;
+  if (Run* learning = pack_ != nullptr ? pack_->find(hex(run.key)) : nullptr)
+    learning->log_scores(row.step, scores);
+  for (int64_t step : checkpoint_steps(run.folder))
+    if (step >= row.step)
+      add_scores(checkpoint_folder(run.folder, step) / "trainer_state.json", row.step, scores);
+  if (const Path whole = history_file(run.folder); std::filesystem::exists(whole))
+    add_scores(whole, row.step, scores);
 }
 
 // Null when the run did not reach its end.

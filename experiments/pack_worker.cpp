@@ -6,6 +6,7 @@
 
 #include "core/base/parallel.h"
 #include "experiments/plan.h"
+#include "experiments/run_file.h"
 #include "experiments/start_run.h"
 #include "experiments/worker.h"
 
@@ -76,6 +77,8 @@ const PackWorker::Data& PackWorker::data_of(const RunJob& run) {
 std::unique_ptr<Run> PackWorker::make_run(const RunJob& job) {
   auto run = start_run(job.config, hex(job.key), data_of(job).train, *model_, *memory_, type_);
   if (Path checkpoint = latest_checkpoint(job.folder); !checkpoint.empty()) run->restore(checkpoint);
+  for (const auto& [step, scores] : job.scored) run->log_scores(step, scores);
+  for (const auto& [step, scores] : kept_[job.key]) run->log_scores(step, scores);
   return run;
 }
 
@@ -157,8 +160,10 @@ void PackWorker::after_step(Learner& learner, Run& run, const StepRecord& record
 // Writes the adapter of a run that has reached its end; says how it ended. Once.
 void PackWorker::finish(Learner& learner, Run& run) {
   if (!ended_.emplace(run.id(), run.status()).second) return;
-  if (run.status() == RunStatus::finished)
+  if (run.status() == RunStatus::finished) {
+    run.save_history(history_file(learner.job->folder));
     save_peft(learner.job->adapter, run.adapter(), run.lora(), job_.model.string());
+  }
   auto peak = static_cast<int64_t>(peak_resident_memory());
   send_(to_text(EndedMessage{learner.job->key, name_of(run.status()), run.step(), peak}));
 }

@@ -60,6 +60,7 @@ class PackWorker {
   };
   Adapter* adapter_of(const RunJob&);
   void tell_kept_scores(const RunJob&);
+  void log_scores(const RunJob&, const EvalRow&);
   void score_earlier(const RunJob&);
   void score_reached();
   void score(const std::vector<Due>&);
@@ -93,6 +94,8 @@ class PackWorker {
   std::map<std::string, RunStatus> ended_;             // by run: those whose end was told
   std::set<Digest> told_;                              // evaluations
   size_t together_ = 1;                                // tasks that ask at once, and share the time
+  // By run and step: scores of an earlier process that the store does not have yet.
+  std::map<Digest, std::vector<std::pair<int64_t, StepScores>>> kept_;
   std::unique_ptr<TrainPack> pack_;
 };
 

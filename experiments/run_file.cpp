@@ -41,6 +41,10 @@ Path score_file(const Path& run_folder, const Digest& evaluation) {
   return run_folder / fmt::format("score-{}.json", hex(evaluation).substr(0, 16));
 }
 
+Path history_file(const Path& run_folder) {
+  return run_folder / "trainer_state.json";
+}
+
 Path run_folder_of(const Path& adapter) {
   Path folder = std::filesystem::weakly_canonical(adapter);
   return (folder.filename().empty() ? folder.parent_path() : folder).parent_path();

@@ -22,6 +22,8 @@ std::optional<RunFile> read_run_file(const Path& run_folder);
 Path checkpoint_folder(const Path& run_folder, int64_t step);
 // Where a score of an earlier step lies until it is stored.
 Path score_file(const Path& run_folder, const Digest& evaluation);
+// The log of a run's training and scores, as a Trainer leaves it at its end.
+Path history_file(const Path& run_folder);
 // The run's folder that an adapter (RUN/adapter or RUN/checkpoint-N) lies in.
 Path run_folder_of(const Path& adapter);
 

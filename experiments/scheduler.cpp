@@ -7,6 +7,7 @@
 
 #include "core/base/log.h"
 #include "experiments/doctor.h"
+#include "experiments/eval_rows.h"
 #include "experiments/leaderboard.h"
 #include "experiments/pack_runner.h"
 #include "experiments/run_file.h"
@@ -136,6 +137,17 @@ class SweepRunner {
             need.spec->options};
   }
 
+  std::vector<std::pair<int64_t, StepScores>> stored_scores(const Store& store, size_t run) const {
+    std::vector<std::pair<int64_t, StepScores>> all;
+    for (const EvalNeed& eval : plan_.evals) {
+      if (eval.run != run || eval.of_base || !eval.done) continue;
+      StepScores scores =
+          logged_scores(plan_.runs[run].config, eval_job(store, eval), store.aggregates(eval.key));
+      if (!scores.empty()) all.emplace_back(eval.step, std::move(scores));
+    }
+    return all;
+  }
+
   Path adapter_of(const PlannedRun& run) const {
     return plan_.folders[static_cast<size_t>(&run - plan_.runs.data())] / "adapter";
   }
@@ -161,6 +173,7 @@ class SweepRunner {
       for (const EvalNeed& eval : plan_.evals)
         if (eval.run == index && plan_.is_open(eval))
           (eval.of_base ? job.base_evals : r.evals).push_back(eval_job(store, eval));
+      if (r.train) r.scored = stored_scores(store, index);
       for (const AnswerNeed& need : plan_.answers.answers)
         if (need.run == index && plan_.is_open(need))
           (need.of_base ? job.base_answers : r.answers).push_back(answer_job(store, need));

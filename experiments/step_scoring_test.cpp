@@ -16,8 +16,8 @@ namespace {
 
 // Run, task, step, metric and value of everything that was scored.
 Json scores(const Workbench& bench, const std::string& db) {
-  return query(bench,
-               "SELECT name, task, step, metric, value FROM scores WHERE step > 0 ORDER BY 1, 2, 3, 4", db);
+  return query(bench, "SELECT name, task, step, metric, value FROM scores WHERE step > 0 ORDER BY 1, 2, 3, 4",
+               db);
 }
 
 // Bytes of the trained adapters, sorted.
@@ -28,6 +28,30 @@ std::vector<std::string> adapters(const Path& out) {
       bytes.push_back(read_file(file));
   std::sort(bytes.begin(), bytes.end());
   return bytes;
+}
+
+// What trained runs have left as their trainer_state.json, sorted.
+std::vector<std::string> histories(const Path& out) {
+  std::vector<std::string> texts;
+  for (const auto& run : std::filesystem::directory_iterator(out / "test"))
+    if (const Path file = history_file(run.path()); std::filesystem::exists(file))
+      texts.push_back(read_file(file));
+  std::sort(texts.begin(), texts.end());
+  return texts;
+}
+
+// "step NAME" of every entry but the training steps'; NAME is the first.
+std::vector<std::string> logged_scores_of(const std::string& history) {
+  std::vector<std::string> all;
+  const Json state = parse_json(history, "trainer_state.json");
+  for (const Json& entry : state["log_history"]) {
+    if (entry.contains("loss")) continue;
+    std::string name = "nothing";
+    for (const char* known : {"eval_loss", "mmlu_test_accuracy"})
+      if (entry.contains(known)) name = known;
+    all.push_back(fmt::format("{} {}", entry["step"].get<int64_t>(), name));
+  }
+  return all;
 }
 
 int64_t kept_scores(const Path& out) {
@@ -99,6 +123,26 @@ TEST_CASE("runs are scored every eval_steps and train as if they were not") {
   CHECK(all.size() == 2 * 3 * 4);
   CHECK((all[0]["metric"] == "loss" && all[3]["metric"] == "acc"));
   CHECK(kept_scores(bench.path() / "scored") == 0);
+  // As a Trainer with qlora.py's callback logs them, also in the checkpoint of that step.
+  const std::vector<std::string> logs = histories(bench.path() / "scored");
+  REQUIRE(logs.size() == 2);
+  const std::vector<std::string> every = {"2 eval_loss", "2 mmlu_test_accuracy",
+                                          "4 eval_loss", "4 mmlu_test_accuracy",
+                                          "6 eval_loss", "6 mmlu_test_accuracy"};
+  for (const std::string& log : logs) CHECK(logged_scores_of(log) == every);
+  for (const auto& run : std::filesystem::directory_iterator(bench.path() / "scored/test")) {
+    if (!std::filesystem::exists(history_file(run.path()))) continue;
+    const std::string saved = read_file(checkpoint_folder(run.path(), 4) / "trainer_state.json");
+    CHECK(logged_scores_of(saved) == std::vector<std::string>(every.begin(), every.begin() + 4));
+    const Json history = parse_json(saved, "log")["log_history"];
+    const Json& mmlu = history.back();
+    CHECK((mmlu.size() == 6 && mmlu["step"] == 4 && mmlu["epoch"] == history[history.size() - 3]["epoch"]));
+    const double mean = (mmlu["mmlu_test_accuracy_anatomy"].get<double>() +
+                         mmlu["mmlu_test_accuracy_astronomy"].get<double>()) /
+                        2;
+    CHECK(mmlu["mmlu_test_accuracy"].get<double>() == Approx(mean));
+    CHECK(mmlu["mmlu_loss"].is_number());
+  }
   CHECK_THAT(sweep(bench, "scored").err, Contains("nothing to do"));
 
   bench.write_sweep("s.yaml");
@@ -135,6 +179,9 @@ TEST_CASE("evaluations asked for later are made of the checkpoints that are left
   CHECK(made.size() == 2 * 3 * 3);
   CHECK(all.size() == 2 * 6 * 3);
   for (const Json& row : made) CHECK(std::find(all.begin(), all.end(), row) != all.end());
+  for (const std::string& log : histories(bench.path() / "late"))
+    CHECK(logged_scores_of(log) ==
+          std::vector<std::string>{"2 mmlu_test_accuracy", "4 mmlu_test_accuracy", "6 mmlu_test_accuracy"});
 }
 
 TEST_CASE("a killed sweep neither loses a score of a step nor makes it twice") {
@@ -163,6 +210,7 @@ TEST_CASE("a killed sweep neither loses a score of a step nor makes it twice") {
   }
   CHECK(scores(bench, "killed.db") == scores(bench, "calm.db"));
   CHECK(query(bench, "SELECT count(*) AS n FROM partial_answer", "killed.db")[0]["n"] == 0);
+  CHECK(histories(bench.path() / "killed") == histories(bench.path() / "calm"));
   CHECK(adapters(bench.path() / "killed") == adapters(bench.path() / "calm"));
 }
 
@@ -209,6 +257,7 @@ TEST_CASE("a score told to a parent that died before storing it is told again") 
       },
       [] { return false; }));
   CHECK(told == std::vector<std::string>{"loss 2", "mmlu 2", "loss 4", "mmlu 4", "loss 6", "mmlu 6"});
+  CHECK(logged_scores_of(read_file(history_file(run.folder))).size() == 6);
 }
 
 TEST_CASE("a run that a stop has saved waits there for runs with longer steps, and loses no score") {

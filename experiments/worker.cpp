@@ -36,7 +36,13 @@ void send_line(int fd, const std::string& line) {
   }
 }
 
-// Steps of the checkpoints in a folder, ascending.
+int report(int fd, ErrorKind kind, const std::string& text) {
+  send_line(fd, to_text(FailedMessage{static_cast<int>(kind), text}));
+  return static_cast<int>(kind);
+}
+
+}  // namespace
+
 std::vector<int64_t> checkpoint_steps(const Path& folder) {
   std::vector<int64_t> steps;
   std::error_code error;
@@ -52,13 +58,6 @@ std::vector<int64_t> checkpoint_steps(const Path& folder) {
   std::sort(steps.begin(), steps.end());
   return steps;
 }
-
-int report(int fd, ErrorKind kind, const std::string& text) {
-  send_line(fd, to_text(FailedMessage{static_cast<int>(kind), text}));
-  return static_cast<int>(kind);
-}
-
-}  // namespace
 
 int64_t latest_step(const Path& folder) {
   const std::vector<int64_t> steps = checkpoint_steps(folder);

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "experiments/job.h"
 
@@ -24,7 +25,9 @@ bool do_job(const Job&, const std::function<void(const std::string& line)>& send
 bool do_judging(const Job&, const std::function<void(const std::string& line)>& send,
                 const std::function<bool()>& stop);
 
-// The newest checkpoint-N below a run's folder, or empty.
+// Steps of the checkpoint-N below a run's folder, ascending.
+std::vector<int64_t> checkpoint_steps(const Path& run_folder);
+// The newest of them, or empty.
 Path latest_checkpoint(const Path& run_folder);
 int64_t latest_step(const Path& run_folder);  // its step, or 0
 // Removes all but the newest `keep` checkpoints.

@@ -88,6 +88,8 @@ class Store {
   // when the subject is a run that is not declared, Error(data) when an item's gold answer differs from the
   // stored one.
   void write_evaluation(const EvalRow&);
+  // Of an evaluation that is there, by metric and subject; else none.
+  std::vector<AggregateRow> aggregates(const Digest& evaluation) const;
 
   // Answers of an evaluation that is not whole yet. An answer that is there already is left as it is;
   // write_evaluation removes them all; answers to an evaluation that is there are not kept.

@@ -150,6 +150,19 @@ void Store::write_evaluation(const EvalRow& row) {
   transaction.commit();
 }
 
+std::vector<AggregateRow> Store::aggregates(const Digest& evaluation) const {
+  std::vector<AggregateRow> rows;
+  Statement find(impl_->database,
+                 "SELECT n.name, s.name, r.n, r.value, r.standard_error FROM evaluation e "
+                 "JOIN eval_result r USING(evaluation_id) JOIN metric_name n USING(metric_id) "
+                 "JOIN subject s ON s.subject_id = r.subject_id WHERE e.evaluation_key = ? ORDER BY 1, 2");
+  find.bind(evaluation);
+  while (find.step())
+    rows.push_back({find.text(0), find.text(1), find.integer(2), find.optional_real(3).value_or(std::nan("")),
+                    find.optional_real(4)});
+  return rows;
+}
+
 void Store::write_partial_answers(const Digest& evaluation, std::span<const PartialAnswer> answers) {
   impl_->flush();
   Transaction transaction(impl_->database);

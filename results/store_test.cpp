@@ -164,6 +164,12 @@ TEST_CASE_METHOD(Fixture, "an evaluation is stored once and whole") {
   CHECK(count("SELECT count(*) FROM prompt") == 4);
   CHECK(count("SELECT count(*) FROM prediction") == 8);
   Table scores = run_query(path, "SELECT scores FROM prediction LIMIT 1");
+  const std::vector<AggregateRow> aggregates = store.aggregates(row.key);
+  REQUIRE(aggregates.size() == 3);
+  CHECK((aggregates[1].metric == "acc" && aggregates[1].subject == "anatomy" && aggregates[1].n == 2));
+  CHECK((aggregates[1].value == 1.0 && aggregates[1].standard_error == 0.1));
+  CHECK((aggregates[2].metric == "acc_macro" && !aggregates[2].standard_error));
+  CHECK(store.aggregates(key_of("no such evaluation")).empty());
   CHECK(std::get<Bytes>(scores.rows[0][0]) ==
         Bytes{0, 0, 0, 0, 0, 0, 0x80, 0xbf, 0, 0, 0x20, 0xc0, 0, 0, 0x40, 0x40});
 

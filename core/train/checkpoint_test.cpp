@@ -108,6 +108,55 @@ TEST_CASE("A checkpoint has the files and keys that readers of the Trainer expec
   CHECK(entry["epoch"] == 8.0 / 11);
 }
 
+TEST_CASE("Scores stand in the log_history behind their step and survive a restart") {
+  TemporaryFolder folder;
+  Lab lab("reference");
+  const RunPlan plan = lab.plans()[1];
+  const StepScores mmlu = {{"mmlu_eval_accuracy", 0.25}, {"mmlu_loss", 1.5}}, loss = {{"eval_loss", 3.0}};
+  Recorder recorder;
+  TrainPack pack = lab.pack();
+  pack.add(lab.run(plan));
+  Run& run = *pack.find(plan.id);
+  advance(pack, recorder, plan.id, 2);
+  run.save(folder.path() / "early");
+  run.log_scores(2, mmlu);
+  run.log_scores(2, loss);
+  run.log_scores(2, mmlu);  // once more: nothing is twice
+  run.save(folder.path() / "whole");
+  const Json log = read(folder.path() / "whole/trainer_state.json")["log_history"];
+  REQUIRE(log.size() == 4);
+  CHECK(log[2] == Json{{"eval_loss", 3.0}, {"step", 2}, {"epoch", log[1]["epoch"]}});
+  CHECK(log[3] ==
+        Json{{"mmlu_eval_accuracy", 0.25}, {"mmlu_loss", 1.5}, {"step", 2}, {"epoch", log[1]["epoch"]}});
+
+  // Told to files that were written before, in whatever order; not to those that end before the step.
+  const Path early = folder.path() / "early/trainer_state.json";
+  add_scores(early, 2, mmlu);
+  add_scores(early, 2, mmlu);
+  add_scores(early, 2, loss);
+  CHECK(read_file(early) == read_file(folder.path() / "whole/trainer_state.json"));
+  add_scores(early, 3, loss);
+  CHECK(read_file(early) == read_file(folder.path() / "whole/trainer_state.json"));
+
+  // A run that goes on from there, and knows what is said of a later step, ends with the same history.
+  advance(pack, recorder, plan.id, 3);
+  run.log_scores(3, loss);
+  while (pack.active()) pack.micro_step(recorder);
+  run.save_history(folder.path() / "end.json");
+  TrainPack again = lab.pack();
+  again.add(lab.run(plan));
+  again.find(plan.id)->restore(folder.path() / "early");
+  again.find(plan.id)->log_scores(3, loss);
+  again.find(plan.id)->save(folder.path() / "again");
+  CHECK(read_file(folder.path() / "again/trainer_state.json") == read_file(early));
+  while (again.active()) again.micro_step(recorder);
+  again.find(plan.id)->save_history(folder.path() / "again.json");
+  CHECK(read_file(folder.path() / "again.json") == read_file(folder.path() / "end.json"));
+
+  write_file(early, "{}");
+  CHECK_THAT(message_of(ErrorKind::data, [&] { add_scores(early, 2, loss); }), Catch::Contains("early"));
+}
+
 TEST_CASE("A checkpoint that does not fit or is damaged is refused") {
   TemporaryFolder folder;
   Lab lab("reference");

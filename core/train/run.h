@@ -1,6 +1,7 @@
 #pragma once
 // One experiment run while it learns: everything that changes, and nothing of the frozen model.
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -25,6 +26,9 @@ struct TrainConfig {
   double max_grad_norm = 0.3;  // 0 = no clipping
   uint64_t seed = 0;
 };
+
+// Scores of a run's state at one step, by their names in log_history: eval_loss, mmlu_eval_accuracy, ...
+using StepScores = std::map<std::string, double>;
 
 // Why a run ended.
 enum class RunStatus { running, finished, nan_loss, no_labels, no_data };
@@ -66,9 +70,15 @@ class Run {
   // are a function of seed, step and example. The folder is written beside, flushed and renamed. REQUIRES:
   // between steps.
   void save(const Path& folder, const std::string& base = "") const;
+  // trainer_state.json alone, as a Trainer leaves it at its end.
+  void save_history(const Path& file) const;
   // Continues bit for bit. A file that is missing, damaged, or of a run with another adapter or seed is an
   // Error(data), after which the run must not be used.
   void restore(const Path& folder);
+
+  // An entry of log_history: scores of the state at a step, not empty, in the place of others of that step
+  // whose first name is the same. Those of a step that is yet to come wait for it.
+  void log_scores(int64_t step, const StepScores&);
 
  private:
   struct State;
@@ -84,5 +94,8 @@ class Run {
   RunStatus status_ = RunStatus::running;
   std::unique_ptr<State> state_;
 };
+
+// The same for a trainer_state.json that is written already. One that ends before the step stays as it is.
+void add_scores(const Path& trainer_state, int64_t step, const StepScores&);
 
 }  // namespace qlora

@@ -27,12 +27,48 @@ Json log_entry(const LoggedStep& logged) {
           {"learning_rate", r.learning_rate}};
 }
 
+bool is_step(const Json& entry) {
+  return entry.contains("loss");
+}
+
+// Steps' entries, each followed by the scores of its state.
+Json with_scores(const Json& steps, const ScoreLog& scores) {
+  Json log = Json::array();
+  auto next = scores.begin();
+  for (const Json& step : steps) {
+    log.push_back(step);
+    for (; next != scores.end() && next->first.first <= step.at("step").get<int64_t>(); ++next) {
+      Json entry = next->second;
+      entry["step"] = next->first.first;
+      entry["epoch"] = step.at("epoch");
+      log.push_back(std::move(entry));
+    }
+  }
+  return log;
+}
+
+void put_scores(ScoreLog& log, int64_t step, const StepScores& scores) {
+  log[{step, scores.begin()->first}] = scores;
+}
+
+ScoreLog read_scores(const Json& log_history) {
+  ScoreLog log;
+  for (const Json& entry : log_history) {
+    if (is_step(entry)) continue;
+    StepScores scores;
+    for (const auto& [name, value] : entry.items())
+      if (name != "step" && name != "epoch") scores[name] = value;
+    if (!scores.empty()) put_scores(log, entry.at("step"), scores);
+  }
+  return log;
+}
+
 // Keys of transformers' TrainerState and no others: it takes each as an argument. What is not known here,
 // such as total_flos, is left out and gets its default.
 Json trainer_state(const TrainConfig& config, int64_t step, int64_t tokens_seen,
-                   const std::vector<LoggedStep>& history) {
-  Json log = Json::array();
-  for (const LoggedStep& logged : history) log.push_back(log_entry(logged));
+                   const std::vector<LoggedStep>& history, const ScoreLog& scores) {
+  Json steps = Json::array();
+  for (const LoggedStep& logged : history) steps.push_back(log_entry(logged));
   return {{"best_metric", nullptr},
           {"best_model_checkpoint", nullptr},
           {"epoch", history.empty() ? 0.0 : history.back().epoch},
@@ -40,7 +76,7 @@ Json trainer_state(const TrainConfig& config, int64_t step, int64_t tokens_seen,
           {"is_hyper_param_search", false},
           {"is_local_process_zero", true},
           {"is_world_process_zero", true},
-          {"log_history", std::move(log)},
+          {"log_history", with_scores(steps, scores)},
           {"logging_steps", 1},
           {"max_steps", config.max_steps},
           {"num_input_tokens_seen", tokens_seen},
@@ -66,6 +102,7 @@ std::vector<LoggedStep> read_history(const Json& trainer, const Json& data) {
   std::vector<LoggedStep> history;
   size_t i = 0;
   for (const Json& entry : trainer.at("log_history")) {
+    if (!is_step(entry)) continue;
     LoggedStep logged;
     logged.record = {.step = entry.at("step"),
                      .loss = entry.at("loss"),
@@ -121,11 +158,35 @@ void Run::save(const Path& folder, const std::string& base) const {
   AtomicFolder out(folder);
   save_peft(out.path(), *adapter_, lora_, base);
   state_->optimizer.save(out.path() / kOptimizerFile);
-  Json trainer = trainer_state(config_, step_, state_->tokens_seen, state_->history);
-  write_file(out.path() / kTrainerFile, trainer.dump(2) + "\n");
+  save_history(out.path() / kTrainerFile);
   write_file(out.path() / kDataFile,
              data_state(source_->save(), config_.seed, state_->history).dump(2) + "\n");
   out.commit();
+}
+
+void Run::save_history(const Path& file) const {
+  const Json trainer = trainer_state(config_, step_, state_->tokens_seen, state_->history, state_->scores);
+  write_file(file, trainer.dump(2) + "\n");
+}
+
+void Run::log_scores(int64_t step, const StepScores& scores) {
+  put_scores(state_->scores, step, scores);
+}
+
+void add_scores(const Path& file, int64_t step, const StepScores& scores) {
+  Json trainer = read_json(file);
+  try {
+    if (trainer.at("global_step").get<int64_t>() < step) return;
+    Json steps = Json::array();
+    for (const Json& entry : trainer.at("log_history"))
+      if (is_step(entry)) steps.push_back(entry);
+    ScoreLog log = read_scores(trainer.at("log_history"));
+    put_scores(log, step, scores);
+    trainer["log_history"] = with_scores(steps, log);
+  } catch (const Json::exception& e) {
+    fail(ErrorKind::data, "{}: not the state of a run: {}", file.string(), e.what());
+  }
+  write_file(file, trainer.dump(2) + "\n");
 }
 
 void Run::restore(const Path& folder) {
@@ -137,6 +198,7 @@ void Run::restore(const Path& folder) {
     step_ = trainer.at("global_step");
     state_->tokens_seen = trainer.at("num_input_tokens_seen");
     state_->history = read_history(trainer, data);
+    state_->scores = read_scores(trainer.at("log_history"));
     source_->restore(data.at("source"));
   } catch (const Json::exception& e) {
     fail(ErrorKind::data, "{}: the state of the run is not readable: {}", folder.string(), e.what());
