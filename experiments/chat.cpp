@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "core/base/check.h"
-#include "core/models/generate.h"
 #include "core/text/stop_strings.h"
 #include "eval/generation/answer_files.h"
 
@@ -67,6 +66,11 @@ std::string Chat::say(const std::string& text, const std::function<void(const st
     pass(stops.push(decoder.push(token)));
     return !stops.stopped();
   };
+  options.on_prompts = [&](int64_t all, int64_t read) {
+    prompt_tokens_ = all;
+    read_tokens_ = read;
+  };
+  if (speaker_.reuse) options.kept = &kept_;
   generate(speaker_.model, speaker_.memory, speaker_.type, std::span(&prompt, 1), options);
   pass(stops.push(decoder.finish()));
   pass(stops.finish());

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "core/models/model.h"
+#include "core/models/generate.h"
 #include "core/tensor/memory.h"
 #include "experiments/generation.h"
 
@@ -19,6 +19,7 @@ class Chat {
     DType type;
     const Tokenizer& tokenizer;
     Adapter* adapter = nullptr;
+    bool reuse = true;  // a turn reads what is new; false: all again, with the same answers
   };
   Chat(const Speaker&, const GenerationSettings&);
 
@@ -30,6 +31,9 @@ class Chat {
   void reset();  // begins anew
   // Messages that the model sees no more.
   int64_t forgotten() const { return forgotten_; }
+  // Tokens that the last turn's prompt had, and those of them that had to be read.
+  int64_t prompt_tokens() const { return prompt_tokens_; }
+  int64_t read_tokens() const { return read_tokens_; }
 
  private:
   std::vector<int32_t> context(const std::vector<ChatMessage>& history) const;
@@ -40,7 +44,8 @@ class Chat {
   GenerationSettings settings_;
   const ChatTemplate& template_;
   std::vector<ChatMessage> history_;  // without the system message
-  int64_t forgotten_ = 0, said_ = 0;
+  ReadTokens kept_;
+  int64_t forgotten_ = 0, said_ = 0, prompt_tokens_ = 0, read_tokens_ = 0;
 };
 
 }  // namespace qlora

@@ -19,9 +19,9 @@ struct Fixture {
     tokenizer = load_tokenizer(folder.path());
     model = load_tiny_model(memory, {.vocab = TinyTokenizer::kVocabSize, .max_positions = positions});
   }
-  Chat chat(GenerationSettings settings) {
+  Chat chat(GenerationSettings settings, bool reuse = true) {
     settings.chat_template = "oasst1";
-    return Chat({*model, memory, DType::f32, *tokenizer}, settings);
+    return Chat({*model, memory, DType::f32, *tokenizer, nullptr, reuse}, settings);
   }
   TemporaryFolder folder;
   std::unique_ptr<Backend> backend;
@@ -54,6 +54,30 @@ TEST_CASE("a conversation is a function of its seed and begins anew after a rese
   CHECK(say(greedy, "Why?") != alone);
   greedy.reset();
   CHECK(say(greedy, "Why?") == alone);
+}
+
+TEST_CASE("a turn reads what is new of its conversation and answers as if it had read all") {
+  Fixture f(400);
+  for (const char* numerics : {"exact", "fast"}) {
+    INFO(numerics);
+    const GenerationSettings settings{.max_new_tokens = 12, .seed = 3, .decode_numerics = numerics};
+    Chat chat = f.chat(settings), reader = f.chat(settings, false);
+    int64_t before = 0;
+    for (int turn = 0; turn < 12; ++turn) {  // more than the context holds: the oldest are forgotten
+      if (turn == 8) {
+        chat.reset();
+        reader.reset();
+      }
+      const std::string question = fmt::format("Question {}?", turn);
+      CHECK(say(chat, question) == say(reader, question));
+      CHECK(chat.prompt_tokens() == reader.prompt_tokens());
+      CHECK(reader.read_tokens() == reader.prompt_tokens());
+      // The answer before was read already, unless its rows are of the decode class.
+      if (turn > 0 && turn < 4) CHECK(chat.read_tokens() <= chat.prompt_tokens() - before);
+      before = chat.prompt_tokens();
+    }
+    CHECK(chat.forgotten() == reader.forgotten());
+  }
 }
 
 TEST_CASE("the oldest turns are forgotten when the context is full and too long a question is refused") {

@@ -1,10 +1,8 @@
 #include "core/models/generate.h"
 
 #include <algorithm>
-#include <optional>
 
 #include "core/base/check.h"
-#include "core/ops/kv_cache.h"
 #include "core/ops/ops.h"
 
 namespace qlora {
@@ -82,6 +80,7 @@ class Generation {
       } else if (std::vector<size_t> open = open_slots(); !open.empty()) {
         pass(open, options_.numerics);
       } else {
+        keep();
         return std::move(answers_);
       }
     }
@@ -154,11 +153,10 @@ class Generation {
       if (known.later - known.rows >= kWorthWaiting) break;
       rows += static_cast<int64_t>(prompt.tokens.size()) - known.rows;
       if (!fresh.empty() && rows > kPromptRows) break;
-      cache_.begin(static_cast<int64_t>(s), static_cast<int64_t>(known.slot), known.rows);
       Slot& slot = slots_[s];
       slot.prompt = slot.beginning = order_[next_++];
-      slot.read = known.rows;
-      slot.pending.assign(prompt.tokens.begin() + known.rows, prompt.tokens.end());
+      slot.read = begin_slot(static_cast<int64_t>(s), known, prompt);
+      slot.pending.assign(prompt.tokens.begin() + slot.read, prompt.tokens.end());
       slot.sampler.emplace(prompt.sampling, prompt.tokens);
       fresh.push_back(s);
     }
@@ -188,6 +186,30 @@ class Generation {
       best.slot = s;
     }
     return best;
+  }
+
+  // Puts what is known of a prompt into a slot's rows; returns how many. What an earlier call has kept is
+  // freed.
+  int64_t begin_slot(int64_t s, const Beginning& known, const Prompt& prompt) {
+    if (options_.kept == nullptr) {
+      cache_.begin(s, static_cast<int64_t>(known.slot), known.rows);
+      return known.rows;
+    }
+    const ReadTokens before = std::exchange(*options_.kept, {});
+    if (!before.cache || before.adapter != prompt.adapter) return 0;
+    const int64_t rows = std::min(common_beginning(prompt.tokens, before.tokens),
+                                  static_cast<int64_t>(prompt.tokens.size()) - 1);
+    cache_.begin(s, *before.cache, 0, rows);
+    return rows;
+  }
+
+  // Rows of the decode class have other bits than the next prompt's would have.
+  void keep() {
+    if (options_.kept == nullptr || slots_.empty()) return;
+    std::vector<int32_t> tokens = prompts_[0].tokens;
+    if (options_.numerics == Numerics::exact)
+      tokens.insert(tokens.end(), answers_[0].begin(), answers_[0].end() - 1);  // the last was never read
+    *options_.kept = {std::move(tokens), prompts_[0].adapter, std::move(cache_)};
   }
 
   void read_prompts(const std::vector<size_t>& fresh) {
@@ -271,6 +293,8 @@ class Generation {
 std::vector<std::vector<int32_t>> generate(const Model& model, Memory& memory, DType type,
                                            std::span<const Prompt> prompts, const GenerateOptions& options) {
   if (prompts.empty()) return {};
+  QLORA_CHECK(options.kept == nullptr || prompts.size() == 1, usage,
+              "generate: tokens are kept of one prompt, but there are {}", prompts.size());
   return Generation(model, memory, type, prompts, options).run();
 }
 

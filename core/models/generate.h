@@ -2,11 +2,13 @@
 // Token generation over a cache: several prompts (each with its adapter or none) at once.
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "core/models/model.h"
 #include "core/models/sampling.h"
+#include "core/ops/kv_cache.h"
 
 namespace qlora {
 
@@ -14,6 +16,13 @@ struct Prompt {
   std::vector<int32_t> tokens;  // not empty
   Adapter* adapter = nullptr;
   Sampling sampling = {};  // default: greedy
+};
+
+// What a call with one prompt leaves to the next one: a conversation is not read again at each of its turns.
+struct ReadTokens {
+  std::vector<int32_t> tokens;  // those of the cache's first rows, each read exactly
+  Adapter* adapter = nullptr;
+  std::optional<KvCache> cache;
 };
 
 struct GenerateOptions {
@@ -27,6 +36,9 @@ struct GenerateOptions {
   // Tokens that a prompt begins with as another one of its adapter does (a system prompt, examples) are read
   // once: their keys and values are copied from there. No bit of an answer depends on it.
   bool reuse_prefixes = true;
+  // For one prompt alone, of the same model as before: what it begins with as the tokens here do is not read
+  // again; what is read now takes their place. No bit of an answer depends on it. Null: nothing is kept.
+  ReadTokens* kept = nullptr;
   // Called with each new token of prompt i as it appears; returning false ends that prompt. May be empty.
   std::function<bool(size_t prompt, int32_t token)> on_token = {};
   // Called after each pass over prompts: their tokens, and how many of those it has read. May be empty.

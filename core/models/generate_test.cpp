@@ -220,6 +220,49 @@ TEST_CASE("prompts that begin alike are read once and answered alike") {
   }
 }
 
+TEST_CASE("a prompt goes on from what the one before has left in the cache with the same answer") {
+  for (const Variant& variant : runnable_variants())
+    for (Numerics numerics : {Numerics::exact, Numerics::decode}) {
+      INFO(variant << (numerics == Numerics::exact ? " exact" : " decode"));
+      auto backend = make_backend(variant.backend);
+      Memory memory(*backend);
+      const TinyConfig config{.layers = 2, .max_positions = 400};
+      auto model =
+          load_tiny_model(memory, config, {.quant = {.format = Format::nf4}, .operands = variant.operands});
+      Adapter adapter = make_tiny_adapter(*model, memory, DType::f32, {.rank = 3, .seed = 5});
+      const auto texts = random_examples(2, {270, 9}, config.vocab);
+      ReadTokens kept;
+      int64_t read = 0;
+      auto answer = [&](const Prompt& prompt, bool keep) {
+        GenerateOptions options{.max_new_tokens = 6, .numerics = numerics, .kept = keep ? &kept : nullptr};
+        options.on_prompts = [&](int64_t, int64_t some) { read = some; };
+        return generate(*model, memory, DType::f32, std::span(&prompt, 1), options)[0];
+      };
+      // Its own answer and more words; then what branches off in the middle; the same again; another adapter.
+      Prompt prompt{texts[0], &adapter};
+      const std::vector<int32_t> first = answer(prompt, true);
+      CHECK(read == 270);
+      prompt.tokens.insert(prompt.tokens.end(), first.begin(), first.end());
+      prompt.tokens.insert(prompt.tokens.end(), texts[1].begin(), texts[1].end());
+      CHECK(answer(prompt, true) == answer(prompt, false));
+      answer(prompt, true);
+      CHECK(read == 1);
+      prompt.tokens.resize(260);
+      prompt.tokens.insert(prompt.tokens.end(), texts[1].begin(), texts[1].end());
+      const std::vector<int32_t> branch = answer(prompt, true);
+      CHECK(read == 9);
+      CHECK(branch == answer(prompt, false));
+      prompt.adapter = nullptr;
+      CHECK(answer(prompt, true) == answer(prompt, false));
+      CHECK(read == 269);
+      prompt.tokens.assign(400, 3);  // no positions are left: nothing is read, and all is kept
+      CHECK(answer(prompt, true).empty());
+      prompt.tokens = texts[1];
+      std::vector<Prompt> two = {prompt, prompt};
+      CHECK_THROWS_AS(generate(*model, memory, DType::f32, two, {.kept = &kept}), Error);
+    }
+}
+
 TEST_CASE("prompts that cannot be continued are refused") {
   auto backend = make_backend("reference");
   Memory memory(*backend);

@@ -27,17 +27,17 @@ void KvCache::append(int64_t layer, const Tensor& k, const Tensor& v, const std:
   }
 }
 
-void KvCache::begin(int64_t sequence, int64_t from, int64_t rows) {
+void KvCache::begin(int64_t sequence, const KvCache& other, int64_t from, int64_t rows) {
   const int64_t to = first_row(sequence), capacity = first_row(sequence + 1) - to;
-  QLORA_CHECK(rows <= capacity, failure, "kv cache: sequence {} has room for {} rows, {} are needed", sequence,
-              capacity, rows);
+  QLORA_CHECK(rows <= capacity, failure, "kv cache: sequence {} has room for {} rows, {} are needed",
+              sequence, capacity, rows);
   lengths_[static_cast<size_t>(sequence)] = rows;
-  if (from == sequence || rows == 0) return;
-  for (size_t layer = 0; layer < keys_.size(); ++layer)
-    for (std::vector<Tensor>* all : {&keys_, &values_}) {
-      const Tensor& rows_of = (*all)[layer];
-      rows_of.slice_rows(to, to + rows).copy_from(rows_of.slice_rows(first_row(from), first_row(from) + rows));
-    }
+  if ((&other == this && from == sequence) || rows == 0) return;
+  const int64_t lo = other.first_row(from);
+  for (int64_t layer = 0; layer < static_cast<int64_t>(keys_.size()); ++layer) {
+    keys(layer).slice_rows(to, to + rows).copy_from(other.keys(layer).slice_rows(lo, lo + rows));
+    values(layer).slice_rows(to, to + rows).copy_from(other.values(layer).slice_rows(lo, lo + rows));
+  }
 }
 
 void KvCache::advance(const std::vector<int32_t>& cu) {

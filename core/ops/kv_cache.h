@@ -24,7 +24,9 @@ class KvCache {
   void advance(const std::vector<int32_t>& cu);
   // The sequence begins anew with the first `rows` rows of `from`, which may be itself. Throws Error(failure)
   // where there is no room for them.
-  void begin(int64_t sequence, int64_t from, int64_t rows);
+  void begin(int64_t sequence, int64_t from, int64_t rows) { begin(sequence, *this, from, rows); }
+  // The same with rows of another cache of as many layers, of the same width and type.
+  void begin(int64_t sequence, const KvCache& other, int64_t from, int64_t rows);
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
   const Tensor& keys(int64_t layer) const { return keys_[static_cast<size_t>(layer)]; }
   const Tensor& values(int64_t layer) const { return values_[static_cast<size_t>(layer)]; }
