@@ -34,6 +34,12 @@ Json answers(const Workbench& bench, const std::string& db = "results.db") {
   return query(bench, "SELECT system, question, turn, answer FROM generations ORDER BY 1, 2, 3", db);
 }
 
+void change(const Workbench& bench, const std::string& from, const std::string& to) {
+  std::string text = read_file(bench.path() / "s.yaml");
+  REQUIRE(text.find(from) != std::string::npos);
+  bench.write("s.yaml", text.replace(text.find(from), from.size(), to));
+}
+
 Path journal(const Workbench& bench) {
   for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "out/test/judgments"))
     return entry.path();
@@ -192,6 +198,57 @@ TEST_CASE("votes are stored once all are there and rated once all sets are judge
   CHECK_THAT(less.out, !Contains("tournament own"));
   CHECK(stored("votes_view") == 6);
   ::unsetenv("OPENAI_BASE_URL");
+}
+
+TEST_CASE("a plan says when two answers of full length do not fit into the judge's context") {
+  Workbench bench;
+  write_questions(bench);
+  const std::string what = "tokens more than the judge's context has";
+  auto plan = [&](int new_tokens) {
+    std::string generate = kGenerate;
+    generate.replace(generate.find("max_new_tokens: 6"), 17, fmt::format("max_new_tokens: {}", new_tokens));
+    bench.write_sweep("s.yaml", generate + kJudge);
+    const ProgramEnd dry = bench.run({"sweep", "run", "s.yaml", "--dry-run"});
+    INFO(dry.err);
+    REQUIRE(dry.code == 0);
+    return dry.out;
+  };
+  auto over = [&](const std::string& out) {
+    const std::string before = "two answers of full length need ";
+    const size_t at = out.find(before);
+    REQUIRE(at != std::string::npos);
+    CHECK_THAT(out.substr(at), Contains(what) && Contains("fewer max_new_tokens"));
+    return std::stoi(out.substr(at + before.size()));
+  };
+  CHECK_THAT(plan(6), !Contains(what));
+  // 640 positions: the question with its template, two answers, a verdict of three tokens.
+  const int some = over(plan(330));
+  CHECK(some > 2 * 330 + 3 - 640);
+  CHECK(over(plan(335)) == some + 10);
+  CHECK_THAT(plan(330 - (some + 1) / 2), !Contains(what));
+}
+
+TEST_CASE("answers of a run that failed are not counted unless it is tried again") {
+  Workbench bench;
+  write_questions(bench);
+  bench.write_sweep("s.yaml", std::string(kGenerate) + kJudge);
+  change(bench, "learning_rate: 1e-3", "max_grad_norm: 0");
+  change(bench, "parameters: {dataset: [alpaca.json, dialogues.jsonl]}",
+         "dataset: alpaca.json\nparameters: {learning_rate: [1e-3, 2e-3, 1e38]}");
+  const ProgramEnd end = bench.run({"sweep", "run", "s.yaml"});
+  INFO(end.err);
+  CHECK(end.code == 1);
+  CHECK_THAT(end.err, Contains("nan_loss"));
+  CHECK(answers(bench).size() == 9);  // the base and two of the three runs
+  CHECK_THAT(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).out,
+             Contains("answers of 3 systems to 3 questions of everyday: 0 to do of 9") &&
+                 Contains("judgments of everyday by self: 0 to do of 18"));
+  CHECK_THAT(bench.run({"sweep", "run", "s.yaml", "--dry-run", "--retry-failed"}).out,
+             Contains("answers of 4 systems to 3 questions of everyday: 3 to do of 12") &&
+                 Contains("judgments of everyday by self: 18 to do of 36"));
+  const ProgramEnd again = bench.run({"sweep", "run", "s.yaml"});
+  CHECK(again.code == 1);
+  CHECK_THAT(again.err, Contains("failed before") && !Contains("answered"));
 }
 
 TEST_CASE("answers and judges that cannot be are refused before anything is trained") {
