@@ -47,7 +47,13 @@ std::string raters_text(const AgreementReport& report) {
     table.rows.push_back({r.judge, r.items, r.raters > 0 ? Value(r.raters) : Value("varies"), r.invalid,
                           kappa_cell(r.raw), kappa_cell(r.fleiss), kappa_cell(r.alpha_nominal),
                           kappa_cell(r.alpha_ordinal), kappa_cell(r.alpha_interval)});
-  return table.empty() ? "" : "Raters of one judge\n" + text_of(table) + "\n";
+  if (table.empty()) return "";
+  std::string text = "Raters of one judge\n" + text_of(table);
+  for (const RaterAgreement& r : report.raters)
+    if (r.single > 0)
+      text += fmt::format("{}: {} items with one rater are left out, beside these {}.\n", r.judge, r.single,
+                          r.items);
+  return text + "\n";
 }
 
 std::string judges_text(const AgreementReport& report) {
@@ -141,6 +147,7 @@ Json agreement_json(const AgreementReport& report) {
                       {"items", r.items},
                       {"votes", r.votes},
                       {"invalid", r.invalid},
+                      {"single_rater_items", r.single},
                       {"raters", r.raters > 0 ? Json(r.raters) : Json(nullptr)},
                       {"raw", estimate_json(r.raw)},
                       {"fleiss", estimate_json(r.fleiss)},

@@ -70,6 +70,7 @@ std::optional<RaterAgreement> among_raters(const PairUnits& all, size_t judge,
         else
           categories.push_back(category_of(verdict));
       }
+      result.single += categories.size() == 1;
       if (categories.size() < 2) continue;
       auto raters = static_cast<int64_t>(categories.size());
       result.raters = result.items == 0 || result.raters == raters ? raters : 0;

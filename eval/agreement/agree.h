@@ -18,6 +18,7 @@ struct RaterAgreement {
   int64_t items = 0;    // answers to one item, shown in one order, with two or more valid votes
   int64_t votes = 0;    // of those
   int64_t invalid = 0;  // votes of that judge without a verdict, left out
+  int64_t single = 0;   // such items with one valid vote, left out
   int64_t raters = 0;   // of an item; 0 when it varies (Fleiss' kappa is then absent)
   Estimate raw;         // the part of the pairs of raters that agree
   Estimate fleiss;

@@ -121,6 +121,13 @@ TEST_CASE("raters of one judge are compared and a majority stands for them") {
   CHECK(report.raters[0].raters == 0);
   CHECK_FALSE(report.raters[0].fleiss.value.has_value());
   CHECK(report.raters[0].alpha_nominal.value.has_value());
+  CHECK(report.raters[0].single == 0);
+  votes.push_back(vote("human", "3", "a", "b", kTie));
+  votes.push_back(vote("human", "3", "a", "b", kNone));
+  votes.push_back(vote("ai", "3", "a", "b", kTie));
+  report = agreement(files_of(votes), kNoInterval);
+  REQUIRE(report.raters.size() == 1);  // one rater alone is all that `ai` ever has
+  CHECK((report.raters[0].single == 1 && report.raters[0].items == 2 && report.raters[0].invalid == 1));
 }
 
 TEST_CASE("systems are ranked alike or in reverse by two judges") {
