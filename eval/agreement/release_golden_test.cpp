@@ -7,6 +7,8 @@
 #include "eval/agreement/agree.h"
 #include "eval/agreement/bias.h"
 #include "eval/agreement/relative.h"
+#include "eval/judge/answer_ids.h"
+#include "eval/ratings/answer_lengths.h"
 #include "eval/ratings/presets.h"
 
 using namespace qlora;
@@ -88,6 +90,22 @@ TEST_CASE("human raters agree as far as the release says and GPT-4 with their ma
   // The order of the human column of Table 7 and of its GPT-4 column: tau 0.571, rho 0.619.
   CHECK(prints(*report.systems[0].kendall_tau_b.value, 0.571, 0.001));
   CHECK(prints(*report.systems[0].spearman_rho.value, 0.619, 0.001));
+}
+
+TEST_CASE("the released answers decide who was shown first as the judgments alone do", "[golden]") {
+  const Path judgments = release() / "ratings-gpt4/vicuna/relative-gpt-3.5",
+             answers = release() / "generations/vicuna";
+  if (test::missing(judgments) || test::missing(answers)) return;
+  AnswerBook book;
+  for (const Path& path : find_answer_files(answers.string())) book.add(path);
+  const std::vector<std::string> folder = {judgments.string()};
+  const std::vector<JudgmentFile> alone = load_judgments(folder), with_book = load_judgments(folder, &book);
+  REQUIRE((alone.size() == 72 && with_book.size() == 72));
+  for (size_t i = 0; i < 72; ++i) {
+    INFO(alone[i].path);
+    CHECK(alone[i].order == with_book[i].order);
+    CHECK(alone[i].reversed == with_book[i].reversed);
+  }
 }
 
 TEST_CASE("scores relative to ChatGPT are those of Table 6 to the printed decimal", "[golden]") {

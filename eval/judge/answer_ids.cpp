@@ -67,18 +67,23 @@ Order order_of(const Vote& vote, const std::set<std::string>& first, const std::
   return named == reversed ? Order::unknown : named ? Order::named : Order::reversed;
 }
 
+// Answers of a file that the book knows to be of neither of its systems.
+struct Strangers {
+  int64_t votes = 0;
+  std::string first;  // what is wrong with the first
+};
+
 std::set<std::string> possible(const Vote& vote, const std::string& id, const Owners& owners,
-                               const AnswerBook* book, const std::string& path) {
+                               const AnswerBook* book, Strangers& strangers) {
   if (id.empty()) return {};
   if (book != nullptr) {
-    std::set<std::string> known = book->systems_of(vote.item, id);
-    if (!known.empty()) {
-      std::string other = *known.begin();
+    const std::set<std::string> all = book->systems_of(vote.item, id);
+    if (!all.empty()) {
+      std::set<std::string> known = all;
       std::erase_if(known, [&](const std::string& s) { return s != vote.first && s != vote.second; });
-      if (known.empty() && !(book->knows(vote.first) && book->knows(vote.second))) return {};
-      QLORA_CHECK(!known.empty(), data,
-                  "{}:{}: answer {} to item {} is of {}, and the file is about {} and {}", path, vote.line,
-                  id, vote.item, other, vote.first, vote.second);
+      if (known.empty() && book->knows(vote.first) && book->knows(vote.second) && strangers.votes++ == 0)
+        strangers.first = fmt::format("{}: answer {} to item {} is of {}", vote.line, id, vote.item,
+                                      fmt::join(all, " and "));
       return known;
     }
   }
@@ -89,12 +94,19 @@ std::set<std::string> possible(const Vote& vote, const std::string& id, const Ow
 void orient(JudgmentFile& file, const Owners& owners, const AnswerBook* book) {
   int64_t named = 0, reversed = 0;
   int named_line = 0, reversed_line = 0;
+  Strangers strangers;
   for (const Vote& vote : file.votes) {
-    Order order = order_of(vote, possible(vote, vote.first_answer, owners, book, file.path),
-                           possible(vote, vote.second_answer, owners, book, file.path));
+    Order order = order_of(vote, possible(vote, vote.first_answer, owners, book, strangers),
+                           possible(vote, vote.second_answer, owners, book, strangers));
     if (order == Order::named && named++ == 0) named_line = vote.line;
     if (order == Order::reversed && reversed++ == 0) reversed_line = vote.line;
   }
+  const auto votes = static_cast<int64_t>(file.votes.size());
+  QLORA_CHECK(10 * strangers.votes <= votes, data,
+              "{}:{}, and the file is about {} and {}; {} of its {} answers are of others: is it another "
+              "system's file, or are the generations others than those that were judged?",
+              file.path, strangers.first, file.votes.front().first, file.votes.front().second,
+              strangers.votes, 2 * votes);
   if (named + reversed == 0) return;
   QLORA_CHECK(
       10 * std::min(named, reversed) <= named + reversed, data,

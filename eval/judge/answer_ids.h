@@ -50,7 +50,9 @@ class AnswerBook {
 // given; otherwise it is the one that all files with that id on that item have in common, if it is one alone.
 // A file is decided by its rows, of which nine in ten must agree; a file without a decided row keeps its
 // name's order. Also fills in the lengths of answers that the book knows. Throws Error(data) with file and
-// line: rows that disagree; an answer that the book knows to be of neither system.
+// line: rows that disagree; more than one answer to ten rows that the book knows to be of neither system.
+// (Equal texts have equal ids: the release has a file of answers by Flan-13B, never released themselves, one
+// of which is empty, as Flan-65B's is.)
 void orient_by_answer_ids(std::span<JudgmentFile>, const AnswerBook* answers = nullptr);
 
 }  // namespace qlora
