@@ -102,12 +102,4 @@ double matthews_correlation(const Confusion& c) {
   return spread > 0 ? (right_count(c) * n - agreement) / std::sqrt(spread) : 0;
 }
 
-std::optional<double> cohen_kappa(const Confusion& c) {
-  const auto n = static_cast<double>(c.n);
-  double chance = 0;
-  for (size_t i = 0; i < c.labels.size(); ++i) chance += true_count(c, i) * predicted_count(c, i);
-  if (n * n == chance) return std::nullopt;
-  return (right_count(c) * n - chance) / (n * n - chance);
-}
-
 }  // namespace qlora

@@ -3,7 +3,6 @@
 // denominator is zero is 0; averages over classes run over every label that occurs in either list.
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,7 +31,5 @@ double f1_micro(const Confusion&);     // with one label an item this is the acc
 double balanced_accuracy(const Confusion&);
 // Matthews' correlation for any number of classes (Gorodkin 2004); 0 where truth or prediction is constant.
 double matthews_correlation(const Confusion&);
-// Cohen's kappa; nothing where truth and prediction are the same single class.
-std::optional<double> cohen_kappa(const Confusion&);
 
 }  // namespace qlora
