@@ -4,15 +4,12 @@
 #include "eval/tasks/mmlu_harness.h"
 #include "experiments/cli/asked_task.h"
 #include "experiments/eval_rows.h"
-#include "results/table.h"
 
 namespace qlora {
 namespace {
 
 Json accuracy_json(const Accuracy& a) {
-  return {{"value", a.value},
-          {"standard_error", a.standard_error ? Json(*a.standard_error) : Json(nullptr)},
-          {"n", a.n}};
+  return score_json(a.value, a.standard_error, a.n);
 }
 
 Json report_json(const MmluReport& report, const SubjectModel& subject, const MmluOptions& options,
@@ -42,24 +39,25 @@ Json report_json(const MmluReport& report, const SubjectModel& subject, const Mm
           {"warnings", report.warnings}};
 }
 
-void print_report(const MmluReport& report, const SubjectModel& subject, const MmluOptions& options) {
-  Table table;
-  table.columns = {"subject", "accuracy", "se", "n"};
+ShownScores shown_report(const MmluReport& report, const MmluOptions& options) {
+  ShownScores shown{
+      fmt::format("MMLU {} {}", options.protocol, options.split), options.shots, report.partial, {}};
+  shown.table.columns = {"subject", "accuracy", "se", "n"};
   auto add = [&](const std::string& name, const Accuracy& a) {
-    table.rows.push_back({name, a.value, a.standard_error ? Value(*a.standard_error) : Value(), a.n});
+    shown.table.rows.push_back({name, a.value, a.standard_error ? Value(*a.standard_error) : Value(), a.n});
   };
   for (const auto& [name, accuracy] : report.subjects) add(name, accuracy);
   for (const auto& [name, accuracy] : report.groups) add(name, accuracy);
   add("all questions (micro)", report.micro);
   add("mean of subjects (macro)", report.macro);
   if (report.answer_loss) add("loss of letter and EOS", *report.answer_loss);
-  fmt::print("{} ({}), MMLU {} {}, {} shots{}\n{}", subject.name, subject.quant, options.protocol,
-             options.split, options.shots, report.partial ? ", partial" : "", render_text(table));
-  if (report.macro_first) fmt::print("note: protocol {} publishes the mean of subjects\n", options.protocol);
+  if (report.macro_first)
+    shown.notes.push_back(fmt::format("note: protocol {} publishes the mean of subjects", options.protocol));
   if (report.truncated_prompts > 0)
-    fmt::print("{} prompts were too long and lost {} shots and {} tokens\n", report.truncated_prompts,
-               report.dropped_shots, report.cut_tokens);
-  for (const std::string& warning : report.warnings) fmt::print("note: {}\n", warning);
+    shown.notes.push_back(fmt::format("{} prompts were too long and lost {} shots and {} tokens",
+                                      report.truncated_prompts, report.dropped_shots, report.cut_tokens));
+  for (const std::string& warning : report.warnings) shown.notes.push_back("note: " + warning);
+  return shown;
 }
 
 class AskedMmlu final : public AskedTask {
@@ -90,7 +88,7 @@ class AskedMmlu final : public AskedTask {
   Json json(const EvalJob& job, const SubjectModel& subject) const override {
     return report_json(report_, subject, options_, job.key);
   }
-  void print(const SubjectModel& subject) const override { print_report(report_, subject, options_); }
+  ShownScores shown() const override { return shown_report(report_, options_); }
 
  private:
   std::string path_;

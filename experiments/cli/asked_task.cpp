@@ -4,7 +4,6 @@
 #include "core/base/check.h"
 #include "experiments/cli/asked_task.h"
 #include "experiments/eval_rows.h"
-#include "results/table.h"
 
 namespace qlora {
 namespace {
@@ -12,13 +11,10 @@ namespace {
 Json report_json(const Task& task, const TaskData& data, const TaskPlan& plan, const TaskReport& report,
                  const SubjectModel& subject, const EvalJob& job) {
   Json scores = Json::array();
-  for (const TaskScore& s : report.scores)
-    scores.push_back({{"metric", s.metric},
-                      {"filter", s.filter},
-                      {"group", s.group},
-                      {"value", s.value},
-                      {"standard_error", s.standard_error ? Json(*s.standard_error) : Json(nullptr)},
-                      {"n", s.n}});
+  for (const TaskScore& s : report.scores) {
+    scores.push_back(score_json(s.value, s.standard_error, s.n));
+    scores.back().update({{"metric", s.metric}, {"filter", s.filter}, {"group", s.group}});
+  }
   return {{"task", task.name},
           {"version", task.version},
           {"subject", subject.name},
@@ -36,17 +32,16 @@ Json report_json(const Task& task, const TaskData& data, const TaskPlan& plan, c
           {"scores", scores}};
 }
 
-void print_report(const Task& task, const TaskPlan& plan, const TaskReport& report,
-                  const SubjectModel& subject) {
-  Table table;
-  table.columns = {"part", "metric", "filter", "value", "se", "n"};
+ShownScores shown_report(const Task& task, const TaskPlan& plan, const TaskReport& report) {
+  ShownScores shown{fmt::format("{} version {}", task.name, task.version), plan.shots, plan.partial, {}};
+  shown.table.columns = {"part", "metric", "filter", "value", "se", "n"};
   for (const TaskScore& s : report.scores)
-    table.rows.push_back({s.group.empty() ? "all" : s.group, s.metric, s.filter, s.value,
-                          s.standard_error ? Value(*s.standard_error) : Value(), s.n});
-  fmt::print("{} ({}), {} version {}, {} shots{}\n{}", subject.name, subject.quant, task.name, task.version,
-             plan.shots, plan.partial ? ", partial" : "", render_text(table));
+    shown.table.rows.push_back({s.group.empty() ? "all" : s.group, s.metric, s.filter, s.value,
+                                s.standard_error ? Value(*s.standard_error) : Value(), s.n});
   if (plan.cut > 0)
-    fmt::print("{} of {} requests were too long and lost their beginning\n", plan.cut, plan.requests.size());
+    shown.notes.push_back(fmt::format("{} of {} requests were too long and lost their beginning", plan.cut,
+                                      plan.requests.size()));
+  return shown;
 }
 
 class RegistryTask final : public AskedTask {
@@ -80,7 +75,7 @@ class RegistryTask final : public AskedTask {
   Json json(const EvalJob& job, const SubjectModel& subject) const override {
     return report_json(task_, data_, plan_, report_, subject, job);
   }
-  void print(const SubjectModel& subject) const override { print_report(task_, plan_, report_, subject); }
+  ShownScores shown() const override { return shown_report(task_, plan_, report_); }
 
  private:
   const Task& task_;
@@ -91,6 +86,11 @@ class RegistryTask final : public AskedTask {
 };
 
 }  // namespace
+
+Json score_json(double value, const std::optional<double>& standard_error, int64_t n) {
+  return {
+      {"value", value}, {"standard_error", standard_error ? Json(*standard_error) : Json(nullptr)}, {"n", n}};
+}
 
 std::unique_ptr<AskedTask> make_asked_task(const EvalSpec& eval) {
   return std::make_unique<RegistryTask>(eval);

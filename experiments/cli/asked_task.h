@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,8 +11,21 @@
 #include "eval/tasks/harness_files.h"
 #include "experiments/evals.h"
 #include "experiments/job.h"
+#include "results/table.h"
 
 namespace qlora {
+
+// A report for people.
+struct ShownScores {
+  std::string what;  // "MMLU qlora val", "rte version 1.0"
+  int64_t shots = 0;
+  bool partial = false;
+  Table table;
+  std::vector<std::string> notes = {};
+};
+
+// A score in JSON reports.
+Json score_json(double value, const std::optional<double>& standard_error, int64_t n);
 
 struct HarnessParts {
   std::vector<HarnessTask> tasks;
@@ -27,13 +41,13 @@ class AskedTask {
   virtual void plan(const Tokenizer&, int64_t context_length) = 0;
   virtual void ask(Lm&, const Tokenizer&, SubjectIndex) = 0;
 
-  // After ask(). What goes into files of lm-evaluation-harness' layout lives as long as this does; what belongs
-  // to the task (limit, templates) is added to the HarnessInfo.
+  // After ask(). What goes into files of lm-evaluation-harness' layout lives as long as this does; what
+  // belongs to the task (limit, templates) is added to the HarnessInfo.
   virtual EvalRow row(const EvalJob&, const SubjectModel&, const std::string& started,
                       double seconds) const = 0;
   virtual HarnessParts harness(const Tokenizer&, HarnessInfo&) = 0;
   virtual Json json(const EvalJob&, const SubjectModel&) const = 0;
-  virtual void print(const SubjectModel&) const = 0;
+  virtual ShownScores shown() const = 0;
 };
 
 // Reads the data. Throws Error(data) or Error(usage).

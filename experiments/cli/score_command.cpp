@@ -46,7 +46,7 @@ class ModelScorer {
     if (in_.json) {
       print_json();
     } else {
-      for (const auto& task : tasks_) task->print(subject_);
+      for (const auto& task : tasks_) print(task->shown());
     }
     return 0;
   }
@@ -118,6 +118,12 @@ class ModelScorer {
       all.groups.insert(all.groups.end(), some.groups.begin(), some.groups.end());
     }
     write_harness_files(arguments_.output, info, all.tasks, all.groups);
+  }
+
+  void print(const ShownScores& shown) const {
+    fmt::print("{} ({}), {}, {} shots{}\n{}", subject_.name, subject_.quant, shown.what, shown.shots,
+               shown.partial ? ", partial" : "", render_text(shown.table));
+    for (const std::string& note : shown.notes) fmt::print("{}\n", note);
   }
 
   void print_json() const {
