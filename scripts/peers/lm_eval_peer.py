@@ -53,19 +53,12 @@ def measure(args):
     counts = {name: n["effective"] for name, n in results["n-samples"].items()}
     right = sum(round(results["results"][name]["acc,none"] * n) for name, n in counts.items())
     questions = sum(counts.values())
-    print(json.dumps({"questions/s": questions / seconds, "right": right, "questions": questions}))
+    return {"questions/s": questions / seconds, "right": right, "questions": questions}
 
 
-def main():
-    args = turns.arguments(__doc__)
-    if args.measure:
-        measure(args)
-        return
-    from importlib.metadata import version
-
-    name = f"lm_eval {version('lm_eval')}, transformers {version('transformers')}, torch {version('torch')}, f32"
-    turns.take_turns(args, __file__, ROW, args.threads, name)
+def peer_name(version):
+    return f"lm_eval {version('lm_eval')}, transformers {version('transformers')}, torch {version('torch')}, f32"
 
 
 if __name__ == "__main__":
-    main()
+    turns.main(__doc__, __file__, ROW, measure, peer_name)

@@ -51,19 +51,12 @@ def measure(args):
                 right += answer == row["answer"]
                 questions += 1
         seconds = time.process_time() - begin
-    print(json.dumps({"questions/s": questions / seconds, "right": right, "questions": questions}))
+    return {"questions/s": questions / seconds, "right": right, "questions": questions}
 
 
-def main():
-    args = turns.arguments(__doc__)
-    if args.measure:
-        measure(args)
-        return
-    from importlib.metadata import version
-
-    name = f"transformers {version('transformers')} with a copied cache, torch {version('torch')}, bf16"
-    turns.take_turns(args, __file__, ROW, 1, name)
+def peer_name(version):
+    return f"transformers {version('transformers')} with a copied cache, torch {version('torch')}, bf16"
 
 
 if __name__ == "__main__":
-    main()
+    turns.main(__doc__, __file__, ROW, measure, peer_name, threads=1)

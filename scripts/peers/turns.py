@@ -2,6 +2,7 @@
 written for `qlora bench --peers`, so that the ratio is taken pair by pair. Not run by itself.
 """
 import argparse
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -38,8 +39,18 @@ def run_peer(args, script, questions, threads):
     return run_json(command, environment)
 
 
+def main(about, script, row, measure, peer_name, threads=None):
+    """What such a script does. `measure(args)`: {"questions/s": .., "right": .., "questions": ..}, in a process of its
+    own; `peer_name(version)`, where version(PACKAGE) is an installed package's; `threads` of the peer, if not all."""
+    args = arguments(about)
+    if args.measure:
+        print(json.dumps(measure(args)))
+    else:
+        take_turns(args, script, row, threads or args.threads, peer_name(importlib.metadata.version))
+
+
 def take_turns(args, script, row, threads, peer_name):
-    """Writes args.out; the peer's process prints {"questions/s": .., "right": .., "questions": ..}."""
+    """Writes args.out."""
     if not any(row.startswith(r) for r in args.rows.split(",")):
         return
     quick = ["--quick"] if args.quick else []
