@@ -48,7 +48,8 @@ struct TournamentSpec {
   std::string name;
   Where where;
   std::vector<std::string> files;
-  std::string judge;  // the name of a judge of the sweep; empty: files or a preset
+  std::string judge;    // the name of a judge of the sweep; empty: files or a preset
+  std::string only_by;  // of the votes those by this judge alone; empty: by all
   std::string preset;
   std::vector<std::string> systems;
   std::string votes;  // empty: the preset's, else each

@@ -88,6 +88,49 @@ TEST_CASE("bias and agreement are computed from files and from the store alike")
   CHECK_THAT(bench.run({"elo", "bias", "votes"}).out, Contains("consistent %"));
 }
 
+TEST_CASE("votes of several judges count together with a note unless one is chosen") {
+  Workbench bench;
+  write_judgments(bench);
+  REQUIRE(bench.run({"judge", "import", "votes"}).code == 0);
+  const Json alone = json_of(bench, {"elo", "compute"});
+  CHECK(alone["note"] == "");
+  bench.write("more/red-vs-blue-claude-reviewer-threeclass.jsonl", row(1, "so\\n2", "2", "c"));
+  REQUIRE(bench.run({"judge", "import", "more"}).code == 0);
+  CHECK(json_of(bench, {"elo", "compute"})["matches"] == 20);
+  for (const char* verb : {"compute", "matrix", "plan"})
+    CHECK_THAT(bench.run({"elo", verb}).out,
+               Contains("Votes of 2 judges count together: ") && Contains("--judge"));
+  CHECK(json_of(bench, {"elo", "compute", "--judge", "gpt-4"}) == alone);
+  CHECK(json_of(bench, {"elo", "compute", "--judge", "claude"})["matches"] == 1);
+  check_refused(bench, {"elo", "matrix", "--judge", "claud"}, 2,
+                {"unknown judge `claud`; did you mean `claude`?"});
+  check_refused(bench, {"elo", "compute", "--preset", "qlora-vicuna-gpt4", "--judge", "gpt-4"}, 2,
+                {"of one judge"});
+}
+
+TEST_CASE("an unknown system is told with who asked for it and where the nearest one stands") {
+  Workbench bench;
+  write_judgments(bench);
+  const std::string near =
+      std::string("unknown system `bleu`; did you mean `blue` (votes/") + kBackward + ":1)?";
+  for (const char* verb : {"compute", "matrix", "plan", "agree", "bias"})
+    check_refused(bench, {"elo", verb, "votes", "--systems", "red,bleu"}, 2, {"--systems: " + near});
+  bench.write_sweep("s.yaml", "tournaments:\n  - {name: t, files: votes, systems: [red, bleu]}\n");
+  check_refused(bench, {"sweep", "run", "s.yaml", "--dry-run"}, 2, {"s.yaml:18:5: `systems`: " + near});
+}
+
+TEST_CASE("items with one rater are told where a judge has several") {
+  Workbench bench;
+  std::string human;
+  for (int question : {1, 1, 1, 2, 2, 2, 3})
+    human += fmt::format("{{\"question_id\": {}, \"text\": \"?\", \"score\": 1}}\n", question);
+  bench.write("votes/answer_red-vs-answer_blue-human-reviewer_threeclass.jsonl", human);
+  CHECK_THAT(bench.run({"elo", "agree", "votes", "--bootstrap", "0"}).out,
+             Contains("human: 1 items with one rater are left out, beside these 2."));
+  CHECK(json_of(bench, {"elo", "agree", "votes", "--bootstrap", "0"})["raters"][0]["single_rater_items"] ==
+        1);
+}
+
 TEST_CASE("systems that are not asked for are left out and named") {
   Workbench bench;
   write_judgments(bench);

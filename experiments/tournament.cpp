@@ -106,6 +106,7 @@ Json parameters(const TournamentSpec& spec, const Settings& s, const std::vector
   params["bootstrap"] = s.interval == "bootstrap" ? s.draws : 0;
   if (!spec.preset.empty()) params["preset"] = spec.preset;
   if (!systems.empty()) params["systems"] = systems;
+  if (!spec.only_by.empty()) params["only_by"] = spec.only_by;
   return params;
 }
 
@@ -113,6 +114,12 @@ std::vector<std::string> chosen_systems(const TournamentSpec& spec) {
   if (!spec.systems.empty() || spec.preset.empty()) return spec.systems;
   const Preset& known = preset(spec.preset);
   return {known.systems.begin(), known.systems.end()};
+}
+
+// Who wants these systems, for a message about one that there is not.
+std::string asked_by(const TournamentSpec& spec) {
+  if (spec.systems.empty()) return "preset " + spec.preset;
+  return spec.where.line > 0 ? spec.where.text() + ": `systems`" : "--systems";
 }
 
 // Whom a preset leaves out of the files.
@@ -140,9 +147,14 @@ std::vector<Path> answer_paths(const TournamentSpec& spec) {
 
 TournamentMatches matches_of_votes(const TournamentSpec& spec, std::vector<JudgmentFile> votes) {
   TournamentMatches out;
-  out.files = std::move(votes);
-  out.matches = gather_matches(out.files, vote_rule_from(settings_of(spec).votes), chosen_systems(spec));
+  out.files = spec.only_by.empty() ? std::move(votes) : only_by(votes, spec.only_by);
+  out.matches = gather_matches(out.files, vote_rule_from(settings_of(spec).votes), chosen_systems(spec),
+                               asked_by(spec));
   out.note = left_out(spec, out.files);
+  if (out.matches.judges.size() > 1)
+    out.note += fmt::format("{}Votes of {} judges count together: {} (--judge takes those of one).",
+                            out.note.empty() ? "" : " ", out.matches.judges.size(),
+                            fmt::join(out.matches.judges, ", "));
   if (!spec.answers.empty()) add_answer_lengths(out.matches, answer_paths(spec));
   return out;
 }
@@ -159,6 +171,8 @@ TournamentMatches load_matches(const TournamentSpec& spec) {
   Settings s = settings_of(spec);
   if (spec.files.empty()) {
     const Preset& known = preset(spec.preset);
+    QLORA_CHECK(spec.only_by.empty(), usage,
+                "preset {}: its counts are of one judge; give files to choose one", known.name);
     QLORA_CHECK(
         spec.answers.empty(), usage,
         "preset {}: counts have no prompts, so lengths of answers cannot be controlled for; give the files",

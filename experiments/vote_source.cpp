@@ -58,7 +58,8 @@ LoadedVotes load_votes(const VoteSource& source) {
   }
   if (!systems.empty()) {
     const std::set<std::string> all = systems_of(loaded.files);
-    loaded.files = only_between(loaded.files, systems);
+    loaded.files =
+        only_between(loaded.files, systems, source.systems.empty() ? "preset " + source.preset : "--systems");
     const std::set<std::string> kept = systems_of(loaded.files);
     for (const std::string& name : all)
       if (kept.count(name) == 0) loaded.left_out.push_back(name);

@@ -106,8 +106,22 @@ struct MatchNumbers {
   Numbers systems, prompts, judges;
 };
 
+// "unknown system `bleu`; did you mean `blue` (FILE:LINE)?"
+std::string unknown_system(const std::string& name, const std::set<std::string>& known,
+                           std::span<const JudgmentFile> files) {
+  const std::vector<std::string> names(known.begin(), known.end());
+  const std::string near = nearest(name, names);
+  if (near.empty()) return unknown_name("system", name, names);
+  for (const JudgmentFile& file : files)
+    for (const Vote& vote : file.votes)
+      if (vote.first == near || vote.second == near)
+        return fmt::format("unknown system `{}`; did you mean `{}` ({}:{})?", name, near, file.path,
+                           vote.line);
+  fail(ErrorKind::failure, "no vote is about {}", near);
+}
+
 std::set<std::string> wanted_systems(std::span<const JudgmentFile> files,
-                                     std::span<const std::string> systems) {
+                                     std::span<const std::string> systems, std::string_view asked_by) {
   std::set<std::string> known, wanted;
   for (const JudgmentFile& file : files)
     for (const Vote& vote : file.votes) {
@@ -116,8 +130,8 @@ std::set<std::string> wanted_systems(std::span<const JudgmentFile> files,
     }
   for (const std::string& system : systems) {
     std::string name = known.count(system) != 0 ? system : system_alias(system);
-    QLORA_CHECK(known.count(name) != 0, usage, "{}",
-                unknown_name("system", system, std::vector<std::string>(known.begin(), known.end())));
+    QLORA_CHECK(known.count(name) != 0, usage, "{}{}{}", asked_by, asked_by.empty() ? "" : ": ",
+                unknown_system(system, known, files));
     wanted.insert(name);
   }
   return systems.empty() ? known : wanted;
@@ -264,8 +278,8 @@ Verdict majority_of(std::span<const Verdict> verdicts) {
 }
 
 Matches gather_matches(std::span<const JudgmentFile> files, VoteRule rule,
-                       std::span<const std::string> systems) {
-  std::set<std::string> wanted = wanted_systems(files, systems);
+                       std::span<const std::string> systems, std::string_view asked_by) {
+  std::set<std::string> wanted = wanted_systems(files, systems, asked_by);
   Matches result;
   MatchNumbers numbers;
   for (const JudgmentFile& file : files) add_file(file, rule, wanted, numbers, result);
@@ -278,12 +292,25 @@ Matches gather_matches(std::span<const JudgmentFile> files, VoteRule rule,
 }
 
 std::vector<JudgmentFile> only_between(std::span<const JudgmentFile> files,
-                                       std::span<const std::string> systems) {
-  std::set<std::string> wanted = wanted_systems(files, systems);
+                                       std::span<const std::string> systems, std::string_view asked_by) {
+  std::set<std::string> wanted = wanted_systems(files, systems, asked_by);
   std::vector<JudgmentFile> result(files.begin(), files.end());
   for (JudgmentFile& file : result)
     std::erase_if(file.votes, [&](const Vote& vote) { return !takes_part(vote, wanted); });
   std::erase_if(result, [](const JudgmentFile& file) { return file.votes.empty(); });
+  return result;
+}
+
+std::vector<JudgmentFile> only_by(std::span<const JudgmentFile> files, const std::string& judge) {
+  std::set<std::string> judges;
+  std::vector<JudgmentFile> result(files.begin(), files.end());
+  for (JudgmentFile& file : result) {
+    for (const Vote& vote : file.votes) judges.insert(vote.judge);
+    std::erase_if(file.votes, [&](const Vote& vote) { return vote.judge != judge; });
+  }
+  std::erase_if(result, [](const JudgmentFile& file) { return file.votes.empty(); });
+  QLORA_CHECK(!result.empty(), usage, "{}",
+              unknown_name("judge", judge, std::vector<std::string>(judges.begin(), judges.end())));
   return result;
 }
 

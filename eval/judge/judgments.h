@@ -66,11 +66,15 @@ Verdict majority_of(std::span<const Verdict>);     // invalid when none is valid
 
 // Gathers the matches of files: votes on two answers; both_bad counts as a tie. `systems` empty = all;
 // otherwise only matches between those (aliases accepted). Throws Error(data) when nothing is left,
-// Error(usage) for a system that no file has (with the nearest name).
-Matches gather_matches(std::span<const JudgmentFile>, VoteRule, std::span<const std::string> systems = {});
+// Error(usage) for a system that no file has, naming who asked for it, the nearest one and where that stands.
+Matches gather_matches(std::span<const JudgmentFile>, VoteRule, std::span<const std::string> systems = {},
+                       std::string_view asked_by = "");
 
 // The votes between these systems (all when empty), without the others; unknown systems as above.
-std::vector<JudgmentFile> only_between(std::span<const JudgmentFile>, std::span<const std::string> systems);
+std::vector<JudgmentFile> only_between(std::span<const JudgmentFile>, std::span<const std::string> systems,
+                                       std::string_view asked_by = "");
+// The votes by one judge. Throws Error(usage) when none is by it, with the nearest name.
+std::vector<JudgmentFile> only_by(std::span<const JudgmentFile>, const std::string& judge);
 
 // compute_elo() of them, with each system's invalid votes filled in.
 EloReport rate(const Matches&, const EloOptions&);

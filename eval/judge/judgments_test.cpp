@@ -212,10 +212,25 @@ TEST_CASE("matches can be restricted to some systems") {
   CHECK(some.matches.size() == 2);
   CHECK(some.systems == std::vector<std::string>{"red", "gpt-4"});
   CHECK(only_between(files, std::vector<std::string>{"red", "gpt-4"}).size() == 1);
-  CHECK_THROWS_WITH(gather_matches(files, VoteRule::each, std::vector<std::string>{"bleu"}),
-                    Contains("did you mean `blue`"));
+  files[0].path = "red-vs-blue";
+  files[0].votes[0].line = 7;
+  const std::vector<std::string> wrong = {"bleu"}, strange = {"yellow"};
+  CHECK_THROWS_WITH(gather_matches(files, VoteRule::each, wrong, "--systems"),
+                    "--systems: unknown system `bleu`; did you mean `blue` (red-vs-blue:7)?");
+  CHECK_THROWS_WITH(only_between(files, strange), "unknown system `yellow`; known: blue, gpt-4, red");
   CHECK_THROWS_WITH(gather_matches(files, VoteRule::each, std::vector<std::string>{"red"}),
                     Contains("no valid judgment"));
+}
+
+TEST_CASE("votes can be restricted to one judge") {
+  std::vector<JudgmentFile> files = {file_of("red", "blue", {{"1", kFirst}, {"2", kSecond}}),
+                                     file_of("blue", "gpt-4", {{"1", kFirst}})};
+  files[0].votes[1].judge = files[1].votes[0].judge = "another";
+  const std::vector<JudgmentFile> some = only_by(files, files[0].votes[0].judge);
+  REQUIRE(some.size() == 1);
+  CHECK(some[0].votes.size() == 1);
+  CHECK(only_by(files, "another").size() == 2);
+  CHECK_THROWS_WITH(only_by(files, "anoter"), "unknown judge `anoter`; did you mean `another`?");
 }
 
 TEST_CASE("judgment files are found in folders and by patterns") {

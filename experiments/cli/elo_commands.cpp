@@ -43,13 +43,17 @@ std::optional<std::vector<JudgmentFile>> votes_of_store(const Invocation& in, co
   return std::nullopt;
 }
 
-Matches matches_of(const Invocation& in, const Source& source) {
+TournamentMatches matches_of(const Invocation& in, const Source& source) {
   auto votes = votes_of_store(in, source);
-  return votes ? load_matches(source.spec, std::move(*votes)).matches : load_matches(source.spec).matches;
+  return votes ? load_matches(source.spec, std::move(*votes)) : load_matches(source.spec);
 }
 
 void print(const Invocation& in, const Json& json, const std::string& text) {
   fmt::print("{}", in.json ? json.dump(1) + "\n" : text);
+}
+void print_noted(const Invocation& in, Json json, const std::string& text, const std::string& note) {
+  json["note"] = note;
+  print(in, json, note.empty() ? text : text + note + "\n");
 }
 
 // ---- compute
@@ -133,9 +137,10 @@ Json matrix_json(const WinMatrix& matrix) {
 }
 
 int matrix(const Invocation& in, const MatrixArguments& arguments) {
-  WinMatrix found = win_matrix(matches_of(in, arguments.source));
+  const TournamentMatches loaded = matches_of(in, arguments.source);
+  const WinMatrix found = win_matrix(loaded.matches);
   if (!arguments.svg.empty()) write_file(arguments.svg, win_rates_svg(found, "win rates"));
-  print(in, matrix_json(found), matrix_text(found, arguments.show));
+  print_noted(in, matrix_json(found), matrix_text(found, arguments.show), loaded.note);
   return 0;
 }
 
@@ -153,7 +158,8 @@ int plan(const Invocation& in, const PlanArguments& arguments) {
   options.model = model_options(arguments.source.spec);
   options.prior_sd = arguments.prior_sd;
   options.count = arguments.count;
-  JudgingPlan found = plan_judging(matches_of(in, arguments.source), arguments.more, options);
+  const TournamentMatches loaded = matches_of(in, arguments.source);
+  const JudgingPlan found = plan_judging(loaded.matches, arguments.more, options);
   Table table;
   table.columns = {"next",     "shown first", "shown second",        "bits",
                    "expected", "judged",      "judged the other way"};
@@ -179,7 +185,8 @@ int plan(const Invocation& in, const PlanArguments& arguments) {
           "expected: first wins / tie / second wins. Two ratings differ by {:.1f} points give or take "
           "before (mean over pairs, as if matches were independent), {:.1f} after these matches.\n",
           found.before, found.after);
-  print(in, {{"matches", list}, {"deviation_before", found.before}, {"deviation_after", found.after}}, text);
+  print_noted(in, {{"matches", list}, {"deviation_before", found.before}, {"deviation_after", found.after}},
+              text, loaded.note);
   return 0;
 }
 
@@ -220,6 +227,7 @@ void add_source_options(CLI::App& verb, Source& source, Invocation& in) {
   verb.add_option("--systems", spec.systems, "only matches between these")
       ->delimiter(',')
       ->allow_extra_args(false);
+  verb.add_option("--judge", spec.only_by, "only votes by this judge (default: all, together)");
   verb.add_option("--parser", source.parser, "of stored votes: whose reading of them");
   add_db_option(verb, in);
 }
