@@ -27,6 +27,8 @@ class Backend {
   virtual std::string_view name() const = 0;
   // True when pointers of this backend may be read on the host.
   virtual bool host_memory() const = 0;
+  // Whether kernels take elements of this type (f32 always).
+  virtual bool computes_in(DType type) const { return type == DType::f32 || type == DType::f64; }
 
   // ---- memory: 256-byte aligned, uninitialised. Throws Error(memory) when there is no more.
   virtual void* allocate(size_t bytes) = 0;

@@ -7,7 +7,11 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cuda/load.h"
 #include "kernels/reference/reference.h"
+#if defined(QLORA_CUDA_EMULATED)
+#include "kernels/cuda/backend.h"
+#endif
 
 namespace qlora {
 namespace {
@@ -24,14 +28,11 @@ struct Entry {
 std::unique_ptr<Backend> make_reference() {
   return std::make_unique<Reference>();
 }
-std::unique_ptr<Backend> make_none() {
-  return nullptr;
-}
 
 // Best first: `auto` takes the first that can be made.
 const std::vector<Entry>& table() {
   static const std::vector<Entry> entries = {
-      {"cuda", "", "this build has no CUDA plug-in yet", make_none},
+      {"cuda", cuda::find_device().text, cuda::find_device().text, cuda::make_from_plugin},
       {"avx512",
        std::string("f32 kernels of 16 lanes, bf16 products by ") +
            (cpu_has_avx512_bf16() ? "vdpbf16ps, " : "two multiply-adds, ") + cpu_brand() +
@@ -72,6 +73,10 @@ std::unique_ptr<Backend> make_backend(std::string_view name) {
     source = " (from the environment variable QLORA_BACKEND)";
   }
   if (asked == "counting") return make_counting_backend();
+#if defined(QLORA_CUDA_EMULATED)
+  // In builds with tests, and only when it is asked for: the kernels of a GPU, on the processor, slowly.
+  if (asked == "cuda-emulated") return cuda::make_backend();
+#endif
   std::vector<std::string> known = {"auto"};
   for (const Entry& entry : table()) {
     known.push_back(entry.name);

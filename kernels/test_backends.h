@@ -1,6 +1,7 @@
 #pragma once
 // For tests: the backends that this machine can run, and what they can compute in.
 
+#include <cstdint>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -9,12 +10,17 @@
 
 namespace qlora::test {
 
+// Whether the kernels of a GPU are among them, on the processor ("cuda-emulated"): they are a hundred times slower, so
+// a test that takes long anyway leaves them out.
+enum class EmulatedGpu : uint8_t { left_out, included };
+
 // Their names, best first; the last is the reference.
-inline std::vector<std::string> runnable_backends() {
+inline std::vector<std::string> runnable_backends(EmulatedGpu gpu = EmulatedGpu::left_out) {
   std::vector<std::string> names;
   for (const BackendInfo& info : list_backends()) {
     if (info.available) names.push_back(info.name);
   }
+  if (gpu == EmulatedGpu::included) names.insert(names.end() - 1, "cuda-emulated");
   return names;
 }
 
@@ -28,9 +34,9 @@ inline std::ostream& operator<<(std::ostream& out, const Variant& v) {
 }
 
 // Every runnable backend with operands of both kinds.
-inline std::vector<Variant> runnable_variants() {
+inline std::vector<Variant> runnable_variants(EmulatedGpu gpu = EmulatedGpu::left_out) {
   std::vector<Variant> all;
-  for (const std::string& name : runnable_backends())
+  for (const std::string& name : runnable_backends(gpu))
     for (Operands operands : {Operands::as_stored, Operands::bf16}) all.push_back({name, operands});
   return all;
 }

@@ -108,7 +108,7 @@ std::vector<Case> all_cases() {
 }
 
 std::vector<std::string> available_backends() {
-  std::vector<std::string> names = runnable_backends();
+  std::vector<std::string> names = runnable_backends(EmulatedGpu::included);
   if (cpu_has_avx2()) names.push_back(kEmulated);
   return names;
 }

@@ -99,10 +99,12 @@ std::vector<Case> all_cases();
 // `plain` and a copy of each with bf16 operands.
 std::vector<Case> with_bf16_operands(std::vector<Case> plain);
 
-// Every backend that this machine can run, the reference among them, and the 16-lane build over AVX2
-// registers, so that its arithmetic is tested where there is no AVX-512. `make_test_backend` makes one of
+// Every backend that this machine can run, the reference among them, the 16-lane build over AVX2 registers, so that
+// its arithmetic is tested where there is no AVX-512, and the emulated GPU. `make_test_backend` makes one of
 // them.
 std::vector<std::string> available_backends();
+// The kernels of a GPU on the processor: much slower than the others, so that tests spare it what shows nothing more.
+inline const std::string kEmulatedGpu = "cuda-emulated";
 std::unique_ptr<Backend> make_test_backend(const std::string& name);
 
 // ---- operands

@@ -1,0 +1,65 @@
+#include "kernels/cuda/backend.h"
+
+#include "kernels/cuda/kernels.h"
+
+namespace qlora::cuda {
+namespace {
+
+#if defined(__CUDACC__)
+constexpr std::string_view kName = "cuda";
+#else
+constexpr std::string_view kName = "cuda-emulated";
+#endif
+
+class CudaBackend : public Backend {
+ public:
+  std::string_view name() const override { return kName; }
+  bool host_memory() const override { return false; }
+  bool computes_in(DType type) const override { return type == DType::f32; }
+
+  void* allocate(size_t bytes) override { return allocate_device(bytes); }
+  void release(void* p, size_t) noexcept override { release_device(p); }
+  void copy(void* to, const void* from, size_t bytes, CopyKind kind) override {
+    switch (kind) {
+      case CopyKind::host_to_device:
+        return device_.stream.copy_in(to, from, bytes);
+      case CopyKind::device_to_host:
+        return device_.stream.copy_out(to, from, bytes);
+      default:
+        return device_.stream.copy(to, from, bytes);
+    }
+  }
+  void fill(void* p, size_t bytes, uint8_t value) override { device_.stream.fill(p, bytes, value); }
+  void synchronize() override { device_.stream.wait(); }
+
+  void gemm(const Gemm& a) override { cuda::gemm(device_, a); }
+  void qgemm(const QGemm& a) override { cuda::qgemm(device_, a); }
+  void dequantize(const Dequantize& a) override { cuda::dequantize(device_, a); }
+  void linear(const Linear& a) override { cuda::linear(device_, a); }
+  void linear_backward(const LinearBackward& a) override { cuda::linear_backward(device_, a); }
+  void attention(const Attention& a) override { cuda::attention(device_, a); }
+  void attention_backward(const AttentionBackward& a) override { cuda::attention_backward(device_, a); }
+  void rms_norm(const RmsNorm& a) override { cuda::rms_norm(device_, a); }
+  void rms_norm_backward(const RmsNormBackward& a) override { cuda::rms_norm_backward(device_, a); }
+  void rope_table(const RopeTable& a) override { cuda::rope_table(device_, a); }
+  void rope(const Rope& a) override { cuda::rope(device_, a); }
+  void swiglu(const SwiGlu& a) override { cuda::swiglu(device_, a); }
+  void swiglu_backward(const SwiGluBackward& a) override { cuda::swiglu_backward(device_, a); }
+  void add(const Add& a) override { cuda::add(device_, a); }
+  void gather_rows(const GatherRows& a) override { cuda::gather_rows(device_, a); }
+  void scatter_rows(const ScatterRows& a) override { cuda::scatter_rows(device_, a); }
+  void cross_entropy(const CrossEntropy& a) override { cuda::cross_entropy(device_, a); }
+  void sum_squares(const SumSquares& a) override { cuda::sum_squares(device_, a); }
+  void adamw(const AdamW& a) override { cuda::adamw(device_, a); }
+
+ private:
+  Device device_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend() {
+  return std::make_unique<CudaBackend>();
+}
+
+}  // namespace qlora::cuda

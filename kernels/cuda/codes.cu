@@ -1,0 +1,142 @@
+// Dequantization: one launch, scales included.
+
+#include "kernels/cuda/codes.cuh"
+
+#include <type_traits>
+
+#include "kernels/cuda/kernels.h"
+#include "kernels/quant/tables.h"
+
+namespace qlora::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kEach = 8;   // elements a thread decodes in one step: four bytes of codes
+constexpr int kSteps = 4;  // independent steps, so that loads overlap
+constexpr int64_t kTile = int64_t{kThreads} * kEach * kSteps;
+
+struct Levels {
+  float level[16];
+};
+
+template <class T>
+__device__ __forceinline__ T rounded(float value) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    return to_bf16(value);
+  } else if constexpr (std::is_same_v<T, f16>) {
+    return to_f16(value);
+  } else {
+    return value;
+  }
+}
+
+// Blocks that hold whole groups of eight: a group has one absmax, decoded by the lane that begins its block
+// and handed on (blocks of 64 or more: eight lanes share it).
+template <class T>
+__global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, int64_t n) {
+  auto& shared = shared_as<Levels>();
+  if (threadIdx.x < 16) shared.level[threadIdx.x] = w.levels[threadIdx.x];
+  __syncthreads();
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile + threadIdx.x * kEach;
+  uint32_t packed[kSteps];
+  float absmax[kSteps];
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    const int64_t i = first + int64_t{step} * kThreads * kEach;
+    const bool inside = i < n;
+    packed[step] = inside ? __ldg(reinterpret_cast<const uint32_t*>(w.data + i / 2)) : 0;
+    const int lane = static_cast<int>(threadIdx.x % 32);
+    const float own = inside && lane % 8 == 0 ? absmax_of(w, i / w.block) : 0.0f;
+    absmax[step] = __shfl_sync(kAllLanes, own, lane & ~7);
+  }
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    const int64_t i = first + int64_t{step} * kThreads * kEach;
+    if (i >= n) continue;
+#pragma unroll
+    for (int j = 0; j < kEach; ++j) {
+      const uint32_t pair = packed[step] >> (8 * (j / 2)) & 0xff;
+      const float level = shared.level[j % 2 == 0 ? pair >> 4 : pair & 15];
+      out[i + j] = rounded<T>(__fmul_rn(level, absmax[step]));
+    }
+  }
+}
+
+// Any block, any length.
+template <class T>
+__global__ void __launch_bounds__(kThreads) decode_each(Codes w, T* out, int64_t n) {
+  auto& shared = shared_as<Levels>();
+  if (threadIdx.x < 16) shared.level[threadIdx.x] = w.levels[threadIdx.x];
+  __syncthreads();
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < n) out[i] = rounded<T>(weight_at(w, shared.level, i));
+}
+
+template <class To, class From>
+__global__ void __launch_bounds__(kThreads) convert(const From* from, To* to, int64_t n) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= n) return;
+  if constexpr (std::is_same_v<From, bf16> || std::is_same_v<From, f16>) {
+    to[i] = rounded<To>(to_float(from[i]));
+  } else {
+    to[i] = rounded<To>(from[i]);
+  }
+}
+
+bool aligned(const void* p, size_t to) {
+  return reinterpret_cast<uintptr_t>(p) % to == 0;
+}
+
+template <class T>
+void decode(Device& d, const WeightView& w, T* out) {
+  const int64_t n = w.out * w.in;
+  const Codes codes = codes_of(w);
+  if (w.block % 64 == 0 && n % 64 == 0 && aligned(w.data, 4)) {
+    d.stream.launch(decode_groups<T>, dim3(blocks_for(n, kTile)), dim3(kThreads), sizeof(Levels), codes, out,
+                    n);
+  } else {
+    d.stream.launch(decode_each<T>, dim3(blocks_for(n, kThreads)), dim3(kThreads), sizeof(Levels), codes, out,
+                    n);
+  }
+}
+
+template <class T>
+void dequantize_to(Device& d, const Dequantize& a) {
+  auto* out = static_cast<T*>(a.dst);
+  const int64_t n = a.w.out * a.w.in;
+  if (a.w.format != Format::dense) return decode(d, a.w, out);
+  const dim3 grid(blocks_for(n, kThreads)), block(kThreads);
+  if (a.w.type == a.type) return d.stream.copy(out, a.w.data, static_cast<size_t>(n) * sizeof(T));
+  d.stream.launch(convert<T, bf16>, grid, block, 0, static_cast<const bf16*>(a.w.data), out, n);
+}
+
+}  // namespace
+
+Codes codes_of(const WeightView& w) {
+  Codes codes{static_cast<const uint8_t*>(w.data),
+              w.absmax,
+              w.absmax_codes,
+              w.nested_absmax,
+              w.code_map,
+              w.nested_offset,
+              w.block,
+              {}};
+  with_format(w.format, [&](auto format) {
+    for (int code = 0; code < 16; ++code) codes.levels[code] = decltype(format)::level(code);
+  });
+  return codes;
+}
+
+void dequantize(Device& d, const Dequantize& a) {
+  if (a.w.out * a.w.in == 0) return;
+  switch (a.type) {
+    case DType::bf16:
+      return dequantize_to<bf16>(d, a);
+    case DType::f16:
+      return dequantize_to<f16>(d, a);
+    default:
+      return dequantize_to<float>(d, a);
+  }
+}
+
+}  // namespace qlora::cuda

@@ -1,0 +1,37 @@
+#pragma once
+// Reading quantized weights on the device. A weight is f32(level * absmax), one product rounded once, as
+// bitsandbytes computes it; the absmax may itself be double-quantized (kernels/args_matmul.h: WeightView).
+
+#include "kernels/args_matmul.h"
+#include "kernels/cuda/gpu.h"
+
+namespace qlora::cuda {
+
+// A quantized weight with the levels of its format: what a kernel takes by value.
+struct Codes {
+  const uint8_t* data = nullptr;
+  const float* absmax = nullptr;  // null: double-quantized
+  const uint8_t* absmax_codes = nullptr;
+  const float* nested_absmax = nullptr;
+  const float* code_map = nullptr;
+  float nested_offset = 0;
+  int64_t block = 64;
+  float levels[16] = {};
+};
+
+// REQUIRES: a quantized format.
+Codes codes_of(const WeightView& w);
+
+__device__ __forceinline__ float absmax_of(const Codes& w, int64_t block) {
+  if (w.absmax != nullptr) return w.absmax[block];
+  const float scaled = __fmul_rn(w.code_map[w.absmax_codes[block]], w.nested_absmax[block / 256]);
+  return __fadd_rn(scaled, w.nested_offset);
+}
+
+// Element i of the flattened matrix. `levels`: those of `w`, where indexing is cheap (shared memory).
+__device__ __forceinline__ float weight_at(const Codes& w, const float* levels, int64_t i) {
+  const int pair = w.data[i / 2];
+  return __fmul_rn(levels[i % 2 == 0 ? pair >> 4 : pair & 15], absmax_of(w, i / w.block));
+}
+
+}  // namespace qlora::cuda

@@ -1,0 +1,41 @@
+#include "kernels/cuda/device.h"
+
+#include <algorithm>
+
+namespace qlora::cuda {
+
+Scratch::~Scratch() {
+  release_device(block_);
+}
+
+void* Scratch::bytes(size_t n) {
+  if (n > size_) {
+    release_device(block_);
+    block_ = nullptr;
+    size_ = 0;
+    block_ = allocate_device(n);
+    size_ = n;
+  }
+  return block_;
+}
+
+void Uploads::begin() {
+  if (blocks_.size() > 1) blocks_.erase(blocks_.begin(), blocks_.end() - 1);
+  used_ = 0;
+}
+
+void* Uploads::take(size_t bytes) {
+  constexpr size_t kAlignment = 256, kSmallest = size_t{64} << 10;
+  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (used_ + bytes > room_) {
+    room_ = std::max({kSmallest, 2 * room_, bytes});
+    blocks_.push_back(std::make_unique<Scratch>());
+    blocks_.back()->bytes(room_);
+    used_ = 0;
+  }
+  void* p = static_cast<std::byte*>(blocks_.back()->bytes(room_)) + used_;
+  used_ += bytes;
+  return p;
+}
+
+}  // namespace qlora::cuda

@@ -1,0 +1,37 @@
+#pragma once
+// Everything that Backend asks for, as functions on a Device, one family a file. Element type f32; what the
+// arguments point to and who may alias whom is said in kernels/args_*.h.
+
+#include "kernels/backend.h"
+#include "kernels/cuda/device.h"
+
+namespace qlora::cuda {
+
+// rows.cu
+void rms_norm(Device&, const RmsNorm&);
+void rms_norm_backward(Device&, const RmsNormBackward&);
+void rope_table(Device&, const RopeTable&);
+void rope(Device&, const Rope&);
+// elements.cu
+void swiglu(Device&, const SwiGlu&);
+void swiglu_backward(Device&, const SwiGluBackward&);
+void add(Device&, const Add&);
+void gather_rows(Device&, const GatherRows&);
+void scatter_rows(Device&, const ScatterRows&);
+// learning.cu
+void cross_entropy(Device&, const CrossEntropy&);
+void sum_squares(Device&, const SumSquares&);
+void adamw(Device&, const AdamW&);
+// codes.cu
+void dequantize(Device&, const Dequantize&);
+// products.cu
+void gemm(Device&, const Gemm&);
+void qgemm(Device&, const QGemm&);
+// linear.cu
+void linear(Device&, const Linear&);
+void linear_backward(Device&, const LinearBackward&);
+// attention.cu, attention_backward.cu
+void attention(Device&, const Attention&);
+void attention_backward(Device&, const AttentionBackward&);
+
+}  // namespace qlora::cuda

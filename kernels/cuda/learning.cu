@@ -1,0 +1,176 @@
+// Losses, gradient norms and the optimizer.
+
+#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/kernels.h"
+
+namespace qlora::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int64_t kChunk =
+    4096;  // elements of a tensor in one partial sum, and in one block of the optimizer
+
+struct Entropy {
+  float largest[kMostWarps];
+  double sums[kMostWarps];
+  int first[kMostWarps];
+};
+
+// The smallest of the block's values.
+__device__ int block_min(int value, int* partials) {
+  for (int apart = 16; apart > 0; apart /= 2) value = min(value, __shfl_xor_sync(kAllLanes, value, apart));
+  if (threadIdx.x % 32 == 0) partials[threadIdx.x / 32] = value;
+  __syncthreads();
+  int least = partials[0];
+  for (unsigned warp = 1; warp < kThreads / 32; ++warp) least = min(least, partials[warp]);
+  __syncthreads();
+  return least;
+}
+
+// loss = log(sum exp(x - largest)) + largest - x[target];  dx = weight (softmax(x) - onehot).  A block a row.
+__global__ void __launch_bounds__(kThreads)
+    entropy(CrossEntropy a, const int32_t* targets, const float* weights) {
+  auto& shared = shared_as<Entropy>();
+  const int64_t row = blockIdx.x;
+  const float* x = static_cast<const float*>(a.logits) + row * a.vocab;
+  float* dx = a.dlogits == nullptr ? nullptr : static_cast<float*>(a.dlogits) + row * a.vocab;
+  const int32_t target = targets[row];
+  float mine = -INFINITY;
+  int where = 0x7fffffff;
+  for (int64_t c = threadIdx.x; c < a.vocab; c += kThreads) {
+    if (x[c] > mine) {
+      mine = x[c];
+      where = static_cast<int>(c);
+    }
+  }
+  const float largest = block_max(mine, shared.largest);
+  if (a.argmax != nullptr) {
+    const int first = block_min(mine == largest ? where : 0x7fffffff, shared.first);
+    if (threadIdx.x == 0) a.argmax[row] = first;
+  }
+  float* loss = static_cast<float*>(a.loss) + row;
+  if (target < 0) {
+    if (threadIdx.x == 0) *loss = 0;
+    for (int64_t c = threadIdx.x; dx != nullptr && c < a.vocab; c += kThreads) dx[c] = 0;
+    return;
+  }
+  double total = 0;
+  for (int64_t c = threadIdx.x; c < a.vocab; c += kThreads)
+    total += static_cast<double>(expf(x[c] - largest));
+  total = block_sum(total, shared.sums);
+  if (threadIdx.x == 0)
+    *loss = static_cast<float>(log(total) + static_cast<double>(largest) - static_cast<double>(x[target]));
+  if (dx == nullptr) return;
+  // dx may lie over x, and thread 0 has just read x[target].
+  __syncthreads();
+  const float weight = weights == nullptr ? 1.0f : weights[row], share = static_cast<float>(1.0 / total);
+  for (int64_t c = threadIdx.x; c < a.vocab; c += kThreads)
+    dx[c] = weight * (expf(x[c] - largest) * share - (c == target ? 1.0f : 0.0f));
+}
+
+// A stretch of at most kChunk elements of one tensor.
+struct Stretch {
+  int32_t tensor = 0;
+  int32_t length = 0;
+  int64_t begin = 0;
+};
+
+template <class Tensors>
+std::vector<Stretch> stretches(const Tensors& tensors) {
+  std::vector<Stretch> all;
+  for (size_t t = 0; t < tensors.size(); ++t)
+    for (int64_t lo = 0; lo < tensors[t].n; lo += kChunk)
+      all.push_back({static_cast<int32_t>(t), static_cast<int32_t>(std::min(kChunk, tensors[t].n - lo)), lo});
+  return all;
+}
+
+struct Partials {
+  double sums[kMostWarps];
+};
+
+__global__ void __launch_bounds__(kThreads)
+    squares(const TensorRef* tensors, const Stretch* chunks, double* partial) {
+  auto& shared = shared_as<Partials>();
+  const Stretch s = chunks[blockIdx.x];
+  const float* x = static_cast<const float*>(tensors[s.tensor].data) + s.begin;
+  double sum = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < s.length; i += kThreads)
+    sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  sum = block_sum(sum, shared.sums);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// One block: thread t adds the partials t, t + 256, ...
+__global__ void __launch_bounds__(kThreads) total(const double* partial, int64_t n, double* out) {
+  auto& shared = shared_as<Partials>();
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < n; i += kThreads) sum += partial[i];
+  sum = block_sum(sum, shared.sums);
+  if (threadIdx.x == 0) *out = sum;
+}
+
+struct Adam {
+  double beta1, beta2, eps, correction1, root_correction2;
+  const StepScalars* scalars;
+};
+
+// The formulas of args_train.h; a block a stretch.
+__global__ void __launch_bounds__(kThreads) adam(Adam a, const AdamTensor* tensors, const Stretch* chunks) {
+  const Stretch s = chunks[blockIdx.x];
+  const AdamTensor t = tensors[s.tensor];
+  const StepScalars& step = *a.scalars;
+  const double norm = sqrt(step.sum_squares) * step.gradient_scale;
+  const double clip = step.max_grad_norm > 0 ? fmin(1.0, step.max_grad_norm / (norm + 1e-6)) : 1.0;
+  const auto scale = static_cast<float>(step.gradient_scale * clip);
+  const auto keep = static_cast<float>(1 - step.learning_rate * t.weight_decay);
+  const auto rate = static_cast<float>(step.learning_rate / a.correction1);
+  const auto beta1 = static_cast<float>(a.beta1), rest1 = static_cast<float>(1 - a.beta1);
+  const auto beta2 = static_cast<float>(a.beta2), rest2 = static_cast<float>(1 - a.beta2);
+  const auto root = static_cast<float>(a.root_correction2), eps = static_cast<float>(a.eps);
+  for (int64_t i = s.begin + threadIdx.x; i < s.begin + s.length; i += kThreads) {
+    const float g = static_cast<const float*>(t.g)[i] * scale;
+    const float m = beta1 * static_cast<float*>(t.m)[i] + rest1 * g;
+    const float v = beta2 * static_cast<float*>(t.v)[i] + rest2 * g * g;
+    static_cast<float*>(t.m)[i] = m;
+    static_cast<float*>(t.v)[i] = v;
+    float& p = static_cast<float*>(t.p)[i];
+    p = p * keep - rate * (m / (sqrtf(v) / root + eps));
+  }
+}
+
+}  // namespace
+
+void cross_entropy(Device& d, const CrossEntropy& a) {
+  if (a.rows == 0) return;
+  d.uploads.begin();
+  const auto rows = static_cast<size_t>(a.rows);
+  d.stream.launch(entropy, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(Entropy), a,
+                  d.uploads.put(d.stream, a.targets, rows), d.uploads.put(d.stream, a.weights, rows));
+}
+
+void sum_squares(Device& d, const SumSquares& a) {
+  const std::vector<Stretch> chunks = stretches(a.tensors);
+  auto* partial = d.room<double>(Room::partials, chunks.size());
+  if (!chunks.empty()) {
+    d.uploads.begin();
+    d.stream.launch(squares, dim3(static_cast<unsigned>(chunks.size())), dim3(kThreads), sizeof(Partials),
+                    d.uploads.put(d.stream, a.tensors.data(), a.tensors.size()),
+                    d.uploads.put(d.stream, chunks.data(), chunks.size()), partial);
+  }
+  d.stream.launch(total, dim3(1), dim3(kThreads), sizeof(Partials), partial,
+                  static_cast<int64_t>(chunks.size()), a.out);
+}
+
+void adamw(Device& d, const AdamW& a) {
+  const std::vector<Stretch> chunks = stretches(a.tensors);
+  if (chunks.empty()) return;
+  d.uploads.begin();
+  const auto t = static_cast<double>(a.step);
+  const Adam constants{
+      a.beta1, a.beta2, a.eps, 1 - std::pow(a.beta1, t), std::sqrt(1 - std::pow(a.beta2, t)), a.scalars};
+  d.stream.launch(adam, dim3(static_cast<unsigned>(chunks.size())), dim3(kThreads), 0, constants,
+                  d.uploads.put(d.stream, a.tensors.data(), a.tensors.size()),
+                  d.uploads.put(d.stream, chunks.data(), chunks.size()));
+}
+
+}  // namespace qlora::cuda

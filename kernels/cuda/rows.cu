@@ -1,0 +1,111 @@
+// Norms and rotary embedding. A block (norms) or a few threads (rope) a row; sums within a row are taken in
+// f64, as everywhere, since the error of a norm touches every later element.
+
+#include "kernels/cuda/block.cuh"
+#include "kernels/cuda/kernels.h"
+
+namespace qlora::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+struct Partials {
+  double sums[kMostWarps];
+};
+
+// y = x rstd w,  rstd = 1 / sqrt(mean(x²) + eps);  x is the sum of two where there is a residual
+__global__ void __launch_bounds__(kThreads) norm(RmsNorm a) {
+  auto& shared = shared_as<Partials>();
+  const int64_t start = static_cast<int64_t>(blockIdx.x) * a.cols;
+  const float *x = static_cast<const float*>(a.x) + start, *w = static_cast<const float*>(a.w);
+  float* y = static_cast<float*>(a.y) + start;
+  if (a.residual != nullptr) {
+    const float* residual = static_cast<const float*>(a.residual) + start;
+    float* total = static_cast<float*>(a.sum) + start;
+    // A thread reads back only what it wrote itself.
+    for (int64_t c = threadIdx.x; c < a.cols; c += kThreads) total[c] = x[c] + residual[c];
+    x = total;
+  }
+  double squares = 0;
+  for (int64_t c = threadIdx.x; c < a.cols; c += kThreads)
+    squares += static_cast<double>(x[c]) * static_cast<double>(x[c]);
+  squares = block_sum(squares, shared.sums);
+  const auto rstd = static_cast<float>(1.0 / sqrt(squares / static_cast<double>(a.cols) + a.eps));
+  for (int64_t c = threadIdx.x; c < a.cols; c += kThreads) y[c] = x[c] * rstd * w[c];
+  if (a.rstd != nullptr && threadIdx.x == 0) static_cast<float*>(a.rstd)[blockIdx.x] = rstd;
+}
+
+// With g = dy w:  dx = rstd (g - x rstd² mean(g x)), plus what stands there or reaches x beside the norm
+__global__ void __launch_bounds__(kThreads) norm_backward(RmsNormBackward a) {
+  auto& shared = shared_as<Partials>();
+  const int64_t start = static_cast<int64_t>(blockIdx.x) * a.cols;
+  const float *x = static_cast<const float*>(a.x) + start, *w = static_cast<const float*>(a.w);
+  const float* dy = static_cast<const float*>(a.dy) + start;
+  const auto* before = static_cast<const float*>(a.mode == Write::accumulate ? a.dx : a.beside);
+  float* dx = static_cast<float*>(a.dx) + start;
+  const float rstd = static_cast<const float*>(a.rstd)[blockIdx.x];
+  double product = 0;
+  for (int64_t c = threadIdx.x; c < a.cols; c += kThreads)
+    product += static_cast<double>(dy[c] * w[c]) * static_cast<double>(x[c]);
+  product = block_sum(product, shared.sums);
+  const float pull = rstd * rstd * static_cast<float>(product / static_cast<double>(a.cols));
+  for (int64_t c = threadIdx.x; c < a.cols; c += kThreads) {
+    const float own = rstd * (dy[c] * w[c] - x[c] * pull);
+    dx[c] = before != nullptr ? before[start + c] + own : own;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    angles(const int32_t* positions, const float* inv_freq, float* cosines, float* sines, int64_t rows,
+           int64_t half, float scale) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= rows * half) return;
+  const float angle = static_cast<float>(positions[i / half]) * inv_freq[i % half];
+  cosines[i] = cosf(angle) * scale;
+  sines[i] = sinf(angle) * scale;
+}
+
+// y1 = x1 cos - x2 sin;  y2 = x2 cos + x1 sin.  One thread a pair.
+__global__ void __launch_bounds__(kThreads) rotate(Rope a) {
+  const int64_t half = a.head_dim / 2, i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= a.rows * a.heads * half) return;
+  const int64_t head = i / half, j = i % half, angle = head / a.heads * half + j, at = head * a.head_dim + j;
+  const auto* x = static_cast<const float*>(a.x);
+  auto* y = static_cast<float*>(a.y);
+  const float x1 = x[at], x2 = x[at + half], c = static_cast<const float*>(a.cos)[angle];
+  const float turn = static_cast<const float*>(a.sin)[angle], s = a.inverse ? -turn : turn;
+  const float y1 = x1 * c - x2 * s, y2 = x2 * c + x1 * s;
+  const bool adds = a.mode == Write::accumulate;
+  y[at] = adds ? y[at] + y1 : y1;
+  y[at + half] = adds ? y[at + half] + y2 : y2;
+}
+
+}  // namespace
+
+void rms_norm(Device& d, const RmsNorm& a) {
+  if (a.rows > 0)
+    d.stream.launch(norm, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(Partials), a);
+}
+
+void rms_norm_backward(Device& d, const RmsNormBackward& a) {
+  if (a.rows > 0)
+    d.stream.launch(norm_backward, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(Partials), a);
+}
+
+void rope_table(Device& d, const RopeTable& a) {
+  const int64_t n = a.rows * a.half;
+  if (n == 0) return;
+  d.uploads.begin();
+  d.stream.launch(angles, dim3(blocks_for(n, kThreads)), dim3(kThreads), 0,
+                  d.uploads.put(d.stream, a.positions, static_cast<size_t>(a.rows)),
+                  d.uploads.put(d.stream, a.inv_freq, static_cast<size_t>(a.half)),
+                  static_cast<float*>(a.cos), static_cast<float*>(a.sin), a.rows, a.half,
+                  static_cast<float>(a.attention_scale));
+}
+
+void rope(Device& d, const Rope& a) {
+  const int64_t n = a.rows * a.heads * (a.head_dim / 2);
+  if (n > 0) d.stream.launch(rotate, dim3(blocks_for(n, kThreads)), dim3(kThreads), 0, a);
+}
+
+}  // namespace qlora::cuda

@@ -1,0 +1,90 @@
+// Device memory and streams of CUDA.
+
+#include "kernels/cuda/runtime.h"
+
+#include <string>
+
+#include "core/base/error.h"
+
+namespace qlora::cuda {
+namespace {
+
+void check(cudaError_t status, const char* what, ErrorKind kind = ErrorKind::failure) {
+  if (status == cudaSuccess) return;
+  throw Error(kind, std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
+}
+
+}  // namespace
+
+struct Stream::State {
+  cudaStream_t stream = nullptr;
+};
+
+Stream::Stream() : state_(std::make_unique<State>()) {
+  check(cudaStreamCreateWithFlags(&state_->stream, cudaStreamNonBlocking), "no stream");
+}
+
+Stream::~Stream() {
+  cudaStreamDestroy(state_->stream);
+}
+
+cudaStream_t Stream::handle() const {
+  return state_->stream;
+}
+
+void Stream::allow_shared(const void* kernel, size_t bytes) {
+  constexpr size_t kWithoutAsking = size_t{48} << 10;
+  if (bytes > kWithoutAsking)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+          "shared memory of a block");
+}
+
+void Stream::check_launch() {
+  check(cudaGetLastError(), "launching a kernel");
+}
+
+// Memory of the host that is not pinned is staged before the call returns.
+void Stream::copy_in(void* device, const void* host, size_t bytes) {
+  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, state_->stream),
+        "copying to the device");
+}
+
+void Stream::copy_out(void* host, const void* device, size_t bytes) {
+  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, state_->stream),
+        "copying from the device");
+  wait();
+}
+
+void Stream::copy(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, state_->stream), "copying on the device");
+}
+
+void Stream::fill(void* device, size_t bytes, uint8_t value) {
+  check(cudaMemsetAsync(device, value, bytes, state_->stream), "filling memory");
+}
+
+void Stream::wait() {
+  check(cudaStreamSynchronize(state_->stream), "a kernel failed");
+}
+
+void* allocate_device(size_t bytes) {
+  void* p = nullptr;
+  const cudaError_t status = cudaMalloc(&p, bytes > 0 ? bytes : 1);
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    size_t free = 0, total = 0;
+    cudaMemGetInfo(&free, &total);
+    throw Error(ErrorKind::memory, "CUDA: no room for " + std::to_string(bytes >> 20) +
+                                       " MiB: " + std::to_string(free >> 20) + " of " +
+                                       std::to_string(total >> 20) + " MiB are free on the device");
+  }
+  check(status, "allocating memory");
+  return p;
+}
+
+// cudaFree waits for all work on the device.
+void release_device(void* p) noexcept {
+  cudaFree(p);
+}
+
+}  // namespace qlora::cuda

@@ -1,0 +1,80 @@
+#pragma once
+// A device's memory and its queue of work, for CUDA (runtime.cu) and for the emulation
+// (emulated/runtime.cpp), which takes CUDA's promises at their worst: nothing runs before the host waits, the
+// host cannot reach device memory, and what is allocated holds NaN bits and ends at a page that faults.
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "kernels/cuda/gpu.h"
+
+namespace qlora::cuda {
+
+// 256-byte aligned, uninitialised. Throws Error(memory) with what was asked and what is free. Releasing waits
+// for all work.
+void* allocate_device(size_t bytes);
+void release_device(void* p) noexcept;
+
+// Work in order. Errors of the work (a fault of a kernel) are thrown by whatever waits for it.
+class Stream {
+ public:
+  Stream();
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  // The host's bytes may change as soon as copy_in returns; copy_out waits for them.
+  void copy_in(void* device, const void* host, size_t bytes);
+  void copy_out(void* host, const void* device, size_t bytes);
+  void copy(void* to, const void* from, size_t bytes);  // both on the device
+  void fill(void* device, size_t bytes, uint8_t value);
+  void wait();
+
+  // kernel<<<grid, block, shared>>>(arguments...)
+  template <class... P, class... A>
+  void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... arguments) {
+#if defined(__CUDACC__)
+    allow_shared(reinterpret_cast<const void*>(kernel), shared);
+    kernel<<<grid, block, shared, handle()>>>(static_cast<P>(arguments)...);
+    check_launch();
+#else
+    enqueue([=] { emulated::run_grid(grid, block, shared, [&] { kernel(static_cast<P>(arguments)...); }); });
+#endif
+  }
+
+ private:
+#if defined(__CUDACC__)
+  cudaStream_t handle() const;
+  // More than 48 KiB of shared memory must be asked for.
+  static void allow_shared(const void* kernel, size_t bytes);
+  static void check_launch();
+#else
+  void enqueue(std::function<void()> work);
+#endif
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Room on the device that calls of kernels use and leave undefined; grows, and stays for later calls.
+class Scratch {
+ public:
+  Scratch() = default;
+  ~Scratch();
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  // 256-byte aligned. Waits for all work when it grows.
+  void* bytes(size_t n);
+  template <class T>
+  T* of(size_t n) {
+    return static_cast<T*>(bytes(n * sizeof(T)));
+  }
+  size_t size() const { return size_; }
+
+ private:
+  void* block_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace qlora::cuda
