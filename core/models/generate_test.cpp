@@ -37,7 +37,7 @@ Batch slice(const std::vector<TinyRun>& runs, size_t lo, size_t hi) {
 }  // namespace
 
 TEST_CASE("rows computed piece by piece over a cache have the bits of one forward pass") {
-  for (const Variant& variant : runnable_variants()) {
+  for (const Variant& variant : runnable_variants(EmulatedGpu::included)) {
     for (const TinyConfig& config : {TinyConfig{}, TinyConfig{.model_type = "mistral", .window = 5},
                                      TinyConfig{.model_type = "qwen2"}}) {
       INFO(variant << " " << config.model_type);
@@ -74,7 +74,7 @@ TEST_CASE("rows computed piece by piece over a cache have the bits of one forwar
 }
 
 TEST_CASE("greedy answers do not depend on what shares the batch and follow the whole forward pass") {
-  for (const Variant& variant : runnable_variants()) {
+  for (const Variant& variant : runnable_variants(EmulatedGpu::included)) {
     INFO(variant);
     auto backend = make_backend(variant.backend);
     Memory memory(*backend);

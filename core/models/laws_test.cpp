@@ -131,7 +131,7 @@ TEST_CASE("gradients through a whole model equal central differences") {
 }
 
 TEST_CASE("a run packed with others has the bits it has alone") {
-  for (const Variant& variant : runnable_variants()) {
+  for (const Variant& variant : runnable_variants(EmulatedGpu::included)) {
     for (const TinyConfig& config : kModels) {
       Lab lab = lab_on(variant, config);
       std::vector<double> packed = lab.step(lab.runs);
@@ -220,7 +220,7 @@ TEST_CASE("a block that runs again leaves out its last linear") {
 }
 
 TEST_CASE("micro-batches of one example add up to the whole batch bit for bit") {
-  for (const Variant& variant : runnable_variants()) {
+  for (const Variant& variant : runnable_variants(EmulatedGpu::included)) {
     Lab lab = lab_on(variant, {});
     std::vector<double> whole = lab.step({lab.runs[1]});
     std::vector<std::vector<double>> gradients = lab.gradients(1);
