@@ -119,7 +119,7 @@ void add_task(Ordered& out, Ordered& hashes, const HarnessTask& t) {
   out["results"][name] = scores_of(t.report->scores, "", name, t.alias.empty() ? name : t.alias);
   for (const std::string& part : parts_of(t)) {
     const std::string whole = name + "_" + part;
-    out["results"][whole] = scores_of(t.report->scores, part, whole, " - " + part);
+    out["results"][whole] = scores_of(t.report->scores, part, whole, whole);
     out["group_subtasks"][name].push_back(whole);
   }
   out["configs"][name] = configuration(t);
