@@ -260,10 +260,12 @@ TEST_CASE("a job and its messages survive the way to the worker and back") {
   run.evals.push_back({sha256("e"), "mmlu", 6, "{}", "tree", "ff", {}});
   run.evals[0].mmlu.subjects = {"anatomy"};
   run.evals[0].answers = {{sha256("asked"), std::string("\0\x7f\xff", 3)}, {sha256("too"), ""}};
+  run.scored = {{2, {{"eval_loss", 2.5}}}, {4, {{"mmlu_eval_accuracy", 0.25}, {"mmlu_loss", 1.0 / 3}}}};
   job.base_evals = run.evals;
   CHECK(job_from_text(to_text(job), "job").runs[0].evals[0].answers[0].answer ==
         run.evals[0].answers[0].answer);
   CHECK(to_text(job_from_text(to_text(job), "job")) == to_text(job));
   CHECK_THROWS_AS(job_from_text("{}", "job"), Error);
   CHECK(job_from_text(to_text(job), "job").runs[0].config == run.config);
+  CHECK(job_from_text(to_text(job), "job").runs[0].scored == run.scored);
 }

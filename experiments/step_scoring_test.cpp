@@ -7,6 +7,7 @@
 #include "experiments/scheduler.h"
 #include "experiments/test_program.h"
 #include "experiments/worker.h"
+#include "results/sqlite.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -258,6 +259,34 @@ TEST_CASE("a score told to a parent that died before storing it is told again") 
       [] { return false; }));
   CHECK(told == std::vector<std::string>{"loss 2", "mmlu 2", "loss 4", "mmlu 4", "loss 6", "mmlu 6"});
   CHECK(logged_scores_of(read_file(history_file(run.folder))).size() == 6);
+}
+
+TEST_CASE("scores that are stored come back into the log of a run that has lost their steps") {
+  Workbench bench;
+  bench.write_sweep("s.yaml", kScored);
+  REQUIRE(sweep(bench, "out").code == 0);
+  const std::vector<std::string> before = histories(bench.path() / "out");
+  REQUIRE(before.size() == 2);
+  // As if everything had been killed right after step 4 was scored, before its checkpoint was on the disk.
+  Database(bench.path() / "out.db", Database::Mode::write)
+      .exec("UPDATE run SET state = 'killed', reason = 'signal 9', finished_at = NULL");
+  std::vector<Path> runs;
+  for (const char* name : {"alpaca", "dialogues"})
+    for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "out/test"))
+      if (entry.path().filename().string().ends_with(name)) runs.push_back(entry.path());
+  REQUIRE(runs.size() == 2);
+  for (const Path& run : runs)
+    for (const Path& lost : {run / "adapter", history_file(run), checkpoint_folder(run, 4)})
+      CHECK(std::filesystem::remove_all(lost) > 0);
+
+  const ProgramEnd again = sweep(bench, "out");
+  INFO(again.err);
+  CHECK(again.code == 0);
+  CHECK_THAT(again.err, Contains("2 to train") && Contains("0 evaluations to do of 12") &&
+                            Contains("alpaca: goes on after step 2"));
+  CHECK(histories(bench.path() / "out") == before);
+  for (const Path& run : runs)
+    CHECK(logged_scores_of(read_file(checkpoint_folder(run, 4) / "trainer_state.json")).size() == 4);
 }
 
 TEST_CASE("a run that a stop has saved waits there for runs with longer steps, and loses no score") {
