@@ -99,7 +99,7 @@ std::vector<HarnessGroup> groups_of(const MmluOptions& options, const MmluReport
   for (const std::string name : {"stem", "other", "social_sciences", "humanities"})
     for (const auto& [of_map, accuracy] : report.groups) {
       if (of_map != name + "@lm_eval") continue;
-      HarnessGroup one = group("mmlu_" + name, name, options, accuracy);
+      HarnessGroup one = group("mmlu_" + name, replace_all(name, "_", " "), options, accuracy);
       for (const auto& [subject, unused] : report.subjects)
         if (mmlu_group_lm_eval(subject) == name) one.members.push_back("mmlu_" + subject);
       groups[0].members.push_back(one.name);

@@ -199,6 +199,21 @@ TEST_CASE("answers to MMLU are written in the layout of the harness") {
   CHECK(sample["target"] == "0");
 }
 
+TEST_CASE("groups of MMLU have the harness' names and aliases, and subjects that it lacks are MMLU's own") {
+  Asked a(asking("lm_eval", 0));
+  MmluReport report;
+  for (const char* name : {"alchemy", "sociology"}) {
+    a.data.subjects.push_back({name, {}, {}});
+    report.items.emplace_back().subject = name;
+  }
+  summarize_mmlu(report, a.data, a.options);
+  report.items.clear();
+  const MmluHarness mmlu = mmlu_harness("data", a.data, a.options, a.tokenizer, report);
+  REQUIRE(mmlu.groups.size() == 2);
+  CHECK(mmlu.groups[0].members == std::vector<std::string>{"mmlu_social_sciences", "mmlu_alchemy"});
+  CHECK((mmlu.groups[1].name == "mmlu_social_sciences" && mmlu.groups[1].alias == "social sciences"));
+}
+
 TEST_CASE("files of the harness say how many of a subject's questions were asked, and by which protocol") {
   Asked a(asking("qlora", 0));
   a.options.limit = 2;
