@@ -30,7 +30,7 @@ class Uploads {
 };
 
 // Buffers inside one call; each name has one at a time.
-enum class Room : uint8_t { weight, x, y, low_rank, delta, dropped, partials, count };
+enum class Room : uint8_t { y, low_rank, partials, count };
 
 struct Device {
   Stream stream = {};

@@ -1,5 +1,5 @@
 #pragma once
-// Matrix products, the parts that files of kernels share: where elements come from.
+// Where the elements of products come from.
 
 #include "kernels/cuda/codes.cuh"
 
@@ -32,14 +32,6 @@ struct Coded {
     return weight_at(w, levels, along_k ? row * pitch + k : k * pitch + row);
   }
   __device__ __forceinline__ float level(int i) const { return w.levels[i]; }
-};
-
-// y[m, n] = alpha * sum over k of x(m, k) w(n, k), or added to y.
-struct Shape {
-  float* y;
-  int64_t m, n, k;
-  float alpha;
-  bool adds;
 };
 
 }  // namespace qlora::cuda

@@ -1,0 +1,65 @@
+// What a user of a GPU does, on the emulated one: a sweep through the program itself.
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "core/base/json.h"
+#include "experiments/test_program.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+// Three questions, a judge of few words, MMLU and held-out losses: what the quickstart does, on a tiny model.
+void write_study(const Workbench& bench) {
+  std::string questions;
+  for (int i = 1; i <= 3; ++i)
+    questions +=
+        fmt::format("{{\"question_id\": {0}, \"text\": \"What is {0}?\", \"category\": \"general\"}}\n", i);
+  bench.write("questions.jsonl", questions);
+  bench.write("short.jsonl",
+              "{\"prompt_id\": 1, \"system_prompt\": \"\", \"prompt_template\": "
+              "\"{question}{answer_1}{answer_2}\", \"category\": \"general\"}\n");
+  bench.write_sweep(
+      "s.yaml",
+      "bits: 4\nquant_type: nf4\ndouble_quant: true\n"
+      "evals:\n  - {task: loss, at: [start, end]}\n"
+      "  - {task: mmlu, data: mmlu, protocol: hendrycks, shots: 1, limit: 1, at: end, base: true}\n"
+      "generate:\n  - {questions: questions.jsonl, template: guanaco, greedy: true, max_new_tokens: 4, base: "
+      "true}\n"
+      "judge:\n  - {judge: base, name: self, chat_template: guanaco, prompts: short.jsonl, max_tokens: 3}\n");
+}
+
+Json losses(const Workbench& bench, const std::string& db) {
+  return query(bench,
+               "SELECT name, loss_before, loss_after FROM leaderboard WHERE state = 'finished' ORDER BY name",
+               db);
+}
+
+}  // namespace
+
+TEST_CASE("a sweep learns and is scored and judged on the emulated GPU as on the processor") {
+  Workbench bench;
+  write_study(bench);
+  for (const std::string backend : {"reference", "cuda-emulated"}) {
+    const ProgramEnd end =
+        bench.run({"sweep", "run", "s.yaml", "--backend", backend, "--db", backend + ".db", "--set",
+                   "output_dir=" + backend, "--set", "max_steps=2", "--set", "compute_dtype=bf16"});
+    INFO(end.err);
+    REQUIRE(end.code == 0);
+  }
+  const Json expected = losses(bench, "reference.db"), found = losses(bench, "cuda-emulated.db");
+  REQUIRE(expected.size() == 2);
+  REQUIRE(found.size() == 2);
+  for (size_t run = 0; run < 2; ++run) {
+    INFO(expected[run].dump() << " " << found[run].dump());
+    CHECK(found[run]["name"] == expected[run]["name"]);
+    for (const char* at : {"loss_before", "loss_after"}) {
+      const double ours = found[run][at].get<double>(), theirs = expected[run][at].get<double>();
+      CHECK(std::abs(ours - theirs) < 0.0015 * theirs);
+    }
+  }
+  CHECK(query(bench, "SELECT count(*) AS n FROM votes_view WHERE judge = 'self'",
+              "cuda-emulated.db")[0]["n"] == 18);
+}

@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# Everything that a machine with a GPU must show, in one go: builds the CUDA plug-in and the tests of kernels, holds
+# every kernel to the case table and the laws, runs compute-sanitizer where it is allowed, measures, and writes
+# results/gpu/DATE-DEVICE.txt.
+#   scripts/gpu_check.sh                    needs nvcc and a device of compute capability 8.0 or more
+#     --emulated                            the same on the emulated GPU, at small sizes: checks this script
+#     --out FILE                            where the report goes
+#     --build DIR                           where it builds (default build-gpu)
+set -euo pipefail
+cd "$(dirname "$(realpath "$0")")/.."
+. scripts/packages.sh
+
+emulated=0 out="" build=build-gpu
+while [ $# -gt 0 ]; do
+  case "$1" in
+    -h | --help)
+      sed -n '2,8s/^# \{0,1\}//p' scripts/gpu_check.sh
+      exit 0 ;;
+    --emulated) emulated=1; shift ;;
+    --out | --build)
+      [ $# -ge 2 ] || { echo "gpu_check: $1 needs a value" >&2; exit 2; }
+      if [ "$1" = --out ]; then out=$2; else build=$2; fi
+      shift 2 ;;
+    *)
+      echo "gpu_check: unknown argument $1; see --help" >&2
+      exit 2 ;;
+  esac
+done
+
+options=(-DCMAKE_BUILD_TYPE=Release -DQLORA_TESTS=ON -DQLORA_BENCH=ON)
+if [ "$emulated" = 1 ]; then
+  backend=cuda-emulated device=emulated
+  options+=(-DQLORA_CUDA=OFF)
+else
+  backend=cuda
+  device=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr -cs '[:alnum:]' '-' | sed 's/-$//')
+  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
+  options+=(-DQLORA_CUDA=ON "-DCMAKE_CUDA_ARCHITECTURES=$capability-real")
+fi
+mkdir -p results/gpu "$build"
+[ -n "$out" ] || out=results/gpu/$(date -u +%Y-%m-%d)-$device.txt
+report=$build/report.txt
+: > "$report"
+
+failed=0
+say() { echo "$*" | tee -a "$report"; }
+step() {  # NAME COMMAND...: runs it, notes how it ended and how long it took, keeps its output
+  local name=$1 start=$SECONDS rc=0
+  shift
+  "$@" > "$build/$name.log" 2>&1 || rc=$?
+  if [ "$rc" -eq 0 ]; then
+    say "$name: passed in $((SECONDS - start)) s"
+  else
+    failed=1
+    say "$name: FAILED ($rc) after $((SECONDS - start)) s"
+    tail -n 25 "$build/$name.log" | tee -a "$report"
+  fi
+}
+
+say "qlora $(git describe --always --dirty 2> /dev/null || echo 'without git'), $(date -u +%Y-%m-%dT%H:%MZ)"
+if [ "$emulated" = 0 ]; then
+  say "$(nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv,noheader | head -1)"
+  say "$(nvcc --version | sed -n '4p')"
+fi
+# shellcheck disable=SC2086
+scripts/install_packages.sh $QLORA_BUILD_PACKAGES $QLORA_TEST_PACKAGES
+step configure cmake -S . -B "$build" -G Ninja "${options[@]}"
+targets=(qlora_kernels_test qlora_device_bench)
+[ "$emulated" = 1 ] || targets+=(qlora_cuda)
+step build cmake --build "$build" --target "${targets[@]}"
+[ "$failed" = 0 ] || exit 1
+
+test=$build/bin/qlora_kernels_test
+export QLORA_CASES_BACKEND=$backend
+step parity "$test" "The device of a GPU agrees*"
+step laws "$test" "The device of a GPU has the same bits*"
+
+sanitize() {  # TOOL
+  if ! compute-sanitizer --tool "$1" --error-exitcode 9 "$test" "The device of a GPU runs*" > "$build/$1.log" 2>&1 &&
+    ! grep -q "ERROR SUMMARY" "$build/$1.log"; then
+    say "compute-sanitizer $1: refused here: $(tail -n 1 "$build/$1.log")"
+  else
+    grep "ERROR SUMMARY" "$build/$1.log" | sed "s/^=*/compute-sanitizer $1:/" | tee -a "$report"
+    grep -q "ERROR SUMMARY: 0 errors" "$build/$1.log" || failed=1
+  fi
+}
+if [ "$emulated" = 1 ]; then
+  step cases "$test" "The device of a GPU runs*"
+elif command -v compute-sanitizer > /dev/null; then
+  for tool in memcheck racecheck synccheck initcheck; do sanitize "$tool"; done
+else
+  say "compute-sanitizer: not there"
+fi
+
+bench=("$build/bin/qlora_device_bench" "$backend")
+[ "$emulated" = 0 ] || bench+=(--quick)
+step measure "${bench[@]}"
+cat "$build/measure.log" >> "$report"
+cat "$build/measure.log"
+
+cp "$report" "$out.part"
+mv "$out.part" "$out"
+echo "written: $out" >&2
+exit "$failed"
