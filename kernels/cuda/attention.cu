@@ -4,6 +4,7 @@
 // lie.
 
 #include "kernels/cuda/block.cuh"
+#include "kernels/cuda/flash.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/sequences.cuh"
 
@@ -95,6 +96,7 @@ Heads heads_of(const Attention& a) {
 }
 
 void attention(Device& d, const Attention& a) {
+  if (flash_takes(a)) return flash(d, a);
   d.uploads.begin();
   const Sequences all = upload_sequences(d, a.sequences);
   if (all.queries == 0) return;

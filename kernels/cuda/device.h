@@ -30,7 +30,7 @@ class Uploads {
 };
 
 // Buffers inside one call; each name has one at a time.
-enum class Room : uint8_t { y, low_rank, partials, count };
+enum class Room : uint8_t { y, low_rank, partials, keys, queries, count };
 
 struct Device {
   Stream stream = {};

@@ -20,6 +20,13 @@ __device__ __forceinline__ void mma_bf16(float (&d)[4], const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Two numbers rounded to bf16, the first in the low half.
+__device__ __forceinline__ uint32_t round_pair(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -84,6 +91,9 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
   emulation::Mma mine{{d[0], d[1], d[2], d[3]}, {a[0], a[1], a[2], a[3]}, {b0, b1}};
   emulated::warp_operation("mma.sync", &mine, emulation::multiply, place);
   std::copy(mine.d, mine.d + 4, d);
+}
+inline uint32_t round_pair(float low, float high) {
+  return pack_bf16(low, high);
 }
 inline void load_matrices(uint32_t (&r)[4], const void* row,
                           emulation::Place place = emulation::Place::current()) {
