@@ -5,6 +5,7 @@
 //   dq = sum ds k;  dk = sum ds q;  dv = sum p dout
 
 #include "kernels/cuda/block.cuh"
+#include "kernels/cuda/flash.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/sequences.cuh"
 
@@ -118,6 +119,7 @@ __global__ void __launch_bounds__(kThreads) of_keys(Heads h, Gradients g, Sequen
 
 void attention_backward(Device& d, const AttentionBackward& b) {
   const Attention& a = b.forward;
+  if (flash_takes(a)) return flash_backward(d, b);
   d.uploads.begin();
   const Sequences all = upload_sequences(d, a.sequences);
   const Heads h = heads_of(a);
