@@ -134,14 +134,14 @@ __device__ __forceinline__ float weigh(Running& row, float (&scores)[kKeys / 8][
   const float before = row.largest;
   row.largest = fmaxf(before, quad_max(most) * scale);
   const float base = row.largest == -INFINITY ? 0.0f : row.largest;  // no key seen yet
-  const float shrink = exp2f(before - base);
+  const float shrink = exp2_fast(before - base);
   float sum = 0;
 #pragma unroll
   for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
       float& score = scores[n][2 * half + e];
-      score = exp2f(fmaf(score, scale, -base));
+      score = exp2_fast(fmaf(score, scale, -base));
       sum += score;
     }
   row.total = fmaf(row.total, shrink, sum);
@@ -223,7 +223,7 @@ __global__ void __launch_bounds__(kThreads) forward(Heads h, Sequences all, cons
     v += S::kKeys * pitch;
     k += S::kKeys * pitch;
     if (seen) {
-      multiply_rows<S::kTall>(scores, left, shared.k, lane);
+      multiply_rows<S::kTall, S::kAside ? kSteps<S::kDim> : S::kDim / 16>(scores, left, shared.k, lane);
       mask<S>(scores, h, queries, tile, lane);
     }
     wait_copies<0>();

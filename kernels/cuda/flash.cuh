@@ -97,11 +97,15 @@ __device__ __forceinline__ void load_left(uint32_t (&a)[4], const T& tile, int r
   load_matrices(a, tile.at(row + lane % 16, column + lane / 16 * 8));
 }
 
+// Steps of a product's inner index that are unrolled, where its left side is not in registers.
+template <int kDim>
+inline constexpr int kSteps = kDim < 128 ? kDim / 16 : 4;
+
 // scores[16 kTall x kRows] += left · rowsᵀ, over kDim columns. left(k, a) gives columns [16 k, 16 k + 16).
-template <int kTall, int kRows, int kDim, class Left>
+template <int kTall, int kUnrolled, int kRows, int kDim, class Left>
 __device__ __forceinline__ void multiply_rows(float (&scores)[kTall][kRows / 8][4], const Left& left,
                                               const Tile<kRows, kDim>& tile, int lane) {
-#pragma unroll
+#pragma unroll kUnrolled
   for (int k = 0; k < kDim / 16; ++k) {
     uint32_t a[kTall][4];
     left(k, a);

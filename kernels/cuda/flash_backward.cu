@@ -77,7 +77,7 @@ __device__ __forceinline__ void weights_of_rows(float (&scores)[kKeys / 8][4], c
       for (int e = 0; e < 2; ++e) {
         const int key = 8 * n + lane % 4 * 2 + e;
         float& score = scores[n][2 * half + e];
-        score = key < first || key > last ? 0.0f : exp2f(fmaf(score, scale, -rows.lse[half]));
+        score = key < first || key > last ? 0.0f : exp2_fast(fmaf(score, scale, -rows.lse[half]));
       }
   }
 }
@@ -126,14 +126,14 @@ __global__ void __launch_bounds__(kThreads)
     wait_copies<1>();
     __syncthreads();
     if (seen) {
-      multiply_rows<1>(
+      multiply_rows<1, kSteps<S::kDim>>(
           p, [&](int c, auto& a) { load_left(a[0], shared.q, 16 * warp, 16 * c, lane); }, shared.k, lane);
       weights_of_rows<S::kKeys>(p[0], h, queries, mine, tile, lane);
     }
     wait_copies<0>();
     __syncthreads();
     if (seen) {
-      multiply_rows<1>(
+      multiply_rows<1, kSteps<S::kDim>>(
           dp, [&](int c, auto& a) { load_left(a[0], shared.dout, 16 * warp, 16 * c, lane); }, shared.v, lane);
       slopes_of_rows<S::kKeys>(p[0], dp[0], mine, h.scale);
       uint32_t ds[1][S::kKeys / 16][4];
@@ -147,11 +147,13 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- gradients of keys and values
 
+constexpr int64_t kWidest = int64_t{1} << 30;  // of windows: as good as any that is wider
+
 // A warp holds 16 keys, and kColumns of their gradients: kParts warps share the keys.
 template <int kDim_>
 struct KeySizes {
   static constexpr int kDim = kDim_, kParts = kDim == 256 ? 2 : 1, kColumns = kDim / kParts;
-  static constexpr int kRows = 16 * kWarps / kParts, kQueries = kDim == 256 ? 32 : 64;
+  static constexpr int kRows = 16 * kWarps / kParts, kQueries = kDim < 96 ? 64 : 32;
 };
 
 template <class S>
@@ -192,7 +194,7 @@ __device__ __forceinline__ void weights_of_keys(float (&scores)[kQueries / 8][4]
     for (int e = 0; e < 4; ++e) {
       const int query = 8 * n + lane % 4 * 2 + e % 2;
       const bool seen = all || pairs.sees(pairs.key + lane / 4 + e / 2 * 8, query);
-      scores[n][e] = seen ? exp2f(fmaf(scores[n][e], scale, -lse[query])) : 0.0f;
+      scores[n][e] = seen ? exp2_fast(fmaf(scores[n][e], scale, -lse[query])) : 0.0f;
     }
 }
 
@@ -217,21 +219,21 @@ __device__ __forceinline__ void add_queries(float (&dk)[1][S::kColumns / 8][4],
   wait_copies<1>();
   __syncthreads();
   if (seen) {
-    multiply_rows<1>(
+    multiply_rows<1, kSteps<S::kDim>>(
         p, [&](int c, auto& a) { load_left(a[0], shared.k, row, 16 * c, lane); }, shared.q, lane);
     weights_of_keys<S::kQueries>(p[0], pairs, shared.lse, scale * kLog2e, lane);
   }
   wait_copies<0>();
   __syncthreads();
   if (seen) {
-    multiply_rows<1>(
+    multiply_rows<1, kSteps<S::kDim>>(
         dp, [&](int c, auto& a) { load_left(a[0], shared.v, row, 16 * c, lane); }, shared.dout, lane);
-    uint32_t left[1][S::kQueries / 16][4];
-    round_left<S::kQueries>(left[0], p[0]);
-    add_weighted<1, S::kColumns>(dv, left, shared.dout, column, lane);
+    uint32_t weights[1][S::kQueries / 16][4], slopes[1][S::kQueries / 16][4];
+    round_left<S::kQueries>(weights[0], p[0]);
     slopes_of_keys<S::kQueries>(p[0], dp[0], shared.delta, scale, lane);
-    round_left<S::kQueries>(left[0], p[0]);
-    add_weighted<1, S::kColumns>(dk, left, shared.q, column, lane);
+    round_left<S::kQueries>(slopes[0], p[0]);
+    add_weighted<1, S::kColumns>(dv, weights, shared.dout, column, lane);
+    add_weighted<1, S::kColumns>(dk, slopes, shared.q, column, lane);
   }
   __syncthreads();
 }
@@ -260,7 +262,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t kv_head = blockIdx.y, pitch = h.kv_heads * S::kDim, group = h.heads / h.kv_heads;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const auto begin = static_cast<int>(work[blockIdx.x].first), length = static_cast<int>(s.k_len),
-             queries = static_cast<int>(s.q_len), window = static_cast<int>(h.window),
+             queries = static_cast<int>(s.q_len), window = static_cast<int>(min(h.window, kWidest)),
              before = length - queries;
   const int row = 16 * (warp / S::kParts), column = S::kColumns * (warp % S::kParts), key = begin + row;
   // The queries that see any of the block's keys.

@@ -27,6 +27,13 @@ __device__ __forceinline__ uint32_t round_pair(float low, float high) {
   return pair;
 }
 
+// 2^x to about 2^-22 of itself; 0 where that is below 2^-126. 2^0 is 1, 2^-inf 0.
+__device__ __forceinline__ float exp2_fast(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -94,6 +101,10 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 }
 inline uint32_t round_pair(float low, float high) {
   return pack_bf16(low, high);
+}
+inline float exp2_fast(float x) {
+  const float y = std::exp2(x);
+  return y < 0x1p-126f ? 0.0f : y;
 }
 inline void load_matrices(uint32_t (&r)[4], const void* row,
                           emulation::Place place = emulation::Place::current()) {
