@@ -36,7 +36,7 @@ struct SequenceSpan {
 //
 // With bf16 operands all four products (and backward the five) read both sides rounded: q, k, v, dout, and
 // the weights and gradients of scores that the kernel computes itself. Weights are exp(score - largest
-// score), rounded before the division by their sum, which adds them as they were.
+// score, or the largest so far), rounded before the division by their sum, which adds them as they were.
 struct Attention {
   const void* q = nullptr;  // [rows, heads, head_dim]
   const void* k = nullptr;  // [key rows, kv_heads, head_dim]

@@ -82,7 +82,7 @@ struct Sequence {
 
 TEST_CASE("CUDA attention on tensor cores: a query has the same bits wherever it and its keys lie") {
   auto backend = make_backend("cuda-emulated");
-  for (auto [dim, window] : {std::pair<int64_t, int64_t>{64, 0}, {80, 70}, {96, 0}, {128, 0}, {256, 70}}) {
+  for (auto [dim, window] : {std::pair<int64_t, int64_t>{64, 70}, {128, 0}, {256, 70}}) {
     const Sequence s{290, dim, window};
     const std::vector<Array> whole = s.forward(*backend, 0, 0);
     for (auto [lo, shared] : {std::pair<int64_t, int64_t>{131, 0}, {256, 1}, {261, 1}, {289, 1}}) {
@@ -97,7 +97,7 @@ TEST_CASE("CUDA attention on tensor cores: a query has the same bits wherever it
 TEST_CASE("CUDA attention on tensor cores: the same bits in any order of threads, and no bank conflicts") {
   auto backend = make_backend("cuda-emulated");
   for (int64_t dim : {64, 80, 96, 128, 256}) {
-    const Sequence s{70, dim, 0};
+    const Sequence s{dim == 256 ? 37 : 66, dim, 0};  // two tiles of keys
     std::vector<Array> first;
     emulated::reset_counters();
     for_every_schedule([&] {
