@@ -69,7 +69,7 @@ TEST_CASE("An unknown backend is an error that names the nearest") {
 }
 
 TEST_CASE("Memory of a backend is aligned and running out of it is an error of its own kind") {
-  for (const std::string& name : test::runnable_backends()) {
+  for (const std::string& name : test::runnable_backends(test::EmulatedGpu::included)) {
     auto backend = make_backend(name);
     for (size_t bytes : {size_t{0}, size_t{1}, size_t{256}, size_t{1000}}) {
       void* p = backend->allocate(bytes);
@@ -89,7 +89,7 @@ TEST_CASE("Memory of a backend is aligned and running out of it is an error of i
 }
 
 TEST_CASE("Copies and fills of a backend move bytes both ways") {
-  for (const std::string& name : test::runnable_backends()) {
+  for (const std::string& name : test::runnable_backends(test::EmulatedGpu::included)) {
     auto backend = make_backend(name);
     std::vector<uint8_t> sent(1000), got(1000);
     for (size_t i = 0; i < sent.size(); ++i) sent[i] = static_cast<uint8_t>(i * 7);

@@ -17,40 +17,62 @@ namespace qlora {
 namespace {
 
 // One backend that this build knows. `make` returns null where the machine lacks what it needs, and `missing`
-// says what that is.
+// says what that is. Texts are asked for only when somebody reads them: looking for a GPU takes memory on it.
 struct Entry {
   std::string name;
-  std::string what;
-  std::string missing;
+  bool by_name_only;  // `auto` never takes it
+  std::string (*what)();
+  std::string (*missing)();
   std::unique_ptr<Backend> (*make)();
 };
 
 std::unique_ptr<Backend> make_reference() {
   return std::make_unique<Reference>();
 }
+std::string find_cuda() {
+  return cuda::find_device().text;
+}
+std::string what_avx512() {
+  return std::string("f32 kernels of 16 lanes, bf16 products by ") +
+         (cpu_has_avx512_bf16() ? "vdpbf16ps, " : "two multiply-adds, ") + cpu_brand() +
+         (cpu_has_amx_bf16() ? "; its AMX tiles are not used" : "");
+}
 
-// Best first: `auto` takes the first that can be made.
+// Best first: `auto` takes the first that can be made. CUDA waits to be named until it has run on a GPU.
 const std::vector<Entry>& table() {
   static const std::vector<Entry> entries = {
-      {"cuda", cuda::find_device().text, cuda::find_device().text, cuda::make_from_plugin},
-      {"avx512",
-       std::string("f32 kernels of 16 lanes, bf16 products by ") +
-           (cpu_has_avx512_bf16() ? "vdpbf16ps, " : "two multiply-adds, ") + cpu_brand() +
-           (cpu_has_amx_bf16() ? "; its AMX tiles are not used" : ""),
-       "this machine has no AVX-512 (F, BW, DQ, VL)", make_avx512},
-      {"avx2", "f32 kernels of 8 lanes, bf16 products by two multiply-adds, " + cpu_brand(),
-       "this machine has no AVX2 with FMA", make_avx2},
-      {"reference", "plain loops, any processor; f32 and f64, operands of products also bf16", "",
-       make_reference},
+      {"cuda", true, find_cuda, find_cuda, cuda::make_from_plugin},
+      {"avx512", false, what_avx512,
+       [] { return std::string("this machine has no AVX-512 (F, BW, DQ, VL)"); }, make_avx512},
+      {"avx2", false,
+       [] { return "f32 kernels of 8 lanes, bf16 products by two multiply-adds, " + cpu_brand(); },
+       [] { return std::string("this machine has no AVX2 with FMA"); }, make_avx2},
+      {"reference", false,
+       [] { return std::string("plain loops, any processor; f32 and f64, operands of products also bf16"); },
+       [] { return std::string(); }, make_reference},
   };
   return entries;
 }
 
-std::unique_ptr<Backend> best() {
-  for (const Entry& entry : table()) {
-    if (std::unique_ptr<Backend> backend = entry.make()) return backend;
+// The backend, or null and why not.
+std::unique_ptr<Backend> try_make(const Entry& entry, std::string& why) {
+  try {
+    std::unique_ptr<Backend> backend = entry.make();
+    if (backend == nullptr) why = entry.missing();
+    return backend;
+  } catch (const Error& e) {
+    why = e.what();
+    return nullptr;
   }
-  fail(ErrorKind::failure, "no backend is available");
+}
+
+std::unique_ptr<Backend> best() {
+  std::string why;
+  for (const Entry& entry : table()) {
+    if (entry.by_name_only) continue;
+    if (std::unique_ptr<Backend> backend = try_make(entry, why)) return backend;
+  }
+  fail(ErrorKind::failure, "no backend is available: {}", why);
 }
 
 }  // namespace
@@ -58,8 +80,9 @@ std::unique_ptr<Backend> best() {
 std::vector<BackendInfo> list_backends() {
   std::vector<BackendInfo> all;
   for (const Entry& entry : table()) {
-    bool available = entry.make() != nullptr;
-    all.push_back({entry.name, available, available ? entry.what : entry.missing});
+    std::string why;
+    const bool available = try_make(entry, why) != nullptr;
+    all.push_back({entry.name, available, available ? entry.what() : why});
   }
   return all;
 }
@@ -81,9 +104,9 @@ std::unique_ptr<Backend> make_backend(std::string_view name) {
   for (const Entry& entry : table()) {
     known.push_back(entry.name);
     if (entry.name != asked) continue;
-    std::unique_ptr<Backend> backend = entry.make();
-    QLORA_CHECK(backend != nullptr, usage, "backend `{}`{} is not available: {}", asked, source,
-                entry.missing);
+    std::string why;
+    std::unique_ptr<Backend> backend = try_make(entry, why);
+    QLORA_CHECK(backend != nullptr, usage, "backend `{}`{} is not available: {}", asked, source, why);
     return backend;
   }
   fail(ErrorKind::usage, "{}{}", unknown_name("backend", asked, known), source);

@@ -81,6 +81,12 @@ Sequences upload_sequences(Device& d, std::span<const SequenceSpan> spans) {
   return s;
 }
 
+void check_heads(const Attention& a) {
+  if (a.head_dim > kMostHeadDim)
+    throw Error(ErrorKind::usage, "attention on CUDA: heads of " + std::to_string(a.head_dim) + ", at most " +
+                                      std::to_string(kMostHeadDim));
+}
+
 Heads heads_of(const Attention& a) {
   return {static_cast<const float*>(a.q),
           static_cast<const float*>(a.k),
@@ -96,6 +102,7 @@ Heads heads_of(const Attention& a) {
 }
 
 void attention(Device& d, const Attention& a) {
+  check_heads(a);
   if (flash_takes(a)) return flash(d, a);
   d.uploads.begin();
   const Sequences all = upload_sequences(d, a.sequences);

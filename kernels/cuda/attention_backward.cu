@@ -119,6 +119,7 @@ __global__ void __launch_bounds__(kThreads) of_keys(Heads h, Gradients g, Sequen
 
 void attention_backward(Device& d, const AttentionBackward& b) {
   const Attention& a = b.forward;
+  check_heads(a);
   if (flash_takes(a)) return flash_backward(d, b);
   d.uploads.begin();
   const Sequences all = upload_sequences(d, a.sequences);

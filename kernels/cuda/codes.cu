@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/codes.cuh"
 
+#include <cstring>
 #include <type_traits>
 
 #include "kernels/cuda/kernels.h"
@@ -33,7 +34,7 @@ __device__ __forceinline__ T rounded(float value) {
 // Blocks that hold whole groups of eight: a group has one absmax, decoded by the lane that begins its block
 // and handed on (blocks of 64 or more: eight lanes share it).
 template <class T>
-__global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, int64_t n) {
+__global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, int64_t n, bool in_pieces) {
   auto& shared = shared_as<Levels>();
   if (threadIdx.x < 16) shared.level[threadIdx.x] = w.levels[threadIdx.x];
   __syncthreads();
@@ -53,11 +54,23 @@ __global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, int64
   for (int step = 0; step < kSteps; ++step) {
     const int64_t i = first + int64_t{step} * kThreads * kEach;
     if (i >= n) continue;
+    constexpr int kPieces = kEach * static_cast<int>(sizeof(T)) / 16;
+    T values[kEach];
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
       const uint32_t pair = packed[step] >> (8 * (j / 2)) & 0xff;
       const float level = shared.level[j % 2 == 0 ? pair >> 4 : pair & 15];
-      out[i + j] = rounded<T>(__fmul_rn(level, absmax[step]));
+      values[j] = rounded<T>(__fmul_rn(level, absmax[step]));
+    }
+    if (in_pieces) {
+#pragma unroll
+      for (int j = 0; j < kPieces; ++j) {
+        uint4 piece;
+        memcpy(&piece, values + j * (kEach / kPieces), sizeof(uint4));
+        reinterpret_cast<uint4*>(out + i)[j] = piece;
+      }
+    } else {
+      for (int j = 0; j < kEach; ++j) out[i + j] = values[j];
     }
   }
 }
@@ -93,7 +106,7 @@ void decode(Device& d, const WeightView& w, T* out) {
   const Codes codes = codes_of(w);
   if (w.block % 64 == 0 && n % 64 == 0 && aligned(w.data, 4)) {
     d.stream.launch(decode_groups<T>, dim3(blocks_for(n, kTile)), dim3(kThreads), sizeof(Levels), codes, out,
-                    n);
+                    n, aligned(out, sizeof(uint4)));
   } else {
     d.stream.launch(decode_each<T>, dim3(blocks_for(n, kThreads)), dim3(kThreads), sizeof(Levels), codes, out,
                     n);

@@ -36,6 +36,8 @@ class Bench {
   Backend& backend() { return backend_; }
   bool quick() const { return quick_; }
 
+  // Room for results.
+  float* results(int64_t n) { return static_cast<float*>(room(static_cast<size_t>(n) * sizeof(float))); }
   // Values in [-1, 1] on the device.
   float* floats(int64_t n) {
     PhiloxStream random(static_cast<uint64_t>(blocks_.size()));
@@ -137,7 +139,7 @@ void dequantize_rows(Bench& b, double copy) {
 // Dense product with bf16 weights and operands.
 double gemm_rate(Bench& b) {
   const int64_t n = b.quick() ? 64 : 4096;
-  float *x = b.floats(n * n), *y = b.floats(n * n);
+  float *x = b.floats(n * n), *y = b.results(n * n);
   void* w = b.room(static_cast<size_t>(n * n) * 2);
   b.backend().fill(w, static_cast<size_t>(n * n) * 2, 0x3c);
   const Gemm g{.layout = Layout::nt,
@@ -160,9 +162,9 @@ void linear_rows(Bench& b, double gemm) {
   const int64_t in = b.quick() ? 64 : 4096, out = b.quick() ? 128 : 11008, rank = b.quick() ? 8 : 64;
   const WeightView w = nf4(b, out, in);
   const int64_t most = b.quick() ? 32 : 16384;
-  float *x = b.floats(most * in), *y = b.floats(most * out), *dx = b.floats(most * in);
+  float *x = b.floats(most * in), *y = b.floats(most * out), *dx = b.results(most * in);
   LoraPart part{.a = b.floats(rank * in), .b = b.floats(out * rank), .rank = rank, .scale = 0.25};
-  part.u = b.floats(most * rank);
+  part.u = b.results(most * rank);
   part.grad_a = b.floats(rank * in);
   part.grad_b = b.floats(out * rank);
   for (int64_t rows = b.quick() ? 16 : 512; rows <= most; rows *= 2) {
@@ -199,8 +201,8 @@ void attention_rows(Bench& b) {
   Attention a{.q = b.floats(n),
               .k = b.floats(n),
               .v = b.floats(n),
-              .o = b.floats(n),
-              .lse = b.floats(rows * heads),
+              .o = b.results(n),
+              .lse = b.results(rows * heads),
               .sequences = spans,
               .heads = heads,
               .kv_heads = heads,
@@ -208,7 +210,7 @@ void attention_rows(Bench& b) {
               .scale = 1 / std::sqrt(static_cast<double>(dim)),
               .operands = Operands::bf16};
   AttentionBackward back{
-      .forward = a, .dout = b.floats(n), .dq = b.floats(n), .dk = b.floats(n), .dv = b.floats(n)};
+      .forward = a, .dout = b.floats(n), .dq = b.results(n), .dk = b.results(n), .dv = b.results(n)};
   const double product =
       2.0 * static_cast<double>(rows) * static_cast<double>(length) / 2 * static_cast<double>(heads * dim);
   const double forward = b.seconds([&](int) { b.backend().attention(a); });
@@ -221,7 +223,7 @@ void attention_rows(Bench& b) {
 
 void entropy_rows(Bench& b, double copy) {
   const int64_t rows = b.quick() ? 4 : 512, vocab = b.quick() ? 300 : 32000;
-  float *logits = b.floats(rows * vocab), *loss = b.floats(rows), *dlogits = b.floats(rows * vocab);
+  float *logits = b.floats(rows * vocab), *loss = b.results(rows), *dlogits = b.results(rows * vocab);
   const std::vector<int32_t> targets(static_cast<size_t>(rows), 5);
   const double s = b.seconds([&](int) {
     b.backend().cross_entropy({.logits = logits,

@@ -39,11 +39,6 @@ __device__ __forceinline__ T& shared_as() {
 #endif
 }
 
-// Two numbers rounded to bf16, the first in the low half.
-__device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
-  return static_cast<uint32_t>(to_bf16(low).bits) | static_cast<uint32_t>(to_bf16(high).bits) << 16;
-}
-
 // The sum, or the largest, of the 32 lanes' values, to every lane; pairs of lanes 16 apart first.
 __device__ __forceinline__ float warp_sum(float value) {
   for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(kAllLanes, value, apart);

@@ -71,7 +71,7 @@ __device__ Dense<float, layout == Layout::nt> w_of(const Item& item, int64_t beg
 }
 
 template <class Tile, Layout layout, Drops drops>
-__global__ void __launch_bounds__(Tile::kThreads) grouped(const Item* items, int count, const Range* ranges) {
+__global__ void __launch_bounds__(Tile::kThreads, kBlocksAtOnce) grouped(const Item* items, int count, const Range* ranges) {
   auto& shared = shared_as<typename Tile::Shared>();
   const Item& item = item_of(items, count, static_cast<int>(blockIdx.x));
   const int tile = static_cast<int>(blockIdx.x) - item.first_tile;

@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kThreads)
   const float largest = block_max(mine, shared.largest);
   if (a.argmax != nullptr) {
     const int first = block_min(mine == largest ? where : 0x7fffffff, shared.first);
-    if (threadIdx.x == 0) a.argmax[row] = first;
+    if (threadIdx.x == 0) a.argmax[row] = first < a.vocab ? first : 0;  // none is larger than NaN
   }
   float* loss = static_cast<float*>(a.loss) + row;
   if (target < 0) {

@@ -15,7 +15,7 @@ struct Shape {
 };
 
 template <class Tile, class X, class W>
-__global__ void __launch_bounds__(Tile::kThreads) product(X x, W w, Shape s) {
+__global__ void __launch_bounds__(Tile::kThreads, kBlocksAtOnce) product(X x, W w, Shape s) {
   Tile::product(shared_as<typename Tile::Shared>(), x, w, static_cast<int64_t>(blockIdx.y) * kSide, s.m,
                 static_cast<int64_t>(blockIdx.x) * kSide, s.n, s.k, [&](int64_t m, int64_t n, float sum) {
                   float& y = s.y[m * s.n + n];

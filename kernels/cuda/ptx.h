@@ -100,7 +100,7 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
   std::copy(mine.d, mine.d + 4, d);
 }
 inline uint32_t round_pair(float low, float high) {
-  return pack_bf16(low, high);
+  return static_cast<uint32_t>(to_bf16(low).bits) | static_cast<uint32_t>(to_bf16(high).bits) << 16;
 }
 inline float exp2_fast(float x) {
   const float y = std::exp2(x);

@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/runtime.h"
 
+#include <cstring>
 #include <string>
 
 #include "core/base/error.h"
@@ -11,20 +12,31 @@ namespace {
 
 void check(cudaError_t status, const char* what, ErrorKind kind = ErrorKind::failure) {
   if (status == cudaSuccess) return;
+  cudaGetLastError();  // what is reported here is not the next call's
   throw Error(kind, std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
 }
 
 }  // namespace
 
+// Memory of the host from which the device copies while the caller goes on. When it is full, all that it
+// holds is waited for.
 struct Stream::State {
+  static constexpr size_t kStage = size_t{4} << 20;
   cudaStream_t stream = nullptr;
+  std::byte* stage = nullptr;
+  size_t staged = 0;
 };
 
 Stream::Stream() : state_(std::make_unique<State>()) {
   check(cudaStreamCreateWithFlags(&state_->stream, cudaStreamNonBlocking), "no stream");
+  void* stage = nullptr;
+  check(cudaMallocHost(&stage, State::kStage), "no pinned memory", ErrorKind::memory);
+  state_->stage = static_cast<std::byte*>(stage);
 }
 
 Stream::~Stream() {
+  cudaStreamSynchronize(state_->stream);
+  cudaFreeHost(state_->stage);
   cudaStreamDestroy(state_->stream);
 }
 
@@ -43,10 +55,23 @@ void Stream::check_launch() {
   check(cudaGetLastError(), "launching a kernel");
 }
 
-// Memory of the host that is not pinned is staged before the call returns.
 void Stream::copy_in(void* device, const void* host, size_t bytes) {
-  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, state_->stream),
+  constexpr size_t kAlignment = 256;
+  const void* from = host;
+  const bool small = bytes <= State::kStage / 8;
+  if (small) {
+    if (state_->staged + bytes > State::kStage) {
+      wait();
+      state_->staged = 0;
+    }
+    std::byte* place = state_->stage + state_->staged;
+    std::memcpy(place, host, bytes);
+    state_->staged += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    from = place;
+  }
+  check(cudaMemcpyAsync(device, from, bytes, cudaMemcpyHostToDevice, state_->stream),
         "copying to the device");
+  if (!small) wait();
 }
 
 void Stream::copy_out(void* host, const void* device, size_t bytes) {
@@ -82,9 +107,11 @@ void* allocate_device(size_t bytes) {
   return p;
 }
 
-// cudaFree waits for all work on the device.
 void release_device(void* p) noexcept {
+  if (p == nullptr) return;
+  cudaDeviceSynchronize();
   cudaFree(p);
+  cudaGetLastError();  // a fault of a kernel is told by whoever waits for it
 }
 
 }  // namespace qlora::cuda

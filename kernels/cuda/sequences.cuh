@@ -1,6 +1,7 @@
 #pragma once
 // Ragged sequences on the device: what the kernels of attention share.
 
+#include "core/base/error.h"
 #include "kernels/args_attention.h"
 #include "kernels/cuda/device.h"
 
@@ -46,6 +47,10 @@ struct Heads {
   }
 };
 Heads heads_of(const Attention&);
+
+inline constexpr int64_t kMostHeadDim = 512;
+// Throws Error(usage) for heads that no kernel takes.
+void check_heads(const Attention&);
 
 // The sequence that holds query (or key) number `index`.
 __device__ inline const Sequence& sequence_of(const Sequences& s, int64_t index, bool keys) {

@@ -1,7 +1,6 @@
 #pragma once
-// Products by tiles of 64 x 64, for operands as stored and for bf16 operands. Both have one order of sums:
-// along k from its first value to its last, whatever the other sizes are, so that a row's bits do not depend
-// on the others.
+// Products by tiles of 64 x 64, for operands as stored and for bf16 operands. Both have one fixed order
+// of sums along k, whatever the other sizes are, so that a row's bits do not depend on the others.
 //
 // A tile's product(shared, x, w, m0, m, n0, n, k, store) calls store(row, column, sum) once for every element
 // of rows [m0, m0 + 64) and columns [n0, n0 + 64) that lies inside [m, n], with sum over k of x(row, k)
@@ -14,6 +13,8 @@
 namespace qlora::cuda {
 
 inline constexpr int kSide = 64;
+// Of a multiprocessor: how many registers a thread may have follows, enough for none to spill.
+inline constexpr int kBlocksAtOnce = 2;
 
 // f32 by fused multiply-adds. A thread computes 4 x 4 elements.
 struct PlainTile {
@@ -87,7 +88,7 @@ struct MmaTile {
       const bool inside = row0 + row < rows;
       const float first = inside && k0 + k < depth ? source.at(levels, row0 + row, k0 + k) : 0.0f;
       const float second = inside && k0 + k + 1 < depth ? source.at(levels, row0 + row, k0 + k + 1) : 0.0f;
-      pairs[i] = pack_bf16(first, second);
+      pairs[i] = round_pair(first, second);
     }
   }
 

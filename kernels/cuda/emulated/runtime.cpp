@@ -56,7 +56,10 @@ void protect(const Block& b, bool open) {
 }
 
 void* DeviceMemory::allocate(size_t bytes) {
+  constexpr size_t kMost = size_t{1} << 46;  // addresses of a process
   const auto page = static_cast<size_t>(getpagesize());
+  if (bytes > kMost)
+    throw Error(ErrorKind::memory, "CUDA emulation: no memory for " + std::to_string(bytes) + " bytes");
   const size_t room = rounded(std::max<size_t>(bytes, 1), kAlignment);
   Block b{.mapped = rounded(room, page), .bytes = bytes};
   void* pages = mmap(nullptr, b.mapped + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

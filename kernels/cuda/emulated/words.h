@@ -3,8 +3,6 @@
 // kernels keep to what the emulation checks. __shared__ is missing on purpose (gpu.h: shared_as).
 
 #include <algorithm>
-#include <atomic>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -84,9 +82,6 @@ inline void check_width(int width, Place place) {
 inline void __syncthreads(std::source_location place = std::source_location::current()) {
   qlora::emulated::block_barrier(place);
 }
-inline void __syncwarp(std::source_location place = std::source_location::current()) {
-  qlora::emulated::warp_operation("__syncwarp", nullptr, nullptr, place);
-}
 template <class T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32,
               std::source_location place = std::source_location::current()) {
@@ -141,36 +136,4 @@ inline float __fmul_rn(float a, float b) {
 }
 inline float __fadd_rn(float a, float b) {
   return a + b;
-}
-inline float __fdividef(float a, float b) {
-  return a / b;
-}
-inline float __expf(float x) {
-  return std::exp(x);
-}
-inline float rsqrtf(float x) {
-  return 1.0f / std::sqrt(x);
-}
-inline double rsqrt(double x) {
-  return 1.0 / std::sqrt(x);
-}
-inline float __uint_as_float(unsigned bits) {
-  return std::bit_cast<float>(bits);
-}
-inline unsigned __float_as_uint(float value) {
-  return std::bit_cast<unsigned>(value);
-}
-
-// Whole numbers only: sums of floating-point numbers in no fixed order would not be repeatable.
-template <class T>
-requires std::is_integral_v<T> T atomicAdd(T* p, T value) {
-  return std::atomic_ref<T>(*p).fetch_add(value, std::memory_order_relaxed);
-}
-template <class T>
-requires std::is_integral_v<T> T atomicMax(T* p, T value) {
-  std::atomic_ref<T> place(*p);
-  T old = place.load(std::memory_order_relaxed);
-  while (old < value && !place.compare_exchange_weak(old, value, std::memory_order_relaxed)) {
-  }
-  return old;
 }
