@@ -91,7 +91,8 @@ Json ask_json(const JudgeAsk& ask) {
           ask.request.system,
           ask.request.user,
           ask.request.temperature,
-          ask.request.max_tokens};
+          ask.request.max_tokens,
+          ask.wording};
 }
 
 JudgeAsk ask_from(const Json& json) {
@@ -107,6 +108,7 @@ JudgeAsk ask_from(const Json& json) {
   v.points = json.at(7);
   v.review = json.at(8);
   ask.request = {json.at(9), json.at(10), json.at(11), json.at(12)};
+  ask.wording = json.at(13);
   return ask;
 }
 

@@ -268,6 +268,9 @@ TEST_CASE("a study is run by the program and goes on where it stood and never wr
   const Json report = json_of(bench, run);
   CHECK((report["asked"] == 4 && report["left"] == 0 && report["prompt_tokens"] == 200));
   CHECK(json_of(bench, {"elo", "bias"})["judges"][0]["first"]["value"] == 1.0);
+  std::vector<std::string> points = run;
+  points.push_back("--points");
+  check_refused(bench, points, 2, {"votes: prompt 1 has asked gpt-4 for verdicts, and now asks for points"});
   for (const auto& entry : std::filesystem::recursive_directory_iterator(bench.path()))
     if (entry.is_regular_file()) CHECK(read_file(entry.path()).find("sk-of-the-test") == std::string::npos);
   ::unsetenv("OPENAI_BASE_URL");

@@ -5,18 +5,28 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "core/base/check.h"
 #include "eval/judge/judge_run.h"
 #include "eval/judge/judgments.h"
 #include "eval/judge/layouts.h"
+#include "eval/judge/rows.h"
 
 namespace qlora {
 
 namespace {
+
+constexpr const char* kPromptFile = "prompts.jsonl";
+constexpr const char* kLedgerFile = "ledger.jsonl";
+
+std::string line_of(const nlohmann::ordered_json& json) {
+  return json.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
 
 // Appends whole lines and flushes them to the disk.
 void append(const Path& path, const std::string& text) {
@@ -40,10 +50,26 @@ void drop_cut_line(const Path& path) {
 }
 
 // What a vote answers.
-using Key =
-    std::tuple<std::string, std::string, std::string, std::string, std::string, std::string, std::string>;
+using Key = std::tuple<std::string, std::string, bool, std::string, std::string, std::string, std::string,
+                       std::string>;
 Key key_of(const Vote& v) {
-  return {v.judge, v.prompt, v.item, v.first, v.second, v.first_answer, v.second_answer};
+  return {v.judge, v.prompt, v.points, v.item, v.first, v.second, v.first_answer, v.second_answer};
+}
+
+using PromptKey = std::pair<std::string, std::string>;  // judge and prompt id
+
+const char* wanted_by(bool points) {
+  return points ? "points" : "verdicts";
+}
+
+// What prompts.jsonl says of each.
+std::map<PromptKey, std::string> known_wordings(const Path& path) {
+  std::map<PromptKey, std::string> known;
+  if (!std::filesystem::exists(path)) return known;
+  for_each_row(read_file(path), path.string(), [&](const Row& row) {
+    known[{row.text("judge"), row.text("prompt_id")}] = row.text("sha256");
+  });
+  return known;
 }
 
 }  // namespace
@@ -89,27 +115,56 @@ std::vector<JudgmentFile> votes_for(std::vector<JudgmentFile> files, std::span<c
   return files;
 }
 
-std::vector<JudgeAsk> JudgeJournal::missing(std::span<const JudgeAsk> asks) const {
+void JudgeJournal::check_prompts(std::span<const JudgmentFile> files, std::span<const JudgeAsk> asks) {
+  constexpr const char* kRemedy =
+      "give the new votes another folder (--out), or the prompt another prompt_id";
+  std::map<PromptKey, bool> points;
+  for (const JudgmentFile& file : files)
+    for (const Vote& vote : file.votes) points[{vote.judge, vote.prompt}] = vote.points;
+  const Path path = folder_ / kPromptFile;
+  std::map<PromptKey, std::string> known = known_wordings(path);
+  new_prompts_.clear();
+  for (const JudgeAsk& ask : asks) {
+    const PromptKey key = {ask.vote.judge, ask.vote.prompt};
+    const auto asked = points.find(key);
+    QLORA_CHECK(asked == points.end() || asked->second == ask.vote.points, usage,
+                "{}: prompt {} has asked {} for {}, and now asks for {}; {}", folder_.string(),
+                ask.vote.prompt, ask.vote.judge, wanted_by(!ask.vote.points), wanted_by(ask.vote.points),
+                kRemedy);
+    const auto [place, fresh] = known.try_emplace(key, ask.wording);
+    QLORA_CHECK(place->second == ask.wording, usage,
+                "{}: prompt {} has asked {} with other words than now; {}", path.string(), ask.vote.prompt,
+                ask.vote.judge, kRemedy);
+    if (fresh)
+      new_prompts_ += line_of({{"judge", ask.vote.judge},
+                               {"prompt_id", ask.vote.prompt},
+                               {"points", ask.vote.points},
+                               {"sha256", ask.wording}});
+  }
+}
+
+std::vector<JudgeAsk> JudgeJournal::missing(std::span<const JudgeAsk> asks) {
   for (const JudgeAsk& ask : asks)  // before anything is paid for
     judgment_file_name({ask.vote.first, ask.vote.second, ask.vote.judge}, !ask.vote.points);
-  return missing_asks(journal_votes(folder_), asks);
+  const std::vector<JudgmentFile> files = journal_votes(folder_);
+  check_prompts(files, asks);
+  return missing_asks(files, asks);
 }
 
 void JudgeJournal::commit(const Vote* vote, const JudgeLedgerRow& row) {
+  if (!new_prompts_.empty()) append(folder_ / kPromptFile, std::exchange(new_prompts_, ""));
   if (vote != nullptr)
     for (const auto& [name, content] : layout("qlora").write(std::span(vote, 1)))
       append(folder_ / name, content);
-  const nlohmann::ordered_json json = {{"item", row.item},
-                                       {"first", row.first},
-                                       {"second", row.second},
-                                       {"attempts", row.attempts},
-                                       {"prompt_tokens", row.prompt_tokens},
-                                       {"answer_tokens", row.answer_tokens},
-                                       {"money", row.money},
-                                       {"seconds", row.seconds},
-                                       {"error", row.error}};
-  append(folder_ / "ledger.jsonl",
-         json.dump(-1, ' ', true, nlohmann::ordered_json::error_handler_t::replace) + "\n");
+  append(folder_ / kLedgerFile, line_of({{"item", row.item},
+                                         {"first", row.first},
+                                         {"second", row.second},
+                                         {"attempts", row.attempts},
+                                         {"prompt_tokens", row.prompt_tokens},
+                                         {"answer_tokens", row.answer_tokens},
+                                         {"money", row.money},
+                                         {"seconds", row.seconds},
+                                         {"error", row.error}}));
 }
 
 }  // namespace qlora

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "core/base/check.h"
+#include "core/base/hash.h"
 #include "eval/judge/rows.h"
 
 namespace qlora {
@@ -75,6 +76,11 @@ std::vector<JudgePrompt> default_judge_prompts(bool points) {
   return {{"1", kSystem, kTemplate, kGeneral + ending, "general"},
           {"2", kSystem, kTemplate, kCoding + ending, "coding"},
           {"3", kSystem, kTemplate, kMath + ending, "math"}};
+}
+
+std::string wording_of(const JudgePrompt& prompt, bool points) {
+  const Json said = {prompt.system, prompt.prompt_template, prompt.instruction, points};
+  return hex(sha256(said.dump(-1, ' ', false, Json::error_handler_t::replace)));
 }
 
 const JudgePrompt& prompt_for(const std::vector<JudgePrompt>& prompts, const std::string& category) {

@@ -24,6 +24,10 @@ std::vector<JudgePrompt> read_judge_prompts(const Path&);
 // numbers).
 std::vector<JudgePrompt> default_judge_prompts(bool points);
 
+// Of all that a prompt says, and of whether it asks for points: prompts of one id and other words differ
+// here.
+std::string wording_of(const JudgePrompt&, bool points);
+
 // The prompt for a question's category. REQUIRES: not empty.
 const JudgePrompt& prompt_for(const std::vector<JudgePrompt>&, const std::string& category);
 

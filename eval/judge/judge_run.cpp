@@ -252,8 +252,10 @@ std::vector<JudgeAsk> plan_study(const JudgeStudy& study, const AnswerBook& answ
         ask.vote.judge = study.judge;
         ask.vote.prompt = prompt.id;
         ask.vote.points = study.points;
-        ask.vote.review = answer_id_of(fmt::format("{}\n{}\n{}\n{}\n{}\n{}", study.judge, question.item,
-                                                   first, second, one->id, two->id));
+        ask.wording = wording_of(prompt, study.points);
+        ask.vote.review =
+            answer_id_of(fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}", study.judge, question.item, first,
+                                     second, one->id, two->id, prompt.id, ask.wording));
         ask.request = {prompt.system, fill_prompt(prompt, question.text, one->text, two->text),
                        study.temperature, study.max_tokens};
         asks.push_back(std::move(ask));

@@ -21,6 +21,7 @@ namespace qlora {
 struct JudgeAsk {
   Vote vote;
   ChatRequest request;
+  std::string wording;  // wording_of() its prompt
 };
 
 struct JudgeStudy {
@@ -81,24 +82,31 @@ JudgeRunReport run_study(std::span<const JudgeAsk>,
 struct JudgmentFile;
 // The votes of a journal (below), its whole lines alone; none when there is no such folder. Writes nothing.
 std::vector<JudgmentFile> journal_votes(const Path& folder);
-// The asks that none of these votes answers: a vote counts while judge, prompt and both answers are the same.
+// The asks that none of these votes answers: a vote counts while judge, prompt (by its id, and whether it
+// asks for points) and both answers are the same.
 std::vector<JudgeAsk> missing_asks(std::span<const JudgmentFile>, std::span<const JudgeAsk>);
 // The files' votes that answer one of the asks; files without such a vote are left out.
 std::vector<JudgmentFile> votes_for(std::vector<JudgmentFile>, std::span<const JudgeAsk>);
 
-// The journal of a study: a folder with one file of votes an ordered pair, in the release's layout, and
-// ledger.jsonl. Every row is appended and flushed to the disk; a row that a killed process has cut is taken
-// off when the journal is opened again.
+// The journal of a study: a folder with one file of votes an ordered pair, in the release's layout,
+// prompts.jsonl with the wording_of() every judge's prompts, and ledger.jsonl. Every row is appended and
+// flushed to the disk; a row that a killed process has cut is taken off when the journal is opened again.
 class JudgeJournal {
  public:
   explicit JudgeJournal(const Path& folder);
-  // The asks that no vote of the journal answers. Throws Error(usage) for names that no file's name can hold.
-  std::vector<JudgeAsk> missing(std::span<const JudgeAsk>) const;
-  // Appends the vote (null: the ask failed) and the ledger's row.
+  // The asks that no vote of the journal answers. Throws Error(usage) for names that no file's name can hold,
+  // and where the journal's votes were asked for with the same prompt id and other words. A journal without
+  // prompts.jsonl (they were not always written) tells points from verdicts alone.
+  std::vector<JudgeAsk> missing(std::span<const JudgeAsk>);
+  // Appends the vote (null: the ask failed) and the ledger's row; before the first, the prompts of what was
+  // missing.
   void commit(const Vote*, const JudgeLedgerRow&);
 
  private:
+  void check_prompts(std::span<const JudgmentFile>, std::span<const JudgeAsk>);
+
   Path folder_;
+  std::string new_prompts_;  // rows that prompts.jsonl does not have yet
 };
 
 }  // namespace qlora

@@ -201,6 +201,41 @@ TEST_CASE("a study that was killed goes on where it stood") {
   CHECK(JudgeJournal(study.out()).missing(study.plan()).size() == 8);
 }
 
+TEST_CASE("votes answer the words that were asked and no others") {
+  Study study(2);
+  LoopbackServer server([](const LoopbackServer::Request&) {
+    return LoopbackServer::Reply{200, completion("1"), "", 0, "", false};
+  });
+  CHECK(JudgeJournal(study.out()).missing(study.plan()).size() == 4);
+  CHECK(study.everything_written().empty());  // who only looks leaves no word
+  study.run(server);
+  CHECK_THAT(read_file(study.out() / "prompts.jsonl"),
+             Contains("\"judge\":\"gpt-4o-mini\",\"prompt_id\":\"1\""));
+  const auto refuses = [&](const std::string& why) {
+    CHECK_THROWS_WITH(JudgeJournal(study.out()).missing(study.plan()),
+                      Contains(why) && Contains("gpt-4o-mini") && Contains("--out"));
+  };
+  const JudgeStudy asked = study.study;
+  study.study.points = true;
+  study.study.prompts = default_judge_prompts(true);
+  refuses("has asked gpt-4o-mini for verdicts, and now asks for points");
+  study.study = asked;
+  study.study.prompts[0].instruction += " Be strict.";
+  refuses("prompts.jsonl: prompt 1 has asked gpt-4o-mini with other words than now");
+  // Another id, or another judge, is another question; both stand in one journal.
+  for (JudgePrompt& prompt : study.study.prompts) prompt.id = "strict-" + prompt.id;
+  CHECK(study.run(server).answered == 4);
+  CHECK(study.votes().size() == 8);
+  study.study = asked;
+  CHECK(study.run(server).asked == 0);
+  // A journal from before prompts.jsonl is read as it always was, and learns its prompts with the next vote.
+  std::filesystem::remove(study.out() / "prompts.jsonl");
+  CHECK(study.run(server).asked == 0);
+  study.study.points = true;
+  study.study.prompts = default_judge_prompts(true);
+  refuses("for verdicts, and now asks for points");
+}
+
 TEST_CASE("the budget is never exceeded and the rate and the concurrency are kept") {
   Study study(10);
   LoopbackServer server([](const LoopbackServer::Request&) {
