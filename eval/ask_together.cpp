@@ -7,6 +7,8 @@
 #include <mutex>
 #include <thread>
 
+#include "eval/answer_slots.h"
+
 namespace qlora {
 namespace {
 
@@ -25,7 +27,7 @@ template <class Request, class Answer>
 class Waiting {
  public:
   using Method = std::vector<Answer> (Lm::*)(std::span<const Request>, const OnAnswer<Answer>&);
-  explicit Waiting(Method method) : method_(method) {}
+  Waiting(const char* verb, Method method) : verb_(verb), method_(method) {}
 
   void add(size_t job, Call<Request, Answer>& call) { calls_[job] = &call; }
   size_t size() const { return calls_.size(); }
@@ -48,6 +50,7 @@ class Waiting {
             static_cast<size_t>(std::upper_bound(begins.begin(), begins.end(), request) - begins.begin() - 1);
         if (*owners[owner]->told) (*owners[owner]->told)(request - begins[owner], answer);
       });
+      check_answer_count(verb_, answers.size(), all.size());
       for (size_t i = 0; i < owners.size(); ++i) {
         auto begin = answers.begin() + static_cast<ptrdiff_t>(begins[i]);
         owners[i]->answers.assign(
@@ -61,6 +64,7 @@ class Waiting {
   }
 
  private:
+  const char* verb_;
   Method method_;
   std::map<size_t, Call<Request, Answer>*> calls_;
 };
@@ -111,9 +115,9 @@ class Round {
   std::condition_variable changed_;
   size_t running_;  // jobs that neither wait nor have ended
   std::vector<std::exception_ptr> failures_;
-  Waiting<NextTokenRequest, NextTokenAnswer> next_token_{&Lm::next_token};
-  Waiting<LogLikelihoodRequest, LogLikelihoodAnswer> log_likelihood_{&Lm::log_likelihood};
-  Waiting<GenerateRequest, std::vector<int32_t>> generate_{&Lm::generate};
+  Waiting<NextTokenRequest, NextTokenAnswer> next_token_{"next_token", &Lm::next_token};
+  Waiting<LogLikelihoodRequest, LogLikelihoodAnswer> log_likelihood_{"log_likelihood", &Lm::log_likelihood};
+  Waiting<GenerateRequest, std::vector<int32_t>> generate_{"generate", &Lm::generate};
 };
 
 // What a job asks.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "eval/answer_slots.h"
 
 namespace qlora {
 namespace {
@@ -125,20 +126,21 @@ class RememberingLm final : public Lm {
 
   std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest> requests,
                                           const OnAnswer<NextTokenAnswer>& on_answer) override {
-    return ask<NextTokenAnswer>(requests, on_answer, [&](const auto& missing, const auto& told) {
-      inner_.next_token(missing, told);
-    });
+    return ask<NextTokenAnswer>(
+        "next_token", requests, on_answer,
+        [&](const auto& missing, const auto& told) { inner_.next_token(missing, told); });
   }
   std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest> requests,
                                                   const OnAnswer<LogLikelihoodAnswer>& on_answer) override {
-    return ask<LogLikelihoodAnswer>(requests, on_answer, [&](const auto& missing, const auto& told) {
-      inner_.log_likelihood(missing, told);
-    });
+    return ask<LogLikelihoodAnswer>(
+        "log_likelihood", requests, on_answer,
+        [&](const auto& missing, const auto& told) { inner_.log_likelihood(missing, told); });
   }
   std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest> requests,
                                              const OnAnswer<std::vector<int32_t>>& on_answer) override {
     return ask<std::vector<int32_t>>(
-        requests, on_answer, [&](const auto& missing, const auto& told) { inner_.generate(missing, told); });
+        "generate", requests, on_answer,
+        [&](const auto& missing, const auto& told) { inner_.generate(missing, told); });
   }
 
  private:
@@ -150,8 +152,8 @@ class RememberingLm final : public Lm {
   }
 
   template <class Answer, class Request, class Inner>
-  std::vector<Answer> ask(std::span<const Request> requests, const OnAnswer<Answer>& on_answer,
-                          const Inner& inner) {
+  std::vector<Answer> ask(const char* verb, std::span<const Request> requests,
+                          const OnAnswer<Answer>& on_answer, const Inner& inner) {
     std::vector<Answer> answers(requests.size());
     std::vector<Digest> digests;
     std::vector<size_t> missing;
@@ -168,17 +170,20 @@ class RememberingLm final : public Lm {
       if (on_answer) on_answer(i, answers[i]);
     }
     if (missing.empty()) return answers;
+    AnswerSlots slots(verb, std::vector<size_t>(missing.size(), 1));
     // A fresh evaluation hands its requests on as they are: those of many subjects take much memory.
     std::vector<Request> some;
     if (missing.size() < requests.size())
       for (size_t i : missing) some.push_back(requests[i]);
     inner(some.empty() ? requests : std::span<const Request>(some),
           OnAnswer<Answer>([&](size_t n, const Answer& answer) {
+            slots.fill(n);
             const size_t i = missing[n];
             answers[i] = answer;
             log_.add(evaluation_of(requests[i].subject), digests[i], to_bytes(answer));
             if (on_answer) on_answer(i, answer);
           }));
+    slots.check_full();
     return answers;
   }
 

@@ -6,6 +6,9 @@
 
 #include "core/base/error.h"
 #include "core/models/tiny_model.h"
+#include "eval/answer_slots.h"
+#include "eval/ask_together.h"
+#include "eval/rolling.h"
 
 using namespace qlora;
 
@@ -23,6 +26,31 @@ class MapLog final : public AnswerLog {
   }
   std::map<std::pair<Digest, Digest>, std::string> answers;
   size_t room = 1000;
+};
+
+// Answers the first request of a call and forgets the others.
+class ForgetfulLm final : public Lm {
+ public:
+  std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>,
+                                          const OnAnswer<NextTokenAnswer>& told) override {
+    return first<NextTokenAnswer>(told);
+  }
+  std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>,
+                                                  const OnAnswer<LogLikelihoodAnswer>& told) override {
+    return first<LogLikelihoodAnswer>(told);
+  }
+  std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>,
+                                             const OnAnswer<std::vector<int32_t>>& told) override {
+    return first<std::vector<int32_t>>(told);
+  }
+  int64_t context_length() const override { return 100; }
+
+ private:
+  template <class Answer>
+  std::vector<Answer> first(const OnAnswer<Answer>& told) {
+    if (told) told(0, Answer{});
+    return {Answer{}};
+  }
 };
 
 struct Fixture {
@@ -93,6 +121,33 @@ TEST_CASE("an interrupted evaluation asks only what is missing and answers the s
   lm->next_token(f.next);
   lm->log_likelihood(f.continuations);
   CHECK(lm->generate(f.generations) == generations);
+}
+
+TEST_CASE("a request that nobody answered is an error and no answer of zeros") {
+  AnswerSlots slots("next_token", {2, 1});
+  CHECK_FALSE(slots.fill(0));
+  CHECK(slots.fill(1));
+  CHECK_THROWS_WITH(slots.check_full(), Catch::Contains("next_token: request 0 of 2 was not answered"));
+  CHECK(slots.fill(0));
+  slots.check_full();
+  CHECK_THROWS_WITH(slots.fill(1), Catch::Contains("request 1 of 2 was answered twice"));
+  CHECK_THROWS_WITH(slots.fill(2), Catch::Contains("an answer to request 2, and there are 2"));
+
+  Fixture f;
+  ForgetfulLm forgetful;
+  MapLog log;
+  auto lm = make_remembering_lm(forgetful, kKeys, log);
+  CHECK_THROWS_WITH(lm->next_token(f.next), Catch::Contains("request 1 of 14 was not answered"));
+  CHECK_THROWS_WITH(lm->log_likelihood(f.continuations), Catch::Contains("request 1 of 14 was not answered"));
+  CHECK_THROWS_WITH(lm->generate(f.generations), Catch::Contains("request 1 of 14 was not answered"));
+  CHECK(log.answers.size() == 3);  // what did come is kept
+
+  // Those who take answers by their place count them.
+  const std::vector<AskingJob> jobs = {[&](Lm& together) { together.log_likelihood(f.continuations); }};
+  CHECK_THROWS_WITH(ask_together(forgetful, jobs),
+                    Catch::Contains("log_likelihood: 1 answers to 14 requests"));
+  const std::vector<RollingRequest> rolling = {{.tokens = {1, 2, 3}, .max_length = 1}};
+  CHECK_THROWS_WITH(rolling_log_likelihood(forgetful, rolling), Catch::Contains("1 answers to 3 requests"));
 }
 
 TEST_CASE("remembered answers belong to one evaluation and one request") {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/check.h"
+#include "eval/answer_slots.h"
 
 namespace qlora {
 
@@ -41,6 +42,7 @@ std::vector<RollingAnswer> rolling_log_likelihood(Lm& lm, std::span<const Rollin
     answers[i].tokens = static_cast<int64_t>(requests[i].tokens.size());
   }
   const std::vector<LogLikelihoodAnswer> parts = lm.log_likelihood(windows);
+  check_answer_count("log_likelihood", parts.size(), windows.size());
   for (size_t w = 0; w < windows.size(); ++w) {
     answers[request_of[w]].log_likelihood += parts[w].log_likelihood;
     ++answers[request_of[w]].windows;

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "eval/answer_slots.h"
 #include "eval/generation/answers.h"
 #include "eval/lm.h"
 #include "eval/model_lm/tree_pass.h"
@@ -47,7 +48,7 @@ class ModelLm final : public Lm {
       const int32_t target = r.continuation.empty() ? r.wanted.front() : r.continuation.front();
       a.log_sum_exp = row.loss + static_cast<double>(row.logits[static_cast<size_t>(target)]);
     };
-    run(asks, true, on_row, [&](size_t i) {
+    run(asks, "next_token", true, on_row, [&](size_t i) {
       if (!parts[i].empty()) answers[i].log_likelihood = 0;
       for (double loss : parts[i]) *answers[i].log_likelihood -= loss;
       parts[i] = {};
@@ -78,7 +79,7 @@ class ModelLm final : public Lm {
       parts[i][at] = row.loss;
     };
     // Rows may come from several passes; they are added in their order.
-    run(asks, false, on_row, [&](size_t i) {
+    run(asks, "log_likelihood", false, on_row, [&](size_t i) {
       for (double loss : parts[i]) answers[i].log_likelihood -= loss;
       parts[i] = {};
       if (on_answer) on_answer(i, answers[i]);
@@ -93,19 +94,23 @@ class ModelLm final : public Lm {
       check_subject(requests[i].subject);
     }
     int64_t done = 0;
+    AnswerSlots slots("generate", std::vector<size_t>(requests.size(), 1));
     const Generator generator{.model = *model_,
                               .memory = memory_,
                               .type = options_.type,
                               .tokenizer = options_.tokenizer.get(),
                               .reuse_prefixes = options_.reuse_prefixes,
                               .on_answer = [&](size_t i, const std::vector<int32_t>& answer) {
+                                slots.fill(i);
                                 if (on_answer) on_answer(i, answer);
                                 if (options_.progress)
                                   options_.progress(++done, static_cast<int64_t>(requests.size()));
                               }};
-    return generate_answers(generator, requests, [this](SubjectIndex subject) {
+    auto answers = generate_answers(generator, requests, [this](SubjectIndex subject) {
       return subject < 0 ? nullptr : subjects_[static_cast<size_t>(subject)];
     });
+    slots.check_full();
+    return answers;
   }
 
  private:
@@ -134,26 +139,30 @@ class ModelLm final : public Lm {
 
   // `on_row(ask, t, row)` for every target, `finish(ask)` after the last one of an ask.
   template <class OnRow, class Finish>
-  void run(std::span<const Ask> asks, bool logits, const OnRow& on_row, const Finish& finish) {
+  void run(std::span<const Ask> asks, const char* verb, bool logits, const OnRow& on_row,
+           const Finish& finish) {
     TreePass pass(*model_, memory_, subjects_, asks,
                   {.type = options_.type,
                    .share = options_.reuse_prefixes,
                    .logits = logits,
                    .max_batch_tokens = options_.max_batch_tokens,
                    .max_prefix_tokens = options_.max_prefix_tokens});
-    std::vector<size_t> missing;
-    for (const Ask& ask : asks) missing.push_back(ask.targets.size());
+    std::vector<size_t> parts;
+    for (const Ask& ask : asks) parts.push_back(ask.targets.size());
+    AnswerSlots slots(verb, std::move(parts));
     int64_t done = 0;
     pass.run(
         [&](size_t ask, int64_t t, const RowAnswer& row) {
+          const bool last = slots.fill(ask);
           on_row(ask, t, row);
-          if (--missing[ask] > 0) return;
+          if (!last) return;
           ++done;
           finish(ask);
         },
         [&] {
           if (options_.progress) options_.progress(done, static_cast<int64_t>(asks.size()));
         });
+    slots.check_full();
   }
 
   std::shared_ptr<const Model> model_;

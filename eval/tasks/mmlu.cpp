@@ -4,6 +4,7 @@
 
 #include "core/base/check.h"
 #include "core/base/hash.h"
+#include "eval/answer_slots.h"
 
 namespace qlora {
 namespace {
@@ -130,8 +131,10 @@ std::vector<Answers> ask_tokens(Lm& lm, const MmluPlan& plan, std::span<const Su
     for (size_t i = 0; i < plan.contexts.size(); ++i)
       requests.push_back(
           {plan.contexts[i], {plan.letter_ids.begin(), plan.letter_ids.end()}, subject, plan.answers[i]});
+  const std::vector<NextTokenAnswer> all = lm.next_token(requests);
+  check_answer_count("next_token", all.size(), requests.size());
   std::vector<Answers> answers;
-  for (const NextTokenAnswer& a : lm.next_token(requests)) {
+  for (const NextTokenAnswer& a : all) {
     Answers& one = answers.emplace_back();
     for (size_t i = 0; i < 4; ++i) {
       one.logits[i] = a.logits[i];
@@ -150,6 +153,7 @@ std::vector<Answers> ask_texts(Lm& lm, const MmluPlan& plan, std::span<const Sub
       for (const std::vector<int32_t>& letter : plan.letters[i])
         requests.push_back({plan.contexts[i], letter, subject});
   const std::vector<LogLikelihoodAnswer> all = lm.log_likelihood(requests);
+  check_answer_count("log_likelihood", all.size(), requests.size());
   std::vector<Answers> answers(all.size() / 4);
   for (size_t i = 0; i < all.size(); ++i)
     answers[i / 4].log_probs[i % 4] = static_cast<float>(all[i].log_likelihood);

@@ -1,5 +1,7 @@
 #include "eval/tasks/run_task.h"
 
+#include "eval/answer_slots.h"
+
 namespace qlora {
 namespace {
 
@@ -24,6 +26,7 @@ std::vector<Answers> ask(Lm& lm, const Tokenizer& tokenizer, const Task& task, c
                             .subject = subject,
                             .stop_strings = task.until});
     const auto ids = lm.generate(requests);
+    check_answer_count("generate", ids.size(), requests.size());
     for (size_t i = 0; i < ids.size(); ++i)
       answers[i / n].texts.push_back(cut_at_stops(tokenizer.decode(ids[i], true), task.until));
     return answers;
@@ -33,6 +36,7 @@ std::vector<Answers> ask(Lm& lm, const Tokenizer& tokenizer, const Task& task, c
     for (const TaskRequest& r : plan.requests)
       requests.push_back({r.context_tokens, r.continuation_tokens, subject});
   const auto all = lm.log_likelihood(requests);
+  check_answer_count("log_likelihood", all.size(), requests.size());
   for (size_t i = 0; i < all.size(); ++i) answers[i / n].likelihoods.push_back(all[i]);
   return answers;
 }
