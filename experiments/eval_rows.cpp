@@ -1,5 +1,6 @@
 #include "experiments/eval_rows.h"
 
+#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -100,6 +101,7 @@ EvalRow mmlu_row(const EvalJob& job, const SubjectModel& subject, const MmluRepo
     row.aggregates.push_back(accuracy_row("acc", name, accuracy));
   for (const auto& [name, accuracy] : report.groups)
     row.aggregates.push_back(accuracy_row("acc_group", name, accuracy));
+  const bool log_probs = mmlu_protocol_named(job.mmlu.protocol).log_probs;
   for (const MmluItem& item : report.items) {
     PredictionRow& p = row.predictions.emplace_back();
     p.subject = item.subject;
@@ -108,7 +110,8 @@ EvalRow mmlu_row(const EvalJob& job, const SubjectModel& subject, const MmluRepo
     p.gold = item.gold;
     p.pred = item.prediction;
     p.correct = item.correct;
-    p.scores.assign(item.logits.begin(), item.logits.end());
+    const std::array<float, 4>& scores = log_probs ? item.log_probs : item.logits;
+    p.scores.assign(scores.begin(), scores.end());
     p.dropped_shots = job.mmlu.shots - item.shots;
   }
   return row;

@@ -84,18 +84,22 @@ Digest evaluation_key(const Digest& subject, int64_t step, const std::string& ta
 }
 
 std::string mmlu_protocol(const MmluOptions& options) {
-  Json json = {{"name", options.protocol}, {"split", options.split}, {"shots", options.shots}};
+  const MmluProtocol& protocol = mmlu_protocol_named(options.protocol);
+  Json json = {{"name", options.protocol},
+               {"version", protocol.version},
+               {"split", options.split},
+               {"shots", options.shots}};
   if (options.limit > 0) json["limit"] = options.limit;
   if (options.samples > 0) json["samples"] = options.samples;
-  const int64_t window = mmlu_protocol_named(options.protocol).window;
-  if (options.max_length > 0 && options.max_length != window) json["max_length"] = options.max_length;
+  if (options.max_length > 0 && options.max_length != protocol.window)
+    json["max_length"] = options.max_length;
   if (!options.subjects.empty()) {
     std::vector<std::string> subjects = options.subjects;
     std::sort(subjects.begin(), subjects.end());
     json["subjects"] = subjects;
   }
   // Scores from before this loss was reported do not stand for those with it.
-  if (mmlu_protocol_named(options.protocol).answer_loss) json["answer_loss"] = true;
+  if (protocol.answer_loss) json["answer_loss"] = true;
   // What the protocol leaves to the user, where it is not as usual: older scores keep their keys.
   const MmluOptions usual;
   if (options.bos != usual.bos) json["bos"] = options.bos;

@@ -1,7 +1,9 @@
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 
+#include "core/base/json.h"
 #include "core/base/test_data.h"
+#include "experiments/eval_rows.h"
 #include "experiments/spec.h"
 
 using namespace qlora;
@@ -154,7 +156,30 @@ TEST_CASE("an evaluation has a key of its own") {
   CHECK(protocol.find("answer_loss") == std::string::npos);
   options.protocol = "qlora";
   CHECK(mmlu_protocol(options).find("answer_loss") != std::string::npos);
+  // The version is part of it: another one is another evaluation.
+  for (const char* name : {"hendrycks", "lm_eval", "qlora"}) {
+    options.protocol = name;
+    const std::string version = name == std::string("hendrycks") ? "1" : "2";
+    CHECK(parse_json(mmlu_protocol(options), "protocol")["version"] == version);
+  }
   CHECK(loss_protocol(config_of("eval_dataset_size: 32")) == R"({"examples":32,"name":"held-out"})");
+}
+
+TEST_CASE("questions of MMLU are stored with what their protocol scores") {
+  MmluReport report;
+  MmluItem& item = report.items.emplace_back();
+  item.subject = "anatomy";
+  item.prompt_sha256 = hex(sha256("prompt"));
+  item.logits = {1, 2, 3, 4};
+  item.log_probs = {-4, -3, -2, -1};
+  EvalJob job;
+  job.data_hash = hex(sha256("data"));
+  const std::vector<float> logits = {1, 2, 3, 4}, log_probs = {-4, -3, -2, -1};
+  for (const auto& [name, scores] :
+       {std::pair("hendrycks", logits), std::pair("lm_eval", log_probs), std::pair("qlora", log_probs)}) {
+    job.mmlu.protocol = name;
+    CHECK(mmlu_row(job, {}, report, "", 0).predictions.at(0).scores == scores);
+  }
 }
 
 TEST_CASE("the hash of a model folder follows its content and not its place") {

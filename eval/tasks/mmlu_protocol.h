@@ -36,10 +36,12 @@ struct MmluProtocol {
   };
   enum class Bos { own, always };  // what the tokenizer's file adds; BOS wherever the tokenizer has one
   const char* name;
+  const char* version;  // stored with every score; another prompt, score or stored row is another version
   const char* about;
   bool wide_header;  // two blanks before the subject
   bool stripped;     // questions lose the white space at their ends
   Letter letter;
+  bool log_probs;  // items are scored, and stored, by log-probabilities, not by logits
   Overlong overlong;
   Bos bos;
   int64_t window;     // tokens of a prompt, at most; 0: the model's context

@@ -32,8 +32,9 @@ int list(const Invocation& in) {
   for (const Task& task : tasks())
     table.rows.push_back({task.name, task.version, task.protocol, std::string(name_of(task.kind)), task.shots,
                           metrics_of(task), task.about});
-  table.rows.push_back(
-      {"mmlu", "", "hendrycks", "choice", int64_t{5}, "acc, acc_macro", "57 subjects, multiple choice"});
+  const MmluProtocol& usual = mmlu_protocol_named(MmluOptions().protocol);
+  table.rows.push_back({"mmlu", usual.version, usual.name, "choice", int64_t{5}, "acc, acc_macro",
+                        "57 subjects, multiple choice"});
   fmt::print("{}", in.json ? render_json(table) : render_text(table, {.max_width = 0}));
   return 0;
 }
