@@ -67,6 +67,7 @@ void read_endpoint(const Fields& fields, JudgeSetup& setup) {
   read_int(fields, "concurrency", run.concurrency, 256);
   read_int(fields, "attempts", run.attempts, 1000);
   read_number(fields, "per_minute", run.per_minute);
+  read_number(fields, "longest_wait", run.longest_wait_s);
   read_number(fields, "timeout", setup.http.timeout_s);
   QLORA_CHECK(setup.http.timeout_s > 0, usage, "{}: `timeout` must be above 0",
               fields.at("timeout").where.text());
@@ -77,8 +78,9 @@ void read_endpoint(const Fields& fields, JudgeSetup& setup) {
 }
 
 JudgeSpec read_judge(const YamlNode& node) {
-  const std::vector<std::string> endpoint = {"concurrency",   "per_minute",   "attempts",     "timeout",
-                                             "budget_tokens", "budget_money", "price_prompt", "price_answer"};
+  const std::vector<std::string> endpoint = {"concurrency",  "per_minute",   "attempts",
+                                             "timeout",      "longest_wait", "budget_tokens",
+                                             "budget_money", "price_prompt", "price_answer"};
   JudgeSpec spec;
   spec.where = node.where;
   JudgeSetup& setup = spec.setup;

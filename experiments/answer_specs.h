@@ -7,8 +7,8 @@
 // judge:
 //   - {judge: base | model:DIR | NAME, name: N, questions: [SET, ..], prompts: FILE, points: false,
 //      parser: P, temperature: 0, max_tokens: 1024, chat_template: auto,                 (a local model)
-//      concurrency: 4, per_minute: 0, attempts: 6, timeout: 120, budget_tokens: 0, budget_money: 0,
-//      price_prompt: 0, price_answer: 0}                                          (an endpoint: NAME there)
+//      concurrency: 4, per_minute: 0, attempts: 6, timeout: 120, longest_wait: 600, budget_tokens: 0,
+//      budget_money: 0, price_prompt: 0, price_answer: 0}                        (an endpoint: NAME there)
 // tournaments:                                                     experiments/evals.h
 //   - {name: N, judge: N of a judge above, ...}
 //

@@ -281,6 +281,7 @@ TEST_CASE("answers and judges that cannot be are refused before anything is trai
   for (const auto& [settings, word] : {std::pair("concurrency: 257", "`concurrency` must be at most 256"),
                                        {"timeout: 0", "`timeout` must be above 0"},
                                        {"temperature: 2.5", "`temperature` must be at most 2"},
+                                       {"longest_wait: -1", "`longest_wait` must not be negative"},
                                        {"budget_money: 5", "needs the prices"},
                                        {"parser: threeclas-2", "did you mean `threeclass-2`?"},
                                        {"parser: scores-2", "asked for verdicts"}})

@@ -47,6 +47,7 @@ Json setup_json(const JudgeSetup& s) {
           {"concurrency", r.concurrency},
           {"per_minute", r.per_minute},
           {"attempts", r.attempts},
+          {"longest_wait", r.longest_wait_s},
           {"budget_tokens", r.max_tokens_spent},
           {"budget_money", r.max_money_spent},
           {"price_prompt", r.price_prompt},
@@ -68,6 +69,7 @@ JudgeSetup setup_from(const Json& json) {
   r.concurrency = json.at("concurrency");
   r.per_minute = json.at("per_minute");
   r.attempts = json.at("attempts");
+  r.longest_wait_s = json.at("longest_wait");
   r.max_tokens_spent = json.at("budget_tokens");
   r.max_money_spent = json.at("budget_money");
   r.price_prompt = json.at("price_prompt");

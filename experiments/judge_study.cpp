@@ -61,6 +61,8 @@ JudgeRunReport ask_judge(const JudgeSetup& setup, std::span<const JudgeAsk> asks
     if (told) told(++done);
   };
   if (asks.empty()) return {};
+  JudgeRunOptions run = setup.run;
+  run.spent_before = journal.spent();
   const std::string folder = folder_of(setup);
   if (folder.empty()) {
     HttpChatOptions http = setup.http;
@@ -68,7 +70,7 @@ JudgeRunReport ask_judge(const JudgeSetup& setup, std::span<const JudgeAsk> asks
     http.key = variable("OPENAI_API_KEY");
     if (std::string url = variable("OPENAI_BASE_URL"); !url.empty()) http.base_url = url;
     return run_study(
-        asks, [&] { return make_http_chat_client(http); }, setup.run, commit);
+        asks, [&] { return make_http_chat_client(http); }, run, commit);
   }
   if (threads > 0) set_thread_count(threads);
   const std::unique_ptr<Backend> backend = make_backend(backend_name);
@@ -78,7 +80,6 @@ JudgeRunReport ask_judge(const JudgeSetup& setup, std::span<const JudgeAsk> asks
   const std::shared_ptr<const Model> model = load_model(folder, memory, options);
   const ModelJudgeOptions judge{model.get(), &memory,      tokenizer.get(),
                                 nullptr,     options.type, setup.chat_template};
-  JudgeRunOptions run = setup.run;
   run.concurrency = 1;  // its threads are inside the kernels
   return run_study(
       asks, [&] { return make_model_judge(judge); }, run, commit);

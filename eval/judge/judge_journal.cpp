@@ -167,4 +167,15 @@ void JudgeJournal::commit(const Vote* vote, const JudgeLedgerRow& row) {
                                          {"error", row.error}}));
 }
 
+JudgeSpent JudgeJournal::spent() const {
+  JudgeSpent spent;
+  const Path path = folder_ / kLedgerFile;
+  if (!std::filesystem::exists(path)) return spent;
+  for_each_row(read_file(path), path.string(), [&](const Row& row) {
+    spent.tokens += row.integer("prompt_tokens") + row.integer("answer_tokens");
+    spent.money += row.number("money");
+  });
+  return spent;
+}
+
 }  // namespace qlora

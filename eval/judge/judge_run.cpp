@@ -20,7 +20,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Seconds = std::chrono::duration<double>;
 
-constexpr double kLongestPause = 60;
+constexpr double kLongestPause = 60;  // of our own; the judge may ask for a longer one
 
 // No tokenizer makes more tokens than bytes.
 int64_t most_prompt_tokens(const JudgeAsk& ask) {
@@ -46,7 +46,10 @@ class Office {
         return &ask;
       }
       if (under_way_ == 0) {
-        stop("the budget is spent");
+        const JudgeSpent& before = options_.spent_before;
+        stop(before.tokens == 0
+                 ? "the budget is spent"
+                 : fmt::format("the budget is spent; {} tokens of it by earlier runs", before.tokens));
         break;
       }
       changed_.wait(lock);  // what comes back may leave enough
@@ -127,10 +130,11 @@ class Office {
   }
   bool affordable(const JudgeAsk& ask) const {
     int64_t prompt = most_prompt_tokens(ask), answer = ask.request.max_tokens;
-    int64_t tokens = report_.prompt_tokens + report_.answer_tokens + reserved_tokens_ + prompt + answer;
+    const int64_t tokens = options_.spent_before.tokens + report_.prompt_tokens + report_.answer_tokens +
+                           reserved_tokens_ + prompt + answer;
     if (options_.max_tokens_spent > 0 && tokens > options_.max_tokens_spent) return false;
-    return options_.max_money_spent <= 0 ||
-           report_.money + reserved_money_ + money(prompt, answer) <= options_.max_money_spent;
+    const double all = options_.spent_before.money + report_.money + reserved_money_ + money(prompt, answer);
+    return options_.max_money_spent <= 0 || all <= options_.max_money_spent;
   }
   void reserve(const JudgeAsk& ask, int sign) {
     int64_t prompt = most_prompt_tokens(ask), answer = ask.request.max_tokens;
@@ -152,13 +156,6 @@ class Office {
   std::exception_ptr error_;
   JudgeRunReport report_;
 };
-
-// Doubles with every attempt; a jitter of half keeps threads from coming back together.
-double pause_after(int attempt, const ChatReply& reply, const JudgeRunOptions& options, uint64_t stream) {
-  double pause = options.backoff_s * std::pow(2.0, attempt - 1);
-  pause *= 0.75 + 0.5 * PhiloxStream(mix_seed(stream, static_cast<uint64_t>(attempt))).uniform();
-  return std::min(std::max(pause, reply.retry_after.value_or(0)), kLongestPause);
-}
 
 void settle(const JudgeAsk& ask, const ChatReply& reply, const VerdictParser& parser,
             const JudgeRunOptions& options, JudgeLedgerRow& row, Vote& vote) {
@@ -198,6 +195,9 @@ void ask_one(Office& office, ChatClient& client, const JudgeAsk& ask, const Verd
     row.error = reply.text;
     if (reply.kind == ChatReply::Kind::impossible) break;
     if (reply.kind == ChatReply::Kind::refused) office.refuse("the judge refuses: " + reply.text);
+    if (const double wait = reply.retry_after.value_or(0); wait > options.longest_wait_s)
+      office.refuse(fmt::format("the judge wants to be asked again in {} s, and the longest wait is {} s: {}",
+                                wait, options.longest_wait_s, reply.text));
     if (row.attempts < options.attempts) office.pause(pause_after(row.attempts, reply, options, stream));
   }
   if (answered) row.error.clear();
@@ -222,6 +222,13 @@ const VerdictParser& parser_of(const JudgeRunOptions& options, bool points) {
 }
 
 }  // namespace
+
+// Doubles with every attempt; a jitter of half keeps threads from coming back together.
+double pause_after(int attempts, const ChatReply& reply, const JudgeRunOptions& options, uint64_t stream) {
+  double pause = options.backoff_s * std::pow(2.0, attempts - 1);
+  pause *= 0.75 + 0.5 * PhiloxStream(mix_seed(stream, static_cast<uint64_t>(attempts))).uniform();
+  return std::max(std::min(pause, kLongestPause), reply.retry_after.value_or(0));
+}
 
 void check_run_options(const JudgeRunOptions& options, bool points) {
   check_limits(options);

@@ -39,13 +39,20 @@ struct JudgeStudy {
 // twice.
 std::vector<JudgeAsk> plan_study(const JudgeStudy&, const AnswerBook&);
 
+struct JudgeSpent {
+  int64_t tokens = 0;
+  double money = 0;
+};
+
 struct JudgeRunOptions {
   int concurrency = 4;           // requests under way at a time
   double per_minute = 0;         // requests a minute at most; 0 = no limit
   int attempts = 6;              // for one ask, while the judge says `again`
   double backoff_s = 1;          // before the second attempt; doubles, up to a minute, with jitter
+  double longest_wait_s = 600;   // a judge that wants more (Retry-After) ends the run
   int64_t max_tokens_spent = 0;  // budget: tokens of prompts and answers; 0 = none
   double max_money_spent = 0;    // budget in the prices' currency; 0 = none
+  JudgeSpent spent_before = {};  // of the budget, by earlier runs
   double price_prompt = 0, price_answer = 0;  // of a million tokens
   std::string parser;                         // empty: threeclass-2 or scores-2
 };
@@ -53,6 +60,10 @@ struct JudgeRunOptions {
 // Throws Error(usage) for options that do not go together, or a parser that does not read what the judge is
 // asked for; `points`: not a verdict. For those who want to know before there are asks.
 void check_run_options(const JudgeRunOptions&, bool points);
+
+// Seconds before the next attempt: the pause that the attempts so far make, or what the judge asked for, if
+// that is longer. `stream` seeds the jitter.
+double pause_after(int attempts, const ChatReply&, const JudgeRunOptions&, uint64_t stream);
 
 // What one ask cost and came to.
 struct JudgeLedgerRow {
@@ -71,9 +82,10 @@ struct JudgeRunReport {
 };
 
 // Asks, with one client a thread. `commit` gets every answer when it arrives, one call at a time; what it
-// throws ends the run and is thrown again. A refusal ends the run. An ask that is impossible or fails after
-// all attempts is counted and left to the next run. The budget: an ask goes out only if the most that it can
-// cost is left of it; what answers report is counted, replies that are lost on their way are not.
+// throws ends the run and is thrown again. A refusal ends the run, and so does a judge that wants to be left
+// alone for longer than longest_wait_s. An ask that is impossible or fails after all attempts is counted and
+// left to the next run. The budget: an ask goes out only if the most that it can cost is left of it; what
+// answers report is counted, replies that are lost on their way are not.
 JudgeRunReport run_study(std::span<const JudgeAsk>,
                          const std::function<std::unique_ptr<ChatClient>()>& make_client,
                          const JudgeRunOptions&,
@@ -101,6 +113,8 @@ class JudgeJournal {
   // Appends the vote (null: the ask failed) and the ledger's row; before the first, the prompts of what was
   // missing.
   void commit(const Vote*, const JudgeLedgerRow&);
+  // All that the ledger holds. Throws Error(data) with file and line for a row that is none.
+  JudgeSpent spent() const;
 
  private:
   void check_prompts(std::span<const JudgmentFile>, std::span<const JudgeAsk>);

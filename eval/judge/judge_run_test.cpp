@@ -49,6 +49,7 @@ class Study {
     http.timeout_s = timeout_s;
     JudgeJournal journal(out());
     const std::vector<JudgeAsk> asks = journal.missing(plan());
+    options.spent_before = journal.spent();
     return run_study(
         asks, [&] { return make_http_chat_client(http); }, options,
         [&](const Vote* vote, const JudgeLedgerRow& row) { journal.commit(vote, row); });
@@ -252,10 +253,18 @@ TEST_CASE("the budget is never exceeded and the rate and the concurrency are kep
   CHECK(report.money > 0.06);
   CHECK(report.left == 20 - report.answered);
   CHECK(server.most_at_once() <= 3);
+  // The budget is the study's, not the run's: what the ledger holds is spent.
+  const JudgeSpent spent = JudgeJournal(study.out()).spent();
+  CHECK((spent.tokens == report.prompt_tokens + report.answer_tokens && spent.money == Approx(report.money)));
+  const int answered = server.requests();
+  report = study.run(server);
+  CHECK((report.asked == 0 && server.requests() == answered));
+  CHECK_THAT(report.stopped, Contains(fmt::format("{} tokens of it by earlier runs", spent.tokens)));
   study.options.max_money_spent = 0;
-  study.options.max_tokens_spent = 4000;
+  study.options.max_tokens_spent = spent.tokens + 4000;
   report = study.run(server);
   CHECK((report.prompt_tokens + report.answer_tokens <= 4000 && report.answered >= 2));
+  CHECK(study.run(server).asked == 0);
 
   // An endpoint that counts no tokens is taken at the most that it can have used.
   LoopbackServer silent([](const LoopbackServer::Request&) {
@@ -273,6 +282,35 @@ TEST_CASE("the budget is never exceeded and the rate and the concurrency are kep
   study.options.max_money_spent = 1;
   study.options.price_prompt = study.options.price_answer = 0;
   CHECK_THROWS_WITH(study.run(server), Contains("prices"));
+}
+
+TEST_CASE("a judge is left alone for as long as it asks or the run ends") {
+  // Our own pause ends at a minute, the judge's does not.
+  const JudgeRunOptions usual;
+  ChatReply busy;
+  CHECK(pause_after(20, busy, usual, 1) == 60);
+  busy.retry_after = 599.5;
+  CHECK(pause_after(1, busy, usual, 1) == 599.5);
+  busy.retry_after = 0;
+  CHECK(pause_after(1, busy, usual, 1) >= 0.75);
+
+  Study study(1);
+  std::atomic<const char*> wait{"Retry-After: 601\r\n"};
+  LoopbackServer server([&](const LoopbackServer::Request& request) {
+    if (request.number == 1) return LoopbackServer::Reply{200, completion("1"), "", 0, "", false};
+    return LoopbackServer::Reply{429, "slow down", wait.load(), 0, "", false};
+  });
+  study.options.concurrency = 1;
+  study.options.attempts = 2;
+  JudgeRunReport report = study.run(server);
+  CHECK((report.asked == 1 && report.requests == 1 && report.left == 2));
+  CHECK_THAT(report.stopped,
+             Contains("asked again in 601 s, and the longest wait is 600 s: HTTP 429: slow down"));
+  study.options.longest_wait_s = 0.1;
+  wait = "Retry-After: 0.2\r\n";
+  report = study.run(server);
+  CHECK((report.answered == 1 && report.failed == 1 && server.requests() == 3));
+  CHECK_THAT(report.stopped, Contains("0.2 s"));
 }
 
 TEST_CASE("an error on the disk ends the run and unread verdicts are kept as invalid") {

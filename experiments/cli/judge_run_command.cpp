@@ -74,9 +74,15 @@ void add_limits(CLI::App& verb, JudgeSetup& options) {
   verb.add_option("--timeout", options.http.timeout_s, "seconds for one request")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
-  verb.add_option("--budget-tokens", run.max_tokens_spent, "never spend more tokens")
+  verb.add_option("--longest-wait", run.longest_wait_s,
+                  "seconds; a judge that wants more (Retry-After) ends the run, to be gone on with later")
+      ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  verb.add_option("--budget-money", run.max_money_spent, "never spend more; needs the prices")
+  verb.add_option("--budget-tokens", run.max_tokens_spent,
+                  "never spend more tokens on --out, earlier runs in its ledger.jsonl included")
+      ->check(CLI::NonNegativeNumber);
+  verb.add_option("--budget-money", run.max_money_spent,
+                  "never spend more on --out, earlier runs included; needs the prices")
       ->check(CLI::NonNegativeNumber);
   verb.add_option("--price-prompt", run.price_prompt, "of a million tokens")->check(CLI::NonNegativeNumber);
   verb.add_option("--price-answer", run.price_answer, "of a million tokens")->check(CLI::NonNegativeNumber);
