@@ -50,7 +50,7 @@ std::string question_text(const Row& row) {
 
 std::vector<JudgePrompt> read_judge_prompts(const Path& path) {
   std::vector<JudgePrompt> prompts;
-  std::set<std::string> categories;
+  std::set<std::string> categories, ids;
   for_each_row(read_file(path), path.string(), [&](const Row& row) {
     JudgePrompt prompt;
     prompt.id = row.id("prompt_id");
@@ -65,6 +65,8 @@ std::vector<JudgePrompt> read_judge_prompts(const Path& path) {
       prompt.instruction = Row(*defaults, path.string(), row.line()).text("prompt");
     QLORA_CHECK(categories.insert(prompt.category).second, data, "{}: a second prompt for category `{}`",
                 row.where(), prompt.category);
+    QLORA_CHECK(ids.insert(prompt.id).second, data,
+                "{}: a second prompt with prompt_id {}: votes know theirs by it", row.where(), prompt.id);
     prompts.push_back(std::move(prompt));
   });
   QLORA_CHECK(!prompts.empty(), data, "{}: no prompt in this file", path.string());

@@ -17,8 +17,8 @@ struct JudgePrompt {
   std::string category;  // of questions: general, coding, math; the first prompt serves all that has none
 };
 
-// Throws Error(data) with file and line for a missing field or place holder, two prompts of one category, or
-// no prompt at all.
+// Throws Error(data) with file and line for a missing field or place holder, two prompts of one category
+// or of one id, or no prompt at all.
 std::vector<JudgePrompt> read_judge_prompts(const Path&);
 // In our own words: verdicts (the last line is 1, 2 or 3), or points from 0 to 10 (the first line is two
 // numbers).

@@ -347,6 +347,8 @@ TEST_CASE("prompts and questions are read and checked") {
   CHECK(prompt_for(prompts, "cooking").id == "1");
   write_file(path, good + good);
   CHECK_THROWS_WITH(read_judge_prompts(path), Contains("prompts.jsonl:2: a second prompt"));
+  write_file(path, good + std::string(good).replace(good.find("general"), 7, "coding"));
+  CHECK_THROWS_WITH(read_judge_prompts(path), Contains("prompts.jsonl:2: a second prompt with prompt_id 1"));
   write_file(path, "{\"prompt_id\": 1, \"system_prompt\": \"s\", \"prompt_template\": \"{question}\"}\n");
   CHECK_THROWS_WITH(read_judge_prompts(path), Contains(":1: `prompt_template` has no {answer_1}"));
 
