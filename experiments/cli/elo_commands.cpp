@@ -249,7 +249,7 @@ void add_compute(CLI::App& elo, Invocation& in) {
   verb->add_option("--k", spec.k, "elo: step of an update (default: the preset's, else 32)")
       ->check(CLI::PositiveNumber);
   verb->add_option("--orders", spec.orders, "elo: random orders")
-      ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}));
+      ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}).description("UP TO 1E8"));
   verb->add_option("--rounds", spec.rounds, "elo: an order is a shuffle, or a bootstrap (with replacement)")
       ->check(CLI::IsMember({"shuffle", "bootstrap"}));
   verb->add_option("--anchor", spec.anchors, "mean=RATING (default 1000), or SYSTEM=RATING; may be repeated")
