@@ -18,18 +18,6 @@ constexpr const char* kGenerate =
 constexpr const char* kJudge =
     "judge:\n  - {judge: base, name: self, chat_template: guanaco, prompts: short.jsonl, max_tokens: 3}\n";
 
-// Three questions, and a judge of few words.
-void write_questions(const Workbench& bench) {
-  std::string questions;
-  for (int i = 1; i <= 3; ++i)
-    questions +=
-        fmt::format("{{\"question_id\": {0}, \"text\": \"What is {0}?\", \"category\": \"general\"}}\n", i);
-  bench.write("everyday_questions.jsonl", questions);
-  bench.write("short.jsonl",
-              "{\"prompt_id\": 1, \"system_prompt\": \"\", \"prompt_template\": "
-              "\"{question}{answer_1}{answer_2}\", \"category\": \"general\"}\n");
-}
-
 Json answers(const Workbench& bench, const std::string& db = "results.db") {
   return query(bench, "SELECT system, question, turn, answer FROM generations ORDER BY 1, 2, 3", db);
 }
@@ -60,7 +48,7 @@ int64_t votes_in(const Path& folder) {
 
 TEST_CASE("a sweep answers questions and has every two systems judged in both orders") {
   Workbench bench;
-  write_questions(bench);
+  bench.write_questions("everyday_questions.jsonl");
   bench.write_sweep("s.yaml", std::string(kGenerate) + kJudge);
   const ProgramEnd dry = bench.run({"sweep", "run", "s.yaml", "--dry-run"});
   INFO(dry.err);
@@ -109,7 +97,7 @@ TEST_CASE("a sweep answers questions and has every two systems judged in both or
 
 TEST_CASE("more questions are asked of answers and judges that are there, and nothing twice") {
   Workbench bench;
-  write_questions(bench);
+  bench.write_questions("everyday_questions.jsonl");
   std::string some = kGenerate;
   some.insert(some.find("base: true"), "limit: 1, ");
   bench.write_sweep("s.yaml", some + kJudge);
@@ -132,7 +120,7 @@ TEST_CASE("more questions are asked of answers and judges that are there, and no
 
 TEST_CASE("a tournament is rated from the votes of a sweep's own judge") {
   Workbench bench;
-  write_questions(bench);
+  bench.write_questions("everyday_questions.jsonl");
   // The base is asked for one token: such a judge has no verdict, so its words are put right by hand.
   bench.write_sweep("s.yaml", std::string(kGenerate) + kJudge +
                                   "tournaments: [{name: own, judge: self, orders: 10, bootstrap: 0}]\n");
@@ -158,7 +146,7 @@ TEST_CASE("a tournament is rated from the votes of a sweep's own judge") {
 
 TEST_CASE("votes are stored once all are there and rated once all sets are judged") {
   Workbench bench;
-  write_questions(bench);
+  bench.write_questions("everyday_questions.jsonl");
   std::atomic<bool> strict{true};
   LoopbackServer server([&](const LoopbackServer::Request& request) {
     if (strict && request.number >= 2) return LoopbackServer::Reply{401, "no more", "", 0, "", false};
@@ -202,7 +190,7 @@ TEST_CASE("votes are stored once all are there and rated once all sets are judge
 
 TEST_CASE("a plan says when two answers of full length do not fit into the judge's context") {
   Workbench bench;
-  write_questions(bench);
+  bench.write_questions("everyday_questions.jsonl");
   const std::string what = "tokens more than the judge's context has";
   auto plan = [&](int new_tokens) {
     std::string generate = kGenerate;
@@ -230,7 +218,7 @@ TEST_CASE("a plan says when two answers of full length do not fit into the judge
 
 TEST_CASE("answers of a run that failed are not counted unless it is tried again") {
   Workbench bench;
-  write_questions(bench);
+  bench.write_questions("everyday_questions.jsonl");
   bench.write_sweep("s.yaml", std::string(kGenerate) + kJudge);
   change(bench, "learning_rate: 1e-3", "max_grad_norm: 0");
   change(bench, "parameters: {dataset: [alpaca.json, dialogues.jsonl]}",
@@ -253,7 +241,7 @@ TEST_CASE("answers of a run that failed are not counted unless it is tried again
 
 TEST_CASE("answers and judges that cannot be are refused before anything is trained") {
   Workbench bench;
-  write_questions(bench);
+  bench.write_questions("everyday_questions.jsonl");
   auto refused = [&](const std::string& more, int code, const std::string& word) {
     bench.write_sweep("bad.yaml", more);
     for (const char* dry : {"--dry-run", "--quiet"}) {

@@ -13,14 +13,7 @@ namespace {
 
 // Three questions, a judge of few words, MMLU and held-out losses: what the quickstart does, on a tiny model.
 void write_study(const Workbench& bench) {
-  std::string questions;
-  for (int i = 1; i <= 3; ++i)
-    questions +=
-        fmt::format("{{\"question_id\": {0}, \"text\": \"What is {0}?\", \"category\": \"general\"}}\n", i);
-  bench.write("questions.jsonl", questions);
-  bench.write("short.jsonl",
-              "{\"prompt_id\": 1, \"system_prompt\": \"\", \"prompt_template\": "
-              "\"{question}{answer_1}{answer_2}\", \"category\": \"general\"}\n");
+  bench.write_questions();
   bench.write_sweep(
       "s.yaml",
       "bits: 4\nquant_type: nf4\ndouble_quant: true\n"

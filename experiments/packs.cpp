@@ -12,8 +12,9 @@ namespace {
 // interleaved rounds of one thread.
 constexpr double kStepTime[] = {1, 1.01, 1.29};
 // What a pass over the base costs beside its rows, in rows, since a quantized weight is decoded once a pass:
-// eight runs of 32 tokens together were measured to take 1 / 1.33 of what they take one after another.
-constexpr double kRowsOfBase = 12;
+// eight runs of 32 tokens together were measured to take 1 / 1.41 of what they take one after another
+// (results/bench, packed/32/one-after-another).
+constexpr double kRowsOfBase = 16;
 constexpr size_t kPacksShown = 8;
 
 std::span<const Checkpointing> modes_of(const RunConfig& config, Checkpointing& own) {

@@ -119,6 +119,18 @@ class Workbench {
             more);
   }
 
+  // Three questions, questions.jsonl, and a judge of few words, short.jsonl.
+  void write_questions(const std::string& name = "questions.jsonl") const {
+    std::string questions;
+    for (int i = 1; i <= 3; ++i)
+      questions +=
+          fmt::format("{{\"question_id\": {0}, \"text\": \"What is {0}?\", \"category\": \"general\"}}\n", i);
+    write(name, questions);
+    write("short.jsonl",
+          "{\"prompt_id\": 1, \"system_prompt\": \"\", \"prompt_template\": "
+          "\"{question}{answer_1}{answer_2}\", \"category\": \"general\"}\n");
+  }
+
  private:
   // MMLU needs answers of one token: " A" to " D".
   void add_answer_letters() const {

@@ -23,7 +23,7 @@ enum class CopyKind : uint8_t { host_to_device, device_to_host, device_to_device
 class Backend {
  public:
   virtual ~Backend() = default;
-  // "reference", "avx2", "avx512", "counting".
+  // "reference", "avx2", "avx512", "cuda", "cuda-emulated", "counting".
   virtual std::string_view name() const = 0;
   // True when pointers of this backend may be read on the host.
   virtual bool host_memory() const = 0;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Everything that a machine with a GPU must show, in one go: builds the CUDA plug-in and the tests of kernels, holds
-# every kernel to the case table and the laws, runs compute-sanitizer where it is allowed, measures, and writes
-# results/gpu/DATE-DEVICE.txt.
+# What the kernels show on a machine with a GPU, in one go: builds the CUDA plug-in and the tests of kernels, holds
+# every kernel to the case table (and to the same bits again and at any alignment), measures, runs compute-sanitizer
+# where it is allowed, and writes results/gpu/DATE-DEVICE.txt.
 #   scripts/gpu_check.sh                    needs nvcc and a device of compute capability 8.0 or more
 #     --emulated                            the same on the emulated GPU, at small sizes: checks this script
 #     --out FILE                            where the report goes
@@ -82,11 +82,17 @@ step build cmake --build "$build" --target "${targets[@]}"
 test=$build/bin/qlora_kernels_test
 export QLORA_CASES_BACKEND=$backend
 step parity "$test" -w NoTests "The device of a GPU agrees*"
-step laws "$test" -w NoTests "The device of a GPU has the same bits*"
+step same-bits "$test" -w NoTests "The device of a GPU has the same bits*"
+
+bench=("$build/bin/qlora_device_bench" "$backend")
+[ "$emulated" = 0 ] || bench+=(--quick)
+step measure "${bench[@]}"
+cat "$build/measure.log" >> "$report"
+cat "$build/measure.log"
 
 sanitize() {  # TOOL: its summary counts errors, racecheck's hazards; without one it did not run
   local rc=0 summary
-  timeout 240 compute-sanitizer --tool "$1" --error-exitcode 9 "$test" -w NoTests "The device of a GPU runs*" \
+  timeout 90 compute-sanitizer --tool "$1" --error-exitcode 9 "$test" -w NoTests "The device of a GPU runs*" \
     > "$build/$1.log" 2>&1 || rc=$?
   summary=$(grep -E '(ERROR|RACECHECK) SUMMARY' "$build/$1.log" | tail -n 1 | sed 's/^=*//') || true
   if [ -z "$summary" ]; then
@@ -106,11 +112,5 @@ elif command -v compute-sanitizer > /dev/null; then
 else
   say "compute-sanitizer: not there"
 fi
-
-bench=("$build/bin/qlora_device_bench" "$backend")
-[ "$emulated" = 0 ] || bench+=(--quick)
-step measure "${bench[@]}"
-cat "$build/measure.log" >> "$report"
-cat "$build/measure.log"
 
 exit "$failed"
