@@ -64,6 +64,29 @@ int replace_folder(const Path& fresh, const Path& final_path) {
   return error;
 }
 
+// Where a huge page of the file is one of the address space too: the system maps it with one entry.
+void* map_file(int fd, size_t size) {
+  constexpr size_t kHugePage = size_t{2} << 20, kWorthIt = size_t{16} << 20;
+  if (size < kWorthIt) return ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+  const size_t room = size + kHugePage;
+  void* all = ::mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (all == MAP_FAILED) return all;
+  const auto begin = reinterpret_cast<uintptr_t>(all);
+  const uintptr_t at = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const uintptr_t end = (at + size + page - 1) / page * page;
+  void* p = ::mmap(reinterpret_cast<void*>(at), size, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
+  const int error = errno;
+  if (p == MAP_FAILED) {
+    ::munmap(all, room);
+    errno = error;
+    return p;
+  }
+  if (at > begin) ::munmap(all, at - begin);
+  if (begin + room > end) ::munmap(reinterpret_cast<void*>(end), begin + room - end);
+  return p;
+}
+
 }  // namespace
 
 MappedFile::MappedFile(const Path& path) : path_(path) {
@@ -76,7 +99,7 @@ MappedFile::MappedFile(const Path& path) : path_(path) {
   }
   size_ = static_cast<size_t>(info.st_size);
   if (size_ > 0) {
-    void* p = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+    void* p = map_file(fd, size_);
     int error = errno;
     ::close(fd);
     if (p == MAP_FAILED) fail(ErrorKind::data, "cannot map {}: {}", path.string(), std::strerror(error));

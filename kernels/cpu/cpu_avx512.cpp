@@ -22,6 +22,10 @@ using namespace cpu;
 #include "kernels/cpu/codes16-inl.h"
 // (before the region)
 #include "kernels/cpu/scales-inl.h"
+// (before the region)
+#include "kernels/cpu/decode_segments-inl.h"
+// (before the dots)
+#include "kernels/cpu/decode_dots8-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::avx512

@@ -1,5 +1,5 @@
-// The AVX-512 build of the kernels for processors with AVX512-BF16 (vdpbf16ps) and VBMI. Everything from outside is
-// included before the region opens; inside stand only files that include nothing from outside, so that no
+// The AVX-512 build of the kernels for processors with AVX512-BF16 (vdpbf16ps), VNNI and VBMI. Everything from
+// outside is included before the region opens; inside stand only files that include nothing from outside, so that no
 // wide instruction can land in a function shared with others.
 
 #include <immintrin.h>
@@ -11,7 +11,7 @@
 #define QLORA_PAIRS 1
 
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512bf16")
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16")
 namespace qlora::avx512bf16 {
 using namespace cpu;
 #include "kernels/cpu/bf16-inl.h"
@@ -23,6 +23,10 @@ using namespace cpu;
 // (before the region)
 #include "kernels/cpu/scales16-inl.h"
 #include "kernels/cpu/tables16-inl.h"
+// (before the region)
+#include "kernels/cpu/decode_segments-inl.h"
+// (before the dots)
+#include "kernels/cpu/decode_dots16-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::avx512bf16

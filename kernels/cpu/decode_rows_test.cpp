@@ -93,7 +93,8 @@ TEST_CASE("Products of the decode class keep their stated distance from f64") {
               const double scale = std::abs(absmax[static_cast<size_t>((o * s.in + g * 64) / s.block)]) *
                                    largest_level(format);
               bound += 1.01 * scale *
-                       (0x1p-15 * (size + 64 * top) + 0x1p-22 * static_cast<double>(segments + 16) * size);
+                       (std::exp2(-14.5) * (size + 64 * top) +
+                        0x1p-22 * static_cast<double>(segments + 16) * size);
             }
             const double error = std::abs(y[static_cast<size_t>(r * s.out + o)] - exact);
             worst_ratio = worse(worst_ratio, error / bound);

@@ -27,6 +27,10 @@ namespace half {
 // (before the region)
 #include "kernels/cpu/scales-inl.h"
 #include "kernels/cpu/tables_emulated-inl.h"
+// (before the region)
+#include "kernels/cpu/decode_segments-inl.h"
+// (before the dots)
+#include "kernels/cpu/decode_dots8-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::emulated512

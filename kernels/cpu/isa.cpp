@@ -17,7 +17,8 @@ bool cpu_has_avx512() {
 }
 
 bool cpu_has_avx512_bf16() {
-  return cpu_has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+  return cpu_has_avx512() && __builtin_cpu_supports("avx512bf16") &&
+         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
 }
 
 bool cpu_has_amx_bf16() {

@@ -9,7 +9,7 @@ namespace qlora {
 bool cpu_has_avx2();
 // AVX-512 F, BW, DQ and VL, likewise.
 bool cpu_has_avx512();
-// AVX512-BF16 beside them (vdpbf16ps, two bf16 products a lane), and VBMI, which of such processors only
+// AVX512-BF16 beside them (vdpbf16ps, two bf16 products a lane), VNNI, and VBMI, which of such processors only
 // Cooper Lake lacks.
 bool cpu_has_avx512_bf16();
 // AMX tiles with bf16, which nothing here uses yet.

@@ -23,6 +23,7 @@ enum class Scratch : int {
   packed_x,
   packed_w,
   absmax,
+  segment_scales,
   scores,
   gradients,
   // Of adapters: operands of thin products and of deltas, gradients of u and dropped elements of a call; a

@@ -1,0 +1,74 @@
+// Whole products of the decode class (decode_rows-inl.h), two outputs in a vector.
+
+constexpr int kDotOutputs = 2, kDotGroups = 1;
+constexpr int64_t kDotRows = 4;
+
+// The low and high bytes of the levels, in both halves, and the order of bytes that brings words where
+// arrange_segment() has their x.
+struct DotLevels {
+  __m256i low, high, order;
+  explicit DotLevels(const WholeLevels& levels) {
+    uint8_t bytes[3][16];
+    for (int i = 0; i < 16; ++i) {
+      bytes[0][i] = static_cast<uint8_t>(levels.words[i] & 255);
+      bytes[1][i] = static_cast<uint8_t>((levels.words[i] >> 8) & 255);
+      bytes[2][i] = static_cast<uint8_t>(i < 8 ? 2 * i : 2 * i - 15);
+    }
+    low = in_both_halves(bytes[0]);
+    high = in_both_halves(bytes[1]);
+    order = in_both_halves(bytes[2]);
+  }
+  QLORA_INLINE __m256i in_both_halves(const uint8_t* p) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+};
+
+// Sixteen bytes of codes of two outputs.
+QLORA_INLINE void levels_of_two(const DotLevels& t, const uint8_t* codes, int64_t ld, __m256i* w) {
+  const auto row = [&](int64_t i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i)); };
+  const __m256i nibble = _mm256_set1_epi8(15);
+  const __m256i bytes =
+      _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(ld), 1), t.order);
+  const __m256i even = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble),
+                odd = _mm256_and_si256(bytes, nibble);
+  const __m256i even_low = _mm256_shuffle_epi8(t.low, even), even_high = _mm256_shuffle_epi8(t.high, even);
+  const __m256i odd_low = _mm256_shuffle_epi8(t.low, odd), odd_high = _mm256_shuffle_epi8(t.high, odd);
+  w[0] = _mm256_unpacklo_epi8(even_low, even_high);
+  w[1] = _mm256_unpackhi_epi8(even_low, even_high);
+  w[2] = _mm256_unpacklo_epi8(odd_low, odd_high);
+  w[3] = _mm256_unpackhi_epi8(odd_low, odd_high);
+}
+
+// sums[r][output], of R rows and G groups of outputs.
+template <int R, int G>
+QLORA_INLINE void dot_segments(const DotLevels& t, const DotWeights& w, const DotRows& x, float* sums) {
+  static_assert(G == 1);
+  __m256 s[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) s[r] = _mm256_setzero_ps();
+  const uint8_t *codes = w.codes, *rows = x.segments;
+  const float* x_scales = x.scales;
+  for (int64_t i = 0; i < w.segments; ++i, codes += 32, rows += R * kArranged, x_scales += R) {
+    __m256i levels[8];
+    levels_of_two(t, codes, w.ld, levels);
+    levels_of_two(t, codes + 16, w.ld, levels + 4);
+    const __m256 scale = _mm256_set_m128(_mm_set1_ps(w.scales[w.scales_ld + i]), _mm_set1_ps(w.scales[i]));
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const uint8_t* p = rows + r * kArranged;
+      __m256i sum = _mm256_madd_epi16(levels[0], t.in_both_halves(p));
+#pragma GCC unroll 8
+      for (int j = 1; j < 8; ++j)
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(levels[j], t.in_both_halves(p + 16 * j)));
+      s[r] = _mm256_fmadd_ps(_mm256_mul_ps(scale, _mm256_set1_ps(x_scales[r])), _mm256_cvtepi32_ps(sum),
+                             s[r]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    __m256 v = _mm256_add_ps(s[r], _mm256_permute_ps(s[r], 0xb1));
+    v = _mm256_add_ps(v, _mm256_permute_ps(v, 0x4e));
+    sums[r * kDotOutputs] = _mm256_cvtss_f32(v);
+    sums[r * kDotOutputs + 1] = _mm_cvtss_f32(_mm256_extractf128_ps(v, 1));
+  }
+}

@@ -1,0 +1,34 @@
+// What the whole products of the decode class (decode_rows-inl.h) are given: the base of decode_dots*-inl.h.
+
+constexpr int64_t kSegment = 64;  // values of k, in two halves
+constexpr int kWhole = 11585;     // 16 * kWhole^2 < 2^31: sixteen products meet in one lane
+// A segment of one row of x, rounded: of each half the elements 4i, 4i + 2, 4i + 1, 4i + 3, for i from 0 to 7.
+constexpr int64_t kArranged = kSegment * 2;
+
+// Rows of codes, `ld` bytes apart, with a scale a segment; `ahead`: what will be read next.
+struct DotWeights {
+  const uint8_t* codes;
+  int64_t ld;
+  const float* scales;
+  int64_t scales_ld, segments;
+  const uint8_t* ahead;
+};
+
+// Rows of x: [segments][rows], kArranged bytes and a scale each.
+struct DotRows {
+  const uint8_t* segments;
+  const float* scales;
+};
+
+// The levels of a format as whole numbers: level = scale * word.
+struct WholeLevels {
+  int16_t words[16];
+  float scale;
+  explicit WholeLevels(const float* levels) {
+    float top = 0;
+    for (int i = 0; i < 16; ++i) top = __builtin_fmaxf(top, __builtin_fabsf(levels[i]));
+    const float factor = top > 0 ? static_cast<float>(kWhole) / top : 0.0f;
+    scale = top / static_cast<float>(kWhole);
+    for (int i = 0; i < 16; ++i) words[i] = static_cast<int16_t>(__builtin_rintf(levels[i] * factor));
+  }
+};
