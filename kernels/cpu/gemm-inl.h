@@ -10,7 +10,7 @@
 constexpr int64_t kSuperMax = 4096;  // of k: how much of x is packed at a time
 constexpr int64_t kPanelsMax = 8;    // per task
 constexpr int64_t kRowsBytes =
-    640 << 10;  // of x per task: a chunk of its rows stays in the second-level cache
+    2560 << 10;  // of x per task
 
 // Values of k per chunk: equal parts, in whole words of codes.
 template <class Operand>
