@@ -15,17 +15,19 @@ static_assert(kKeyTile <= AsStored::kChunkMax && kKeyTile <= Bf16Best::kChunkMax
 static_assert(kQueryBlock / 2 % 2 == 0 && kMr % 2 == 0, "sums over queries must keep their pairs");
 
 // A block of queries of one head: queries [i0, i1) of the sequence, keys [k0, k1) that any of them may see.
+// Where a sequence has one query, that of all heads which share keys: rows i are then heads from `head` on.
 struct Block {
   const Attention* a;
   SequenceSpan s;
   int64_t head, kv_head, i0, i1, k0, k1, width;  // width: of a row of scores
+  bool of_heads = false;
 
   int64_t rows() const { return i1 - i0; }
-  int64_t position(int64_t i) const { return s.k_len - s.q_len + i; }
+  int64_t position(int64_t i) const { return s.k_len - s.q_len + (of_heads ? 0 : i); }
   int64_t first_key(int64_t i) const { return a->window > 0 ? larger(0, position(i) - a->window + 1) : 0; }
-  int64_t q_stride() const { return a->heads * a->head_dim; }
+  int64_t q_stride() const { return of_heads ? a->head_dim : a->heads * a->head_dim; }
   int64_t kv_stride() const { return a->kv_heads * a->head_dim; }
-  int64_t q_at(int64_t i) const { return (s.q_row + i) * q_stride() + head * a->head_dim; }
+  int64_t q_at(int64_t i) const { return (s.q_row * a->heads + head) * a->head_dim + i * q_stride(); }
   int64_t kv_at(int64_t key) const {  // of a key that is not shared
     return (s.k_row + key - s.shared_tiles * kKeyTile) * kv_stride() + kv_head * a->head_dim;
   }
@@ -37,7 +39,7 @@ struct Block {
   }
   // How many queries, in whole tiles, do not see keys from `key` on.
   int64_t blind_rows(int64_t key) const { return larger(0, key - position(i0)) / kMr * kMr; }
-  int64_t lse_at(int64_t i) const { return (s.q_row + i) * a->heads + head; }
+  int64_t lse_at(int64_t i) const { return s.q_row * a->heads + head + (of_heads ? i : i * a->heads); }
 };
 
 QLORA_INLINE const float* floats(const void* p) {
@@ -56,14 +58,28 @@ QLORA_INLINE int64_t blocks_of(const SequenceSpan& s) {
   return (s.q_len + block_length(s) - 1) / block_length(s);
 }
 
-QLORA_INLINE Block block_of_queries(const Attention& a, const SequenceSpan& s, int64_t head, int64_t number) {
-  const int64_t length = block_length(s);
-  Block b{&a, s, head, head / (a.heads / a.kv_heads), number * length, 0, 0, 0, 0};
-  b.i1 = smaller(s.q_len, b.i0 + length);
+QLORA_INLINE Block with_keys(Block b) {
   b.k0 = b.first_key(b.i0) / kKeyTile * kKeyTile;
   b.k1 = b.position(b.i1 - 1) + 1;
   b.width = (b.k1 - b.k0 + kLanes - 1) / kLanes * kLanes;
   return b;
+}
+QLORA_INLINE Block block_of_queries(const Attention& a, const SequenceSpan& s, int64_t head, int64_t number) {
+  const int64_t length = block_length(s), i0 = number * length;
+  return with_keys({&a, s, head, head / (a.heads / a.kv_heads), i0, smaller(s.q_len, i0 + length), 0, 0, 0});
+}
+
+// One query reads its keys once for all heads that share them.
+QLORA_INLINE bool joins_heads(const Attention& a, const SequenceSpan& s) {
+  return s.q_len == 1 && a.heads / a.kv_heads <= kQueryBlock;
+}
+QLORA_INLINE int64_t tasks_of(const Attention& a, const SequenceSpan& s) {
+  return joins_heads(a, s) ? a.kv_heads : blocks_of(s) * a.heads;
+}
+QLORA_INLINE Block block_of_task(const Attention& a, const SequenceSpan& s, int64_t task) {
+  const int64_t group = a.heads / a.kv_heads;
+  if (joins_heads(a, s)) return with_keys({&a, s, task * group, task, 0, group, 0, 0, 0, true});
+  return block_of_queries(a, s, task % a.heads, task / a.heads);
 }
 
 // Which of a key's two rows.
@@ -204,13 +220,13 @@ static void attend(const Block& b) {
 template <class Operand>
 static void attention(const Attention& a, const SequenceSpan* sequences, int64_t count) {
   int64_t tasks = 0;
-  for (int64_t s = 0; s < count; ++s) tasks += blocks_of(sequences[s]) * a.heads;
+  for (int64_t s = 0; s < count; ++s) tasks += tasks_of(a, sequences[s]);
   parallel(tasks, 1, [&](int64_t begin, int64_t end) {
     int64_t before = 0;
     for (int64_t s = 0; s < count && before < end; ++s) {
-      const int64_t here = blocks_of(sequences[s]) * a.heads;
+      const int64_t here = tasks_of(a, sequences[s]);
       for (int64_t t = larger(begin, before); t < smaller(end, before + here); ++t)
-        attend<Operand>(block_of_queries(a, sequences[s], (t - before) % a.heads, (t - before) / a.heads));
+        attend<Operand>(block_of_task(a, sequences[s], t - before));
       before += here;
     }
   });

@@ -63,8 +63,7 @@ QLORA_INLINE void dot_segments(const DotLevels& t, const DotWeights& w, const Do
       const __m512 x_scale = _mm512_set1_ps(x_scales[r]);
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g)
-        s[g][r] =
-            _mm512_fmadd_ps(_mm512_mul_ps(scales[g], x_scale), _mm512_cvtepi32_ps(sum[g]), s[g][r]);
+        s[g][r] = _mm512_fmadd_ps(_mm512_mul_ps(scales[g], x_scale), _mm512_cvtepi32_ps(sum[g]), s[g][r]);
     }
   }
 #pragma GCC unroll 8

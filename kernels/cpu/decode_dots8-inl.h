@@ -60,8 +60,8 @@ QLORA_INLINE void dot_segments(const DotLevels& t, const DotWeights& w, const Do
 #pragma GCC unroll 8
       for (int j = 1; j < 8; ++j)
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(levels[j], t.in_both_halves(p + 16 * j)));
-      s[r] = _mm256_fmadd_ps(_mm256_mul_ps(scale, _mm256_set1_ps(x_scales[r])), _mm256_cvtepi32_ps(sum),
-                             s[r]);
+      s[r] =
+          _mm256_fmadd_ps(_mm256_mul_ps(scale, _mm256_set1_ps(x_scales[r])), _mm256_cvtepi32_ps(sum), s[r]);
     }
   }
 #pragma GCC unroll 4

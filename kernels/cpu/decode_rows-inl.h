@@ -1,8 +1,8 @@
 // The decode class (Numerics::decode): y[rows, out] = x Wᵀ from 4-bit codes in whole numbers.
 //
 // A segment is 64 values of k, which share one absmax. Its levels are rounded to whole numbers of at most
-// kWhole, of one scale for the format, and its x likewise, of a scale for the segment. An output has four sums
-// in f32: sum j takes elements 8j to 8j + 7 of both halves of every segment.
+// kWhole, of one scale for the format, and its x likewise, of a scale for the segment. An output has four
+// sums in f32: sum j takes elements 8j to 8j + 7 of both halves of every segment.
 //   sum j += absmax * (scale of levels * scale of x) * f32(whole sum)
 //   y = (sum 0 + sum 1) + (sum 2 + sum 3)
 // Whole sums are exact in 32 bits, in any order, and segments run in order, so that the bits of a row depend
@@ -92,7 +92,8 @@ QLORA_INLINE void decode_pass(const DecodeJob& job, int64_t row, int64_t column,
                      .segments = segments,
                      .ahead = codes + larger(kAhead, kWide * k)};
   float sums[R * kWide];
-  dot_segments<R, G>(job.levels, w, {job.x + row * segments * kArranged, job.x_scales + row * segments}, sums);
+  dot_segments<R, G>(job.levels, w, {job.x + row * segments * kArranged, job.x_scales + row * segments},
+                     sums);
   for (int r = 0; r < R; ++r) {
     float* y = job.a.y + (row + r) * job.a.codes->rows + column;
     for (int c = 0; c < count; ++c) y[c] = job.a.add ? y[c] + sums[r * kWide + c] : sums[r * kWide + c];

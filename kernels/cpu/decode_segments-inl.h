@@ -2,7 +2,8 @@
 
 constexpr int64_t kSegment = 64;  // values of k, in two halves
 constexpr int kWhole = 11585;     // 16 * kWhole^2 < 2^31: sixteen products meet in one lane
-// A segment of one row of x, rounded: of each half the elements 4i, 4i + 2, 4i + 1, 4i + 3, for i from 0 to 7.
+// A segment of one row of x, rounded: of each half the elements 4i, 4i + 2, 4i + 1, 4i + 3, for i from 0
+// to 7.
 constexpr int64_t kArranged = kSegment * 2;
 
 // Rows of codes, `ld` bytes apart, with a scale a segment; `ahead`: what will be read next.
