@@ -260,18 +260,25 @@ QLORA_INLINE int64_t small_sum_groups(const SmallRows& job, int64_t c, int64_t e
   return c;
 }
 
+// Returns where whole groups of eight columns end.
+template <class Operand, int R>
+static int64_t small_groups(const SmallRows& job, int64_t begin, int64_t end) {
+  const GemmArgs& g = job.g;
+  if constexpr (!Operand::kFlush) {
+    if (g.codes != nullptr) return small_code_groups<R>(job, begin, end);
+  }
+  if (g.codes != nullptr) return begin;
+  if (g.layout == Layout::nn) return small_sum_groups<Operand, R>(job, begin, end);
+  return g.dense_bf16 != nullptr ? small_dense_groups<Operand, R>(job, g.dense_bf16, begin, end)
+                                 : small_dense_groups<Operand, R>(job, g.dense, begin, end);
+}
+
 template <class Operand, int R>
 static void small_columns(const SmallRows& job, int64_t begin, int64_t end) {
-  const GemmArgs& g = job.g;
-  int64_t c = begin;
-  if constexpr (!Operand::kFlush) {
-    if (g.codes != nullptr) c = small_code_groups<R>(job, begin, end);
-  }
-  if (g.codes == nullptr && g.layout == Layout::nn)
-    c = small_sum_groups<Operand, R>(job, begin, end);
-  else if (g.codes == nullptr)
-    c = g.dense_bf16 != nullptr ? small_dense_groups<Operand, R>(job, g.dense_bf16, begin, end)
-                                : small_dense_groups<Operand, R>(job, g.dense, begin, end);
+  int64_t c = small_groups<Operand, R>(job, begin, end);
+  // What is left: the last eight again where nothing is added twice, else one by one.
+  const bool again = !job.g.add && job.g.k <= job.chunk && end - begin >= 8;
+  if (c < end && again) c = small_groups<Operand, R>(job, end - 8, end);
   for (; c < end; ++c) small_column<Operand>(job, c);
 }
 
