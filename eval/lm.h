@@ -28,6 +28,7 @@ struct NextTokenRequest {
 struct NextTokenAnswer {
   std::vector<float> logits;                  // of `wanted`, same order
   double log_sum_exp = 0;                     // over the vocabulary: log-probability = logit - log_sum_exp
+  int32_t likeliest = -1;                     // of the vocabulary: the first token with the largest logit
   std::optional<double> log_likelihood = {};  // of the continuation, where there is one
 };
 

@@ -52,9 +52,10 @@ class Reader {
   std::string_view rest_;
 };
 
-// What is asked, but by whom; one text a kind of request.
+// What is asked, but by whom; one text a kind of request and form of its answer: one in a form from before
+// is not found, and asked again.
 std::string text_of(const NextTokenRequest& r) {
-  std::string bytes = "next_token";
+  std::string bytes = "next_token 2";
   put(bytes, r.context);
   put(bytes, r.wanted);
   if (!r.continuation.empty()) put(bytes, r.continuation);
@@ -89,6 +90,7 @@ std::string to_bytes(const NextTokenAnswer& a) {
   std::string bytes;
   put(bytes, a.logits);
   put(bytes, a.log_sum_exp);
+  put(bytes, a.likeliest);
   if (a.log_likelihood) put(bytes, *a.log_likelihood);
   return bytes;
 }
@@ -107,6 +109,7 @@ std::string to_bytes(const std::vector<int32_t>& a) {
 void from_bytes(Reader& reader, NextTokenAnswer& a) {
   a.logits = reader.list<float>();
   a.log_sum_exp = reader.get<double>();
+  a.likeliest = reader.get<int32_t>();
   if (reader.more()) a.log_likelihood = reader.get<double>();
 }
 void from_bytes(Reader& reader, LogLikelihoodAnswer& a) {

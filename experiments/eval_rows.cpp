@@ -112,6 +112,8 @@ EvalRow mmlu_row(const EvalJob& job, const SubjectModel& subject, const MmluRepo
     p.correct = item.correct;
     const std::array<float, 4>& scores = log_probs ? item.log_probs : item.logits;
     p.scores.assign(scores.begin(), scores.end());
+    if (!log_probs) p.log_sum_exp = item.log_sum_exp;
+    p.greedy.assign(item.greedy.begin(), item.greedy.end());
     p.dropped_shots = job.mmlu.shots - item.shots;
   }
   return row;
@@ -137,8 +139,12 @@ EvalRow task_row(const EvalJob& job, const SubjectModel& subject, const Task& ta
     p.correct = is_right(task, item, result);
     p.pred = task.kind == TaskKind::generate ? (p.correct ? 0 : -1) : result.prediction;
     p.scores = result.log_likelihoods;
-    if (task.kind == TaskKind::generate)
-      for (const MetricValue& v : result.values) p.scores.push_back(static_cast<float>(v.value));
+    p.greedy.assign(result.greedy.begin(), result.greedy.end());
+    if (task.kind != TaskKind::generate) continue;
+    for (const MetricValue& v : result.values) p.scores.push_back(static_cast<float>(v.value));
+    p.text = result.text;
+    for (size_t f = 0; f < task.filters.size(); ++f)
+      p.extracted.push_back({task.filters[f].name, result.extracted[f]});
   }
   return row;
 }

@@ -23,8 +23,9 @@ std::string quant_label(const RunConfig&);
 
 EvalRow mmlu_row(const EvalJob&, const SubjectModel&, const MmluReport&, const std::string& started_at,
                  double seconds);
-// A choice's scores are the log-likelihoods of the choices; a generated answer's are its values in the task's
-// metrics, its prediction 0 when right and -1 when wrong.
+// A choice's scores are the log-likelihoods of the choices; a generated answer is kept as text, with what was
+// read out of it, its scores are its values in the task's metrics, its prediction 0 when right and -1 when
+// wrong.
 EvalRow task_row(const EvalJob&, const SubjectModel&, const Task&, const TaskData&, const TaskReport&,
                  const std::string& started_at, double seconds);
 // `loss`: mean per label token over `labels` label tokens of `examples` examples.

@@ -140,7 +140,12 @@ StepRow step_from(const Json& json) {
 }
 
 Json prediction_json(const PredictionRow& p) {
-  return {p.subject, p.ordinal, hex(p.prompt), p.gold, p.pred, p.correct, p.scores, p.dropped_shots};
+  Json more = Json::object();
+  if (p.log_sum_exp) more["log_sum_exp"] = *p.log_sum_exp;
+  if (!p.greedy.empty()) more["greedy"] = p.greedy;
+  if (p.text) more["text"] = *p.text;
+  for (const ExtractedRow& e : p.extracted) more["extracted"].push_back({e.filter, e.answer});
+  return {p.subject, p.ordinal, hex(p.prompt), p.gold, p.pred, p.correct, p.scores, p.dropped_shots, more};
 }
 
 PredictionRow prediction_from(const Json& json) {
@@ -153,6 +158,12 @@ PredictionRow prediction_from(const Json& json) {
   p.correct = json.at(5);
   p.scores = json.at(6).get<std::vector<float>>();
   p.dropped_shots = json.at(7);
+  const Json& more = json.at(8);
+  if (more.contains("log_sum_exp")) p.log_sum_exp = more["log_sum_exp"].get<double>();
+  if (more.contains("greedy")) p.greedy = more["greedy"].get<std::vector<uint8_t>>();
+  if (more.contains("text")) p.text = more["text"].get<std::string>();
+  if (more.contains("extracted"))
+    for (const Json& e : more["extracted"]) p.extracted.push_back({e.at(0), e.at(1)});
   return p;
 }
 

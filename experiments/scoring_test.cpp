@@ -19,7 +19,8 @@ int64_t count(const Workbench& bench, const std::string& table) {
 // What was answered, of all runs.
 Json predictions(const Workbench& bench, const std::string& db) {
   return query(bench,
-               "SELECT m.name, s.name AS subject, i.ordinal, p.pred, p.scores FROM prediction p"
+               "SELECT m.name, s.name AS subject, i.ordinal, p.pred, p.scores, p.greedy, p.text, p.extracted"
+               " FROM prediction p"
                " JOIN evaluation e USING(evaluation_id) JOIN subject_model m USING(subject_model_id)"
                " JOIN item i USING(item_id) JOIN subject s USING(subject_id) ORDER BY 1, 2, 3",
                db);
@@ -163,9 +164,15 @@ TEST_CASE("a killed evaluation of one model goes on at its first missing item") 
                         i * 7919, i, i, i % 2) +
             "\n";
   bench.write("boolq.jsonl", rows);
+  rows.clear();
+  for (int i = 0; i < 100; ++i)
+    rows +=
+        fmt::format(R"({{"question": "What is {} and {}?", "answer": "#### {}"}})", i * 7919, i, i) + "\n";
+  bench.write("gsm8k.jsonl", rows);
   const std::vector<std::vector<std::string>> tasks = {
       {"eval", "mmlu", "--data", "mmlu", "--shots", "5", "--subjects", "anatomy", "--protocol", "qlora"},
-      {"eval", "boolq", "--data", "boolq.jsonl"}};
+      {"eval", "boolq", "--data", "boolq.jsonl"},
+      {"eval", "gsm8k", "--data", "gsm8k.jsonl", "--shots", "0", "--max-new-tokens", "6"}};
   for (std::vector<std::string> ask : tasks) {
     INFO(ask[1]);
     ask.insert(ask.end(), {"--model", "model", "--backend", "reference", "--threads", "1"});

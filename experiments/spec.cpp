@@ -111,7 +111,7 @@ std::string mmlu_protocol(const MmluOptions& options) {
 
 std::string task_protocol(const Task& task, const TaskData& data, const TaskOptions& options) {
   const int64_t shots = task.takes_shots ? static_cast<int64_t>(data.examples.size()) : task.shots;
-  Json json = {{"name", task.protocol}, {"version", task.version}, {"shots", shots}};
+  Json json = {{"name", task.protocol}, {"version", task.version}, {"shots", shots}, {"rows", kTaskRows}};
   if (!data.examples_hash.empty()) json["examples"] = data.examples_hash;
   if (options.limit > 0) json["limit"] = options.limit;
   if (options.max_length > 0) json["max_length"] = options.max_length;

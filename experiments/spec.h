@@ -15,6 +15,9 @@ namespace qlora {
 inline constexpr int64_t kSemantics = 1;
 // Of runs and bases that compute in bf16. 2: sums over chunks of up to 1,024 values. 3: attention too.
 inline constexpr int64_t kBf16Semantics = 3;
+// What is stored of a task's items; scores with less do not stand for those with it. 2: texts, what was read
+// out of them, whether a choice is greedy.
+inline constexpr int64_t kTaskRows = 2;
 
 // SHA-256 (hexadecimal) of what the paths of a configuration hold.
 struct ContentHashes {

@@ -159,7 +159,7 @@ TEST_CASE("an evaluation has a key of its own") {
   // The version is part of it: another one is another evaluation.
   for (const char* name : {"hendrycks", "lm_eval", "qlora"}) {
     options.protocol = name;
-    const std::string version = name == std::string("hendrycks") ? "1" : "2";
+    const std::string version = name == std::string("hendrycks") ? "2" : "3";
     CHECK(parse_json(mmlu_protocol(options), "protocol")["version"] == version);
   }
   CHECK(loss_protocol(config_of("eval_dataset_size: 32")) == R"({"examples":32,"name":"held-out"})");

@@ -61,10 +61,17 @@ TEST_CASE("texts are generated and scored and rolled through") {
   Workbench bench;
   const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
   const ProgramEnd words = bench.run({"eval", "gsm8k", "--model", "model", "--data", samples, "--shots", "0",
-                                      "--max-new-tokens", "4", "--no-store", "--json", "--threads", "1"});
+                                      "--max-new-tokens", "4", "--json", "--threads", "1"});
   INFO(words.err);
   REQUIRE(words.code == 0);
   CHECK(parse_json(words.out, "stdout")["scores"][1]["filter"] == "flexible-extract");
+  const Json kept = query(bench,
+                          "SELECT text, extracted ->> '$.strict-match' AS strict, correct FROM "
+                          "predictions_view WHERE task = 'gsm8k'");
+  REQUIRE(kept.size() == 2);
+  CHECK_FALSE(kept[0]["text"].get<std::string>().empty());
+  CHECK(kept[0]["strict"] == "[invalid]");
+  CHECK(kept[0]["correct"] == 0);
   const ProgramEnd text =
       bench.run({"eval", "perplexity", "--model", "model", "--data", samples + "/perplexity.jsonl",
                  "--max-length", "8", "--stride", "4", "--json", "--threads", "1"});
@@ -157,6 +164,12 @@ TEST_CASE("tasks of a sweep are scored for every run and its base") {
       stored ==
       Json::parse(
           R"([{"task": "boolq", "n": 3}, {"task": "gsm8k", "n": 3}, {"task": "perplexity", "n": 2}, {"task": "rte", "n": 2}])"));
+  // What was generated is kept, of the base and of both runs.
+  const Json texts =
+      test::query(bench,
+                  "SELECT count(text) AS texts, count(extracted) AS read, count(DISTINCT name) AS "
+                  "names FROM predictions_view WHERE task = 'gsm8k'");
+  CHECK(texts == Json::parse(R"([{"texts": 6, "read": 6, "names": 3}])"));
   const ProgramEnd again = bench.run({"sweep", "run", "s.yaml", "--dry-run"});
   CHECK_THAT(again.out, Contains("10 evaluations, 0 to do"));
 

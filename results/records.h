@@ -105,6 +105,11 @@ struct TaskRow {
   Digest data{};                // content hash
 };
 
+// An answer as one of a task's filters reads it.
+struct ExtractedRow {
+  std::string filter, answer;
+};
+
 // One question and its answer. An item is known by (task, subject, ordinal); its gold answer must stay the
 // same.
 struct PredictionRow {
@@ -116,6 +121,11 @@ struct PredictionRow {
   bool correct = false;
   std::vector<float> scores;  // one a choice: logits or log-probabilities, as the protocol says
   int64_t dropped_shots = 0;  // examples left out because the prompt was too long
+  // Scores that are logits: log-probability = score - log_sum_exp.
+  std::optional<double> log_sum_exp = {};
+  std::vector<uint8_t> greedy = {};          // one a choice: 1 where it is what the model would have written
+  std::optional<std::string> text = {};      // what the model wrote, of tasks that generate
+  std::vector<ExtractedRow> extracted = {};  // and what was read out of it
 };
 
 // A stored aggregate; `subject` empty = the whole task.

@@ -90,6 +90,8 @@ class Store {
   void write_evaluation(const EvalRow&);
   // Of an evaluation that is there, by metric and subject; else none.
   std::vector<AggregateRow> aggregates(const Digest& evaluation) const;
+  // Of an evaluation that is there, by subject and ordinal; else none.
+  std::vector<PredictionRow> predictions(const Digest& evaluation) const;
 
   // Answers of an evaluation that is not whole yet. An answer that is there already is left as it is;
   // write_evaluation removes them all; answers to an evaluation that is there are not kept.

@@ -106,6 +106,33 @@ Bytes bytes_of(const std::vector<float>& scores) {
   return bytes;
 }
 
+std::vector<float> floats_of(const Bytes& bytes) {
+  std::vector<float> scores(bytes.size() / sizeof(float));
+  if (!scores.empty()) std::memcpy(scores.data(), bytes.data(), scores.size() * sizeof(float));
+  return scores;
+}
+
+std::optional<Bytes> greedy_of(const PredictionRow& p) {
+  return p.greedy.empty() ? std::nullopt : std::optional<Bytes>({p.greedy.begin(), p.greedy.end()});
+}
+
+// An object: the answer by filter.
+std::optional<std::string> extracted_of(const PredictionRow& p) {
+  if (p.extracted.empty()) return std::nullopt;
+  nlohmann::ordered_json json;
+  for (const ExtractedRow& e : p.extracted) json[e.filter] = e.answer;
+  return json.dump();
+}
+
+std::vector<ExtractedRow> extracted_from(const std::string& text) {
+  std::vector<ExtractedRow> rows;
+  if (text.empty()) return rows;
+  const auto json = nlohmann::ordered_json::parse(text);
+  for (const auto& [filter, answer] : json.items())
+    rows.push_back({filter, answer.get<std::string>()});
+  return rows;
+}
+
 }  // namespace
 
 bool Store::has_evaluation(const Digest& key) const {
@@ -142,10 +169,10 @@ void Store::write_evaluation(const EvalRow& row) {
   Statement prediction(
       db,
       "INSERT INTO prediction(evaluation_id, item_id, pred, correct, prompt_id, dropped_shots, "
-      "scores) VALUES (?, ?, ?, ?, ?, ?, ?)");
+      "scores, log_sum_exp, greedy, text, extracted) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
   for (const PredictionRow& p : row.predictions)
     prediction.run(id, ids.item(p.subject, p.ordinal, p.gold), p.pred, p.correct, ids.prompt(p.prompt),
-                   p.dropped_shots, bytes_of(p.scores));
+                   p.dropped_shots, bytes_of(p.scores), p.log_sum_exp, greedy_of(p), p.text, extracted_of(p));
   Statement(db, "DELETE FROM partial_answer WHERE evaluation_key = ?").run(row.key);
   transaction.commit();
 }
@@ -160,6 +187,34 @@ std::vector<AggregateRow> Store::aggregates(const Digest& evaluation) const {
   while (find.step())
     rows.push_back({find.text(0), find.text(1), find.integer(2), find.optional_real(3).value_or(std::nan("")),
                     find.optional_real(4)});
+  return rows;
+}
+
+std::vector<PredictionRow> Store::predictions(const Digest& evaluation) const {
+  std::vector<PredictionRow> rows;
+  Statement find(
+      impl_->database,
+      "SELECT s.name, i.ordinal, m.sha256, i.gold, p.pred, p.correct, p.scores, p.dropped_shots, "
+      "p.log_sum_exp, p.greedy, p.text, p.extracted FROM evaluation e JOIN prediction p USING(evaluation_id) "
+      "JOIN item i USING(item_id) JOIN subject s USING(subject_id) JOIN prompt m USING(prompt_id) "
+      "WHERE e.evaluation_key = ? ORDER BY 1, 2");
+  find.bind(evaluation);
+  while (find.step()) {
+    PredictionRow& p = rows.emplace_back();
+    p.subject = find.text(0);
+    p.ordinal = find.integer(1);
+    p.prompt = find.digest(2);
+    p.gold = find.integer(3);
+    p.pred = find.integer(4);
+    p.correct = find.integer(5) != 0;
+    p.scores = floats_of(find.blob(6));
+    p.dropped_shots = find.integer(7);
+    p.log_sum_exp = find.optional_real(8);
+    const Bytes greedy = find.blob(9);
+    p.greedy.assign(greedy.begin(), greedy.end());
+    if (!find.null(10)) p.text = find.text(10);
+    p.extracted = extracted_from(find.text(11));
+  }
   return rows;
 }
 

@@ -173,6 +173,13 @@ TEST_CASE_METHOD(Fixture, "an evaluation is stored once and whole") {
   CHECK(std::get<Bytes>(scores.rows[0][0]) ==
         Bytes{0, 0, 0, 0, 0, 0, 0x80, 0xbf, 0, 0, 0x20, 0xc0, 0, 0, 0x40, 0x40});
 
+  const std::vector<PredictionRow> kept = store.predictions(row.key);
+  REQUIRE(kept.size() == 4);
+  CHECK((kept[3].subject == "virology" && kept[3].ordinal == 1 && kept[3].prompt == key_of("prompt 3")));
+  CHECK((kept[2].gold == 2 && kept[2].pred == 2 && kept[2].correct && !kept[3].correct));
+  CHECK(kept[0].scores == std::vector<float>{0.f, -1.f, -2.5f, 3.f});
+  CHECK((!kept[0].text && kept[0].extracted.empty() && kept[0].greedy.empty() && !kept[0].log_sum_exp));
+
   EvalRow changed = mmlu_row(run_subject("two"), 20, 3);
   changed.predictions[3].gold = 0;
   CHECK_THROWS_WITH(store.write_evaluation(changed), Contains("virology question 1"));
@@ -180,6 +187,29 @@ TEST_CASE_METHOD(Fixture, "an evaluation is stored once and whole") {
   CHECK(count("SELECT count(*) FROM subject_model") == 2);
   CHECK_THROWS_WITH(store.write_evaluation(mmlu_row(run_subject("unknown"), 1, 1)), Contains("not declared"));
   CHECK(count("SELECT count(*) FROM pragma_foreign_key_list('prediction')") == 3);
+}
+
+TEST_CASE_METHOD(Fixture, "texts and what was read out of them are stored with an answer") {
+  EvalRow row = mmlu_row(base_subject(), 0, 3);
+  row.predictions[0].text = "";  // the model had nothing to say
+  row.predictions[1].text = "It is 5.\n\"\xc3\xa9\"";
+  row.predictions[1].extracted = {{"strict", "[invalid]"}, {"flexible", "5"}};
+  row.predictions[1].greedy = {0, 1, 0, 0};
+  row.predictions[1].log_sum_exp = 12.0625;
+  store.write_evaluation(row);
+  const std::vector<PredictionRow> kept = store.predictions(row.key);
+  CHECK((kept[0].text == "" && kept[0].extracted.empty()));
+  CHECK(kept[1].text == row.predictions[1].text);
+  REQUIRE(kept[1].extracted.size() == 2);
+  CHECK((kept[1].extracted[0].filter == "strict" && kept[1].extracted[0].answer == "[invalid]"));
+  CHECK((kept[1].extracted[1].filter == "flexible" && kept[1].extracted[1].answer == "5"));
+  CHECK((kept[1].greedy == row.predictions[1].greedy && kept[1].log_sum_exp == 12.0625));
+  CHECK_FALSE(kept[2].text);
+  CHECK(store.predictions(key_of("no such evaluation")).empty());
+  const Table view = run_query(path,
+                               "SELECT text, extracted ->> '$.flexible' AS number FROM predictions_view "
+                               "WHERE part = 'anatomy' AND ordinal = 1");
+  CHECK((text(view, 0, "text") == row.predictions[1].text && text(view, 0, "number") == "5"));
 }
 
 TEST_CASE_METHOD(Fixture, "answers of an evaluation stay until it is whole") {

@@ -47,6 +47,7 @@ class ModelLm final : public Lm {
       for (int32_t id : r.wanted) a.logits.push_back(row.logits[static_cast<size_t>(id)]);
       const int32_t target = r.continuation.empty() ? r.wanted.front() : r.continuation.front();
       a.log_sum_exp = row.loss + static_cast<double>(row.logits[static_cast<size_t>(target)]);
+      a.likeliest = row.best;
     };
     run(asks, "next_token", true, on_row, [&](size_t i) {
       if (!parts[i].empty()) answers[i].log_likelihood = 0;

@@ -122,6 +122,8 @@ void check_rendered(const MmluData& data, const MmluOptions& options) {
 // Of one question and one subject.
 struct Answers {
   std::array<float, 4> logits{}, log_probs{};
+  double log_sum_exp = 0;
+  std::array<bool, 4> greedy{};
   std::optional<double> loss = {};
 };
 
@@ -136,8 +138,10 @@ std::vector<Answers> ask_tokens(Lm& lm, const MmluPlan& plan, std::span<const Su
   std::vector<Answers> answers;
   for (const NextTokenAnswer& a : all) {
     Answers& one = answers.emplace_back();
+    one.log_sum_exp = a.log_sum_exp;
     for (size_t i = 0; i < 4; ++i) {
       one.logits[i] = a.logits[i];
+      one.greedy[i] = a.likeliest == plan.letter_ids[i];
       one.log_probs[i] = static_cast<float>(static_cast<double>(a.logits[i]) - a.log_sum_exp);
     }
     if (a.log_likelihood) one.loss = -*a.log_likelihood / 2;
@@ -155,8 +159,10 @@ std::vector<Answers> ask_texts(Lm& lm, const MmluPlan& plan, std::span<const Sub
   const std::vector<LogLikelihoodAnswer> all = lm.log_likelihood(requests);
   check_answer_count("log_likelihood", all.size(), requests.size());
   std::vector<Answers> answers(all.size() / 4);
-  for (size_t i = 0; i < all.size(); ++i)
+  for (size_t i = 0; i < all.size(); ++i) {
     answers[i / 4].log_probs[i % 4] = static_cast<float>(all[i].log_likelihood);
+    answers[i / 4].greedy[i % 4] = all[i].greedy;
+  }
   for (Answers& one : answers) one.logits = one.log_probs;
   return answers;
 }
@@ -201,27 +207,38 @@ MmluPlan plan_mmlu(const MmluData& data, const MmluOptions& options, const Token
   return plan;
 }
 
+MmluReport start_report(const MmluPlan& plan, const MmluOptions& options) {
+  MmluReport report;
+  report.items = plan.items;
+  report.letter_ids = plan.letter_ids;
+  report.letter_tokens = plan.letter_tokens;
+  report.truncated_prompts = plan.truncated_prompts;
+  report.dropped_shots = plan.dropped_shots;
+  report.cut_tokens = plan.cut_tokens;
+  report.max_prompt_tokens = plan.max_prompt_tokens;
+  report.partial = options.limit > 0 || options.samples > 0 || !options.subjects.empty();
+  return report;
+}
+
 std::vector<MmluReport> run_mmlu(Lm& lm, const Tokenizer& tokenizer, const MmluData& data,
                                  const MmluOptions& options, std::span<const SubjectIndex> who) {
-  const MmluPlan plan = plan_mmlu(data, options, tokenizer, lm.context_length());
+  return run_mmlu(lm, plan_mmlu(data, options, tokenizer, lm.context_length()), data, options, who);
+}
+
+std::vector<MmluReport> run_mmlu(Lm& lm, const MmluPlan& plan, const MmluData& data,
+                                 const MmluOptions& options, std::span<const SubjectIndex> who) {
   const std::vector<Answers> answers =
       plan.letters.empty() ? ask_tokens(lm, plan, who) : ask_texts(lm, plan, who);
   std::vector<MmluReport> reports;
   for (size_t r = 0; r < who.size(); ++r) {
-    MmluReport report;
-    report.items = plan.items;
-    report.letter_ids = plan.letter_ids;
-    report.letter_tokens = plan.letter_tokens;
-    report.truncated_prompts = plan.truncated_prompts;
-    report.dropped_shots = plan.dropped_shots;
-    report.cut_tokens = plan.cut_tokens;
-    report.max_prompt_tokens = plan.max_prompt_tokens;
-    report.partial = options.limit > 0 || options.samples > 0 || !options.subjects.empty();
+    MmluReport report = start_report(plan, options);
     for (size_t i = 0; i < plan.items.size(); ++i) {
       const Answers& a = answers[r * plan.items.size() + i];
       MmluItem& item = report.items[i];
       item.logits = a.logits;
       item.log_probs = a.log_probs;
+      item.log_sum_exp = a.log_sum_exp;
+      item.greedy = a.greedy;
       item.answer_loss = a.loss;
       item.prediction =
           static_cast<int>(std::max_element(a.logits.begin(), a.logits.end()) - a.logits.begin());

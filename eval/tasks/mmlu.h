@@ -21,6 +21,8 @@ struct MmluItem {
   bool correct = false;
   std::array<float, 4> logits{};      // of the answer tokens; the log-likelihoods where an answer has several
   std::array<float, 4> log_probs{};   // over the whole vocabulary
+  double log_sum_exp = 0;             // log_probs are logits less this
+  std::array<bool, 4> greedy{};       // whether the letter is what the model would have written
   std::optional<double> answer_loss;  // MmluReport::answer_loss, of this question
 };
 
@@ -68,8 +70,14 @@ struct MmluPlan {
 MmluPlan plan_mmlu(const MmluData&, const MmluOptions&, const Tokenizer&, int64_t context_length);
 
 // Scores several subjects (adapters of the Lm; -1 = base) in one pooled pass; one report each, same order.
+std::vector<MmluReport> run_mmlu(Lm&, const MmluPlan&, const MmluData&, const MmluOptions&,
+                                 std::span<const SubjectIndex>);
+// Makes the plan too.
 std::vector<MmluReport> run_mmlu(Lm&, const Tokenizer&, const MmluData&, const MmluOptions&,
                                  std::span<const SubjectIndex>);
+
+// A report of a plan whose items have no predictions yet: they are to be filled, and summarized.
+MmluReport start_report(const MmluPlan&, const MmluOptions&);
 
 // From items with their predictions: accuracies of subjects, groups and the whole, losses, and warnings
 // (chance level, one letter nearly always).

@@ -15,7 +15,7 @@ using P = MmluProtocol;
 
 constexpr MmluProtocol kProtocols[] = {
     {.name = "hendrycks",
-     .version = "1",
+     .version = "2",  // 1 stored logits alone
      .about = "evaluate.py of hendrycks/test: logits of the letters, mean over questions",
      .wide_header = true,
      .stripped = false,
@@ -28,7 +28,7 @@ constexpr MmluProtocol kProtocols[] = {
      .pooled_error = false,
      .answer_loss = false},
     {.name = "lm_eval",
-     .version = "2",  // 1 stored logits
+     .version = "3",  // 1 stored logits; 2 not whether a letter is greedy
      .about =
          "lm-evaluation-harness 0.4.13, mmlu version 2: log-likelihood of the letters, mean over questions",
      .wide_header = false,
@@ -42,7 +42,7 @@ constexpr MmluProtocol kProtocols[] = {
      .pooled_error = true,
      .answer_loss = false},
     {.name = "qlora",
-     .version = "2",  // 1 stored logits
+     .version = "3",  // 1 stored logits; 2 not whether a letter is greedy
      .about = "the callback of qlora.py: at most 2,048 tokens with BOS, mean over subjects",
      .wide_header = true,
      .stripped = false,

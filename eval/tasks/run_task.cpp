@@ -5,69 +5,86 @@
 namespace qlora {
 namespace {
 
-// One entry a request, in the order of the plan.
-struct Answers {
-  std::vector<LogLikelihoodAnswer> likelihoods;
-  std::vector<std::string> texts;
-};
+void check_items(const Task& task, size_t answers, size_t items) {
+  QLORA_CHECK(answers == items, failure, "task {}: answers to {} items of {}", task.name, answers, items);
+}
 
-std::vector<Answers> ask(Lm& lm, const Tokenizer& tokenizer, const Task& task, const TaskPlan& plan,
-                         std::span<const SubjectIndex> who) {
-  const size_t n = plan.requests.size();
-  std::vector<Answers> answers(who.size());
-  if (task.kind == TaskKind::generate) {
-    std::vector<GenerateRequest> requests;
-    const int32_t eos = tokenizer.special().eos;
-    for (SubjectIndex subject : who)
-      for (const TaskRequest& r : plan.requests)
-        requests.push_back({.context = r.context_tokens,
-                            .max_new_tokens = plan.max_new_tokens,
-                            .stop_ids = eos >= 0 ? std::vector<int32_t>{eos} : std::vector<int32_t>{},
-                            .subject = subject,
-                            .stop_strings = task.until});
-    const auto ids = lm.generate(requests);
-    check_answer_count("generate", ids.size(), requests.size());
-    for (size_t i = 0; i < ids.size(); ++i)
-      answers[i / n].texts.push_back(cut_at_stops(tokenizer.decode(ids[i], true), task.until));
-    return answers;
-  }
+// Texts of all requests, subject by subject.
+std::vector<std::string> ask_texts(Lm& lm, const Tokenizer& tokenizer, const Task& task, const TaskPlan& plan,
+                                   std::span<const SubjectIndex> who) {
+  std::vector<GenerateRequest> requests;
+  const int32_t eos = tokenizer.special().eos;
+  for (SubjectIndex subject : who)
+    for (const TaskRequest& r : plan.requests)
+      requests.push_back({.context = r.context_tokens,
+                          .max_new_tokens = plan.max_new_tokens,
+                          .stop_ids = eos >= 0 ? std::vector<int32_t>{eos} : std::vector<int32_t>{},
+                          .subject = subject,
+                          .stop_strings = task.until});
+  const auto ids = lm.generate(requests);
+  check_answer_count("generate", ids.size(), requests.size());
+  std::vector<std::string> texts;
+  for (const auto& answer : ids) texts.push_back(cut_at_stops(tokenizer.decode(answer, true), task.until));
+  return texts;
+}
+
+std::vector<LogLikelihoodAnswer> ask_likelihoods(Lm& lm, const TaskPlan& plan,
+                                                 std::span<const SubjectIndex> who) {
   std::vector<LogLikelihoodRequest> requests;
   for (SubjectIndex subject : who)
     for (const TaskRequest& r : plan.requests)
       requests.push_back({r.context_tokens, r.continuation_tokens, subject});
-  const auto all = lm.log_likelihood(requests);
-  check_answer_count("log_likelihood", all.size(), requests.size());
-  for (size_t i = 0; i < all.size(); ++i) answers[i / n].likelihoods.push_back(all[i]);
+  std::vector<LogLikelihoodAnswer> answers = lm.log_likelihood(requests);
+  check_answer_count("log_likelihood", answers.size(), requests.size());
   return answers;
 }
 
-// The result of the item whose requests are [lo, hi) of the plan.
-TaskItemResult result_of(const Task& task, const TaskItem& item, const TaskPlan& plan, size_t lo, size_t hi,
-                         const Answers& answers) {
-  TaskItemResult result;
-  result.item = plan.requests[lo].item;
-  result.prompt_sha256 = item_hash(std::span(plan.requests).subspan(lo, hi - lo));
-  TaskAnswer answer;
+// One entry an item, subject by subject.
+std::vector<ItemAnswer> ask(Lm& lm, const Tokenizer& tokenizer, const Task& task, const TaskPlan& plan,
+                            std::span<const SubjectIndex> who) {
+  const size_t n = plan.requests.size();
+  std::vector<ItemAnswer> items;
   if (task.kind == TaskKind::generate) {
-    result.text = answers.texts[lo];
+    for (std::string& text : ask_texts(lm, tokenizer, task, plan, who))
+      items.emplace_back().text = std::move(text);
+    return items;
+  }
+  const auto answers = ask_likelihoods(lm, plan, who);
+  for (size_t i = 0; i < answers.size();) {
+    ItemAnswer& item = items.emplace_back();
+    const size_t subject = i / n * n, asked = plan.requests[i - subject].item;
+    double sum = 0;
+    for (; i < subject + n && plan.requests[i - subject].item == asked; ++i) {
+      sum += answers[i].log_likelihood;
+      if (task.kind == TaskKind::rolling) continue;
+      item.log_likelihoods.push_back(static_cast<float>(answers[i].log_likelihood));
+      item.greedy.push_back(answers[i].greedy);
+    }
+    if (task.kind == TaskKind::rolling) item.log_likelihoods = {static_cast<float>(sum)};
+  }
+  return items;
+}
+
+// The result of the item with these requests.
+TaskItemResult result_of(const Task& task, const TaskItem& item, std::span<const TaskRequest> requests,
+                         const ItemAnswer& said) {
+  TaskItemResult result;
+  result.item = requests[0].item;
+  result.prompt_sha256 = item_hash(requests);
+  result.log_likelihoods = said.log_likelihoods;
+  result.greedy = said.greedy;
+  result.text = said.text;
+  TaskAnswer answer;
+  answer.log_likelihoods.assign(said.log_likelihoods.begin(), said.log_likelihoods.end());
+  answer.greedy = said.greedy;
+  if (task.kind == TaskKind::generate)
     for (const AnswerFilter& filter : task.filters)
       result.extracted.push_back(filter.extract(item, result.text));
-  } else if (task.kind == TaskKind::rolling) {
-    double sum = 0;
-    for (size_t i = lo; i < hi; ++i) {
-      sum += answers.likelihoods[i].log_likelihood;
-      answer.scored_tokens += static_cast<int64_t>(plan.requests[i].continuation_tokens.size());
-    }
-    answer.log_likelihoods = {sum};
-  } else {
-    for (size_t i = lo; i < hi; ++i) {
-      answer.log_likelihoods.push_back(answers.likelihoods[i].log_likelihood);
-      answer.greedy.push_back(answers.likelihoods[i].greedy);
-    }
-    result.prediction = task.kind == TaskKind::choice ? likeliest(answer) : answer.greedy[0] ? 0 : -1;
-  }
-  result.greedy = answer.greedy;
-  for (double ll : answer.log_likelihoods) result.log_likelihoods.push_back(static_cast<float>(ll));
+  if (task.kind == TaskKind::rolling)
+    for (const TaskRequest& r : requests)
+      answer.scored_tokens += static_cast<int64_t>(r.continuation_tokens.size());
+  if (task.kind == TaskKind::choice) result.prediction = likeliest(answer);
+  if (task.kind == TaskKind::continuation) result.prediction = answer.greedy[0] ? 0 : -1;
   for (const Metric& metric : task.metrics) {
     answer.text = result.text;
     for (size_t f = 0; f < task.filters.size(); ++f)
@@ -84,20 +101,30 @@ std::string cut_at_stops(std::string text, std::span<const std::string> stops) {
   return text;
 }
 
+TaskReport report_task(const Task& task, const TaskData& data, const TaskPlan& plan,
+                       std::span<const ItemAnswer> answers) {
+  check_items(task, answers.size(), plan.asked.size());
+  TaskReport report;
+  size_t lo = 0;
+  for (const ItemAnswer& answer : answers) {
+    size_t hi = lo + 1;
+    while (hi < plan.requests.size() && plan.requests[hi].item == plan.requests[lo].item) ++hi;
+    report.results.push_back(result_of(task, data.items[plan.requests[lo].item],
+                                       std::span(plan.requests).subspan(lo, hi - lo), answer));
+    lo = hi;
+  }
+  report.scores = score_task(task, data, report.results);
+  return report;
+}
+
 std::vector<TaskReport> run_task(Lm& lm, const Tokenizer& tokenizer, const Task& task, const TaskData& data,
                                  const TaskPlan& plan, std::span<const SubjectIndex> who) {
+  const std::vector<ItemAnswer> answers = ask(lm, tokenizer, task, plan, who);
+  check_items(task, answers.size(), plan.asked.size() * who.size());
   std::vector<TaskReport> reports;
-  for (const Answers& answers : ask(lm, tokenizer, task, plan, who)) {
-    TaskReport report;
-    for (size_t lo = 0; lo < plan.requests.size();) {
-      size_t hi = lo + 1;
-      while (hi < plan.requests.size() && plan.requests[hi].item == plan.requests[lo].item) ++hi;
-      report.results.push_back(result_of(task, data.items[plan.requests[lo].item], plan, lo, hi, answers));
-      lo = hi;
-    }
-    report.scores = score_task(task, data, report.results);
-    reports.push_back(std::move(report));
-  }
+  for (size_t s = 0; s < who.size(); ++s)
+    reports.push_back(
+        report_task(task, data, plan, std::span(answers).subspan(s * plan.asked.size(), plan.asked.size())));
   return reports;
 }
 

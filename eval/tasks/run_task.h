@@ -62,6 +62,14 @@ TaskRequest encode_pair(const Tokenizer&, const std::string& context, const std:
 // SHA-256 of an item's requests.
 std::string item_hash(std::span<const TaskRequest>);
 
+// What a model said to one item, as it is stored: an item's values are computed from these, so that a report
+// can be made again without the model.
+struct ItemAnswer {
+  std::vector<float> log_likelihoods;  // one a continuation; rolling: of the text
+  std::vector<bool> greedy;            // one a continuation
+  std::string text;                    // generate: up to the first stop string
+};
+
 struct TaskItemResult {
   size_t item = 0;  // of TaskData::items
   std::string prompt_sha256;
@@ -91,7 +99,10 @@ struct TaskReport {
 std::vector<TaskReport> run_task(Lm&, const Tokenizer&, const Task&, const TaskData&, const TaskPlan&,
                                  std::span<const SubjectIndex>);
 
-// From answers to scores.
+// A report of answers that are there already: one an item that is asked, in order.
+TaskReport report_task(const Task&, const TaskData&, const TaskPlan&, std::span<const ItemAnswer>);
+
+// From results to scores.
 std::vector<TaskScore> score_task(const Task&, const TaskData&, std::span<const TaskItemResult>);
 // The text before the stop string that begins first.
 std::string cut_at_stops(std::string text, std::span<const std::string> stops);
