@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -45,6 +46,25 @@ bool is_right(const Task& task, const TaskItem& item, const TaskItemResult& resu
       return true;
   return false;
 }
+
+// Rows of an evaluation, found by their item.
+class StoredItems {
+ public:
+  explicit StoredItems(std::span<const PredictionRow> rows) {
+    for (const PredictionRow& p : rows) rows_[{p.subject, p.ordinal}] = &p;
+  }
+  const PredictionRow& find(const std::string& task, const std::string& subject, int64_t ordinal,
+                            const std::string& prompt_sha256) const {
+    const auto found = rows_.find({subject, ordinal});
+    QLORA_CHECK(found != rows_.end() && hex(found->second->prompt) == prompt_sha256, failure,
+                "task {}: the store has no answer to {} question {} as it is asked now", task, subject,
+                ordinal + 1);
+    return *found->second;
+  }
+
+ private:
+  std::map<std::pair<std::string, int64_t>, const PredictionRow*> rows_;
+};
 
 bool is_own(const RunConfig& config, const EvalJob& job) {
   for (const EvalSpec& own : own_evals(config)) {
@@ -147,6 +167,46 @@ EvalRow task_row(const EvalJob& job, const SubjectModel& subject, const Task& ta
       p.extracted.push_back({task.filters[f].name, result.extracted[f]});
   }
   return row;
+}
+
+MmluReport recalled_report(const MmluData& data, const MmluOptions& options, const MmluPlan& plan,
+                           std::span<const PredictionRow> rows) {
+  const StoredItems stored(rows);
+  MmluReport report = start_report(plan, options);
+  for (MmluItem& item : report.items) {
+    const PredictionRow& p = stored.find("mmlu", item.subject, item.index, item.prompt_sha256);
+    item.prediction = static_cast<int>(p.pred);
+    item.correct = p.correct;
+    item.log_sum_exp = p.log_sum_exp.value_or(0);
+    for (size_t i = 0; i < 4; ++i) {
+      item.logits[i] = p.scores.at(i);
+      item.log_probs[i] = static_cast<float>(static_cast<double>(p.scores[i]) - item.log_sum_exp);
+      item.greedy[i] = p.greedy.at(i) != 0;
+    }
+  }
+  summarize_mmlu(report, data, options);
+  return report;
+}
+
+TaskReport recalled_report(const Task& task, const TaskData& data, const TaskPlan& plan,
+                           std::span<const PredictionRow> rows) {
+  const StoredItems stored(rows);
+  std::vector<ItemAnswer> answers;
+  size_t lo = 0;
+  for (size_t index : plan.asked) {
+    size_t hi = lo;
+    while (hi < plan.requests.size() && plan.requests[hi].item == index) ++hi;
+    const TaskItem& item = data.items[index];
+    const PredictionRow& p = stored.find(task.name, item.group, item.index,
+                                         item_hash(std::span(plan.requests).subspan(lo, hi - lo)));
+    lo = hi;
+    ItemAnswer& answer = answers.emplace_back();
+    answer.text = p.text.value_or("");
+    if (task.kind == TaskKind::generate) continue;
+    answer.log_likelihoods = p.scores;
+    answer.greedy.assign(p.greedy.begin(), p.greedy.end());
+  }
+  return report_task(task, data, plan, answers);
 }
 
 EvalRow loss_row(const EvalJob& job, const SubjectModel& subject, double loss, int64_t labels,

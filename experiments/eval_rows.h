@@ -28,6 +28,11 @@ EvalRow mmlu_row(const EvalJob&, const SubjectModel&, const MmluReport&, const s
 // wrong.
 EvalRow task_row(const EvalJob&, const SubjectModel&, const Task&, const TaskData&, const TaskReport&,
                  const std::string& started_at, double seconds);
+// The other way: the report of an evaluation whose rows the store has, without a model. `plan` asks the same
+// questions. Throws Error(failure) when it does not.
+MmluReport recalled_report(const MmluData&, const MmluOptions&, const MmluPlan&,
+                           std::span<const PredictionRow>);
+TaskReport recalled_report(const Task&, const TaskData&, const TaskPlan&, std::span<const PredictionRow>);
 // `loss`: mean per label token over `labels` label tokens of `examples` examples.
 EvalRow loss_row(const EvalJob&, const SubjectModel&, double loss, int64_t labels,
                  const std::string& started_at, double seconds);

@@ -50,7 +50,7 @@ class RunsScorer {
   explicit RunsScorer(const ScoreRunsOptions& options)
       : options_(options), progress_(stderr, options.json, kPlainLineSeconds) {}
 
-  int run() {
+  RunsScored run() {
     QLORA_CHECK(std::filesystem::exists(options_.db), data, "{}: there is no results store",
                 options_.db.string());
     const size_t budget = parse_memory(options_.memory);
@@ -66,7 +66,7 @@ class RunsScorer {
     catch_stop_signals();
     for (const PlannedPack& pack : packs)
       if (stop_signals() == 0) score(store, pack.runs);
-    return finish(runs.size());
+    return {finish(runs.size()), std::move(scored_)};
   }
 
  private:
@@ -86,9 +86,11 @@ class RunsScorer {
     const std::optional<RunFile> file = read_run_file(run.folder);
     QLORA_CHECK(!file || file->base == base, data, "{} has changed since run {} was trained", model.string(),
                 run.name);
+    ScoredRun& scored = scored_.emplace_back(ScoredRun{run.name, run.config, run.adapter, {}});
     for (Questions& questions : questions_) {
       EvalJob eval = job_of(questions, run);
       questions.keys.push_back(eval.key);
+      scored.keys.push_back(eval.key);
       if (store.has_evaluation(eval.key)) continue;
       eval.answers = store.partial_answers(eval.key);
       run.evals.push_back(std::move(eval));
@@ -239,6 +241,7 @@ class RunsScorer {
   std::vector<Questions> questions_;  // one a task
   std::vector<PlannedRun> planned_;
   std::vector<RunJob> jobs_;  // one a planned run
+  std::vector<ScoredRun> scored_;
   std::map<std::string, ContentHashes> contents_;
   std::vector<std::string> failures_;
 };
@@ -285,7 +288,7 @@ Path find_adapter(const RunConfig& config, const Digest& run) {
   return {};
 }
 
-int score_runs(const ScoreRunsOptions& options) {
+RunsScored score_runs(const ScoreRunsOptions& options) {
   return RunsScorer(options).run();
 }
 

@@ -31,9 +31,20 @@ std::vector<RunInfo> choose_runs(const Store&, const std::vector<std::string>& n
 // when it is not there.
 Path find_adapter(const RunConfig&, const Digest& run);
 
+struct ScoredRun {
+  std::string name;
+  RunConfig config;
+  Path adapter;
+  std::vector<Digest> keys;  // of the evaluations, one an eval, in their order
+};
+struct RunsScored {
+  int exit_code = 0;
+  std::vector<ScoredRun> runs = {};  // all that were meant
+};
+
 // Scores what the store does not have; throws Error(memory) for a run that does not fit. Prints a table a
 // task (or JSON lines, of which the last has the tables: `scores`, a list of rows, or with several tasks one
-// by name). Returns the exit code: 0, 1 when an evaluation failed, 130 or 143 when stopped.
-int score_runs(const ScoreRunsOptions&);
+// by name). The exit code: 0, 1 when an evaluation failed, 130 or 143 when stopped.
+RunsScored score_runs(const ScoreRunsOptions&);
 
 }  // namespace qlora

@@ -1,5 +1,6 @@
 // qlora eval TASK as its users meet it.
 #include <catch2/catch.hpp>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"
@@ -144,6 +145,63 @@ TEST_CASE("a task's bad arguments are refused with what to do") {
   refused({"eval", "piqa", "--model", "nowhere", "--data", "."}, 3, "nowhere");
 }
 
+namespace {
+
+// Files of the harness by name without the date, of one model's folder.
+std::map<std::string, std::string> harness_files(const Path& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    files[name.substr(0, name.rfind('_'))] = read_file(entry.path());
+  }
+  return files;
+}
+
+// Of runs that are scored already and not: a folder each, with the bytes that each run has alone.
+void check_run_files(const Workbench& bench, const std::string& samples) {
+  const std::vector<std::string> tasks = {"--data", samples, "--data", "mmlu=mmlu", "--shots", "0"};
+  std::vector<std::string> ask = {
+      "eval",      "boolq,gsm8k,perplexity,mmlu", "--max-new-tokens", "4", "--output", "files", "--runs",
+      "sweep=test"};
+  ask.insert(ask.end(), tasks.begin(), tasks.end());
+  const ProgramEnd all = bench.run(ask);
+  INFO(all.err);
+  REQUIRE(all.code == 0);
+  int folders = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "files")) {
+    ++folders;
+    const auto of_run = harness_files(entry.path());
+    CHECK(of_run.size() == 6);  // results, three tasks, two subjects of MMLU
+    const Json results = parse_json(of_run.at("results"), "results");
+    const std::string adapter = results["config"]["model_args"]["peft"];
+    CHECK(entry.path().filename() == replace_all(adapter, "/", "__"));
+    std::vector<std::string> alone = {"eval",
+                                      "boolq,gsm8k,perplexity,mmlu",
+                                      "--max-new-tokens",
+                                      "4",
+                                      "--output",
+                                      "alone",
+                                      "--no-store",
+                                      "--model",
+                                      "model",
+                                      "--adapter",
+                                      adapter};
+    alone.insert(alone.end(), tasks.begin(), tasks.end());
+    const ProgramEnd one = bench.run(alone);
+    INFO(one.err);
+    REQUIRE(one.code == 0);
+    const auto of_model = harness_files(bench.path() / "alone" / entry.path().filename());
+    for (const auto& [name, text] : of_model)
+      if (name != "results") CHECK(of_run.at(name) == text);
+    const Json theirs = parse_json(of_model.at("results"), "results");
+    for (const char* key : {"results", "groups", "versions", "n-samples", "task_hashes", "model_name"})
+      CHECK(results[key] == theirs[key]);
+  }
+  CHECK(folders == 2);
+}
+
+}  // namespace
+
 TEST_CASE("tasks of a sweep are scored for every run and its base") {
   Workbench bench;
   const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
@@ -194,6 +252,7 @@ TEST_CASE("tasks of a sweep are scored for every run and its base") {
   const ProgramEnd tables = bench.run({"eval", "wnli,boolq", "--data", samples, "--runs", "sweep=test"});
   CHECK_THAT(tables.out,
              Contains("wnli version 2.0, 2 of 2 runs") && Contains("boolq version 2.0, 2 of 2 runs"));
+  check_run_files(bench, samples);
   const std::vector<std::string> tight = {"eval",   "cola",       "--data",   samples,
                                           "--runs", "sweep=test", "--memory", "1M"};
   CHECK(bench.run(tight).code == 4);

@@ -98,6 +98,7 @@ Task bbh(const std::string& way, const std::string& version, const std::string& 
   task.about = "27 hard tasks, " + about;
   task.folder = true;
   task.takes_shots = false;
+  task.group_version = "3.0";
   task.value = equal;
   return task;
 }
@@ -129,6 +130,7 @@ Task bbh_cot_zeroshot() {
   task.metrics = {{"exact_match", Aggregation::mean, true, "flexible-extract"},
                   {"exact_match", Aggregation::mean, true, "strict-match"}};
   task.items = items<true, false>;
+  task.group_filter = "flexible-extract";
   task.value = roughly_equal;
   task.filters = {{"flexible-extract", bbh_last_answer}, {"strict-match", bbh_stated_answer_any}};
   task.until = {"</s>", "Q:", "<|im_end|>"};
@@ -140,6 +142,7 @@ Task bbh_zeroshot() {
   task.metrics = {{"exact_match", Aggregation::mean, true, "strict-match"},
                   {"exact_match", Aggregation::mean, true, "flexible-extract"}};
   task.items = items<false, false>;
+  task.group_filter = "flexible-extract";
   task.value = roughly_equal;
   task.filters = {{"strict-match", as_it_is}, {"flexible-extract", bbh_first_answer}};
   task.until = {"</s>", "Q:", "<|im_end|>"};

@@ -1,25 +1,78 @@
 #include "eval/tasks/harness_files.h"
 
 #include <cmath>
-#include <nlohmann/json.hpp>
+#include <ctime>
+#include <map>
+
+#include "eval/tasks/harness_samples.h"
 
 namespace qlora {
 namespace {
 
 using Ordered = nlohmann::ordered_json;
 
+// A run of characters that names of files cannot have is "__".
 std::string file_name(const std::string& model) {
+  constexpr std::string_view kBad = "\"<>:/|\\?*[]";
   std::string name;
-  for (char c : model) {
-    const bool bad = std::string_view("\"<>:/|\\?*[]").find(c) != std::string_view::npos;
-    if (!bad) name += c;
-    if (bad && !name.ends_with("__")) name += "__";
+  for (size_t i = 0; i < model.size(); ++i) {
+    const bool bad = kBad.find(model[i]) != std::string_view::npos;
+    if (!bad) name += model[i];
+    if (bad && (i == 0 || kBad.find(model[i - 1]) == std::string_view::npos)) name += "__";
   }
   return name.empty() ? "model" : name;
 }
 
-Ordered number(double value) {
-  return std::isfinite(value) ? Ordered(value) : Ordered(nullptr);
+const std::string& model_of(const HarnessInfo& info) {
+  return info.adapter.empty() ? info.model : info.adapter;
+}
+
+Ordered text_or_null(const std::string& text) {
+  return text.empty() ? Ordered(nullptr) : Ordered(text);
+}
+
+Ordered hash_or_null(const std::string& text) {
+  return text.empty() ? Ordered(nullptr) : Ordered(hex(sha256(text)));
+}
+
+// Seconds since 1970.
+double unix_time(const std::string& utc) {
+  std::tm t{};
+  double seconds = 0;
+  const int read = std::sscanf(utc.c_str(), "%d-%d-%dT%d:%d:%lf", &t.tm_year, &t.tm_mon, &t.tm_mday,
+                               &t.tm_hour, &t.tm_min, &seconds);
+  QLORA_CHECK(read == 6, failure, "`{}` is no time", utc);
+  t.tm_year -= 1900;
+  t.tm_mon -= 1;
+  return static_cast<double>(::timegm(&t)) + seconds;
+}
+
+// Versions of tasks are numbers there; ours that are names stay names.
+Ordered version_of(const std::string& text) {
+  if (text.find_first_not_of("0123456789.") != std::string::npos) return text;
+  return std::stod(text);
+}
+
+const char* name_of(Aggregation how) {
+  switch (how) {
+    case Aggregation::mean:
+      return "mean";
+    case Aggregation::f1:
+      return "f1";
+    case Aggregation::mcc:
+      return "matthews_corrcoef";
+    case Aggregation::pearson:
+      return "pearson";
+    case Aggregation::spearman:
+      return "spearman";
+    case Aggregation::perplexity:
+      return "perplexity";
+    case Aggregation::weighted_perplexity:
+      return "weighted_perplexity";
+    case Aggregation::weighted_bits:
+      return "bits_per_byte";
+  }
+  return "";
 }
 
 // One entry a metric, "acc,none", with its standard error.
@@ -29,8 +82,9 @@ Ordered scores_of(std::span<const TaskScore> scores, const std::string& part, co
   for (const TaskScore& s : scores) {
     if (s.group != part) continue;
     out["sample_len"] = s.n;
-    out[s.metric + "," + s.filter] = number(s.value);
-    out[s.metric + "_stderr," + s.filter] = s.standard_error ? number(*s.standard_error) : Ordered("N/A");
+    out[s.metric + "," + s.filter] = harness_number(s.value);
+    out[s.metric + "_stderr," + s.filter] =
+        s.standard_error ? harness_number(*s.standard_error) : Ordered("N/A");
   }
   return out;
 }
@@ -41,94 +95,62 @@ Ordered scores_of(const HarnessGroup& g) {
   return out;
 }
 
+// The parts that were asked something, in order of their names.
 std::vector<std::string> parts_of(const HarnessTask& t) {
-  std::vector<std::string> groups;
+  std::vector<std::string> parts;
+  if (!t.part.empty()) return parts;
   for (const TaskScore& s : t.report->scores)
-    if (!s.group.empty() && (groups.empty() || groups.back() != s.group)) groups.push_back(s.group);
-  return groups;
+    if (!s.group.empty() && (parts.empty() || parts.back() != s.group)) parts.push_back(s.group);
+  return parts;
 }
 
 Ordered configuration(const HarnessTask& t) {
   Ordered metrics = Ordered::array();
   for (const Metric& m : t.task->metrics)
-    metrics.push_back({{"metric", m.name}, {"filter", m.filter}, {"higher_is_better", m.higher_is_better}});
+    metrics.push_back({{"metric", m.name},
+                       {"aggregation", name_of(m.aggregation)},
+                       {"higher_is_better", m.higher_is_better}});
   const char* kind = t.task->kind == TaskKind::choice         ? "multiple_choice"
                      : t.task->kind == TaskKind::continuation ? "loglikelihood"
                      : t.task->kind == TaskKind::rolling      ? "loglikelihood_rolling"
                                                               : "generate_until";
-  Ordered config = {{"task", t.task->name},
-                    {"dataset_path", t.data->path.string()},
-                    {"output_type", kind},
-                    {"num_fewshot", t.plan->shots},
-                    {"metric_list", metrics},
-                    {"metadata", {{"version", t.task->version}}},
-                    {"data_sha256", t.data->content_hash},
-                    {"request_sha256", t.plan->request_hash}};
-  if (t.task->kind == TaskKind::generate)
-    config["generation_kwargs"] = {{"until", t.task->until},
-                                   {"do_sample", false},
-                                   {"temperature", 0.0},
-                                   {"max_gen_toks", t.plan->max_new_tokens}};
+  Ordered config = {{"task", harness_name(t)}, {"dataset_path", t.data->path.string()}};
+  if (!t.part.empty()) config["dataset_name"] = t.part;
+  config["num_fewshot"] = t.plan->shots;
+  config["metric_list"] = metrics;
+  config["output_type"] = kind;
+  if (t.task->kind == TaskKind::generate) config["generation_kwargs"] = generation_arguments(t);
+  config["repeats"] = 1;
+  for (const AnswerFilter& filter : t.task->filters) config["filter_list"].push_back({{"name", filter.name}});
+  config["should_decontaminate"] = false;
+  config["metadata"] = {{"version", version_of(t.task->version)},
+                        {"protocol", t.task->protocol},
+                        {"data_sha256", t.data->content_hash},
+                        {"request_sha256", t.plan->request_hash}};
   return config;
 }
 
-// As the harness writes what a model said: everything as text.
-std::string pair_text(const TaskItemResult& r, size_t i) {
-  return i < r.greedy.size() && r.greedy[i] ? "True" : "False";
+Ordered counts_of(const HarnessTask& t) {
+  size_t original = t.original > 0 ? t.original : t.data->items.size(), effective = 0;
+  if (!t.part.empty())
+    original = static_cast<size_t>(std::count_if(t.data->items.begin(), t.data->items.end(),
+                                                 [&](const TaskItem& i) { return i.group == t.part; }));
+  for (const TaskItemResult& r : t.report->results) effective += is_of_part(t, r) ? 1 : 0;
+  return {{"original", original}, {"effective", effective}};
 }
 
-std::string target_of(const Task& task, const TaskItem& item) {
-  if (task.kind == TaskKind::choice) return std::to_string(item.gold);
-  if (!item.targets.empty()) return item.targets[0];
-  return item.continuations[0];
-}
-
-Ordered arguments_of(const HarnessTask& t, std::span<const TaskRequest> requests) {
-  Ordered all = Ordered::object();
-  for (size_t i = 0; i < requests.size(); ++i) {
-    Ordered& one = all[fmt::format("gen_args_{}", i)];
-    if (t.task->kind == TaskKind::rolling) {
-      one["arg_0"] = t.data->items[requests[i].item].continuations[0];
-      break;  // its windows are one request
-    }
-    one["arg_0"] = requests[i].context;
-    if (t.task->kind == TaskKind::generate) {
-      one["arg_1"] = configuration(t)["generation_kwargs"];
-    } else {
-      one["arg_1"] = requests[i].continuation;
-    }
-  }
-  return all;
-}
-
-Ordered responses_of(const Task& task, const TaskItemResult& r, bool nested) {
-  Ordered all = Ordered::array();
-  if (task.kind == TaskKind::generate) all.push_back(nested ? Ordered::array({r.text}) : Ordered(r.text));
-  for (size_t i = 0; i < r.log_likelihoods.size(); ++i) {
-    const std::string ll = fmt::format("{}", r.log_likelihoods[i]);
-    Ordered one = task.kind == TaskKind::rolling ? Ordered(ll)
-                  : r.greedy.empty()             ? Ordered::array({ll})  // not known
-                                                 : Ordered::array({ll, pair_text(r, i)});
-    all.push_back(nested ? Ordered::array({one}) : one);
-  }
-  return all;
-}
-
-void add_task(Ordered& out, Ordered& hashes, const HarnessTask& t) {
-  const std::string& name = t.task->name;
-  out["results"][name] = scores_of(t.report->scores, "", name, t.alias.empty() ? name : t.alias);
+void add_task(Ordered& out, const HarnessTask& t) {
+  const std::string name = harness_name(t);
+  out["results"][name] = scores_of(t.report->scores, t.part, name, t.alias.empty() ? name : t.alias);
   for (const std::string& part : parts_of(t)) {
     const std::string whole = name + "_" + part;
     out["results"][whole] = scores_of(t.report->scores, part, whole, whole);
-    out["group_subtasks"][name].push_back(whole);
   }
   out["configs"][name] = configuration(t);
-  out["versions"][name] = t.task->version;
+  out["versions"][name] = version_of(t.task->version);
   out["n-shot"][name] = t.plan->shots;
   for (const Metric& m : t.task->metrics) out["higher_is_better"][name][m.name] = m.higher_is_better;
-  const size_t original = t.original > 0 ? t.original : t.data->items.size();
-  out["n-samples"][name] = {{"original", original}, {"effective", t.plan->asked.size()}};
-  hashes[name] = t.plan->request_hash;
+  out["n-samples"][name] = counts_of(t);
 }
 
 void add_group(Ordered& out, const HarnessGroup& g) {
@@ -140,83 +162,143 @@ void add_group(Ordered& out, const HarnessGroup& g) {
       out[of_members][g.name] = out[of_members][g.members.front()];
 }
 
+// Objects that the harness writes in order of their names.
+void sort_keys(Ordered& object) {
+  std::map<std::string, Ordered> sorted;
+  for (auto& [key, value] : object.items()) sorted[key] = value;
+  object = Ordered::object();
+  for (auto& [key, value] : sorted) object[key] = value;
+}
+
+Ordered model_config(const HarnessInfo& info) {
+  Ordered arguments = {{"pretrained", info.model}};
+  if (!info.adapter.empty()) arguments["peft"] = info.adapter;
+  for (const auto& [key, value] : info.model_args) arguments[key] = value;
+  return {{"model", "qlora"},
+          {"model_args", arguments},
+          {"model_num_parameters", nullptr},
+          {"model_dtype", info.dtype},
+          {"model_revision", nullptr},
+          {"model_sha", text_or_null(info.model_sha)},
+          {"batch_size", nullptr},
+          {"batch_sizes", Ordered::array()},
+          {"device", info.device},
+          {"use_cache", nullptr},
+          {"limit", info.limit > 0 ? Ordered(info.limit) : Ordered(nullptr)},
+          {"bootstrap_iters", 0},
+          {"gen_kwargs", Ordered::object()},
+          {"random_seed", nullptr},
+          {"numpy_seed", nullptr},
+          {"torch_seed", nullptr},
+          {"fewshot_seed", nullptr}};
+}
+
+Ordered token_of(const Tokenizer& tokenizer, int32_t id) {
+  if (id < 0) return Ordered::array({nullptr, "None"});
+  return Ordered::array({tokenizer.token(id), std::to_string(id)});
+}
+
+void add_surroundings(Ordered& out, const HarnessInfo& info, const Tokenizer& tokenizer) {
+  out["git_hash"] = text_or_null(info.commit);
+  out["date"] = unix_time(info.started);
+  out["pretty_env_info"] = info.program;
+  out["transformers_version"] = nullptr;
+  out["lm_eval_version"] = nullptr;
+  out["upper_git_hash"] = nullptr;
+  const SpecialTokens& special = tokenizer.special();
+  out["tokenizer_pad_token"] = token_of(tokenizer, special.pad);
+  out["tokenizer_eos_token"] = token_of(tokenizer, special.eos);
+  out["tokenizer_bos_token"] = token_of(tokenizer, special.bos);
+  out["eot_token_id"] = special.eos < 0 ? Ordered(nullptr) : Ordered(special.eos);
+  out["max_length"] = info.max_length;
+}
+
+void add_identity(Ordered& out, const HarnessInfo& info) {
+  out["model_source"] = "qlora";
+  out["model_name"] = model_of(info);
+  out["model_name_sanitized"] = harness_folder(info);
+  out["system_instruction"] = text_or_null(info.system_instruction);
+  out["system_instruction_sha"] = hash_or_null(info.system_instruction);
+  // Without a conversation there are no turns.
+  out["fewshot_as_multiturn"] =
+      info.chat_template.empty() ? Ordered(nullptr) : Ordered(info.fewshot_as_multiturn);
+  out["chat_template"] = text_or_null(info.chat_template);
+  out["chat_template_sha"] = hash_or_null(info.chat_template);
+  out["total_evaluation_time_seconds"] = fmt::format("{}", info.seconds);
+}
+
+// The mean over parts by their size is the whole's; its error within them, as the harness pools it:
+// sqrt(sum of (n_i - 1) n_i se_i^2 / (N - K) / N).
+TaskScore pooled(const TaskScore& whole, std::span<const TaskScore> scores) {
+  TaskScore out = whole;
+  double sum = 0, n = 0, parts = 0;
+  for (const TaskScore& s : scores) {
+    if (s.group.empty() || s.metric != whole.metric || s.filter != whole.filter) continue;
+    out.standard_error.reset();
+    if (!s.standard_error) return out;
+    const auto size = static_cast<double>(s.n);
+    sum += (size - 1) * size * *s.standard_error * *s.standard_error;
+    n += size;
+    ++parts;
+  }
+  out.standard_error = std::sqrt(sum / (n - parts) / n);
+  return out;
+}
+
 }  // namespace
 
-std::string harness_results(const HarnessInfo& info, std::span<const HarnessTask> tasks,
-                            std::span<const HarnessGroup> groups) {
-  Ordered out = {{"results", Ordered::object()},  {"group_subtasks", Ordered::object()},
-                 {"configs", Ordered::object()},  {"versions", Ordered::object()},
-                 {"n-shot", Ordered::object()},   {"higher_is_better", Ordered::object()},
-                 {"n-samples", Ordered::object()}};
-  Ordered hashes = Ordered::object();
-  for (const HarnessTask& t : tasks) add_task(out, hashes, t);
+HarnessParts harness_parts(const HarnessTask& t) {
+  const std::string& filter = t.task->group_filter;
+  if (t.task->group_version.empty()) return {{t}};
+  HarnessParts out;
+  HarnessGroup& group = out.groups.emplace_back();
+  group.name = group.alias = t.task->name;
+  group.version = t.task->group_version;
+  for (const std::string& part : parts_of(t)) {
+    HarnessTask& one = out.tasks.emplace_back(t);
+    one.part = part;
+    group.members.push_back(harness_name(one));
+  }
+  for (const TaskScore& s : t.report->scores)
+    if (s.group.empty() && (filter.empty() || s.filter == filter))
+      group.scores.push_back(pooled(s, t.report->scores));
+  return out;
+}
+
+std::string harness_folder(const HarnessInfo& info) {
+  return file_name(model_of(info));
+}
+
+std::string harness_results(const HarnessInfo& info, const Tokenizer& tokenizer,
+                            std::span<const HarnessTask> tasks, std::span<const HarnessGroup> groups,
+                            const std::map<std::string, std::string>& hashes) {
+  Ordered out = {{"results", Ordered::object()}};
+  if (!groups.empty()) out["groups"] = Ordered::object();
+  for (const char* key : {"group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples"})
+    out[key] = Ordered::object();
+  for (const HarnessTask& t : tasks) add_task(out, t);
   for (const HarnessGroup& g : groups) add_group(out, g);
-  out["config"] = {{"model", "qlora"},
-                   {"model_args", info.model_args},
-                   {"model_dtype", info.dtype},
-                   {"device", info.device},
-                   {"limit", info.limit > 0 ? Ordered(info.limit) : Ordered(nullptr)},
-                   {"bootstrap_iters", 0}};
-  out["date"] = info.date;
-  out["pretty_env_info"] = info.program;
-  out["max_length"] = info.max_length;
+  for (const char* key : {"configs", "versions", "n-shot", "higher_is_better"}) sort_keys(out[key]);
+  out["config"] = model_config(info);
+  add_surroundings(out, info, tokenizer);
   out["task_hashes"] = hashes;
-  out["model_source"] = "qlora";
-  out["model_name"] = info.model;
-  out["model_name_sanitized"] = file_name(info.model);
-  auto text_or_null = [](const std::string& text) { return text.empty() ? Ordered(nullptr) : Ordered(text); };
-  out["system_instruction"] = text_or_null(info.system_instruction);
-  out["fewshot_as_multiturn"] = info.fewshot_as_multiturn;
-  out["chat_template"] = text_or_null(info.chat_template);
-  out["total_evaluation_time_seconds"] = fmt::format("{}", info.seconds);
+  add_identity(out, info);
   return out.dump(2) + "\n";
 }
 
-std::string harness_samples(const HarnessTask& t) {
-  std::string lines;
-  size_t lo = 0;
-  for (const TaskItemResult& r : t.report->results) {
-    const TaskItem& item = t.data->items[r.item];
-    size_t hi = lo;
-    while (hi < t.plan->requests.size() && t.plan->requests[hi].item == r.item) ++hi;
-    const auto requests = std::span(t.plan->requests).subspan(lo, hi - lo);
-    lo = hi;
-    std::vector<std::string> filters;
-    for (const Metric& m : t.task->metrics)
-      if (filters.empty() || filters.back() != m.filter) filters.push_back(m.filter);
-    for (const std::string& filter : filters) {
-      Ordered line = {{"doc_id", item.index}};
-      if (!item.group.empty()) line["group"] = item.group;
-      line["doc"] = Ordered::parse(item.document);
-      line["target"] = target_of(*t.task, item);
-      line["arguments"] = arguments_of(t, requests);
-      line["resps"] = responses_of(*t.task, r, true);
-      line["filtered_resps"] = responses_of(*t.task, r, false);
-      for (size_t f = 0; f < t.task->filters.size(); ++f)
-        if (t.task->filters[f].name == filter) line["filtered_resps"] = Ordered::array({r.extracted[f]});
-      line["filter"] = filter;
-      line["metrics"] = Ordered::array();
-      for (const Metric& m : t.task->metrics)
-        if (m.filter == filter) line["metrics"].push_back(m.name);
-      line["doc_hash"] = hex(sha256(item.document));
-      line["prompt_hash"] = hex(sha256(requests[0].context));
-      line["target_hash"] = hex(sha256(target_of(*t.task, item)));
-      for (size_t m = 0; m < t.task->metrics.size(); ++m)
-        if (t.task->metrics[m].filter == filter) line[t.task->metrics[m].name] = number(r.values[m].value);
-      lines += line.dump() + "\n";
-    }
-  }
-  return lines;
-}
-
-Path write_harness_files(const Path& out, const HarnessInfo& info, std::span<const HarnessTask> tasks,
-                         std::span<const HarnessGroup> groups) {
-  const Path folder = out / file_name(info.model);
+Path write_harness_files(const Path& out, const HarnessInfo& info, const Tokenizer& tokenizer,
+                         std::span<const HarnessTask> tasks, std::span<const HarnessGroup> groups) {
+  const Path folder = out / harness_folder(info);
   std::filesystem::create_directories(folder);
-  const std::string date = replace_all(info.date, ":", "-");
-  for (const HarnessTask& t : tasks)
-    write_file(folder / ("samples_" + t.task->name + "_" + date + ".jsonl"), harness_samples(t));
-  write_file(folder / ("results_" + date + ".json"), harness_results(info, tasks, groups));
+  std::string date = replace_all(info.date, ":", "-");
+  if (date.ends_with("Z")) date.pop_back();
+  std::map<std::string, std::string> hashes;
+  for (const HarnessTask& t : tasks) {
+    const HarnessSamples samples = make_harness_samples(t);
+    write_file(folder / ("samples_" + harness_name(t) + "_" + date + ".jsonl"), samples.lines);
+    hashes[harness_name(t)] = samples.hash;
+  }
+  write_file(folder / ("results_" + date + ".json"), harness_results(info, tokenizer, tasks, groups, hashes));
   return folder;
 }
 

@@ -1,10 +1,13 @@
 #pragma once
-// Results in the layout of lm-evaluation-harness, which leaderboards and scripts read:
+// Results in the layout of lm-evaluation-harness 0.4.13, which leaderboards and scripts read:
 // OUT/MODEL/results_DATE.json with the scores of all tasks, and OUT/MODEL/samples_TASK_DATE.jsonl with a line
-// for each item (and filter).
+// for each filter and item. Every key of the harness' files is there; null where there is nothing to say.
 
+#include <map>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "eval/tasks/run_task.h"
 
@@ -12,11 +15,15 @@ namespace qlora {
 
 // What the files say of the run besides the scores.
 struct HarnessInfo {
-  std::string model;       // path or name; MODEL is it without characters that names of files cannot have
-  std::string model_args;  // adapter, quantization
+  std::string model;  // path or name
+  std::string
+      adapter;  // of what is scored: then this names the model, as the harness has it; empty: the base
+  std::vector<std::pair<std::string, std::string>> model_args = {};  // further ones: quantization
+  std::string model_sha;                                             // of the base's content
   std::string dtype, device;
-  std::string program;  // version and commit
-  std::string date;     // ISO 8601; the files have - for :
+  std::string program, commit;  // version and build; the commit alone
+  std::string started;          // ISO 8601, UTC
+  std::string date;             // of the files: ISO 8601; they have - for : and no zone
   int64_t limit = 0;
   double seconds = 0;
   int64_t max_length = 0;
@@ -32,6 +39,7 @@ struct HarnessTask {
   const TaskReport* report = nullptr;
   std::string alias = {};  // empty: the task's name
   size_t original = 0;     // items in the data; 0: as many as `data` has
+  std::string part = {};   // only the items of this group, as a task NAME_PART
 };
 
 // Scores over several tasks: MMLU is a group of four groups of subjects, and each subject is a task. A group
@@ -43,11 +51,21 @@ struct HarnessGroup {
   std::vector<TaskScore> scores;
 };
 
-std::string harness_results(const HarnessInfo&, std::span<const HarnessTask>,
-                            std::span<const HarnessGroup> = {});
-std::string harness_samples(const HarnessTask&);
+struct HarnessParts {
+  std::vector<HarnessTask> tasks;
+  std::vector<HarnessGroup> groups = {};
+};
+// The task as the harness has it: itself, or a group of its parts that were asked something
+// (Task::group_version).
+HarnessParts harness_parts(const HarnessTask&);
+
+// `hashes`: of the tasks' samples, by name.
+std::string harness_results(const HarnessInfo&, const Tokenizer&, std::span<const HarnessTask>,
+                            std::span<const HarnessGroup>, const std::map<std::string, std::string>& hashes);
+// The folder that the harness gives a model's files.
+std::string harness_folder(const HarnessInfo&);
 // Writes both kinds of files; returns the folder OUT/MODEL.
-Path write_harness_files(const Path& out, const HarnessInfo&, std::span<const HarnessTask>,
+Path write_harness_files(const Path& out, const HarnessInfo&, const Tokenizer&, std::span<const HarnessTask>,
                          std::span<const HarnessGroup> = {});
 
 }  // namespace qlora

@@ -84,6 +84,7 @@ void add_answer(MmluHarness::Subject& out, const MmluItem& answered, const MmluS
     request.continuation = out.data.items.back().continuations[i];
     request.cut = answered.cut_tokens > 0;
     result.log_likelihoods.push_back(answered.log_probs[i]);
+    result.greedy.push_back(answered.greedy[i]);
   }
 }
 

@@ -8,6 +8,7 @@
 #include "core/base/check.h"
 #include "core/base/json.h"
 #include "core/base/test_errors.h"
+#include "eval/tasks/harness_samples.h"
 #include "eval/tasks/mmlu_harness.h"
 #include "eval/tasks/mmlu_test_tools.h"
 
@@ -168,7 +169,8 @@ TEST_CASE("answers to MMLU are written in the layout of the harness") {
   REQUIRE(tasks.size() == 2);
   HarnessInfo info;
   info.chat_template = "chatml";
-  const Json results = parse_json(harness_results(info, tasks, mmlu.groups), "results");
+  info.started = "2026-01-02T03:04:05.250Z";
+  const Json results = parse_json(harness_results(info, a.tokenizer, tasks, mmlu.groups, {}), "results");
   const Json& biology = results["results"]["mmlu_high_school_biology"];
   CHECK(biology["acc,none"].get<double>() == Approx(1.0 / 3));
   CHECK((biology["name"] == "mmlu_high_school_biology" && biology["alias"] == "high_school_biology"));
@@ -180,14 +182,12 @@ TEST_CASE("answers to MMLU are written in the layout of the harness") {
   CHECK(results["results"]["mmlu"]["acc,none"] == 0.5);
   CHECK(results["group_subtasks"] == Json{{"mmlu", Json::array({"mmlu_stem"})},
                                           {"mmlu_stem", {"mmlu_astronomy", "mmlu_high_school_biology"}}});
-  CHECK(results["versions"] == Json{{"mmlu", "2"},
-                                    {"mmlu_stem", "2"},
-                                    {"mmlu_astronomy", "1.0"},
-                                    {"mmlu_high_school_biology", "1.0"}});
+  CHECK(results["versions"] ==
+        Json{{"mmlu", "2"}, {"mmlu_stem", "2"}, {"mmlu_astronomy", 1.0}, {"mmlu_high_school_biology", 1.0}});
   CHECK((results["n-shot"]["mmlu_stem"] == 1 && results["n-shot"].size() == 3));
   CHECK((results["higher_is_better"]["mmlu_stem"]["acc"] == true && results["n-samples"].size() == 2));
   CHECK((results["chat_template"] == "chatml" && results["system_instruction"].is_null()));
-  std::istringstream lines(harness_samples(tasks[1]));
+  std::istringstream lines(make_harness_samples(tasks[1]).lines);
   std::string line;
   std::getline(lines, line);
   const Json sample = parse_json(line, "samples");
@@ -195,7 +195,8 @@ TEST_CASE("answers to MMLU are written in the layout of the harness") {
   CHECK(sample["doc"]["choices"][1] == "None");
   CHECK(sample["arguments"]["gen_args_3"]["arg_0"] == a.prompt().text);
   CHECK(sample["arguments"]["gen_args_3"]["arg_1"] == " D");
-  CHECK(sample["filtered_resps"] == Json::parse(R"([["-1"], ["-2"], ["-2"], ["-2"]])"));
+  CHECK(sample["filtered_resps"] ==
+        Json::parse(R"([["-1.0", "True"], ["-2.0", "False"], ["-2.0", "False"], ["-2.0", "False"]])"));
   CHECK(sample["target"] == "0");
 }
 
@@ -224,14 +225,14 @@ TEST_CASE("files of the harness say how many of a subject's questions were asked
   test::TemporaryFolder out;
   HarnessInfo info;
   info.model = "tiny";
-  info.date = "2026-01-02T03:04:05Z";
-  const Path folder = write_harness_files(out.path(), info, mmlu.views(), mmlu.groups);
-  const Json results = parse_json(read_file(folder / "results_2026-01-02T03-04-05Z.json"), "results");
+  info.started = info.date = "2026-01-02T03:04:05Z";
+  const Path folder = write_harness_files(out.path(), info, a.tokenizer, mmlu.views(), mmlu.groups);
+  const Json results = parse_json(read_file(folder / "results_2026-01-02T03-04-05.json"), "results");
   CHECK(results["n-samples"]["mmlu_high_school_biology"] == Json{{"original", 3}, {"effective", 2}});
   CHECK((results["versions"]["mmlu"] == "qlora" && results["versions"]["mmlu_astronomy"] == "qlora"));
   for (const auto& [subject, lines] : {std::pair("astronomy", 1), std::pair("high_school_biology", 2)}) {
     const std::string text =
-        read_file(folder / fmt::format("samples_mmlu_{}_2026-01-02T03-04-05Z.jsonl", subject));
+        read_file(folder / fmt::format("samples_mmlu_{}_2026-01-02T03-04-05.jsonl", subject));
     CHECK(std::count(text.begin(), text.end(), '\n') == lines);
   }
 }

@@ -47,6 +47,7 @@ class LetterLm final : public Lm {
     for (const NextTokenRequest& r : requests) {
       NextTokenAnswer a{std::vector<float>(r.wanted.size(), 0.f), 2.0};
       a.logits[static_cast<size_t>((r.subject + 4) % 4)] = 1.f;
+      a.likeliest = r.wanted[static_cast<size_t>((r.subject + 4) % 4)];
       if (!r.continuation.empty()) a.log_likelihood = -static_cast<double>(r.continuation.front() - 63);
       answers.push_back(a);
       asked.push_back(r);

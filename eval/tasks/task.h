@@ -44,9 +44,9 @@ struct TaskAnswer {
 };
 
 // How the values of items become the task's.
-// mean; F1 of class 1 and Matthews' correlation of the predictions; correlations of the values with the items'
-// ratings; exp(-mean); exp(-sum / sum of weights); and the same in bits. A correlation that is undefined
-// (constant values, a single item) is 0, as Matthews'.
+// mean; F1 of class 1 and Matthews' correlation of the predictions; correlations of the values with the
+// items' ratings; exp(-mean); exp(-sum / sum of weights); and the same in bits. A correlation that is
+// undefined (constant values, a single item) is 0, as Matthews'.
 enum class Aggregation { mean, f1, mcc, pearson, spearman, perplexity, weighted_perplexity, weighted_bits };
 
 struct Metric {
@@ -75,6 +75,9 @@ struct Task {
   bool folder = false;                  // reads a whole folder
   int64_t shots = 0;                    // few-shot examples unless told otherwise
   bool takes_shots = true;
+  // Where the harness has the parts of the task as tasks of their own: the version of the group that it is
+  // there, and the filter whose scores the group has; empty: of all.
+  std::string group_version = {}, group_filter = {};
   std::vector<Metric> metrics = {};
   std::vector<TaskItem> (*items)(TaskSource&) = nullptr;
   // One item's value in one metric. Aggregations f1 and mcc read the predictions instead.

@@ -68,9 +68,14 @@ class AskedMmlu final : public AskedTask {
   EvalJob job() const override {
     return {{}, "mmlu", 0, mmlu_protocol(options_), path_, data_.content_hash, options_};
   }
-  void plan(const Tokenizer&, int64_t) override {}  // run_mmlu() does it before it asks
-  void ask(Lm& lm, const Tokenizer& tokenizer, SubjectIndex who) override {
-    report_ = run_mmlu(lm, tokenizer, data_, options_, std::span(&who, 1)).at(0);
+  void plan(const Tokenizer& tokenizer, int64_t context_length) override {
+    plan_ = plan_mmlu(data_, options_, tokenizer, context_length);
+  }
+  void ask(Lm& lm, const Tokenizer&, SubjectIndex who) override {
+    report_ = run_mmlu(lm, plan_, data_, options_, std::span(&who, 1)).at(0);
+  }
+  void recall(std::span<const PredictionRow> rows) override {
+    report_ = recalled_report(data_, options_, plan_, rows);
   }
 
   EvalRow row(const EvalJob& job, const SubjectModel& subject, const std::string& started,
@@ -79,7 +84,10 @@ class AskedMmlu final : public AskedTask {
   }
   HarnessParts harness(const Tokenizer& tokenizer, HarnessInfo& info) override {
     info.limit = options_.limit;
-    if (options_.chat_template != "none") info.chat_template = options_.chat_template;
+    if (options_.chat_template == "own")
+      info.chat_template = tokenizer.chat_template();
+    else if (options_.chat_template != "none")
+      info.chat_template = options_.chat_template;
     info.system_instruction = options_.system_instruction;
     info.fewshot_as_multiturn = options_.fewshot_as_multiturn;
     files_ = mmlu_harness(path_, data_, options_, tokenizer, report_);
@@ -94,6 +102,7 @@ class AskedMmlu final : public AskedTask {
   std::string path_;
   MmluOptions options_;
   MmluData data_;
+  MmluPlan plan_;
   MmluReport report_;
   MmluHarness files_;
 };

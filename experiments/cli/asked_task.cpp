@@ -63,6 +63,9 @@ class RegistryTask final : public AskedTask {
   void ask(Lm& lm, const Tokenizer& tokenizer, SubjectIndex who) override {
     report_ = run_task(lm, tokenizer, task_, data_, plan_, std::span(&who, 1)).at(0);
   }
+  void recall(std::span<const PredictionRow> rows) override {
+    report_ = recalled_report(task_, data_, plan_, rows);
+  }
 
   EvalRow row(const EvalJob& job, const SubjectModel& subject, const std::string& started,
               double seconds) const override {
@@ -70,7 +73,7 @@ class RegistryTask final : public AskedTask {
   }
   HarnessParts harness(const Tokenizer&, HarnessInfo& info) override {
     info.limit = options_.limit;
-    return {{{&task_, &data_, &plan_, &report_}}};
+    return harness_parts({&task_, &data_, &plan_, &report_});
   }
   Json json(const EvalJob& job, const SubjectModel& subject) const override {
     return report_json(task_, data_, plan_, report_, subject, job);
@@ -94,6 +97,10 @@ Json score_json(double value, const std::optional<double>& standard_error, int64
 
 std::unique_ptr<AskedTask> make_asked_task(const EvalSpec& eval) {
   return std::make_unique<RegistryTask>(eval);
+}
+
+std::unique_ptr<AskedTask> make_asked(const EvalSpec& eval) {
+  return eval.task == "mmlu" ? make_asked_mmlu(eval) : make_asked_task(eval);
 }
 
 }  // namespace qlora

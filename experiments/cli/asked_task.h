@@ -27,11 +27,6 @@ struct ShownScores {
 // A score in JSON reports.
 Json score_json(double value, const std::optional<double>& standard_error, int64_t n);
 
-struct HarnessParts {
-  std::vector<HarnessTask> tasks;
-  std::vector<HarnessGroup> groups = {};
-};
-
 class AskedTask {
  public:
   virtual ~AskedTask() = default;
@@ -40,9 +35,11 @@ class AskedTask {
   // Makes the requests that the task can make without a model, so that bad ones cost nothing.
   virtual void plan(const Tokenizer&, int64_t context_length) = 0;
   virtual void ask(Lm&, const Tokenizer&, SubjectIndex) = 0;
+  // Instead of ask(): takes the answers that the store has of an evaluation of the same questions.
+  virtual void recall(std::span<const PredictionRow>) = 0;
 
-  // After ask(). What goes into files of lm-evaluation-harness' layout lives as long as this does; what
-  // belongs to the task (limit, templates) is added to the HarnessInfo.
+  // After ask() or recall(). What goes into files of lm-evaluation-harness' layout lives as long as this
+  // does; what belongs to the task (limit, templates) is added to the HarnessInfo.
   virtual EvalRow row(const EvalJob&, const SubjectModel&, const std::string& started,
                       double seconds) const = 0;
   virtual HarnessParts harness(const Tokenizer&, HarnessInfo&) = 0;
@@ -53,5 +50,6 @@ class AskedTask {
 // Reads the data. Throws Error(data) or Error(usage).
 std::unique_ptr<AskedTask> make_asked_task(const EvalSpec&);
 std::unique_ptr<AskedTask> make_asked_mmlu(const EvalSpec&);
+std::unique_ptr<AskedTask> make_asked(const EvalSpec&);  // either
 
 }  // namespace qlora

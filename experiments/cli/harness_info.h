@@ -8,6 +8,12 @@ namespace qlora {
 
 // `started`: when, ISO 8601; `seconds`: how long it took. What belongs to a task (limit, templates) is the
 // caller's.
-HarnessInfo harness_info(const ModelArguments&, LoadedModel&, const std::string& started, double seconds);
+struct HarnessSubject {
+  std::string model, adapter;  // paths; no adapter: the base
+  const RunConfig* config = nullptr;
+  std::string device;
+  int64_t max_length = 0;
+};
+HarnessInfo harness_info(const HarnessSubject&, const std::string& started, double seconds);
 
 }  // namespace qlora

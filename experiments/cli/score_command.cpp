@@ -9,7 +9,7 @@
 #include "eval/ask_together.h"
 #include "experiments/answer_log.h"
 #include "experiments/cli/asked_task.h"
-#include "experiments/cli/harness_info.h"
+#include "experiments/cli/run_files.h"
 #include "experiments/cli/scored_subject.h"
 #include "experiments/score_runs.h"
 #include "experiments/terminal.h"
@@ -31,8 +31,7 @@ class ModelScorer {
  public:
   ModelScorer(const Invocation& in, const ScoreArguments& arguments, const std::vector<EvalSpec>& evals)
       : in_(in), arguments_(arguments), what_(names_of(evals)) {
-    for (const EvalSpec& eval : evals)
-      tasks_.push_back(eval.task == "mmlu" ? make_asked_mmlu(eval) : make_asked_task(eval));
+    for (const EvalSpec& eval : evals) tasks_.push_back(make_asked(eval));
     loaded_.emplace(arguments.model, in.backend, in.threads);
     // Before the long part, so that a store that cannot be written costs nothing.
     if (!arguments.no_store) store_ = Store::open(in.db);
@@ -110,14 +109,12 @@ class ModelScorer {
   }
 
   void write_files() {
-    HarnessInfo info = harness_info(arguments_.model, *loaded_, started_, seconds());
-    HarnessParts all;
-    for (const auto& task : tasks_) {
-      const HarnessParts some = task->harness(loaded_->tokenizer(), info);
-      all.tasks.insert(all.tasks.end(), some.tasks.begin(), some.tasks.end());
-      all.groups.insert(all.groups.end(), some.groups.begin(), some.groups.end());
-    }
-    write_harness_files(arguments_.output, info, all.tasks, all.groups);
+    write_task_files(arguments_.output,
+                     harness_info({arguments_.model.model, arguments_.model.adapter, &loaded_->config(),
+                                   std::string(loaded_->memory().backend().name()),
+                                   loaded_->model()->config().max_positions},
+                                  started_, seconds()),
+                     loaded_->tokenizer(), tasks_);
   }
 
   void print(const ShownScores& shown) const {
@@ -149,7 +146,8 @@ void add_score_options(CLI::App& verb, Invocation& in, ScoreArguments& arguments
   add_model_options(verb, arguments.model);
   add_scored_runs_options(verb, arguments.runs, arguments.memory);
   verb.add_option("--output", arguments.output,
-                  "also write results_*.json and samples_*.jsonl of lm-evaluation-harness' layout here");
+                  "also write results_*.json and samples_*.jsonl of lm-evaluation-harness' layout here, in a "
+                  "folder a model or run");
   verb.add_flag("--no-store", arguments.no_store, "do not write the result into --db");
   add_db_option(verb, in);
   add_compute_options(verb, in);
@@ -166,14 +164,15 @@ int score(const Invocation& in, const ScoreArguments& arguments, const std::vect
     return ModelScorer(in, arguments, evals).run();
   }
   check_runs_alone(arguments.model, arguments.no_store);
-  QLORA_CHECK(arguments.output.empty(), usage, "--runs: --output writes the files of one model");
-  return score_runs({.db = in.db,
-                     .runs = arguments.runs,
-                     .evals = evals,
-                     .memory = arguments.memory,
-                     .backend = in.backend,
-                     .threads = in.threads,
-                     .json = in.json});
+  const RunsScored scored = score_runs({.db = in.db,
+                                        .runs = arguments.runs,
+                                        .evals = evals,
+                                        .memory = arguments.memory,
+                                        .backend = in.backend,
+                                        .threads = in.threads,
+                                        .json = in.json});
+  if (!arguments.output.empty()) write_run_files(in, arguments.output, evals, scored.runs);
+  return scored.exit_code;
 }
 
 }  // namespace qlora
