@@ -2,8 +2,10 @@
 #include <catch2/catch.hpp>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "core/base/json.h"
+#include "eval/tasks/mmlu_protocol.h"
 #include "experiments/test_program.h"
 
 using namespace qlora;
@@ -15,7 +17,11 @@ TEST_CASE("tasks are listed and scored and stored with their items") {
   const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
   const ProgramEnd list = bench.run({"eval", "list"});
   CHECK(list.code == 0);
-  CHECK_THAT(list.out, Contains("hellaswag") && Contains("mmlu") && Contains("exact_match[strict-match]"));
+  CHECK_THAT(list.out, Contains("hellaswag") && Contains("exact_match[strict-match]"));
+  for (const char* protocol : {"hendrycks", "lm_eval", "qlora"}) {
+    const std::string line = fmt::format("^mmlu +{} +{} ", mmlu_protocol_named(protocol).version, protocol);
+    CHECK(std::regex_search(list.out, std::regex(line, std::regex::multiline)));
+  }
 
   const std::vector<std::string> boolq = {"eval",   "boolq",     "--model",  "model",
                                           "--data", samples,     "--output", "harness/output",

@@ -109,6 +109,15 @@ void add_answers(MmluPlan& plan, const P& protocol, const Tokenizer& tokenizer, 
       plan.answers[i] = {plan.letter_ids[static_cast<size_t>(plan.items[i].gold)], eos};
 }
 
+void add_request(Sha256& hash, const P& protocol, const MmluPrompt& prompt) {
+  const std::string_view end("\0", 1);
+  for (const char* letter : kLetters) {
+    hash.update(prompt.text).update(end);
+    if (protocol.letter != P::Letter::alone) hash.update(prompt.letter_gap);
+    hash.update(letter).update(end);
+  }
+}
+
 void check_rendered(const MmluData& data, const MmluOptions& options) {
   int64_t most = -1;
   for (const MmluSubject& s : data.subjects)
@@ -176,6 +185,7 @@ MmluPlan plan_mmlu(const MmluData& data, const MmluOptions& options, const Token
   const int64_t window = most == 0 ? context_length : std::min(most, context_length);
   check_rendered(data, options);
   MmluPlan plan;
+  Sha256 requests;
   for (const MmluSubject& s : data.subjects) {
     auto asked = static_cast<int64_t>(s.questions.size());
     if (options.limit > 0) asked = std::min(asked, options.limit);
@@ -196,12 +206,14 @@ MmluPlan plan_mmlu(const MmluData& data, const MmluOptions& options, const Token
       plan.dropped_shots += options.shots - item.shots;
       plan.cut_tokens += item.cut_tokens;
       plan.truncated_prompts += item.shots < options.shots || item.cut_tokens > 0 ? 1 : 0;
+      add_request(requests, protocol, read.prompt);
       plan.letters.push_back(letters_of(place_of(s, q), protocol, read, tokenizer));
       plan.items.push_back(std::move(item));
       plan.contexts.push_back(std::move(read.context));
     }
   }
   QLORA_CHECK(!plan.items.empty(), data, "MMLU: no question to ask");
+  plan.request_hash = hex(requests.finish());
   settle_letters(plan, tokenizer);
   add_answers(plan, protocol, tokenizer, context_length);
   return plan;
@@ -216,6 +228,7 @@ MmluReport start_report(const MmluPlan& plan, const MmluOptions& options) {
   report.dropped_shots = plan.dropped_shots;
   report.cut_tokens = plan.cut_tokens;
   report.max_prompt_tokens = plan.max_prompt_tokens;
+  report.request_hash = plan.request_hash;
   report.partial = options.limit > 0 || options.samples > 0 || !options.subjects.empty();
   return report;
 }

@@ -48,6 +48,7 @@ struct MmluReport {
   std::array<int32_t, 4> letter_ids{};
   std::array<std::string, 4> letter_tokens;
   int64_t truncated_prompts = 0, dropped_shots = 0, cut_tokens = 0, max_prompt_tokens = 0;
+  std::string request_hash;           // MmluPlan's
   bool partial = false;               // limit, samples or a choice of subjects
   std::vector<std::string> warnings;  // chance level, letter bias
 };
@@ -64,6 +65,7 @@ struct MmluPlan {
   // The right letter's token and EOS, by question; empty: not asked for, or no place. None of several tokens.
   std::vector<std::vector<int32_t>> answers;
   int64_t truncated_prompts = 0, dropped_shots = 0, cut_tokens = 0, max_prompt_tokens = 0;
+  std::string request_hash;  // SHA-256 over all prompts and letters as text: names what was asked
 };
 // Throws Error(data) when a question does not fit and the protocol cuts nothing, when the tokenizer gives no
 // distinct answer tokens, or when rendered prompts have other shots than options.shots.

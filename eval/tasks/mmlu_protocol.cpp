@@ -120,6 +120,17 @@ std::span<const MmluProtocol> mmlu_protocols() {
   return kProtocols;
 }
 
+std::vector<ListedTask> listed_mmlu() {
+  std::vector<ListedTask> list;
+  for (const P& p : kProtocols) {
+    ListedTask& line = list.emplace_back(ListedTask{
+        "mmlu", p.version, p.name, TaskKind::choice, MmluOptions().shots, {"acc", "acc_macro"}, p.about});
+    if (p.macro) std::swap(line.metrics[0], line.metrics[1]);  // the published one first
+    if (p.answer_loss) line.metrics.push_back("answer_loss");
+  }
+  return list;
+}
+
 std::vector<std::string> mmlu_protocol_names() {
   std::vector<std::string> names;
   for (const P& p : kProtocols) names.emplace_back(p.name);

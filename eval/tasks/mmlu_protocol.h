@@ -21,6 +21,7 @@
 
 #include "core/text/tokenizer.h"
 #include "eval/tasks/mmlu_data.h"
+#include "eval/tasks/task.h"
 
 namespace qlora {
 
@@ -52,6 +53,7 @@ struct MmluProtocol {
 
 std::span<const MmluProtocol> mmlu_protocols();
 std::vector<std::string> mmlu_protocol_names();
+std::vector<ListedTask> listed_mmlu();           // task `mmlu`, once a protocol
 std::vector<std::string> mmlu_bos_rules();       // values of MmluOptions::bos
 std::vector<std::string> mmlu_chat_templates();  // values of MmluOptions::chat_template
 // Throws Error(usage) for an unknown name, with the nearest.

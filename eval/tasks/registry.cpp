@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "core/base/names.h"
-#include "eval/tasks/task.h"
+#include "eval/tasks/mmlu_protocol.h"
 
 namespace qlora {
 
@@ -38,6 +38,18 @@ std::span<const Task> tasks() {
       wnli(),
   };
   return kTasks;
+}
+
+std::vector<ListedTask> listed_tasks() {
+  std::vector<ListedTask> list = listed_mmlu();
+  for (const Task& task : tasks()) {
+    ListedTask& line = list.emplace_back(
+        ListedTask{task.name, task.version, task.protocol, task.kind, task.shots, {}, task.about});
+    for (const Metric& m : task.metrics)
+      line.metrics.push_back(m.filter == "none" ? m.name : m.name + "[" + m.filter + "]");
+  }
+  std::stable_sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  return list;
 }
 
 const Task& find_task(const std::string& name) {

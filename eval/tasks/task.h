@@ -92,6 +92,17 @@ struct Task {
 std::span<const Task> tasks();
 const Task& find_task(const std::string& name);
 
+// All that can be asked by name, one entry a task and protocol, in order of both: what `tasks()` has, and
+// MMLU by each of its protocols, which is a task of its own making (mmlu.h).
+struct ListedTask {
+  std::string name, version, protocol;
+  TaskKind kind = TaskKind::choice;
+  int64_t shots = 0;
+  std::vector<std::string> metrics;  // "acc"; with a filter "exact_match[strict-match]"
+  std::string about;
+};
+std::vector<ListedTask> listed_tasks();
+
 // ---- for the files of tasks
 
 // A question with one context; `choices` follow it after `delimiter`.

@@ -6,6 +6,7 @@
 
 #include "core/base/test_data.h"
 #include "datasets/test_tools.h"
+#include "eval/tasks/mmlu.h"
 #include "eval/tasks/run_task.h"
 
 using namespace qlora;
@@ -35,6 +36,9 @@ const std::map<std::string, std::string> kRequestHashes = {
     {"gsm8k@3.0", "9e3b3807b00b07258c3273acd61dfbf1a5cd6f8b25296b085288f63bf56c736c"},
     {"hellaswag@1.0", "a0dd3521289bd4ce4b5b6f74e6298e97b008fd2a19c874e085e9ed6d5d69d8b8"},
     {"lambada_openai@1.0", "0f8b570a64373c93e5489db513cf84491c2e5232a667281e6613965ab3728397"},
+    {"mmlu@hendrycks-2", "621ab3d420fc959e7f93ced0b209c47d0449011f28fbe5bf1621be517e70c662"},
+    {"mmlu@lm_eval-3", "0bbead342998726f730f39fedeb2d85e82ed0b9f514cdbbf745cc2b28ef134bd"},
+    {"mmlu@qlora-3", "f9524510272ce9c42a0bc71060c4e306eb13ba405ff506ed74ff774478d8abd2"},
     {"mnli@1.0", "bdf21435638f6a99366bcfd187e6c59b5fa026fd93ff9409e32766d6df269c39"},
     {"mnli_mismatch@1.0", "56f479cffe5e6adc971e39a28ec53d33b97b57499dc5723202222d83022bfca8"},
     {"mrpc@1.0", "90c80244b1512559913aa4a4073716705a5712e836321a61a94736ac57a7a146"},
@@ -53,6 +57,20 @@ const std::map<std::string, std::string> kRequestHashes = {
     {"winogrande@1.0", "8e2e9aa7c3a7176f628850c851e6f92f02c798913abe8ba685e8270ce1569562"},
     {"wnli@2.0", "5691838fcb2af325bf7c815a7676cb31aa83f228b287ca24fd0fe198e9fe90d0"},
 };
+
+// MMLU's by protocol, without and with examples, for the first question of each sample subject.
+std::string mmlu_request_hash(const std::string& protocol, const Tokenizer& tokenizer) {
+  Sha256 hash;
+  for (int64_t shots : {0, 5}) {
+    MmluOptions options;
+    options.protocol = protocol;
+    options.shots = shots;
+    options.limit = 1;
+    const MmluData data = read_mmlu(Path(QLORA_SOURCE_DIR) / "datasets/samples/mmlu", options);
+    hash.update(plan_mmlu(data, options, tokenizer, 100'000).request_hash);
+  }
+  return hex(hash.finish());
+}
 
 // One token a byte; BOS and EOS have names but are not added.
 class PlainTokenizer final : public Tokenizer {
@@ -127,6 +145,16 @@ const TaskScore& whole(const TaskReport& report, const Metric& metric) {
 
 }  // namespace
 
+namespace {
+
+void check_hash(const std::string& name, const std::string& hash) {
+  const auto known = kRequestHashes.find(name);
+  INFO(fmt::format("{{\"{}\", \"{}\"}},", name, hash));
+  CHECK((known != kRequestHashes.end() && known->second == hash));
+}
+
+}  // namespace
+
 TEST_CASE("tasks have names of their own in order and versions and metrics") {
   for (size_t i = 1; i < tasks().size(); ++i) CHECK(tasks()[i - 1].name < tasks()[i].name);
   for (const Task& task : tasks()) {
@@ -150,11 +178,27 @@ TEST_CASE("every task asks what it has always asked") {
       if (task.kind == TaskKind::choice) CHECK(item.gold < static_cast<int64_t>(item.continuations.size()));
       CHECK_FALSE(item.document.empty());
     }
-    const auto known = kRequestHashes.find(task.name + "@" + task.version);
-    INFO(task.name << "@" << task.version << ": {\"" << task.name << "@" << task.version << "\", \""
-                   << plan.request_hash << "\"},");
-    CHECK((known != kRequestHashes.end() && known->second == plan.request_hash));
+    check_hash(task.name + "@" + task.version, plan.request_hash);
   }
+  for (const MmluProtocol& p : mmlu_protocols())
+    check_hash(fmt::format("mmlu@{}-{}", p.name, p.version), mmlu_request_hash(p.name, tokenizer));
+}
+
+TEST_CASE("the list of tasks has every task, and MMLU once a protocol") {
+  std::vector<std::string> mmlu;
+  size_t others = 0;
+  const std::vector<ListedTask> list = listed_tasks();
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (i > 0) CHECK(list[i - 1].name <= list[i].name);
+    if (list[i].name != "mmlu") {
+      ++others;
+      continue;
+    }
+    mmlu.push_back(list[i].protocol + " " + list[i].version + " " + list[i].metrics[0]);
+  }
+  CHECK(mmlu == std::vector<std::string>{"hendrycks 2 acc", "lm_eval 3 acc", "qlora 3 acc_macro"});
+  CHECK(others == tasks().size());
+  CHECK(kRequestHashes.size() == list.size());  // every entry's requests are held
 }
 
 TEST_CASE("who knows every answer scores best and who knows none worst") {
@@ -176,6 +220,8 @@ TEST_CASE("who knows every answer scores best and who knows none worst") {
         CHECK((good == 1 && bad == 0));
       } else if (metric.name == "likelihood_diff") {
         CHECK(good == Approx(bad));
+      } else if (metric.name == "rouge2" && task.name == "supernatural_instructions") {
+        CHECK((good == 0 && bad == 0));  // the sample's answers are single words, which have no pairs
       } else if (metric.higher_is_better) {
         CHECK(good == Approx(1));
         CHECK(bad <= 1e-9);

@@ -36,6 +36,7 @@ Json report_json(const MmluReport& report, const SubjectModel& subject, const Mm
           {"dropped_shots", report.dropped_shots},
           {"cut_tokens", report.cut_tokens},
           {"max_prompt_tokens", report.max_prompt_tokens},
+          {"request_sha256", report.request_hash},
           {"warnings", report.warnings}};
 }
 

@@ -17,24 +17,12 @@ struct TaskArguments {
   EvalSpec eval;
 };
 
-std::string metrics_of(const Task& task) {
-  std::string names;
-  for (const Metric& m : task.metrics) {
-    const std::string name = m.filter == "none" ? m.name : m.name + "[" + m.filter + "]";
-    names += (names.empty() ? "" : ", ") + name;
-  }
-  return names;
-}
-
 int list(const Invocation& in) {
   Table table;
   table.columns = {"task", "version", "protocol", "kind", "shots", "metrics", "about"};
-  for (const Task& task : tasks())
+  for (const ListedTask& task : listed_tasks())
     table.rows.push_back({task.name, task.version, task.protocol, std::string(name_of(task.kind)), task.shots,
-                          metrics_of(task), task.about});
-  const MmluProtocol& usual = mmlu_protocol_named(MmluOptions().protocol);
-  table.rows.push_back({"mmlu", usual.version, usual.name, "choice", int64_t{5}, "acc, acc_macro",
-                        "57 subjects, multiple choice"});
+                          fmt::format("{}", fmt::join(task.metrics, ", ")), task.about});
   fmt::print("{}", in.json ? render_json(table) : render_text(table, {.max_width = 0}));
   return 0;
 }
