@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "eval/metrics/rouge.h"
 #include "eval/tasks/rows.h"
 
 namespace qlora {
@@ -37,6 +38,25 @@ std::string without_characters(std::string_view text, std::string_view unwanted)
   for (char c : text)
     if (unwanted.find(c) == std::string_view::npos) kept += c;
   return kept;
+}
+
+std::string whole_answer(const TaskItem&, const std::string& text) {
+  return text;
+}
+
+std::vector<Metric> rouge_metrics() {
+  std::vector<Metric> metrics;
+  for (const char* filter : {"plain", "stemmed"})
+    for (const char* metric : {"rouge1", "rouge2", "rougeL"})
+      metrics.push_back({metric, Aggregation::mean, true, filter});
+  return metrics;
+}
+
+MetricValue rouge_value(const Metric& metric, const TaskItem& item, const TaskAnswer& answer) {
+  const RougeScores scores = rouge_best(item.targets, trim(answer.text), metric.filter == "stemmed");
+  return {metric.name == "rouge1"   ? scores.rouge1.f
+          : metric.name == "rouge2" ? scores.rouge2.f
+                                    : scores.rouge_l.f};
 }
 
 }  // namespace qlora

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/text/regex.h"
+#include "eval/tasks/task.h"
 
 namespace qlora {
 
@@ -21,5 +22,13 @@ std::string last_match(const Regex&, std::string_view text);
 // Without a period at the end (or before a line feed that is the end).
 std::string without_final_period(std::string text);
 std::string without_characters(std::string_view text, std::string_view unwanted);
+
+// A filter that reads the whole answer.
+std::string whole_answer(const TaskItem&, const std::string& text);
+
+// ROUGE-1, -2 and -L by F, each as texts stand (filter `plain`) and by the stems of their words (`stemmed`);
+// of several right answers the best counts.
+std::vector<Metric> rouge_metrics();
+MetricValue rouge_value(const Metric&, const TaskItem&, const TaskAnswer&);
 
 }  // namespace qlora

@@ -89,10 +89,6 @@ MetricValue roughly_equal(const Metric&, const TaskItem& item, const TaskAnswer&
   return {plain(answer.text) == plain(item.targets[0]) ? 1.0 : 0.0};
 }
 
-std::string as_it_is(const TaskItem&, const std::string& text) {
-  return text;
-}
-
 Task bbh(const std::string& way, const std::string& version, const std::string& about) {
   Task task{.name = "bbh_" + way, .version = version, .kind = TaskKind::generate};
   task.about = "27 hard tasks, " + about;
@@ -144,7 +140,7 @@ Task bbh_zeroshot() {
   task.items = items<false, false>;
   task.group_filter = "flexible-extract";
   task.value = roughly_equal;
-  task.filters = {{"strict-match", as_it_is}, {"flexible-extract", bbh_first_answer}};
+  task.filters = {{"strict-match", whole_answer}, {"flexible-extract", bbh_first_answer}};
   task.until = {"</s>", "Q:", "<|im_end|>"};
   return task;
 }

@@ -277,9 +277,13 @@ std::string explain_mmlu(const MmluPlan& plan, size_t item, const MmluData& data
                       options.protocol, asked.shots, asked.prompt_tokens, asked.prompt_sha256);
       text += fmt::format("----- prompt -----\n{}\n----- end -----\n", prompt.text);
       if (asked.cut_tokens > 0) text += fmt::format("of it {} tokens were cut\n", asked.cut_tokens);
-      for (size_t i = 0; i < 4; ++i)
-        text += fmt::format("answer `{}{}`: token {} ({})\n", alone ? "" : prompt.letter_gap, kLetters[i],
-                            plan.letter_ids[i], plan.letter_tokens[i]);
+      for (size_t i = 0; i < 4; ++i) {
+        text += fmt::format("answer `{}{}`:", alone ? "" : prompt.letter_gap, kLetters[i]);
+        const std::vector<int32_t> ids =
+            plan.letters.empty() ? std::vector<int32_t>{plan.letter_ids[i]} : plan.letters[item][i];
+        for (int32_t id : ids) text += fmt::format(" token {} ({})", id, tokenizer.token(id));
+        text += "\n";
+      }
       return text;
     }
   }

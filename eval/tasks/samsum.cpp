@@ -1,7 +1,6 @@
 // SAMSum (Gliwa et al. 2019): the summary of a chat, scored by ROUGE with and without stemming. The harness
 // has no such task: the prompt is our own.
-#include "eval/metrics/rouge.h"
-#include "eval/tasks/task.h"
+#include "eval/tasks/answers.h"
 
 namespace qlora {
 namespace {
@@ -34,19 +33,6 @@ std::vector<TaskItem> items(TaskSource& source) {
   return numbered(std::move(all));
 }
 
-double rouge_f(std::string_view name, const RougeScores& scores) {
-  return name == "rouge1" ? scores.rouge1.f : name == "rouge2" ? scores.rouge2.f : scores.rouge_l.f;
-}
-
-MetricValue value(const Metric& metric, const TaskItem& item, const TaskAnswer& answer) {
-  const RougeScores scores = rouge_best(item.targets, trim(answer.text), metric.filter == "stemmed");
-  return {rouge_f(metric.name, scores)};
-}
-
-std::string as_it_is(const TaskItem&, const std::string& text) {
-  return text;
-}
-
 }  // namespace
 
 Task samsum() {
@@ -54,12 +40,10 @@ Task samsum() {
   task.protocol = "qlora";
   task.about = "the summary of a chat, by ROUGE";
   task.files = {"test.src", "test.jsonl"};
-  for (const char* filter : {"plain", "stemmed"})
-    for (const char* metric : {"rouge1", "rouge2", "rougeL"})
-      task.metrics.push_back({metric, Aggregation::mean, true, filter});
+  task.metrics = rouge_metrics();
   task.items = items;
-  task.value = value;
-  task.filters = {{"plain", as_it_is}, {"stemmed", as_it_is}};
+  task.value = rouge_value;
+  task.filters = {{"plain", whole_answer}, {"stemmed", whole_answer}};
   task.until = {"\n\n", "\nConversation:"};
   task.max_new_tokens = 128;
   return task;

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/text/unicode.h"
-#include "eval/metrics/rouge.h"
+#include "eval/tasks/answers.h"
 #include "eval/tasks/task.h"
 
 namespace qlora {
@@ -64,7 +64,7 @@ std::string plain(const std::string& text) {
 }
 
 MetricValue value(const Metric& metric, const TaskItem& item, const TaskAnswer& answer) {
-  if (metric.name == "rougeL") return {rouge_best(item.targets, trim(answer.text), true).rouge_l.f};
+  if (metric.name != "exact_match") return rouge_value(metric, item, answer);
   const bool equal = std::any_of(item.targets.begin(), item.targets.end(),
                                  [&](const std::string& t) { return plain(t) == plain(answer.text); });
   return {equal ? 1.0 : 0.0};
@@ -73,15 +73,19 @@ MetricValue value(const Metric& metric, const TaskItem& item, const TaskAnswer& 
 }  // namespace
 
 Task supernatural_instructions() {
-  Task task{.name = "supernatural_instructions", .version = "1", .kind = TaskKind::generate};
+  Task task{.name = "supernatural_instructions", .version = "2", .kind = TaskKind::generate};
   task.protocol = "qlora";
-  task.about = "tasks by their definition and two examples, ROUGE-L and exact match";
+  task.about = "tasks by their definition and two examples, by ROUGE and exact match";
   task.folder = true;
   task.shots = kExamples;
   task.takes_shots = false;
-  task.metrics = {{"rougeL"}, {"exact_match"}};
+  // First what Tk-Instruct publishes.
+  task.metrics = {{"rougeL", Aggregation::mean, true, "stemmed"}, {"exact_match"}};
+  for (const Metric& m : rouge_metrics())
+    if (m.name != "rougeL" || m.filter != "stemmed") task.metrics.push_back(m);
   task.items = items;
   task.value = value;
+  task.filters = {{"plain", whole_answer}, {"stemmed", whole_answer}};
   task.until = {"\n\n"};
   task.max_new_tokens = 128;
   return task;

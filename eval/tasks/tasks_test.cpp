@@ -50,7 +50,7 @@ const std::map<std::string, std::string> kRequestHashes = {
     {"samsum@1", "d420b1e2fd029c5bf8fc610f771ed1a5d8e08c3d5bb6b612008e0b41a3b0130f"},
     {"sst2@1.0", "ae7925465b5fe4cf98737777d760f9ad19c8eefdba458aae2810d7aa53a4c3d5"},
     {"stsb@1", "8260a2ec133c319824e5cd77f2202f75b640e5a8e7b291530541a960fe295301"},
-    {"supernatural_instructions@1", "1411a0e89aa4904623885cda3171e28034ea5f68bdfcefe0b16fc59a83d37e22"},
+    {"supernatural_instructions@2", "1411a0e89aa4904623885cda3171e28034ea5f68bdfcefe0b16fc59a83d37e22"},
     {"truthfulqa_mc1@2.0", "1a5352a44eddceacf4ff616494f46490967324f81033c073d01f0cc73677b7f9"},
     {"truthfulqa_mc2@3.0", "93ad416666a219bd45fc6ce28c36102025b5f41d1f0b23a671bb206cd8329d6a"},
     {"wikitext@2.0", "840fc6fda2b0e5e02112febe59417bf611b20b341dfd810e8913652d82a616a7"},
