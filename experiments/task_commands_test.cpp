@@ -89,6 +89,30 @@ TEST_CASE("texts are generated and scored and rolled through") {
   CHECK(scores[0]["value"].get<double>() > 1);
 }
 
+TEST_CASE("CrowS-Pairs is shown as in Table 8 of the paper") {
+  Workbench bench;
+  const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
+  const std::vector<std::string> ask = {"eval",  "crows_pairs_english", "--model", "model", "--data",
+                                        samples, "--threads",           "1"};
+  const ProgramEnd text = bench.run(ask);
+  INFO(text.err);
+  REQUIRE(text.code == 0);
+  CHECK_THAT(text.out, Contains("pct_stereotype_by_type") && Contains("Guanaco-65B"));
+  CHECK(std::regex_search(text.out, std::regex("\nAge +\\d+\\.0 +70\\.1 .* 36\\.3\n")));
+  std::vector<std::string> more = ask;
+  more.push_back("--json");
+  const Json table = parse_json(bench.run(more).out, "stdout")["table_8"];
+  REQUIRE(table.size() == 10);
+  CHECK((table[0]["bias"] == "Gender" && table[9]["bias"] == "Average" && table[9]["Guanaco-65B"] == 43.5));
+  // The sample has two kinds; the mean is theirs.
+  double sum = 0;
+  int kinds = 0;
+  for (size_t i = 0; i < 9; ++i)
+    if (!table[i]["this model"].is_null()) sum += table[i]["this model"].get<double>(), ++kinds;
+  CHECK(kinds == 2);
+  CHECK(table[9]["this model"].get<double>() == Approx(sum / 2));
+}
+
 TEST_CASE("tasks that are asked together have the scores that each has alone") {
   Workbench bench;
   const std::string root = QLORA_SOURCE_DIR, samples = root + "/datasets/samples/tasks";

@@ -1,6 +1,7 @@
 // CrowS-Pairs (Nangia et al. 2020): of two sentences that differ in a group of people, how often the more
-// stereotyping one is likelier. 50% is no preference. Given too for each kind of bias, as in Table 8 of the
-// QLoRA paper. As lm-evaluation-harness counts: whatever direction `stereo_antistereo` names.
+// stereotyping one is likelier. 50% is no preference. Given too for each kind of bias, and as the plain mean
+// of the kinds (pct_stereotype_by_type), as in Table 8 of the QLoRA paper. As lm-evaluation-harness counts:
+// whatever direction `stereo_antistereo` names.
 #include <cmath>
 
 #include "eval/tasks/task.h"
@@ -28,7 +29,8 @@ Task crows_pairs_english() {
   task.files = {"crows_pairs_anonymized.csv"};
   task.takes_shots = false;
   task.metrics = {{"likelihood_diff", Aggregation::mean, false},
-                  {"pct_stereotype", Aggregation::mean, false}};
+                  {"pct_stereotype", Aggregation::mean, false},
+                  {"pct_stereotype_by_type", Aggregation::mean_of_groups, false}};
   task.items = items_of_rows<item_of>;
   task.value = value;
   return task;

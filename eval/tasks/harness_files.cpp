@@ -71,8 +71,16 @@ const char* name_of(Aggregation how) {
       return "weighted_perplexity";
     case Aggregation::weighted_bits:
       return "bits_per_byte";
+    case Aggregation::mean_of_groups:
+      return "mean_of_groups";
   }
   return "";
+}
+
+bool is_harness_score(const Task& task, const TaskScore& score) {
+  return std::all_of(task.metrics.begin(), task.metrics.end(), [&](const Metric& m) {
+    return m.name != score.metric || m.filter != score.filter || is_harness_metric(m);
+  });
 }
 
 // One entry a metric, "acc,none", with its standard error.
@@ -107,9 +115,10 @@ std::vector<std::string> parts_of(const HarnessTask& t) {
 Ordered configuration(const HarnessTask& t) {
   Ordered metrics = Ordered::array();
   for (const Metric& m : t.task->metrics)
-    metrics.push_back({{"metric", m.name},
-                       {"aggregation", name_of(m.aggregation)},
-                       {"higher_is_better", m.higher_is_better}});
+    if (is_harness_metric(m))
+      metrics.push_back({{"metric", m.name},
+                         {"aggregation", name_of(m.aggregation)},
+                         {"higher_is_better", m.higher_is_better}});
   const char* kind = t.task->kind == TaskKind::choice         ? "multiple_choice"
                      : t.task->kind == TaskKind::continuation ? "loglikelihood"
                      : t.task->kind == TaskKind::rolling      ? "loglikelihood_rolling"
@@ -141,15 +150,18 @@ Ordered counts_of(const HarnessTask& t) {
 
 void add_task(Ordered& out, const HarnessTask& t) {
   const std::string name = harness_name(t);
-  out["results"][name] = scores_of(t.report->scores, t.part, name, t.alias.empty() ? name : t.alias);
+  std::vector<TaskScore> scores = t.report->scores;
+  std::erase_if(scores, [&](const TaskScore& s) { return !is_harness_score(*t.task, s); });
+  out["results"][name] = scores_of(scores, t.part, name, t.alias.empty() ? name : t.alias);
   for (const std::string& part : parts_of(t)) {
     const std::string whole = name + "_" + part;
-    out["results"][whole] = scores_of(t.report->scores, part, whole, whole);
+    out["results"][whole] = scores_of(scores, part, whole, whole);
   }
   out["configs"][name] = configuration(t);
   out["versions"][name] = version_of(t.task->version);
   out["n-shot"][name] = t.plan->shots;
-  for (const Metric& m : t.task->metrics) out["higher_is_better"][name][m.name] = m.higher_is_better;
+  for (const Metric& m : t.task->metrics)
+    if (is_harness_metric(m)) out["higher_is_better"][name][m.name] = m.higher_is_better;
   out["n-samples"][name] = counts_of(t);
 }
 

@@ -77,12 +77,13 @@ Ordered sample(const HarnessTask& t, const TaskItemResult& r, std::span<const Ta
   line["filter"] = filter;
   line["metrics"] = Ordered::array();
   for (const Metric& m : t.task->metrics)
-    if (m.filter == filter) line["metrics"].push_back(m.name);
+    if (m.filter == filter && is_harness_metric(m)) line["metrics"].push_back(m.name);
   line["doc_hash"] = hex(sha256(line["doc"].dump(2)));
   line["prompt_hash"] = hex(sha256(prompt_of(*t.task, item, requests[0])));
   line["target_hash"] = hex(sha256(target_of(*t.task, item)));
-  for (size_t m = 0; m < t.task->metrics.size(); ++m)
-    if (t.task->metrics[m].filter == filter) line[t.task->metrics[m].name] = value_of(t, r.values[m]);
+  for (size_t i = 0; i < t.task->metrics.size(); ++i)
+    if (const Metric& m = t.task->metrics[i]; m.filter == filter && is_harness_metric(m))
+      line[m.name] = value_of(t, r.values[i]);
   return line;
 }
 
@@ -94,6 +95,10 @@ std::string harness_name(const HarnessTask& t) {
 
 bool is_of_part(const HarnessTask& t, const TaskItemResult& r) {
   return t.part.empty() || t.data->items[r.item].group == t.part;
+}
+
+bool is_harness_metric(const Metric& m) {
+  return m.aggregation != Aggregation::mean_of_groups;
 }
 
 Ordered harness_number(double value) {

@@ -45,9 +45,20 @@ struct TaskAnswer {
 
 // How the values of items become the task's.
 // mean; F1 of class 1 and Matthews' correlation of the predictions; correlations of the values with the
-// items' ratings; exp(-mean); exp(-sum / sum of weights); and the same in bits. A correlation that is
-// undefined (constant values, a single item) is 0, as Matthews'.
-enum class Aggregation { mean, f1, mcc, pearson, spearman, perplexity, weighted_perplexity, weighted_bits };
+// items' ratings; exp(-mean); exp(-sum / sum of weights); and the same in bits; the plain mean of the groups'
+// means, of the whole task alone and no metric of the harness. A correlation that is undefined (constant
+// values, a single item) is 0, as Matthews'.
+enum class Aggregation {
+  mean,
+  f1,
+  mcc,
+  pearson,
+  spearman,
+  perplexity,
+  weighted_perplexity,
+  weighted_bits,
+  mean_of_groups
+};
 
 struct Metric {
   std::string name;

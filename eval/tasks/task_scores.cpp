@@ -21,6 +21,33 @@ void set_mean(TaskScore& score, const Results& results, size_t metric) {
   if (results.size() > 1) score.standard_error = std::sqrt(squares / (n - 1) / n);
 }
 
+using Groups = std::map<std::string, Results>;
+
+Groups groups_of(const TaskData& data, const Results& results) {
+  Groups groups;
+  for (const TaskItemResult* r : results)
+    if (const std::string& group = data.items[r->item].group; !group.empty()) groups[group].push_back(r);
+  return groups;
+}
+
+// Every group counts the same, whatever its size.
+void set_mean_of_groups(TaskScore& score, const TaskData& data, const Results& results, size_t metric) {
+  const Groups groups = groups_of(data, results);
+  const auto k = static_cast<double>(groups.size());
+  double sum = 0, variance = 0;
+  bool known = true;
+  for (const auto& [name, members] : groups) {
+    TaskScore group;
+    set_mean(group, members, metric);
+    sum += group.value;
+    known = known && group.standard_error.has_value();
+    if (known) variance += *group.standard_error * *group.standard_error;
+  }
+  score.n = static_cast<int64_t>(groups.size());
+  score.value = groups.empty() ? std::nan("") : sum / k;
+  if (known && k > 0) score.standard_error = std::sqrt(variance) / k;
+}
+
 double of_predictions(Aggregation how, const TaskData& data, const Results& results) {
   std::vector<int64_t> gold, predicted;
   for (const TaskItemResult* r : results) {
@@ -37,8 +64,7 @@ double with_ratings(Aggregation how, const TaskData& data, const Results& result
     ratings.push_back(data.items[r->item].rating);
     values.push_back(r->values[metric].value);
   }
-  const Correlation all =
-      how == Aggregation::pearson ? pearson(ratings, values) : spearman(ratings, values);
+  const Correlation all = how == Aggregation::pearson ? pearson(ratings, values) : spearman(ratings, values);
   return all.value.value_or(0);
 }
 
@@ -73,6 +99,9 @@ TaskScore score_of(const Task& task, size_t metric, const TaskData& data, const 
     case Aggregation::weighted_bits:
       score.value = -sum / weight / std::log(2.0);
       break;
+    case Aggregation::mean_of_groups:
+      set_mean_of_groups(score, data, results, metric);
+      break;
   }
   return score;
 }
@@ -82,16 +111,13 @@ TaskScore score_of(const Task& task, size_t metric, const TaskData& data, const 
 std::vector<TaskScore> score_task(const Task& task, const TaskData& data,
                                   std::span<const TaskItemResult> results) {
   Results all;
-  std::map<std::string, Results> groups;
-  for (const TaskItemResult& r : results) {
-    all.push_back(&r);
-    if (const std::string& group = data.items[r.item].group; !group.empty()) groups[group].push_back(&r);
-  }
+  for (const TaskItemResult& r : results) all.push_back(&r);
   std::vector<TaskScore> scores;
   if (all.empty()) return scores;
   for (size_t m = 0; m < task.metrics.size(); ++m) scores.push_back(score_of(task, m, data, all));
-  for (const auto& [group, members] : groups)
+  for (const auto& [group, members] : groups_of(data, all))
     for (size_t m = 0; m < task.metrics.size(); ++m) {
+      if (task.metrics[m].aggregation == Aggregation::mean_of_groups) continue;
       scores.push_back(score_of(task, m, data, members));
       scores.back().group = group;
     }

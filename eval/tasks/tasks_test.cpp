@@ -216,7 +216,7 @@ TEST_CASE("who knows every answer scores best and who knows none worst") {
     for (const Metric& metric : task.metrics) {
       CAPTURE(metric.name, metric.filter);
       const double good = whole(best[0], metric).value, bad = whole(worst, metric).value;
-      if (metric.name == "pct_stereotype") {  // the first of a pair counts as the right one
+      if (metric.name.starts_with("pct_stereotype")) {  // the first of a pair counts as the right one
         CHECK((good == 1 && bad == 0));
       } else if (metric.name == "likelihood_diff") {
         CHECK(good == Approx(bad));
@@ -284,14 +284,37 @@ TEST_CASE("scores of groups are given beside those of the whole") {
   KnowingLm lm(task, data, plan, true);
   const std::vector<SubjectIndex> who = {-1};
   const TaskReport report = run_task(lm, tokenizer, task, data, plan, who)[0];
-  REQUIRE(report.scores.size() == 6);
+  REQUIRE(report.scores.size() == 7);
   CHECK(report.scores[0].group.empty());
   CHECK(report.scores[0].n == 2);
-  CHECK(report.scores[2].group == "age");
-  CHECK(report.scores[2].n == 1);
-  CHECK_FALSE(report.scores[2].standard_error);  // one item has no spread
+  CHECK(report.scores[3].group == "age");
+  CHECK(report.scores[3].n == 1);
+  CHECK_FALSE(report.scores[3].standard_error);  // one item has no spread
   test::expect_error(ErrorKind::usage, {"unknown part of crows_pairs_english `agee`", "`age`"},
                      [&] { read_task(task, samples(), {.groups = {"agee"}}); });
+}
+
+TEST_CASE("the kinds of bias count the same in their plain mean, and by their size in the whole") {
+  const Task& task = find_task("crows_pairs_english");
+  TaskData data;
+  std::vector<TaskItemResult> results;
+  const std::vector<std::pair<std::string, double>> answers = {
+      {"age", 1}, {"age", 0}, {"religion", 1}, {"religion", 1}, {"religion", 1}, {"religion", 0}};
+  for (const auto& [group, value] : answers) {
+    data.items.emplace_back().group = group;
+    TaskItemResult& r = results.emplace_back();
+    r.item = results.size() - 1;
+    r.values = {{0.5}, {value}, {value}};
+  }
+  const std::vector<TaskScore> scores = score_task(task, data, results);
+  REQUIRE(scores.size() == 7);
+  CHECK((scores[1].metric == "pct_stereotype" && scores[1].value == Approx(4.0 / 6)));
+  CHECK((scores[2].metric == "pct_stereotype_by_type" && scores[2].value == Approx((0.5 + 0.75) / 2)));
+  CHECK(scores[2].n == 2);
+  // The kinds' own errors are 0.5 and 0.25.
+  CHECK(*scores[2].standard_error == Approx(std::sqrt(0.25 + 0.0625) / 2));
+  for (const TaskScore& s : scores)
+    if (!s.group.empty()) CHECK(s.metric != "pct_stereotype_by_type");
 }
 
 TEST_CASE("a similarity is the mean of the ratings by their likelihoods and correlates with people's") {

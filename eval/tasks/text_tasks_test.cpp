@@ -149,7 +149,7 @@ TEST_CASE("results are written in the layout of the harness") {
     r.prediction = 0;
     r.log_likelihoods = {-1.5f, -2.5f};
     r.greedy = {true, false};
-    r.values = {{1.0}, {1.0}};
+    r.values = {{1.0}, {1.0}, {1.0}};
   }
   report.scores = score_task(task, data, report.results);
   const HarnessTask one{&task, &data, &plan, &report};
@@ -162,6 +162,7 @@ TEST_CASE("results are written in the layout of the harness") {
   const Json results = parse_json(read_file(folder / "results_2026-01-02T03-04-05.json"), "results");
   CHECK(results["results"]["crows_pairs_english"]["pct_stereotype,none"] == 1.0);
   CHECK(results["results"]["crows_pairs_english"]["sample_len"] == 2);
+  CHECK_FALSE(results["results"]["crows_pairs_english"].contains("pct_stereotype_by_type,none"));
   CHECK(results["results"]["crows_pairs_english_age"]["pct_stereotype_stderr,none"] == "N/A");
   CHECK(results["versions"]["crows_pairs_english"] == 1.0);
   CHECK(results["n-samples"]["crows_pairs_english"]["effective"] == 2);

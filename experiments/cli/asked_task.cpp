@@ -4,6 +4,7 @@
 #include "core/base/check.h"
 #include "experiments/cli/asked_task.h"
 #include "experiments/eval_rows.h"
+#include "experiments/table_8.h"
 
 namespace qlora {
 namespace {
@@ -15,21 +16,23 @@ Json report_json(const Task& task, const TaskData& data, const TaskPlan& plan, c
     scores.push_back(score_json(s.value, s.standard_error, s.n));
     scores.back().update({{"metric", s.metric}, {"filter", s.filter}, {"group", s.group}});
   }
-  return {{"task", task.name},
-          {"version", task.version},
-          {"subject", subject.name},
-          {"quant", subject.quant},
-          {"key", hex(job.key)},
-          {"protocol", parse_json(job.protocol, "protocol")},
-          {"data", data.path.string()},
-          {"data_sha256", data.content_hash},
-          {"items", plan.asked.size()},
-          {"partial", plan.partial},
-          {"requests", plan.requests.size()},
-          {"request_sha256", plan.request_hash},
-          {"cut_requests", plan.cut},
-          {"longest_request", plan.longest},
-          {"scores", scores}};
+  Json json = {{"task", task.name},
+               {"version", task.version},
+               {"subject", subject.name},
+               {"quant", subject.quant},
+               {"key", hex(job.key)},
+               {"protocol", parse_json(job.protocol, "protocol")},
+               {"data", data.path.string()},
+               {"data_sha256", data.content_hash},
+               {"items", plan.asked.size()},
+               {"partial", plan.partial},
+               {"requests", plan.requests.size()},
+               {"request_sha256", plan.request_hash},
+               {"cut_requests", plan.cut},
+               {"longest_request", plan.longest},
+               {"scores", scores}};
+  if (const auto paper = table_8(task, report)) json["table_8"] = to_json(*paper);
+  return json;
 }
 
 ShownScores shown_report(const Task& task, const TaskPlan& plan, const TaskReport& report) {
@@ -38,6 +41,9 @@ ShownScores shown_report(const Task& task, const TaskPlan& plan, const TaskRepor
   for (const TaskScore& s : report.scores)
     shown.table.rows.push_back({s.group.empty() ? "all" : s.group, s.metric, s.filter, s.value,
                                 s.standard_error ? Value(*s.standard_error) : Value(), s.n});
+  if (const auto paper = table_8(task, report))
+    shown.notes.push_back("\nTable 8 of the QLoRA paper, in percent (50 is no preference)\n" +
+                          render_text(*paper, {.decimals = 1}));
   if (plan.cut > 0)
     shown.notes.push_back(fmt::format("{} of {} requests were too long and lost their beginning", plan.cut,
                                       plan.requests.size()));
