@@ -277,7 +277,7 @@ TEST_CASE("tasks of a sweep are scored for every run and its base") {
   INFO(several.err);
   CHECK(several.code == 0);
   const Json scores = parse_json(several.out.substr(several.out.find("{\"exit_code\"")), "stdout")["scores"];
-  CHECK(scores["boolq"].size() == 2);
+  CHECK(scores["boolq"].size() == 4);  // acc and acc_norm of two runs
   CHECK(scores["wnli"].size() == 2);
   const ProgramEnd tables = bench.run({"eval", "wnli,boolq", "--data", samples, "--runs", "sweep=test"});
   CHECK_THAT(tables.out,

@@ -30,7 +30,7 @@ Task crows_pairs_english() {
   task.takes_shots = false;
   task.metrics = {{"likelihood_diff", Aggregation::mean, false},
                   {"pct_stereotype", Aggregation::mean, false},
-                  {"pct_stereotype_by_type", Aggregation::mean_of_groups, false}};
+                  {"pct_stereotype_by_type", Aggregation::mean_of_groups, false, "none", false}};
   task.items = items_of_rows<item_of>;
   task.value = value;
   return task;

@@ -79,7 +79,7 @@ const char* name_of(Aggregation how) {
 
 bool is_harness_score(const Task& task, const TaskScore& score) {
   return std::all_of(task.metrics.begin(), task.metrics.end(), [&](const Metric& m) {
-    return m.name != score.metric || m.filter != score.filter || is_harness_metric(m);
+    return m.name != score.metric || m.filter != score.filter || m.in_harness;
   });
 }
 
@@ -115,7 +115,7 @@ std::vector<std::string> parts_of(const HarnessTask& t) {
 Ordered configuration(const HarnessTask& t) {
   Ordered metrics = Ordered::array();
   for (const Metric& m : t.task->metrics)
-    if (is_harness_metric(m))
+    if (m.in_harness)
       metrics.push_back({{"metric", m.name},
                          {"aggregation", name_of(m.aggregation)},
                          {"higher_is_better", m.higher_is_better}});
@@ -161,7 +161,7 @@ void add_task(Ordered& out, const HarnessTask& t) {
   out["versions"][name] = version_of(t.task->version);
   out["n-shot"][name] = t.plan->shots;
   for (const Metric& m : t.task->metrics)
-    if (is_harness_metric(m)) out["higher_is_better"][name][m.name] = m.higher_is_better;
+    if (m.in_harness) out["higher_is_better"][name][m.name] = m.higher_is_better;
   out["n-samples"][name] = counts_of(t);
 }
 

@@ -77,12 +77,12 @@ Ordered sample(const HarnessTask& t, const TaskItemResult& r, std::span<const Ta
   line["filter"] = filter;
   line["metrics"] = Ordered::array();
   for (const Metric& m : t.task->metrics)
-    if (m.filter == filter && is_harness_metric(m)) line["metrics"].push_back(m.name);
+    if (m.filter == filter && m.in_harness) line["metrics"].push_back(m.name);
   line["doc_hash"] = hex(sha256(line["doc"].dump(2)));
   line["prompt_hash"] = hex(sha256(prompt_of(*t.task, item, requests[0])));
   line["target_hash"] = hex(sha256(target_of(*t.task, item)));
   for (size_t i = 0; i < t.task->metrics.size(); ++i)
-    if (const Metric& m = t.task->metrics[i]; m.filter == filter && is_harness_metric(m))
+    if (const Metric& m = t.task->metrics[i]; m.filter == filter && m.in_harness)
       line[m.name] = value_of(t, r.values[i]);
   return line;
 }
@@ -95,10 +95,6 @@ std::string harness_name(const HarnessTask& t) {
 
 bool is_of_part(const HarnessTask& t, const TaskItemResult& r) {
   return t.part.empty() || t.data->items[r.item].group == t.part;
-}
-
-bool is_harness_metric(const Metric& m) {
-  return m.aggregation != Aggregation::mean_of_groups;
 }
 
 Ordered harness_number(double value) {

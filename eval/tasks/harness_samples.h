@@ -16,7 +16,6 @@ HarnessSamples make_harness_samples(const HarnessTask&);
 
 // NAME, or NAME_PART.
 std::string harness_name(const HarnessTask&);
-bool is_harness_metric(const Metric&);
 bool is_of_part(const HarnessTask&, const TaskItemResult&);
 nlohmann::ordered_json harness_number(double);  // null where it is not finite
 // How a generated text ends, as the harness' configurations say it.

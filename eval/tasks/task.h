@@ -46,8 +46,8 @@ struct TaskAnswer {
 // How the values of items become the task's.
 // mean; F1 of class 1 and Matthews' correlation of the predictions; correlations of the values with the
 // items' ratings; exp(-mean); exp(-sum / sum of weights); and the same in bits; the plain mean of the groups'
-// means, of the whole task alone and no metric of the harness. A correlation that is undefined (constant
-// values, a single item) is 0, as Matthews'.
+// means, of the whole task alone. A correlation that is undefined (constant values, a single item) is 0, as
+// Matthews'.
 enum class Aggregation {
   mean,
   f1,
@@ -65,6 +65,7 @@ struct Metric {
   Aggregation aggregation = Aggregation::mean;
   bool higher_is_better = true;
   std::string filter = "none";  // generate: which of the task's filters it reads
+  bool in_harness = true;       // it is one that the harness has of the task
 };
 
 struct MetricValue {

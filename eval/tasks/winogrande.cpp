@@ -35,7 +35,7 @@ TaskItem item_of(const DataRow& row) {
 Task winogrande() {
   Task task = choice_task("winogrande", "1.0", "whom a blank in a sentence means",
                           {"dev.jsonl", "validation.jsonl"}, items_of_rows<item_of>);
-  task.metrics = {{"acc"}};
+  task.metrics[1].in_harness = false;
   return task;
 }
 
