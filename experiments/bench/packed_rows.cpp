@@ -40,18 +40,22 @@ void packed_speed(Bench& bench, StepLab& lab, int64_t length, double goal) {
   bench.emit(std::move(row));
 }
 
-void packed_memory(Bench& bench) {
-  StepSpec packed{.runs = kRuns, .batch = 1, .length = 256, .rank = kRank, .steps = 1};
+void packed_memory(Bench& bench, int64_t length, bool checkpointing) {
+  const std::string name = fmt::format("packed/memory/{}{}", length, checkpointing ? "/checkpointing" : "");
+  if (!bench.wants(name)) return;
+  StepSpec packed{.runs = kRuns, .batch = 1, .length = length, .rank = kRank, .steps = 1};
+  packed.checkpointing = checkpointing;
   StepSpec small = packed;
   small.runs = 1;
-  Row row = missing_row("packed/memory", "MiB", bench.most_threads(), "");
+  Row row = missing_row(name, "MiB", bench.most_threads(), "");
   row.lower_is_better = true;
   row.ours = measure_in_child(bench, bench.most_threads(), packed).peak_bytes / kMiB;
   row.peer =
       static_cast<double>(kRuns) * measure_in_child(bench, bench.most_threads(), small).peak_bytes / kMiB;
   row.ratio = *row.ours / *row.peer;
   row.goal = 0.40;
-  row.against = "8 processes of one run each, 1 x 256 (one measured, times 8)";
+  row.against = fmt::format("8 processes of one run each, 1 x {}{} (one measured, times 8)", length,
+                            checkpointing ? ", block checkpointing on both sides" : "");
   bench.emit(std::move(row));
 }
 
@@ -68,7 +72,8 @@ void packed_rows(Bench& bench) {
     if (bench.wants_any("packed/32")) packed_speed(bench, lab, 32, 0.85);
     if (bench.wants_any("packed/256")) packed_speed(bench, lab, 256, 0.95);
   }
-  if (bench.wants("packed/memory")) packed_memory(bench);
+  for (int64_t length : {32, 256})
+    for (bool checkpointing : {false, true}) packed_memory(bench, length, checkpointing);
 }
 
 void scaling_rows(Bench& bench) {
