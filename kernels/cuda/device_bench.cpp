@@ -136,6 +136,27 @@ void dequantize_rows(Bench& b, double copy) {
         "copy");
 }
 
+// Token steps of 1 and 16 sequences: bytes of codes and scales a second.
+void few_rows(Bench& b, double copy) {
+  const int64_t out = b.quick() ? 64 : 11008, in = b.quick() ? 128 : 4096, most = 16;
+  std::vector<WeightView> weights;
+  for (int i = 0; i < (b.quick() ? 2 : 8); ++i) weights.push_back(nf4(b, out, in));
+  float *x = b.floats(most * in), *y = b.results(most * out);
+  for (int64_t rows : {int64_t{1}, most}) {
+    const double s = b.seconds([&](int i) {
+      b.backend().qgemm({.x = x,
+                         .w = weights[static_cast<size_t>(i) % weights.size()],
+                         .y = y,
+                         .rows = rows,
+                         .operands = Operands::bf16,
+                         .numerics = Numerics::decode});
+    });
+    const double bytes = static_cast<double>(out * in) * (0.5 + 1.0 / 64 + 1.0 / 4096);
+    b.row(fmt::format("token step nf4+dq {}x{} {} rows", out, in, rows), bytes / s * kGiga, "GB/s",
+          bytes / s / copy, "copy");
+  }
+}
+
 // Dense product with bf16 weights and operands.
 double gemm_rate(Bench& b) {
   const int64_t n = b.quick() ? 64 : 4096;
@@ -243,6 +264,7 @@ void run(const std::string& name, bool quick) {
   Bench b(*backend, quick);
   const double copy = copy_rate(b);
   dequantize_rows(b, copy);
+  few_rows(b, copy);
   const double gemm = gemm_rate(b);
   linear_rows(b, gemm);
   attention_rows(b);

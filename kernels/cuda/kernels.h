@@ -27,6 +27,9 @@ void dequantize(Device&, const Dequantize&);
 // products.cu
 void gemm(Device&, const Gemm&);
 void qgemm(Device&, const QGemm&);
+// few_rows.cu: x wᵀ of the decode class; false, and nothing done, where codes do not come in whole segments
+// of 64.
+bool few_rows(Device&, const QGemm&);
 // linear.cu
 void linear(Device&, const Linear&);
 void linear_backward(Device&, const LinearBackward&);

@@ -144,9 +144,13 @@ void linear(Device& d, const Linear& a) {
   d.uploads.begin();
   for (const LinearTerm& term : a.terms)
     if (term.y != nullptr)
-      qgemm(
-          d,
-          {.layout = Layout::nt, .x = a.x, .w = term.w, .y = term.y, .rows = a.rows, .operands = a.operands});
+      qgemm(d, {.layout = Layout::nt,
+                .x = a.x,
+                .w = term.w,
+                .y = term.y,
+                .rows = a.rows,
+                .operands = a.operands,
+                .numerics = a.numerics});
   adapters_forward(d, a, upload_keys(d, a.terms, a.keys, a.rows));
   for (const LinearTerm& term : a.terms) {
     if (term.bias == nullptr || term.y == nullptr) continue;

@@ -74,6 +74,8 @@ void qgemm(Device& d, const QGemm& a) {
                     .w_type = a.w.type,
                     .operands = a.operands});
   }
+  const bool decodes = a.numerics == Numerics::decode && forward && a.operands == Operands::bf16;
+  if (decodes && few_rows(d, a)) return;
   const Shape s{static_cast<float*>(a.y), a.rows, n, k, 1.0f, a.mode == Write::accumulate};
   const Dense<float, true> x{static_cast<const float*>(a.x), k};
   const Codes w = codes_of(a.w);
