@@ -193,6 +193,9 @@ LoraConfig lora_config(const RunConfig& c) {
   return lora;
 }
 
+// Of the device, for states that pass through it: copies of 8 MiB run at full speed.
+constexpr size_t kSlabBytes = size_t{32} << 20;
+
 TrainConfig train_config(const RunConfig& c) {
   TrainConfig train;
   train.micro_batch = c.integer("per_device_train_batch_size");
@@ -209,6 +212,7 @@ TrainConfig train_config(const RunConfig& c) {
   train.epsilon = c.number("adam_epsilon");
   train.weight_decay = c.number("weight_decay");
   train.max_grad_norm = c.number("max_grad_norm");
+  if (c.text("optim").starts_with("paged")) train.slab_bytes = kSlabBytes;
   train.seed = static_cast<uint64_t>(c.integer("seed"));
   return train;
 }

@@ -49,6 +49,8 @@ TEST_CASE("auto values resolve to what this build can do") {
     CHECK(load_options(config_of(yaml)).operands == Operands::as_stored);
   }
   CHECK(config_of("").text("optim") == "adamw_torch");
+  CHECK(train_config(config_of("")).slab_bytes == 0);
+  CHECK(train_config(config_of("optim: paged_adamw_32bit")).slab_bytes > 0);
   CHECK_THAT(print_config(config_of("lora_r: 8"), settings_of("lora_r: 8")),
              Contains("lora_r: 8\n") && Contains("compute_dtype: " + best + "  # default\n"));
   RunConfig odd = config_of("")
@@ -124,7 +126,6 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
       {"fp16: true", "compute_dtype: bf16"},
       {"pure_bf16: true", "compute_dtype: bf16"},
       {"optim: adamw_8bit", "adamw_torch"},
-      {"optim: paged_adamw_32bit", "adamw_torch"},
       {"bits: 8", "4, 32"},
       {"load_in_8bit: true", "bits: 4"},
       {"use_dora: true", "use_rslora"},

@@ -1,6 +1,8 @@
 #pragma once
 // Arguments of losses, gradient norms and optimizers.
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -67,6 +69,18 @@ struct AdamW {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
   int64_t step = 1;  // t, from 1
   DType type = DType::f32;
+  // 0: m and v lie on the device. Else they lie in memory of Backend::allocate_host() and pass through at
+  // most so many bytes of the device, in slabs, while others are computed; a backend that reads host memory
+  // takes them where they are. The results have the same bits either way.
+  size_t slab_bytes = 0;
 };
+
+// Elements of m (and of v) in a slab: there are two slabs, each with elements of both.
+inline int64_t slab_elements(const AdamW& a) {
+  int64_t all = 0;
+  for (const AdamTensor& t : a.tensors) all += t.n;
+  const auto most = static_cast<int64_t>(a.slab_bytes / (4 * size_of(a.type)));
+  return std::min(all, std::max<int64_t>(most, 1));
+}
 
 }  // namespace qlora

@@ -36,6 +36,10 @@ class Backend {
   virtual void copy(void* dst, const void* src, size_t bytes, CopyKind) = 0;
   virtual void fill(void* p, size_t bytes, uint8_t value) = 0;
   virtual void synchronize() = 0;
+  // Memory of the host that the device copies from and to at full speed: what does not fit on the device
+  // (AdamW::slab_bytes). Kernels may still be at work on it until synchronize(). 256-byte aligned, zeros.
+  virtual void* allocate_host(size_t bytes) = 0;
+  virtual void release_host(void* p, size_t bytes) noexcept = 0;
 
   // ---- products
   virtual void gemm(const Gemm&) = 0;
@@ -74,12 +78,17 @@ struct Work {
   int64_t calls = 0;
 };
 
+// Whose kernels' own memory is counted: a backend of the CPU, or of a CUDA device.
+enum class CountedKernels : uint8_t { cpu, cuda };
+
 // A backend that computes nothing: memory is addresses without bytes behind them, and every call is added up.
 class CountingBackend : public Backend {
  public:
   virtual const Work& work() const = 0;
-  // Bytes that the kernels of a CPU backend would keep for themselves after the calls since the last reset.
+  // Bytes that kernels would keep for themselves after the calls since the last reset, apart from slabs.
   virtual size_t scratch_bytes() const = 0;
+  // Of the device, through which states in host memory pass (AdamW::slab_bytes).
+  virtual size_t slab_bytes() const = 0;
   virtual void reset() = 0;
 };
 
@@ -95,6 +104,6 @@ std::vector<BackendInfo> list_backends();
 // unknown or unavailable name, with the reason. Backends are stateless apart from their memory; make as many
 // as needed.
 std::unique_ptr<Backend> make_backend(std::string_view name);
-std::unique_ptr<CountingBackend> make_counting_backend();
+std::unique_ptr<CountingBackend> make_counting_backend(CountedKernels = CountedKernels::cpu);
 
 }  // namespace qlora

@@ -6,6 +6,7 @@
 
 #include "core/base/parallel.h"
 #include "kernels/backend.h"
+#include "kernels/device_scratch.h"
 #include "kernels/scratch.h"
 
 namespace qlora {
@@ -66,6 +67,21 @@ double key_elements(const Attention& a) {
   return rows * product(a.kv_heads, a.head_dim);
 }
 
+// What the kernels of one kind of backend keep for themselves.
+size_t kept_by(const ScratchNeed& need) {
+  return need.bytes(thread_count());
+}
+size_t kept_by(const DeviceScratchNeed& need) {
+  return need.bytes();
+}
+size_t slabs_of(const ScratchNeed&) {
+  return 0;
+}
+size_t slabs_of(const DeviceScratchNeed& need) {
+  return need.slabs();
+}
+
+template <class Need>
 class Counting final : public CountingBackend {
  public:
   std::string_view name() const override { return "counting"; }
@@ -75,7 +91,8 @@ class Counting final : public CountingBackend {
     work_ = {};
     scratch_ = {};
   }
-  size_t scratch_bytes() const override { return scratch_.bytes(thread_count()); }
+  size_t scratch_bytes() const override { return kept_by(scratch_); }
+  size_t slab_bytes() const override { return slabs_of(scratch_); }
 
   void* allocate(size_t bytes) override {
     uintptr_t address = next_;
@@ -88,31 +105,33 @@ class Counting final : public CountingBackend {
   }
   void fill(void*, size_t, uint8_t) override {}
   void synchronize() override {}
+  void* allocate_host(size_t bytes) override { return allocate(bytes); }
+  void release_host(void*, size_t) noexcept override {}
 
   void gemm(const Gemm& a) override {
-    scratch_.add(a);
+    need(a);
     count(2 * product(a.m, a.n, a.k),
           (product(a.m, a.k) + visited(a.mode) * product(a.m, a.n)) * size(a.type) +
               product(a.n, a.k) * size(a.w_type));
   }
   void qgemm(const QGemm& a) override {
-    scratch_.add(a);
+    need(a);
     count(2 * product(a.rows, a.w.out, a.w.in), quantized_bytes(a.w, a.rows, a.mode, a.type));
   }
   void dequantize(const Dequantize& a) override {
-    scratch_.add(a);
+    need(a);
     count(product(a.w.out, a.w.in), weight_bytes(a.w) + product(a.w.out, a.w.in) * size(a.type));
   }
   void linear(const Linear& a) override;
   void linear_backward(const LinearBackward& a) override;
 
   void attention(const Attention& a) override {
-    scratch_.add(a);
+    need(a);
     count(4 * visible_pairs(a) * product(a.heads, a.head_dim),
           2 * (query_elements(a) + key_elements(a)) * size(a.type));
   }
   void attention_backward(const AttentionBackward& b) override {
-    scratch_.add(b);
+    need(b);
     const Attention& a = b.forward;
     count(10 * visible_pairs(a) * product(a.heads, a.head_dim),
           4 * (query_elements(a) + key_elements(a)) * size(a.type));
@@ -126,7 +145,10 @@ class Counting final : public CountingBackend {
     const bool adds = a.mode == Write::overwrite && a.beside != nullptr;
     elements(a.rows * a.cols, adds ? 9 : 8, 2 + visited(a.mode) + (adds ? 1 : 0), a.type);
   }
-  void rope_table(const RopeTable& a) override { elements(a.rows * a.half, 3, 2, a.type); }
+  void rope_table(const RopeTable& a) override {
+    need(a);
+    elements(a.rows * a.half, 3, 2, a.type);
+  }
   void rope(const Rope& a) override {
     elements(a.rows * a.heads * a.head_dim, 3, 2 + visited(a.mode) - 1, a.type);
   }
@@ -134,29 +156,39 @@ class Counting final : public CountingBackend {
   void swiglu_backward(const SwiGluBackward& a) override { elements(a.n, 10, 5, a.type); }
   void add(const Add& a) override { elements(a.n, 1, 3, a.type); }
   void gather_rows(const GatherRows& a) override {
+    need(a);
     count(0, product(a.rows, a.cols) * (size(a.type) + size(a.table_type)));
   }
   void scatter_rows(const ScatterRows& a) override {
+    need(a);
     count(0, (product(a.rows, a.cols) * (1 + visited(a.mode)) +
               (a.mode == Write::overwrite ? product(a.total - a.rows, a.cols) : 0)) *
                  size(a.type));
   }
 
   void cross_entropy(const CrossEntropy& a) override {
+    need(a);
     elements(a.rows * a.vocab, a.dlogits != nullptr ? 8 : 4, a.dlogits != nullptr ? 2 : 1, a.type);
   }
   void sum_squares(const SumSquares& a) override {
+    need(a);
     int64_t n = 0;
     for (const TensorRef& t : a.tensors) n += t.n;
     elements(n, 2, 1, a.type);
   }
   void adamw(const AdamW& a) override {
+    need(a);
     int64_t n = 0;
     for (const AdamTensor& t : a.tensors) n += t.n;
     elements(n, 14, 7, a.type);
   }
 
  private:
+  // Not every kernel of every backend keeps anything.
+  template <class Args>
+  void need(const Args& a) {
+    if constexpr (requires { scratch_.add(a); }) scratch_.add(a);
+  }
   void count(double flops, double bytes) {
     work_.flops += flops;
     work_.bytes += bytes;
@@ -172,11 +204,12 @@ class Counting final : public CountingBackend {
 
   uintptr_t next_ = kFirstAddress;
   Work work_;
-  ScratchNeed scratch_;
+  Need scratch_;
 };
 
-void Counting::linear(const Linear& a) {
-  scratch_.add(a);
+template <class Need>
+void Counting<Need>::linear(const Linear& a) {
+  need(a);
   double flops = 0, bytes = 0;
   for (const LinearTerm& term : a.terms) {
     const int64_t out = term.y == nullptr ? 0 : term.w.out;  // without y only u is computed
@@ -195,8 +228,9 @@ void Counting::linear(const Linear& a) {
   count(flops, bytes);
 }
 
-void Counting::linear_backward(const LinearBackward& a) {
-  scratch_.add(a);
+template <class Need>
+void Counting<Need>::linear_backward(const LinearBackward& a) {
+  need(a);
   double flops = 0, bytes = 0;
   for (const LinearBackwardTerm& term : a.terms) {
     if (a.dx != nullptr) {
@@ -217,8 +251,9 @@ void Counting::linear_backward(const LinearBackward& a) {
 
 }  // namespace
 
-std::unique_ptr<CountingBackend> make_counting_backend() {
-  return std::make_unique<Counting>();
+std::unique_ptr<CountingBackend> make_counting_backend(CountedKernels kernels) {
+  if (kernels == CountedKernels::cuda) return std::make_unique<Counting<DeviceScratchNeed>>();
+  return std::make_unique<Counting<ScratchNeed>>();
 }
 
 }  // namespace qlora

@@ -25,7 +25,7 @@ Param make_param(std::string name, Memory& memory, DType type, Shape shape, std:
   param.name = std::move(name);
   param.value = values.empty() ? Tensor::zeros(memory, shape, type, Tag::adapters)
                                : Tensor::from_floats(memory, shape, type, values, Tag::adapters);
-  param.grad = Tensor::zeros(memory, shape, type, Tag::adapters);
+  param.grad = Tensor::zeros(memory, shape, type, Tag::gradients);
   return param;
 }
 

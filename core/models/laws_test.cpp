@@ -270,9 +270,10 @@ TEST_CASE("the counting backend predicts the peak of a step to the byte") {
       CHECK(planned.model->bytes() == real.model->bytes());
       CHECK(planned.memory.used() == real.memory.used());
       CHECK(planned.memory.peak() == real.memory.peak());
-      for (Tag t : {Tag::weights, Tag::adapters, Tag::activations, Tag::scratch}) {
+      for (Tag t : {Tag::weights, Tag::adapters, Tag::gradients, Tag::activations, Tag::scratch}) {
         INFO(name_of(t));
         CHECK(planned.memory.peak(t) == real.memory.peak(t));
+        CHECK(planned.memory.at_peak(t) == real.memory.at_peak(t));
       }
     }
   }

@@ -124,7 +124,7 @@ inline Adapter make_tiny_adapter(const Model& model, Memory& memory, DType type,
   auto param = [&](const std::string& name, Shape shape) {
     std::vector<float> v = random_floats(c.seed, name, shape[0] * shape[1], 0.4);
     return Param{name, Tensor::from_floats(memory, shape, type, v, Tag::adapters),
-                 Tensor::zeros(memory, shape, type, Tag::adapters)};
+                 Tensor::zeros(memory, shape, type, Tag::gradients)};
   };
   for (const LinearInfo& l : model.linears()) {
     if (!l.name.ends_with(c.only)) continue;

@@ -50,7 +50,7 @@ void* Arena::take(Slab& slab, std::map<size_t, size_t>::iterator region, size_t 
 void Arena::add_slab(size_t bytes) {
   size_t held = 0;
   for (const Slab& s : slabs_) held += s.size;
-  const size_t wanted = round_up(std::max({bytes, held / 4, kLeast}), kPage);
+  const size_t wanted = taken_by(std::max(bytes, held / 4));
   slabs_.reserve(slabs_.size() + 1);  // so that nothing can fail once there is memory
   Slab slab;
   try {
@@ -110,6 +110,10 @@ void Arena::reserve(size_t bytes) {
     if (s.used > 0 || s.size >= bytes) return;
   trim();
   add_slab(bytes);
+}
+
+size_t Arena::taken_by(size_t reserved) {
+  return round_up(std::max(reserved, kLeast), kPage);
 }
 
 void Arena::trim() noexcept {

@@ -24,6 +24,8 @@ class Arena {
   void release(void*, size_t bytes) noexcept;
   // Makes room for `bytes` in one piece, if nothing is in use: what is planned then needs no second piece.
   void reserve(size_t bytes);
+  // What reserve() of so much takes from the backend.
+  static size_t taken_by(size_t reserved);
   // Gives pieces that nothing uses back to the backend.
   void trim() noexcept;
 

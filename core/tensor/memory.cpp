@@ -12,6 +12,8 @@ const char* name_of(Tag t) {
       return "weights";
     case Tag::adapters:
       return "adapters";
+    case Tag::gradients:
+      return "gradients";
     case Tag::optimizer:
       return "optimizer";
     case Tag::activations:
@@ -52,9 +54,12 @@ void Memory::disown(size_t bytes, Tag tag) noexcept {
 
 void Memory::count(size_t bytes, Tag tag) {
   used_ += bytes;
-  peak_ = std::max(peak_, used_);
   size_t& used = used_by_[static_cast<size_t>(tag)];
   used += bytes;
+  if (used_ > peak_) {
+    peak_ = used_;
+    at_peak_by_ = used_by_;
+  }
   peak_by_[static_cast<size_t>(tag)] = std::max(peak_by_[static_cast<size_t>(tag)], used);
   held_peak_ = std::max(held_peak_, held());
 }
@@ -64,6 +69,17 @@ void Memory::uncount(size_t bytes, Tag tag) noexcept {
   used_by_[static_cast<size_t>(tag)] -= bytes;
 }
 
+void* Memory::allocate_host(size_t bytes) {
+  void* p = backend_->allocate_host(bytes);
+  host_used_ += bytes;
+  return p;
+}
+
+void Memory::release_host(void* p, size_t bytes) noexcept {
+  backend_->release_host(p, bytes);
+  host_used_ -= bytes;
+}
+
 void Memory::trim() noexcept {
   lasting_.trim();
   passing_.trim();
@@ -71,7 +87,7 @@ void Memory::trim() noexcept {
 
 void Memory::reset_peak() {
   peak_ = used_;
-  peak_by_ = used_by_;
+  peak_by_ = at_peak_by_ = used_by_;
   lasting_.reset_extent();
   passing_.reset_extent();
   held_peak_ = held();

@@ -11,8 +11,8 @@
 
 namespace qlora {
 
-enum class Tag : uint8_t { weights, adapters, optimizer, activations, scratch };
-inline constexpr int kTags = 5;
+enum class Tag : uint8_t { weights, adapters, gradients, optimizer, activations, scratch };
+inline constexpr int kTags = 6;
 const char* name_of(Tag);
 
 // Not thread-safe: one driver thread owns it. Tensors made through it must be gone before it is.
@@ -28,17 +28,28 @@ class Memory {
   // Room for the activations and the scratch of a step, in one piece. Untouched room costs no memory on a
   // host.
   void reserve(size_t bytes) { passing_.reserve(bytes); }
+  // The same for what lasts. Where untouched room does cost memory, as on a GPU, it then takes what is
+  // planned for it, and not what a growing arena takes in advance.
+  void reserve_lasting(size_t bytes) { lasting_.reserve(bytes); }
   // Gives back what nothing uses.
   void trim() noexcept;
   // Counts bytes that somebody else keeps for this memory's tensors (a mapped file): they are resident too.
   void adopt(size_t bytes, Tag);
   void disown(size_t bytes, Tag) noexcept;
+  // Memory of the host that the device copies from and to (Backend::allocate_host). Counted apart from all
+  // others.
+  void* allocate_host(size_t bytes);
+  void release_host(void*, size_t bytes) noexcept;
 
   // Requested bytes in use now, and the largest ever (of all tags together, and of each).
   size_t used() const { return used_; }
   size_t used(Tag t) const { return used_by_[static_cast<size_t>(t)]; }
   size_t peak() const { return peak_; }
   size_t peak(Tag t) const { return peak_by_[static_cast<size_t>(t)]; }
+  // Of a tag, when all tags together were at their peak.
+  size_t at_peak(Tag t) const { return at_peak_by_[static_cast<size_t>(t)]; }
+  // Of allocate_host().
+  size_t host_used() const { return host_used_; }
   // Bytes of the arenas up to the highest address that was handed out, and adopted ones: what may be
   // resident. More than used() by alignment, by freed blocks that nothing fits into, and by what is free at
   // the moment.
@@ -56,7 +67,8 @@ class Memory {
   Backend* backend_;
   Arena lasting_, passing_;
   size_t used_ = 0, peak_ = 0, held_peak_ = 0, adopted_ = 0;
-  std::array<size_t, kTags> used_by_{}, peak_by_{};
+  std::array<size_t, kTags> used_by_{}, peak_by_{}, at_peak_by_{};
+  size_t host_used_ = 0;
 };
 
 }  // namespace qlora

@@ -54,6 +54,36 @@ TEST_CASE("A run that is saved and restored on a fresh backend goes on bit for b
     }
 }
 
+TEST_CASE(
+    "A run whose optimizer keeps its states in host memory has the same bits, and goes on from either") {
+  for (const std::string& backend : runnable_backends(EmulatedGpu::included)) {
+    INFO(backend);
+    Lab lab(backend);
+    RunPlan resident = lab.plans()[0];
+    resident.train.max_steps = 3;
+    resident.train.accumulation = 1;
+    RunPlan paged = resident;
+    paged.train.slab_bytes = 4096;  // several slabs
+    const Outcome whole = lab.train({resident}).at(resident.id);
+    CHECK(lab.train({paged}).at(paged.id) == whole);
+    // The emulation is slow.
+    std::vector<std::pair<RunPlan, RunPlan>> turns = {{paged, paged}};
+    if (backend == "reference") turns = {{resident, paged}, {paged, resident}};
+    for (const auto& [before, after] : turns) {
+      TemporaryFolder folder;
+      Recorder recorder;
+      TrainPack first = lab.pack(), second = lab.pack();
+      first.add(lab.run(before));
+      advance(first, recorder, before.id, 2);
+      first.find(before.id)->save(folder.path() / "run");
+      second.add(lab.run(after));
+      second.find(after.id)->restore(folder.path() / "run");
+      while (second.active()) second.micro_step(recorder);
+      CHECK(outcome_of(*second.find(after.id), recorder) == whole);
+    }
+  }
+}
+
 TEST_CASE("A run that moves from one pack to another goes on bit for bit") {
   Lab lab("reference");
   std::vector<RunPlan> plans = lab.plans();

@@ -1,5 +1,6 @@
 #include "core/train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 
@@ -10,14 +11,20 @@ namespace qlora {
 
 static_assert(sizeof(StepScalars) == 4 * sizeof(double), "StepScalars is stored as a tensor of four f64");
 
-Optimizer::Optimizer(std::vector<Param*> params, Memory& memory, DType type)
-    : params_(std::move(params)), memory_(memory), type_(type) {
+Optimizer::Optimizer(std::vector<Param*> params, Memory& memory, DType type, size_t slab_bytes)
+    : params_(std::move(params)), memory_(memory), type_(type), slab_bytes_(slab_bytes) {
+  size_t bytes = 0;
   for (const Param* param : params_) {
     QLORA_CHECK(param->value.type() == type, failure, "optimizer: {} is {}, the run {}", param->name,
                 name_of(param->value.type()), name_of(type));
-    m_.push_back(Tensor::zeros(memory, param->value.shape(), type, Tag::optimizer));
-    v_.push_back(Tensor::zeros(memory, param->value.shape(), type, Tag::optimizer));
+    places_.push_back(bytes);
+    bytes += param->value.bytes();
+    if (slab_bytes_ > 0) continue;
+    for (std::vector<Tensor>& moments : moments_)
+      moments.push_back(Tensor::zeros(memory, param->value.shape(), type, Tag::optimizer));
   }
+  if (slab_bytes_ > 0)
+    for (HostArray& moments : paged_) moments = HostArray(memory, bytes);
   scalars_ = Tensor::zeros(memory, {4}, DType::f64, Tag::optimizer);
 }
 
@@ -40,8 +47,8 @@ void Optimizer::step(const TrainConfig& config, double learning_rate, int64_t t)
   for (size_t i = 0; i < params_.size(); ++i)
     tensors.push_back({.p = params_[i]->value.data(),
                        .g = params_[i]->grad.data(),
-                       .m = m_[i].data(),
-                       .v = v_[i].data(),
+                       .m = moment(i, 0),
+                       .v = moment(i, 1),
                        .n = params_[i]->value.size(),
                        .weight_decay = config.weight_decay});
   memory_.backend().adamw({.tensors = tensors,
@@ -50,7 +57,8 @@ void Optimizer::step(const TrainConfig& config, double learning_rate, int64_t t)
                            .beta2 = config.beta2,
                            .eps = config.epsilon,
                            .step = t,
-                           .type = type_});
+                           .type = type_,
+                           .slab_bytes = slab_bytes_});
 }
 
 void Optimizer::zero_gradients() {
@@ -63,12 +71,29 @@ void check_no_more(const SafetensorsFile& file, size_t expected) {
               file.path().string(), file.tensors().size(), expected);
 }
 
+void* Optimizer::moment(size_t i, int which) const {
+  return slab_bytes_ > 0 ? paged_[which].data() + places_[i] : moments_[which][i].data();
+}
+
+Optimizer::Named Optimizer::named_moment(std::string name, size_t i, int which) const {
+  const Tensor& value = params_[i]->value;
+  Named named{.name = std::move(name), .shape = value.shape()};
+  if (slab_bytes_ > 0) {
+    named.on_host = {static_cast<std::byte*>(moment(i, which)), value.bytes()};
+  } else {
+    named.tensor = moments_[which][i];
+  }
+  return named;
+}
+
 std::vector<Optimizer::Named> Optimizer::tensors() const {
+  if (slab_bytes_ > 0) memory_.backend().synchronize();
   std::vector<Named> all;
   for (size_t i = 0; i < params_.size(); ++i) {
-    all.push_back({"exp_avg." + params_[i]->name, m_[i]});
-    all.push_back({"exp_avg_sq." + params_[i]->name, v_[i]});
-    if (type_ != DType::f32) all.push_back({"param." + params_[i]->name, params_[i]->value});
+    const Param& param = *params_[i];
+    all.push_back(named_moment("exp_avg." + param.name, i, 0));
+    all.push_back(named_moment("exp_avg_sq." + param.name, i, 1));
+    if (type_ != DType::f32) all.push_back({"param." + param.name, param.value.shape(), param.value});
   }
   return all;
 }
@@ -78,22 +103,31 @@ void Optimizer::save(const Path& file) const {
   std::vector<std::vector<std::byte>> host(named.size());
   std::vector<TensorOut> out;
   for (size_t i = 0; i < named.size(); ++i) {
-    host[i].resize(named[i].tensor.bytes());
-    named[i].tensor.to_host(host[i]);
-    out.push_back({.name = named[i].name, .type = type_, .shape = named[i].tensor.shape(), .bytes = host[i]});
+    std::span<const std::byte> bytes = named[i].on_host;
+    if (named[i].tensor) {
+      host[i].resize(named[i].tensor.bytes());
+      named[i].tensor.to_host(host[i]);
+      bytes = host[i];
+    }
+    out.push_back({.name = named[i].name, .type = type_, .shape = named[i].shape, .bytes = bytes});
   }
   write_safetensors(file, out);
 }
 
 void Optimizer::restore(const Path& path) {
   SafetensorsFile file(path);
-  check_no_more(file, tensors().size());
-  for (const Named& named : tensors()) {
+  const std::vector<Named> all = tensors();
+  check_no_more(file, all.size());
+  for (const Named& named : all) {
     const TensorView& view = file.at(named.name);
-    QLORA_CHECK(view.type == type_ && view.shape == named.tensor.shape(), data,
+    QLORA_CHECK(view.type == type_ && view.shape == named.shape, data,
                 "{}: `{}`: expected {} {}, found {} {}", path.string(), named.name, name_of(type_),
-                to_string(named.tensor.shape()), name_of(view.type), to_string(view.shape));
-    named.tensor.copy_from(Tensor::from_host(memory_, view.shape, type_, view.bytes, Tag::scratch));
+                to_string(named.shape), name_of(view.type), to_string(view.shape));
+    if (named.tensor) {
+      named.tensor.copy_from(Tensor::from_host(memory_, view.shape, type_, view.bytes, Tag::scratch));
+    } else {
+      std::copy(view.bytes.begin(), view.bytes.end(), named.on_host.begin());
+    }
   }
 }
 

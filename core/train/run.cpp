@@ -47,7 +47,7 @@ Run::Run(std::string id, LoraConfig lora, TrainConfig config, std::unique_ptr<Ad
   check_config(config_);
   QLORA_CHECK(adapter_ != nullptr && source_ != nullptr, failure,
               "run {}: an adapter and a source are needed", id_);
-  state_ = std::make_unique<State>(Optimizer(adapter_->params(), memory, type));
+  state_ = std::make_unique<State>(Optimizer(adapter_->params(), memory, type, config_.slab_bytes));
   state_->optimizer.zero_gradients();
 }
 

@@ -24,6 +24,9 @@ struct TrainConfig {
   int64_t warmup_steps = 0;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8, weight_decay = 0;
   double max_grad_norm = 0.3;  // 0 = no clipping
+  // Of the device, through which the optimizer's states pass from and to host memory; 0: they stay on it. The
+  // numbers are the same.
+  size_t slab_bytes = 0;
   uint64_t seed = 0;
 };
 

@@ -26,6 +26,28 @@ const std::string kEmulated = "avx512, emulated";
 
 Device::~Device() {
   for (const Block& b : blocks_) backend_.release(b.base, b.total);
+  for (auto [p, bytes] : on_host_) backend_.release_host(p, bytes);
+}
+
+void* Device::put_host(const Array& values) {
+  const size_t bytes = values.size() * size_of(type_);
+  void* p = backend_.allocate_host(bytes);
+  on_host_.emplace_back(p, bytes);
+  if (backend_.name() == "counting") return p;  // there are no bytes
+  if (type_ == DType::f64) {
+    std::copy(values.begin(), values.end(), static_cast<double*>(p));
+  } else {
+    std::transform(values.begin(), values.end(), static_cast<float*>(p),
+                   [](double v) { return static_cast<float>(v); });
+  }
+  return p;
+}
+
+Array Device::get_host(const void* p, int64_t n) const {
+  backend_.synchronize();
+  if (backend_.name() == "counting") return Array(static_cast<size_t>(n));
+  if (type_ == DType::f64) return {static_cast<const double*>(p), static_cast<const double*>(p) + n};
+  return {static_cast<const float*>(p), static_cast<const float*>(p) + n};
 }
 
 void* Device::put_bytes(const void* data, size_t bytes, size_t before) {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/base/philox.h"
@@ -45,6 +46,10 @@ class Device {
   T* put_raw(const std::vector<T>& values) {
     return values.empty() ? nullptr : static_cast<T*>(put_bytes(values.data(), values.size() * sizeof(T), 0));
   }
+  // The values in memory of the host that the device copies from (Backend::allocate_host), and what lies
+  // there after all work.
+  void* put_host(const Array& values);
+  Array get_host(const void* p, int64_t n) const;
   // Room for n results, filled with NaN.
   void* make(int64_t n);
   Array get(const void* p, int64_t n) const;
@@ -68,6 +73,7 @@ class Device {
   int64_t offset_;
   Operands operands_;
   std::vector<Block> blocks_;
+  std::vector<std::pair<void*, size_t>> on_host_;
 };
 
 struct Case {
@@ -96,14 +102,17 @@ std::vector<Case> attention_cases();
 std::vector<Case> row_cases();
 std::vector<Case> learning_cases();
 std::vector<Case> all_cases();
+// Steps of AdamW one after another, of several tensors, with states in host memory unless slab_bytes is 0.
+Case paged_adam_case(size_t slab_bytes, int64_t steps);
 // `plain` and a copy of each with bf16 operands.
 std::vector<Case> with_bf16_operands(std::vector<Case> plain);
 
-// Every backend that this machine can run, the reference among them, the 16-lane build over AVX2 registers, so that
-// its arithmetic is tested where there is no AVX-512, and the emulated GPU. `make_test_backend` makes one of
-// them.
+// Every backend that this machine can run, the reference among them, the 16-lane build over AVX2 registers,
+// so that its arithmetic is tested where there is no AVX-512, and the emulated GPU. `make_test_backend` makes
+// one of them.
 std::vector<std::string> available_backends();
-// The kernels of a GPU on the processor: much slower than the others, so that tests spare it what shows nothing more.
+// The kernels of a GPU on the processor: much slower than the others, so that tests spare it what shows
+// nothing more.
 inline const std::string kEmulatedGpu = "cuda-emulated";
 std::unique_ptr<Backend> make_test_backend(const std::string& name);
 

@@ -61,8 +61,9 @@ Case squares_case(std::vector<int64_t> sizes) {
   return c;
 }
 
-Case adam_case(std::string name, std::vector<int64_t> sizes, StepScalars scalars, double decay,
-               int64_t step) {
+// With `slab_bytes` m and v lie in host memory. Steps follow each other without waiting.
+Case adam_case(std::string name, std::vector<int64_t> sizes, StepScalars scalars, double decay, int64_t step,
+               size_t slab_bytes = 0, int64_t steps = 1) {
   Case c{.kernel = "adamw", .shape = std::move(name)};
   uint64_t seed = 1;
   for (int64_t n : sizes) {
@@ -73,19 +74,27 @@ Case adam_case(std::string name, std::vector<int64_t> sizes, StepScalars scalars
   }
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
     Next next(in);
+    auto put_state = [&](const Array& values) { return slab_bytes > 0 ? d.put_host(values) : d.put(values); };
     std::vector<AdamTensor> tensors;
     for (int64_t n : sizes) {
-      AdamTensor t{.p = d.put(next()), .g = d.put(next()), .m = d.put(next()), .v = d.put(next()), .n = n};
+      AdamTensor t{.p = d.put(next()), .g = d.put(next()), .n = n};
+      t.m = put_state(next());
+      t.v = put_state(next());
       t.weight_decay = decay;
       tensors.push_back(t);
     }
-    d.backend().adamw({.tensors = tensors,
-                       .scalars = d.put_raw(std::vector<StepScalars>{scalars}),
-                       .step = step,
-                       .type = d.type()});
+    const StepScalars* on_device = d.put_raw(std::vector<StepScalars>{scalars});
+    for (int64_t i = 0; i < steps; ++i)
+      d.backend().adamw({.tensors = tensors,
+                         .scalars = on_device,
+                         .step = step + i,
+                         .type = d.type(),
+                         .slab_bytes = slab_bytes});
     std::vector<Array> results;
     for (const AdamTensor& t : tensors) {
-      for (const void* state : {t.p, t.m, t.v}) results.push_back(d.get(state, t.n));
+      results.push_back(d.get(t.p, t.n));
+      for (const void* state : {t.m, t.v})
+        results.push_back(slab_bytes > 0 ? d.get_host(state, t.n) : d.get(state, t.n));
     }
     return results;
   };
@@ -93,6 +102,12 @@ Case adam_case(std::string name, std::vector<int64_t> sizes, StepScalars scalars
 }
 
 }  // namespace
+
+Case paged_adam_case(size_t slab_bytes, int64_t steps) {
+  return adam_case("paged", {700, 1, 0, 900, 33, 2500},
+                   {.sum_squares = 1e4, .gradient_scale = 0.1, .max_grad_norm = 0.3, .learning_rate = 0.01},
+                   0.1, 2, slab_bytes, steps);
+}
 
 std::vector<Case> learning_cases() {
   std::vector<Case> all;
@@ -113,6 +128,9 @@ std::vector<Case> learning_cases() {
   all.push_back(adam_case(
       "below the clipping norm, many tensors", std::vector<int64_t>(40, 900),
       {.sum_squares = 4, .gradient_scale = 0.1, .max_grad_norm = 0.3, .learning_rate = 2e-4}, 0.01, 1000));
+  const StepScalars plain{.sum_squares = 1e4, .gradient_scale = 0.01, .learning_rate = 1e-3};
+  all.push_back(adam_case("paged, several slabs", sizes, plain, 0.1, 3, 16 * 900));
+  all.push_back(adam_case("paged, one slab", sizes, plain, 0, 1, 16 * 9000));
   return all;
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/cuda/backend.h"
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/optimizer.h"
 
 namespace qlora::cuda {
 namespace {
@@ -30,7 +31,12 @@ class CudaBackend : public Backend {
     }
   }
   void fill(void* p, size_t bytes, uint8_t value) override { device_.stream.fill(p, bytes, value); }
-  void synchronize() override { device_.stream.wait(); }
+  void synchronize() override {
+    device_.stream.wait();
+    wait_for_pages(device_);
+  }
+  void* allocate_host(size_t bytes) override { return cuda::allocate_host(bytes); }
+  void release_host(void* p, size_t) noexcept override { cuda::release_host(p); }
 
   void gemm(const Gemm& a) override { cuda::gemm(device_, a); }
   void qgemm(const QGemm& a) override { cuda::qgemm(device_, a); }

@@ -30,12 +30,15 @@ class Uploads {
 };
 
 // Buffers inside one call; each name has one at a time.
-enum class Room : uint8_t { y, low_rank, partials, keys, queries, count };
+enum class Room : uint8_t { y, low_rank, partials, keys, queries, slabs, count };
+
+struct Paging;
 
 struct Device {
   Stream stream = {};
   Uploads uploads = {};
   std::array<Scratch, static_cast<size_t>(Room::count)> rooms = {};
+  std::shared_ptr<Paging> paging = {};  // made by the first call that pages (optimizer.h)
 
   template <class T>
   T* room(Room which, size_t n) {

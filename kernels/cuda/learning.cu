@@ -2,6 +2,7 @@
 
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/optimizer.h"
 
 namespace qlora::cuda {
 namespace {
@@ -161,16 +162,21 @@ void sum_squares(Device& d, const SumSquares& a) {
                   static_cast<int64_t>(chunks.size()), a.out);
 }
 
-void adamw(Device& d, const AdamW& a) {
-  const std::vector<Stretch> chunks = stretches(a.tensors);
+void adam_step(Device& d, const AdamW& a, std::span<const AdamTensor> tensors) {
+  const std::vector<Stretch> chunks = stretches(tensors);
   if (chunks.empty()) return;
   d.uploads.begin();
   const auto t = static_cast<double>(a.step);
   const Adam constants{
       a.beta1, a.beta2, a.eps, 1 - std::pow(a.beta1, t), std::sqrt(1 - std::pow(a.beta2, t)), a.scalars};
   d.stream.launch(adam, dim3(static_cast<unsigned>(chunks.size())), dim3(kThreads), 0, constants,
-                  d.uploads.put(d.stream, a.tensors.data(), a.tensors.size()),
+                  d.uploads.put(d.stream, tensors.data(), tensors.size()),
                   d.uploads.put(d.stream, chunks.data(), chunks.size()));
+}
+
+void adamw(Device& d, const AdamW& a) {
+  if (a.slab_bytes > 0) return adamw_paged(d, a);
+  adam_step(d, a, a.tensors);
 }
 
 }  // namespace qlora::cuda

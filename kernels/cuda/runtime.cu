@@ -18,8 +18,8 @@ void check(cudaError_t status, const char* what, ErrorKind kind = ErrorKind::fai
 
 }  // namespace
 
-// Memory of the host from which the device copies while the caller goes on. When it is full, all that it
-// holds is waited for.
+// Memory of the host from which the device copies while the caller goes on, made when it is first needed.
+// When it is full, all that it holds is waited for.
 struct Stream::State {
   static constexpr size_t kStage = size_t{4} << 20;
   cudaStream_t stream = nullptr;
@@ -27,16 +27,13 @@ struct Stream::State {
   size_t staged = 0;
 };
 
-Stream::Stream() : state_(std::make_unique<State>()) {
+Stream::Stream() : state_(std::make_shared<State>()) {
   check(cudaStreamCreateWithFlags(&state_->stream, cudaStreamNonBlocking), "no stream");
-  void* stage = nullptr;
-  check(cudaMallocHost(&stage, State::kStage), "no pinned memory", ErrorKind::memory);
-  state_->stage = static_cast<std::byte*>(stage);
 }
 
 Stream::~Stream() {
   cudaStreamSynchronize(state_->stream);
-  cudaFreeHost(state_->stage);
+  release_host(state_->stage);
   cudaStreamDestroy(state_->stream);
 }
 
@@ -60,6 +57,7 @@ void Stream::copy_in(void* device, const void* host, size_t bytes) {
   const void* from = host;
   const bool small = bytes <= State::kStage / 8;
   if (small) {
+    if (state_->stage == nullptr) state_->stage = static_cast<std::byte*>(allocate_host(State::kStage));
     if (state_->staged + bytes > State::kStage) {
       wait();
       state_->staged = 0;
@@ -90,6 +88,52 @@ void Stream::fill(void* device, size_t bytes, uint8_t value) {
 
 void Stream::wait() {
   check(cudaStreamSynchronize(state_->stream), "a kernel failed");
+}
+
+void Stream::load(void* device, const void* host, size_t bytes) {
+  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, state_->stream),
+        "copying to the device");
+}
+
+void Stream::store(void* host, const void* device, size_t bytes) {
+  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, state_->stream),
+        "copying from the device");
+}
+
+struct Event::State {
+  cudaEvent_t event = nullptr;
+};
+
+Event::Event() : state_(std::make_unique<State>()) {
+  check(cudaEventCreateWithFlags(&state_->event, cudaEventDisableTiming), "no event");
+}
+
+Event::~Event() {
+  cudaEventDestroy(state_->event);
+}
+
+void Stream::record(Event& event) {
+  check(cudaEventRecord(event.state_->event, state_->stream), "recording an event");
+}
+
+void Stream::wait_for(const Event& event) {
+  check(cudaStreamWaitEvent(state_->stream, event.state_->event, 0), "waiting for an event");
+}
+
+void* allocate_host(size_t bytes) {
+  void* p = nullptr;
+  check(cudaMallocHost(&p, bytes > 0 ? bytes : 1),
+        ("no room for " + std::to_string(bytes >> 20) + " MiB of pinned memory on the host").c_str(),
+        ErrorKind::memory);
+  std::memset(p, 0, bytes);
+  return p;
+}
+
+void release_host(void* p) noexcept {
+  if (p == nullptr) return;
+  cudaDeviceSynchronize();
+  cudaFreeHost(p);
+  cudaGetLastError();
 }
 
 void* allocate_device(size_t bytes) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/cuda/gpu.h"
 
@@ -16,6 +17,25 @@ namespace qlora::cuda {
 // for all work.
 void* allocate_device(size_t bytes);
 void release_device(void* p) noexcept;
+
+// Memory of the host that Stream::load and store copy at full speed (CUDA: pinned), zeros. Releasing waits
+// for all work.
+void* allocate_host(size_t bytes);
+void release_host(void* p) noexcept;
+
+// A point in the work of a stream.
+class Event {
+ public:
+  Event();
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+ private:
+  friend class Stream;
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 // Work in order. Errors of the work (a fault of a kernel) are thrown by whatever waits for it.
 class Stream {
@@ -32,6 +52,15 @@ class Stream {
   void fill(void* device, size_t bytes, uint8_t value);
   void wait();
 
+  // Copies from and to memory of allocate_host(), whose bytes are read and written when the work runs.
+  void load(void* device, const void* host, size_t bytes);
+  void store(void* host, const void* device, size_t bytes);
+
+  // The event stands for all work so far, instead of what it stood for.
+  void record(Event&);
+  // Work from now on waits for what the event stands for now; for nothing where it never was recorded.
+  void wait_for(const Event&);
+
   // kernel<<<grid, block, shared>>>(arguments...)
   template <class... P, class... A>
   void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... arguments) {
@@ -45,6 +74,8 @@ class Stream {
   }
 
  private:
+  friend class Event;
+  struct State;
 #if defined(__CUDACC__)
   cudaStream_t handle() const;
   // More than 48 KiB of shared memory must be asked for.
@@ -52,9 +83,9 @@ class Stream {
   static void check_launch();
 #else
   void enqueue(std::function<void()> work);
+  std::vector<std::shared_ptr<State>> others() const;
 #endif
-  struct State;
-  std::unique_ptr<State> state_;
+  std::shared_ptr<State> state_;
 };
 
 // Room on the device that calls of kernels use and leave undefined; grows, and stays for later calls.

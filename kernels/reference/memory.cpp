@@ -37,6 +37,12 @@ void Reference::release(void* p, size_t) noexcept {
   std::free(p);
 }
 
+void* Reference::allocate_host(size_t bytes) {
+  void* p = allocate(bytes);
+  fill(p, bytes, 0);
+  return p;
+}
+
 void Reference::copy(void* dst, const void* src, size_t bytes, CopyKind) {
   if (bytes > 0) std::memcpy(dst, src, bytes);
 }

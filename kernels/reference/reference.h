@@ -38,6 +38,8 @@ class Reference : public Backend {
   void copy(void* dst, const void* src, size_t bytes, CopyKind) override;
   void fill(void* p, size_t bytes, uint8_t value) override;
   void synchronize() override {}
+  void* allocate_host(size_t bytes) override;
+  void release_host(void* p, size_t bytes) noexcept override { release(p, bytes); }
 
   void gemm(const Gemm&) override;
   void qgemm(const QGemm&) override;

@@ -57,6 +57,9 @@ struct Counters {
 Counters counters();
 void reset_counters();
 
+// Bytes of the device that are allocated now, as they were asked for.
+size_t device_bytes();
+
 // A copy of cp.async on its way.
 struct Copy {
   void* to = nullptr;

@@ -5,11 +5,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <exception>
 #include <map>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -44,6 +46,7 @@ class DeviceMemory {
   void* allocate(size_t bytes);
   void release(void* p);
   void open(bool yes);
+  size_t bytes();
 
  private:
   std::mutex mutex_;
@@ -108,6 +111,13 @@ void DeviceMemory::open(bool yes) {
   for (auto& [address, block] : blocks_) protect(block, yes);
 }
 
+size_t DeviceMemory::bytes() {
+  std::lock_guard lock(mutex_);
+  size_t sum = 0;
+  for (const auto& [address, block] : blocks_) sum += block.bytes;
+  return sum;
+}
+
 DeviceMemory& memory() {
   static DeviceMemory instance;
   return instance;
@@ -115,8 +125,33 @@ DeviceMemory& memory() {
 
 }  // namespace
 
+// Streams run only when something waits for them: the host, or another stream that has come to an event of
+// theirs. What no event orders runs as late as that allows; under all schedules but `forward`, as early.
 struct Stream::State {
+  const std::thread::id host = std::this_thread::get_id();
   std::deque<std::function<void()>> work;
+  uint64_t given = 0, done = 0;  // pieces of work
+
+  // The first `target` pieces are done after it. Work may come to an event and run other streams.
+  void run_to(uint64_t target) {
+    while (done < target && !work.empty()) {
+      const std::function<void()> next = std::move(work.front());
+      work.pop_front();
+      ++done;
+      try {
+        next();
+      } catch (...) {
+        done += work.size();
+        work.clear();
+        throw;
+      }
+    }
+  }
+};
+
+struct Event::State {
+  std::shared_ptr<Stream::State> stream = nullptr;
+  uint64_t done = 0;  // pieces of its work
 };
 
 namespace {
@@ -145,7 +180,7 @@ void throw_kept() {
 
 }  // namespace
 
-Stream::Stream() : state_(std::make_unique<State>()) {
+Stream::Stream() : state_(std::make_shared<State>()) {
   std::lock_guard lock(shared.mutex);
   shared.streams.push_back(this);
 }
@@ -157,14 +192,46 @@ Stream::~Stream() {
 
 void Stream::enqueue(std::function<void()> work) {
   state_->work.push_back(std::move(work));
+  ++state_->given;
 }
 
 void Stream::wait() {
   throw_kept();
   if (state_->work.empty()) return;
-  const std::deque<std::function<void()>> work = std::exchange(state_->work, {});
   Opened opened;
-  for (const auto& each : work) each();
+  if (emulated::schedule().order != emulated::Order::forward)
+    for (const std::shared_ptr<State>& other : others()) other->run_to(other->given);
+  state_->run_to(state_->given);
+}
+
+// The streams of this thread of the host, but this one.
+std::vector<std::shared_ptr<Stream::State>> Stream::others() const {
+  std::lock_guard lock(shared.mutex);
+  std::vector<std::shared_ptr<State>> all;
+  for (const Stream* stream : shared.streams)
+    if (stream != this && stream->state_->host == state_->host) all.push_back(stream->state_);
+  return all;
+}
+
+Event::Event() : state_(std::make_unique<State>()) {}
+Event::~Event() = default;
+
+void Stream::record(Event& event) {
+  event.state_->stream = state_;
+  event.state_->done = state_->given;
+}
+
+void Stream::wait_for(const Event& event) {
+  if (event.state_->stream == nullptr) return;
+  enqueue([other = event.state_->stream, done = event.state_->done] { other->run_to(done); });
+}
+
+void Stream::load(void* device, const void* host, size_t bytes) {
+  copy(device, host, bytes);
+}
+
+void Stream::store(void* host, const void* device, size_t bytes) {
+  copy(host, device, bytes);
 }
 
 void Stream::copy_in(void* device, const void* host, size_t bytes) {
@@ -197,19 +264,54 @@ void* allocate_device(size_t bytes) {
   return memory().allocate(bytes);
 }
 
-void release_device(void* p) noexcept {
-  if (p == nullptr) return;
+namespace {
+
+void wait_for_all() {
   std::vector<Stream*> streams;
   {
     std::lock_guard lock(shared.mutex);
     streams = shared.streams;
   }
+  for (Stream* stream : streams) stream->wait();
+}
+
+}  // namespace
+
+void release_device(void* p) noexcept {
+  if (p == nullptr) return;
   try {
-    for (Stream* stream : streams) stream->wait();
+    wait_for_all();
     memory().release(p);
   } catch (...) {
     keep_fault();
   }
 }
 
+void* allocate_host(size_t bytes) {
+  const size_t room = rounded(std::max<size_t>(bytes, 1), kAlignment);
+  void* p = std::aligned_alloc(kAlignment, room);
+  if (p == nullptr)
+    throw Error(ErrorKind::memory, "CUDA emulation: no host memory for " + std::to_string(bytes) + " bytes");
+  std::memset(p, 0, room);
+  return p;
+}
+
+void release_host(void* p) noexcept {
+  if (p == nullptr) return;
+  try {
+    wait_for_all();
+  } catch (...) {
+    keep_fault();
+  }
+  std::free(p);
+}
+
+size_t allocated_device_bytes() {
+  return memory().bytes();
+}
+
 }  // namespace qlora::cuda
+
+size_t qlora::emulated::device_bytes() {
+  return qlora::cuda::allocated_device_bytes();
+}

@@ -1,0 +1,40 @@
+#pragma once
+// Bytes of the host that a device copies from and to at full speed (Backend::allocate_host); zeros at first.
+
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "core/tensor/memory.h"
+
+namespace qlora {
+
+class HostArray {
+ public:
+  HostArray() = default;  // empty
+  HostArray(Memory& memory, size_t bytes) : memory_(&memory), size_(bytes) {
+    data_ = static_cast<std::byte*>(memory.allocate_host(bytes));
+  }
+  HostArray(HostArray&& other) noexcept { *this = std::move(other); }
+  HostArray& operator=(HostArray&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~HostArray() {
+    if (data_ != nullptr) memory_->release_host(data_, size_);
+  }
+
+  // The host may look at them after synchronize(), and never where the backend only counts.
+  std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+
+ private:
+  Memory* memory_ = nullptr;
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace qlora

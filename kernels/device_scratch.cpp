@@ -1,0 +1,133 @@
+#include "kernels/device_scratch.h"
+
+#include <algorithm>
+
+namespace qlora {
+namespace {
+
+constexpr int64_t kFloat = 4, kDouble = 8;
+// At least what the kernels upload of each, rounded up as an upload is.
+constexpr int64_t kRounding = 256, kItem = 160, kRange = 16, kSequence = 64, kTile = 16, kWork = 16;
+constexpr int64_t kFewestRows = 16;  // of a block of attention
+constexpr int64_t kChunk = 4096;     // elements of a partial sum, or of a block of the optimizer
+constexpr size_t kFirstUploads = size_t{64} << 10;
+
+// Heads that the kernels on tensor cores take (cuda/flash.cu).
+bool on_tensor_cores(const Attention& a) {
+  const int64_t dim = a.head_dim;
+  return a.operands == Operands::bf16 && a.scale > 0 &&
+         (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256);
+}
+
+struct Rows {
+  int64_t queries = 0, keys = 0;
+};
+Rows rows_of(const Attention& a) {
+  Rows rows;
+  for (const SequenceSpan& s : a.sequences) {
+    rows.queries += s.q_len;
+    rows.keys += s.k_len;
+  }
+  return rows;
+}
+
+template <class Tensors>
+int64_t chunks_of(const Tensors& tensors) {
+  int64_t chunks = 0;
+  for (const auto& t : tensors) chunks += (t.n + kChunk - 1) / kChunk;
+  return chunks;
+}
+
+}  // namespace
+
+void DeviceScratchNeed::need(Buffer buffer, int64_t bytes) {
+  bytes_[buffer] = std::max(bytes_[buffer], static_cast<size_t>(bytes));
+}
+
+void DeviceScratchNeed::uploads(int64_t bytes) {
+  uploads_ = std::max(uploads_, static_cast<size_t>(bytes));
+}
+
+void DeviceScratchNeed::add(const Linear& a) {
+  int64_t parts = 0;
+  for (const LinearTerm& term : a.terms) parts += static_cast<int64_t>(term.lora.size());
+  uploads(a.rows * kDouble + parts * 2 * (kItem + kRange) + 5 * kRounding);
+}
+
+void DeviceScratchNeed::add(const LinearBackward& a) {
+  const auto sequences = static_cast<int64_t>(a.sequences.size());
+  int64_t low_rank = 0, parts = 0;
+  for (const LinearBackwardTerm& term : a.terms)
+    for (const LoraPart& part : term.lora) {
+      low_rank += (part.hi - part.lo) * part.rank;
+      ++parts;
+    }
+  need(kLowRank, low_rank * kFloat);
+  if (a.dx != nullptr && a.mode == Write::accumulate && !a.terms.empty())
+    need(kSum, a.rows * a.terms[0].w.in * kFloat);
+  uploads(a.rows * kDouble + parts * (4 * (kItem + kRange) + 2 * sequences * kRange) +
+          (5 + 2 * static_cast<int64_t>(a.terms.size())) * kRounding);
+}
+
+void DeviceScratchNeed::sequences(const Attention& a) {
+  int64_t bytes = 4 * kRounding;
+  for (const SequenceSpan& s : a.sequences)
+    bytes += kSequence + s.shared_tiles * kTile + ((s.q_len + s.k_len) / kFewestRows + 2) * kWork;
+  uploads(bytes);
+}
+
+// Keys and values are rounded once for all that read them.
+void DeviceScratchNeed::add(const Attention& a) {
+  sequences(a);
+  if (on_tensor_cores(a)) need(kKeys, rows_of(a).keys * a.kv_heads * a.head_dim * kFloat);
+}
+
+// So are queries and gradients of the output; and every row of a head has a sum or two.
+void DeviceScratchNeed::add(const AttentionBackward& b) {
+  const Attention& a = b.forward;
+  add(a);
+  const int64_t heads = rows_of(a).queries * a.heads;
+  if (on_tensor_cores(a)) need(kQueries, heads * a.head_dim * kFloat);
+  need(kPartials, heads * kFloat * (on_tensor_cores(a) ? 2 : 1));
+}
+
+void DeviceScratchNeed::add(const RopeTable& a) {
+  uploads((a.rows + a.half) * kFloat + 2 * kRounding);
+}
+
+void DeviceScratchNeed::add(const GatherRows& a) {
+  uploads(a.rows * kFloat + kRounding);
+}
+
+void DeviceScratchNeed::add(const ScatterRows& a) {
+  uploads(a.rows * kFloat + kRounding);
+}
+
+void DeviceScratchNeed::add(const CrossEntropy& a) {
+  uploads(2 * a.rows * kFloat + 2 * kRounding);
+}
+
+void DeviceScratchNeed::add(const SumSquares& a) {
+  const int64_t chunks = chunks_of(a.tensors);
+  need(kPartials, chunks * kDouble);
+  uploads(static_cast<int64_t>(a.tensors.size()) * static_cast<int64_t>(sizeof(TensorRef)) + chunks * kWork +
+          2 * kRounding);
+}
+
+// A slab begins and ends within tensors: two pieces and two blocks more than they have.
+void DeviceScratchNeed::add(const AdamW& a) {
+  if (a.tensors.empty()) return;
+  uploads((static_cast<int64_t>(a.tensors.size()) + 2) * static_cast<int64_t>(sizeof(AdamTensor)) +
+          (chunks_of(a.tensors) + 2) * kWork + 2 * kRounding);
+  if (a.slab_bytes > 0) need(kSlabs, 4 * slab_elements(a) * kFloat);
+}
+
+size_t DeviceScratchNeed::bytes() const {
+  size_t sum = 0;
+  for (int i = 0; i < kBuffers; ++i)
+    if (i != kSlabs) sum += bytes_[static_cast<size_t>(i)];
+  // A block that has become too small stays until the next call, beside one of twice its size.
+  return uploads_ == 0 ? sum : sum + 2 * std::max(kFirstUploads, 2 * uploads_);
+}
+
+}  // namespace qlora

@@ -1,0 +1,42 @@
+#pragma once
+// How much memory of a device the CUDA kernels keep for themselves (kernels/cuda/device.h): copies of
+// operands, sums that are not finished, what calls upload, slabs of paged states. What grows stays, so needs
+// of different calls join by the larger of each.
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/backend.h"
+
+namespace qlora {
+
+// The needs of all calls that were added; never less than what the kernels take (device_scratch_test.cpp).
+class DeviceScratchNeed {
+ public:
+  void add(const Linear&);
+  void add(const LinearBackward&);
+  void add(const Attention&);
+  void add(const AttentionBackward&);
+  void add(const RopeTable&);
+  void add(const GatherRows&);
+  void add(const ScatterRows&);
+  void add(const CrossEntropy&);
+  void add(const SumSquares&);
+  void add(const AdamW&);
+
+  size_t bytes() const;  // without slabs
+  size_t slabs() const { return bytes_[kSlabs]; }
+
+ private:
+  // One for each cuda::Room.
+  enum Buffer { kSum, kLowRank, kPartials, kKeys, kQueries, kSlabs, kBuffers };
+  void need(Buffer, int64_t bytes);
+  void uploads(int64_t bytes);
+  void sequences(const Attention&);
+
+  std::array<size_t, kBuffers> bytes_{};
+  size_t uploads_ = 0;  // of the call with the most
+};
+
+}  // namespace qlora
