@@ -128,10 +128,29 @@ void generate(PlanBase& base, const std::vector<Adapter*>& adapters,
   generate_answers(generator, requests, [&](SubjectIndex i) { return adapters[static_cast<size_t>(i)]; });
 }
 
+MemoryParts parts_of(const PlanBase& base) {
+  MemoryParts parts;
+  for (const LinearInfo& linear : base.model->linears()) {
+    const FrozenWeight* weight = base.model->find(linear.name)->plain();
+    if (weight != nullptr && weight->parts().format != Format::dense) parts.quantized += weight->bytes();
+  }
+  const Memory& memory = base.memory;
+  parts.dense = memory.at_peak(Tag::weights) - parts.quantized;
+  parts.adapters = memory.at_peak(Tag::adapters);
+  parts.gradients = memory.at_peak(Tag::gradients);
+  parts.optimizer = memory.at_peak(Tag::optimizer);
+  parts.activations = memory.at_peak(Tag::activations);
+  parts.buffers = memory.at_peak(Tag::scratch);
+  parts.logits = memory.peak(Tag::scratch);
+  return parts;
+}
+
 }  // namespace
 
 size_t MemoryPlan::bytes() const {
-  return process + std::max(loading, lasting + passing + scratch);
+  if (device.kernels == CountedKernels::cuda)
+    return device.context + Arena::taken_by(lasting) + Arena::taken_by(passing) + scratch + slabs;
+  return process + std::max(loading, lasting + passing + scratch + paged);
 }
 
 MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
@@ -142,7 +161,7 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs, Checkp
   const RunConfig& first = runs.at(0)->config;
   PlanBase& base = base_of(first);
   base.memory.trim();
-  base.memory.reserve(size_t{1} << 44);  // of addresses: everything lies in one piece, as in the worker
+  base.memory.reserve(kAddresses);  // everything lies in one piece, as in the worker
   base.memory.reset_peak();
   base.backend->reset();
   PackOptions options;
@@ -174,7 +193,11 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs, Checkp
           .loading = base.loading,
           .lasting = base.memory.held_peak() - base.memory.held_passing(),
           .passing = base.memory.held_passing(),
-          .scratch = base.backend->scratch_bytes()};
+          .scratch = base.backend->scratch_bytes(),
+          .paged = base.memory.host_used(),
+          .slabs = base.backend->slab_bytes(),
+          .parts = parts_of(base),
+          .device = device_};
 }
 
 JudgeNeed Planner::judge_need(const JudgeSetup& setup, const std::string& text, int64_t more_tokens) {

@@ -49,12 +49,21 @@ PlanBase& Planner::base_of(const RunConfig& config) {
                                  options.quant.double_quant, static_cast<int>(options.operands));
   std::shared_ptr<PlanBase>& base = bases_[name];
   if (base == nullptr) {
-    base = std::make_shared<PlanBase>();
+    base = std::make_shared<PlanBase>(device_.kernels);
     base->type = options.type;
-    base->model = load_model(folder, base->memory, options);
-    base->loading = base->memory.held() + loading_bytes(ModelFolder(folder), options.quant);
+    // Of addresses: everything lies in one piece, as in a worker whose room costs memory.
+    if (device_.kernels == CountedKernels::cuda) base->memory.reserve_lasting(kAddresses);
+    const bool alone = std::filesystem::is_regular_file(folder);
+    base->model =
+        alone ? shapes_of_model(folder, base->memory, options) : load_model(folder, base->memory, options);
+    base->loading = base->memory.held() +
+                    loading_bytes(alone ? announced_weights(folder) : ModelFolder(folder), options.quant);
   }
   return *base;
+}
+
+const Model& Planner::model_of(const RunConfig& config) {
+  return *base_of(config).model;
 }
 
 const std::string& Planner::model_hash(const std::string& folder) {

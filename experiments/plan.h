@@ -55,6 +55,23 @@ struct JudgeNeed {
   int64_t over = 0;  // tokens of the largest prompt and a verdict that the model's context has no room for
 };
 
+// Where runs are planned to compute.
+struct PlannedDevice {
+  CountedKernels kernels = CountedKernels::cpu;
+  // Of a GPU: what its driver takes of its memory for a program before the program asks for any.
+  size_t context = 0;
+};
+
+// What lasts and what passes, by what it is for, at the moment when most of it is in use.
+struct MemoryParts {
+  size_t quantized = 0, dense = 0;  // of the base: codes with their scales; embedding, head, norms, biases
+  size_t adapters = 0, gradients = 0, optimizer = 0;
+  size_t activations = 0;
+  size_t buffers = 0;  // of ops, while they run
+  size_t logits = 0;   // the largest buffers of ops, whenever: a chunk of logits, in training
+  size_t sum() const { return quantized + dense + adapters + gradients + optimizer + activations + buffers; }
+};
+
 // Bytes that a worker needs at its peak.
 struct MemoryPlan {
   size_t process = 0;  // program, tokenizer and examples: what this process has of them
@@ -62,7 +79,14 @@ struct MemoryPlan {
   size_t lasting = 0;  // weights, adapters and optimizer
   size_t passing = 0;  // activations of a training step or an evaluation
   size_t scratch = 0;  // what kernels keep for themselves
+  size_t paged = 0;    // states in host memory that a GPU copies from and to
+  size_t slabs = 0;    // of a GPU, through which they pass
+  MemoryParts parts = {};
+  PlannedDevice device = {};
+  // Of the memory in which it computes, the GPU's where it is one.
   size_t bytes() const;
+  // Lost to alignment and to what nothing fits into.
+  size_t gaps() const { return lasting + passing - parts.sum(); }
 };
 
 struct PlanBase;
@@ -72,8 +96,11 @@ struct PlanBase;
 // thing deserves.
 class Planner {
  public:
+  explicit Planner(PlannedDevice device = {}) : device_(device) {}
   std::vector<PlannedRun> plan(const Sweep&);
   const std::vector<DataNote>& notes() const { return notes_; }
+  // The run's base, of the right sizes and without content. A model may be a config.json alone.
+  const Model& model_of(const RunConfig&);
   // Checks that the run's model can be asked these questions: answers of one token, and a context that the
   // first questions of every subject fit into; and notes how large the passes are. Throws Error(data).
   void check_mmlu(PlannedRun&, const MmluData&, const MmluOptions&);
@@ -110,6 +137,7 @@ class Planner {
   const std::string& model_hash(const std::string& folder);
   std::shared_ptr<const Tokenizer> tokenizer_of(const std::string& folder);
 
+  PlannedDevice device_;
   std::map<std::string, std::shared_ptr<PlanBase>> bases_;
   std::map<std::string, DataInfo> data_;
   std::map<std::string, std::string> model_hashes_;

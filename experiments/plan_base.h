@@ -9,8 +9,12 @@
 
 namespace qlora {
 
+// More than anything takes.
+inline constexpr size_t kAddresses = size_t{1} << 44;
+
 struct PlanBase {
-  std::unique_ptr<CountingBackend> backend = make_counting_backend();
+  explicit PlanBase(CountedKernels kernels) : backend(make_counting_backend(kernels)) {}
+  std::unique_ptr<CountingBackend> backend;
   Memory memory{*backend};
   std::shared_ptr<const Model> model;
   DType type = DType::f32;

@@ -252,6 +252,7 @@ TEST_CASE("a job and its messages survive the way to the worker and back") {
   job.base_key = sha256("base");
   job.threads = 3;
   job.room = 12345;
+  job.lasting = 23456;
   RunJob& run = job.runs.emplace_back();
   run.name = "r";
   run.key = sha256("run");

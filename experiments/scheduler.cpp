@@ -204,6 +204,7 @@ class SweepRunner {
     }
     const MemoryPlan memory = planner_.memory_of(pack.runs, pack.checkpointing);
     job.room = memory.passing;
+    job.lasting = memory.lasting;
     PackRunner runner(store, progress_, job,
                       {memory.bytes(), options_.json, sweep_folder(sweep_), lock.descriptor()});
     runner.run();

@@ -156,6 +156,7 @@ class RunsScorer {
     Job job = make_job(pack);
     const MemoryPlan memory = planner_.memory_of(pack);
     job.room = memory.passing;
+    job.lasting = memory.lasting;
     const Path folder = job.runs[0].folder.parent_path() / "eval";  // of the first run's sweep
     std::filesystem::create_directories(folder);
     FileLock lock(folder / "lock");

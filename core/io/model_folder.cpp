@@ -139,8 +139,15 @@ ModelFolder::ModelFolder(const Path& folder) try : path_(folder) {
   fail(ErrorKind::data, "{}: cannot be read as a model folder: {}", folder.string(), e.code().message());
 }
 
+ModelFolder::ModelFolder(const Path& config_json, const std::vector<TensorInfo>& tensors)
+    : path_(config_json.parent_path()) {
+  for (const TensorInfo& tensor : tensors)
+    announced_[tensor.name] = {.type = tensor.type, .shape = tensor.shape, .bytes = {}};
+}
+
 std::vector<std::string> ModelFolder::names() const {
   std::vector<std::string> out;
+  for (const auto& [name, view] : announced_) out.push_back(name);
   for (const auto& file : files_)
     for (const auto& [name, view] : file->tensors()) out.push_back(name);
   std::sort(out.begin(), out.end());
@@ -150,7 +157,8 @@ std::vector<std::string> ModelFolder::names() const {
 const TensorView* ModelFolder::find(std::string_view name) const {
   for (const auto& file : files_)
     if (const TensorView* view = file->find(name)) return view;
-  return nullptr;
+  auto announced = announced_.find(name);
+  return announced == announced_.end() ? nullptr : &announced->second;
 }
 
 std::string ModelFolder::content_hash() const {

@@ -20,6 +20,7 @@ struct TensorView {
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;  // valid as long as the file object; may be misaligned
   int64_t size() const;
+  size_t stored_bytes() const { return static_cast<size_t>(size()) * size_of(type); }
   // Elements [lo, hi) of the flattened tensor. REQUIRES: they are there.
   TensorView elements(int64_t lo, int64_t hi) const;
 };
@@ -98,10 +99,13 @@ class ModelFolder {
  public:
   // Throws Error(data) when the folder, its config.json, or its weights are missing, with what to do.
   explicit ModelFolder(const Path& folder);
+  // Weights that are not there, of a model of which only `config_json` is: for planning. Views have no bytes.
+  ModelFolder(const Path& config_json, const std::vector<TensorInfo>&);
   const Path& path() const { return path_; }
   std::vector<std::string> names() const;  // sorted
   const TensorView* find(std::string_view name) const;
   // SHA-256 over names, types, shapes and bytes of all tensors: the content, whatever the files are called.
+  // REQUIRES, as the next two: the weights are there.
   // Cached beside the weights' (size, mtime) in ${QLORA_HOME}/hashes, so that asking again is instant.
   std::string content_hash() const;
   // The same, read anew and remembered nowhere.
@@ -113,6 +117,7 @@ class ModelFolder {
  private:
   Path path_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, TensorView, std::less<>> announced_;
 };
 
 }  // namespace qlora

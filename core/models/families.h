@@ -1,13 +1,16 @@
 #pragma once
-// The makers of model families: one per file, listed in registry.cpp.
+// The model families: what weights each has, and how it is made of them. One per file, listed in
+// registry.cpp.
 
 #include <memory>
 
 #include "core/io/safetensors.h"
 #include "core/models/model.h"
+#include "core/models/weights.h"
 
 namespace qlora {
 
+std::vector<WeightSpec> llama_weights(const HfConfig&);
 std::shared_ptr<const Model> make_llama(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 
 }  // namespace qlora

@@ -70,19 +70,6 @@ WeightSpec head_spec(const HfConfig& c) {
   return {"lm_head.weight", {c.vocab_size, c.hidden_size}};
 }
 
-std::vector<WeightSpec> all_specs(const HfConfig& c) {
-  std::vector<WeightSpec> specs = {embed_spec(c), norm_spec(c)};
-  if (!c.tied_head) specs.push_back(head_spec(c));
-  for (int64_t i = 0; i < c.layers; ++i) {
-    for (const NormSlot& n : kNorms) specs.push_back({layer_name(i) + n.name, {c.hidden_size}});
-    for (const LinearSlot& s : linear_slots(c)) {
-      specs.push_back({layer_name(i) + s.name + ".weight", {s.out, s.in}});
-      if (s.bias) specs.push_back({layer_name(i) + s.name + ".bias", {s.out}});
-    }
-  }
-  return specs;
-}
-
 class Llama final : public Model {
  public:
   Llama(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options);
@@ -114,7 +101,7 @@ Llama::Llama(HfConfig config, const ModelFolder& folder, Memory& memory, const L
     : config_(std::move(config)), inv_freq_(rope_inv_freq(config_.rope, config_.head_dim)) {
   std::vector<std::string> ignored = {".rotary_emb.inv_freq"};        // a buffer of old checkpoints
   if (config_.tied_head) ignored.push_back(head_spec(config_).name);  // a copy of the embedding
-  check_weights(folder, all_specs(config_), ignored);
+  check_weights(folder, llama_weights(config_), ignored);
 
   WeightLoader load(folder, memory, options);
   embed_ = load.table(embed_spec(config_));
@@ -191,6 +178,19 @@ Var Llama::hidden(Context& c, std::vector<Tensor>* trace) const {
 }
 
 }  // namespace
+
+std::vector<WeightSpec> llama_weights(const HfConfig& c) {
+  std::vector<WeightSpec> specs = {embed_spec(c), norm_spec(c)};
+  if (!c.tied_head) specs.push_back(head_spec(c));
+  for (int64_t i = 0; i < c.layers; ++i) {
+    for (const NormSlot& n : kNorms) specs.push_back({layer_name(i) + n.name, {c.hidden_size}});
+    for (const LinearSlot& s : linear_slots(c)) {
+      specs.push_back({layer_name(i) + s.name + ".weight", {s.out, s.in}});
+      if (s.bias) specs.push_back({layer_name(i) + s.name + ".bias", {s.out}});
+    }
+  }
+  return specs;
+}
 
 std::shared_ptr<const Model> make_llama(HfConfig config, const ModelFolder& folder, Memory& memory,
                                         const LoadOptions& options) {

@@ -56,6 +56,10 @@ struct LoadOptions {
 // shape or not consumed is an Error(data) that lists names.
 std::shared_ptr<const Model> load_model(const Path& folder, Memory&, const LoadOptions&);
 
+// The same of config.json alone, as if the weights that it announces were there: sizes without content, for
+// the counting backend.
+std::shared_ptr<const Model> shapes_of_model(const Path& config_json, Memory&, const LoadOptions&);
+
 // The registered model_type values, for messages and tests.
 std::vector<std::string> model_types();
 

@@ -10,37 +10,66 @@ namespace qlora {
 
 namespace {
 
-using Maker = std::shared_ptr<const Model> (*)(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
+struct Family {
+  const char* name;
+  std::vector<WeightSpec> (*weights)(const HfConfig&);
+  std::shared_ptr<const Model> (*make)(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
+};
 
-constexpr std::array<std::pair<const char*, Maker>, 3> kModels = {{
-    {"llama", make_llama},
-    {"mistral", make_llama},
-    {"qwen2", make_llama},
+constexpr std::array<Family, 3> kFamilies = {{
+    {"llama", llama_weights, make_llama},
+    {"mistral", llama_weights, make_llama},
+    {"qwen2", llama_weights, make_llama},
 }};
+
+const Family& family_of(const Path& config_json) {
+  const std::string type = read_model_type(config_json);
+  for (const Family& family : kFamilies)
+    if (type == family.name) return family;
+  fail(ErrorKind::data, "{}: {}", config_json.string(), unknown_name("model_type", type, model_types()));
+}
+
+// As config.json calls the type of the stored weights; f32 where it says nothing, as transformers has it.
+DType stored_type(const HfConfig& config) {
+  for (auto [name, type] : {std::pair{"bfloat16", DType::bf16}, {"float16", DType::f16}})
+    if (config.dtype == name) return type;
+  return DType::f32;
+}
 
 }  // namespace
 
 std::vector<std::string> model_types() {
   std::vector<std::string> names;
-  for (const auto& [name, maker] : kModels) names.emplace_back(name);
+  for (const Family& family : kFamilies) names.emplace_back(family.name);
   return names;
+}
+
+ModelFolder announced_weights(const Path& config_json) {
+  const HfConfig config = read_hf_config(config_json);
+  std::vector<TensorInfo> tensors;
+  for (WeightSpec& spec : family_of(config_json).weights(config))
+    tensors.push_back({std::move(spec.name), stored_type(config), std::move(spec.shape)});
+  return {config_json, tensors};
 }
 
 std::shared_ptr<const Model> load_model(const Path& path, Memory& memory, const LoadOptions& options) {
   ModelFolder folder(path);
-  std::string type = read_model_type(path / "config.json");
-  for (const auto& [name, maker] : kModels) {
-    if (type != name) continue;
-    HfConfig config = read_hf_config(path / "config.json");
-    std::unique_ptr<BaseCache> base = BaseCache::open(folder, options);
-    LoadOptions loaders = options;
-    loaders.base = base.get();
-    std::shared_ptr<const Model> model = maker(std::move(config), folder, memory, loaders);
-    if (base) base->finish();
-    return model;
-  }
-  fail(ErrorKind::data, "{}: {}", (path / "config.json").string(),
-       unknown_name("model_type", type, model_types()));
+  const Path config_json = path / "config.json";
+  const Family& family = family_of(config_json);
+  std::unique_ptr<BaseCache> base = BaseCache::open(folder, options);
+  LoadOptions loaders = options;
+  loaders.base = base.get();
+  std::shared_ptr<const Model> model = family.make(read_hf_config(config_json), folder, memory, loaders);
+  if (base) base->finish();
+  return model;
+}
+
+std::shared_ptr<const Model> shapes_of_model(const Path& config_json, Memory& memory,
+                                             const LoadOptions& options) {
+  LoadOptions shapes = options;
+  shapes.shapes_only = true;
+  return family_of(config_json)
+      .make(read_hf_config(config_json), announced_weights(config_json), memory, shapes);
 }
 
 }  // namespace qlora

@@ -57,10 +57,10 @@ size_t loading_bytes(const ModelFolder& folder, const QuantConfig& quant) {
   size_t most = 0;
   for (const std::string& name : folder.names()) {
     const TensorView& view = *folder.find(name);
-    const size_t mapped = std::min(view.bytes.size(), kQuantizeSlice * sizeof(double));
+    const size_t mapped = std::min(view.stored_bytes(), kQuantizeSlice * sizeof(double));
     most = std::max(most, mapped + quantize_scratch(view.size(), quant));
     // A base that is kept is hashed.
-    most = std::max(most, static_cast<size_t>(thread_count()) * std::min(view.bytes.size(), kReadBytes));
+    most = std::max(most, static_cast<size_t>(thread_count()) * std::min(view.stored_bytes(), kReadBytes));
   }
   return most;
 }

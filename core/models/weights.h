@@ -23,6 +23,10 @@ struct WeightSpec {
 void check_weights(const ModelFolder&, std::span<const WeightSpec> expected,
                    std::span<const std::string> ignored);
 
+// The weights that config.json announces: their names and shapes, and the type that it says they are stored
+// in.
+ModelFolder announced_weights(const Path& config_json);
+
 // Bytes that loading takes at most beside the weights that are loaded already: a slice of a tensor, and the
 // codes of the largest before they are uploaded.
 size_t loading_bytes(const ModelFolder&, const QuantConfig&);

@@ -29,9 +29,14 @@ void add_db_option(CLI::App&, Invocation&);
 void add_json_flag(CLI::App&, Invocation&);
 void add_compute_options(CLI::App&, Invocation&);  // --backend, --threads
 
+// key=value: `sets`, and the options of a run that are given as arguments (`--lora_r 8`, `--lora-r=8`), as
+// qlora.py and transformers have them. REQUIRES: the app allows extras.
+std::vector<std::string> assignments(const CLI::App&, std::vector<std::string> sets);
+
 void add_train_commands(CLI::App&, Invocation&);          // train, sweep, worker
 void add_model_commands(CLI::App&, Invocation&);          // model
 void add_model_show(CLI::App& model, Invocation&);        // model show
+void add_model_plan(CLI::App& model, Invocation&);        // model plan
 void add_generate_commands(CLI::App&, Invocation&);       // generate
 void add_chat_commands(CLI::App&, Invocation&);           // chat
 void add_eval_commands(CLI::App&, Invocation&);           // eval

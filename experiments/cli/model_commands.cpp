@@ -44,6 +44,7 @@ void add_model_commands(CLI::App& app, Invocation& in) {
   importer->callback([=, &in] { in.work = [=, &in] { return import_model(in, *file, *folder); }; });
 
   add_model_show(*model, in);
+  add_model_plan(*model, in);
 }
 
 }  // namespace qlora

@@ -20,25 +20,10 @@ struct RunArguments {
   bool dry_run = false, retry_failed = false, quiet = false, no_cache = false;
 };
 
-// `--lora_r 8`, `--lora-r=8`: the options of a run as arguments, as qlora.py and transformers have them.
-std::vector<std::string> assignments(const CLI::App& app, const RunArguments& arguments) {
-  std::vector<std::string> out = arguments.sets, rest = app.remaining();
-  if (arguments.no_cache) out.push_back("base_cache=false");
-  for (size_t i = 0; i < rest.size(); ++i) {
-    const std::string& word = rest[i];
-    QLORA_CHECK(word.starts_with("--") && word.size() > 2, usage, "unexpected argument `{}`", word);
-    if (word.find('=') != std::string::npos) {
-      out.push_back(word.substr(2));
-      continue;
-    }
-    QLORA_CHECK(i + 1 < rest.size(), usage, "{} needs a value", word);
-    out.push_back(word.substr(2) + "=" + rest[++i]);
-  }
-  return out;
-}
-
 int run_file(const CLI::App& app, const RunArguments& arguments, const Invocation& in, bool one_run) {
-  Sweep sweep = read_sweep(arguments.file, assignments(app, arguments));
+  std::vector<std::string> sets = arguments.sets;
+  if (arguments.no_cache) sets.emplace_back("base_cache=false");
+  Sweep sweep = read_sweep(arguments.file, assignments(app, std::move(sets)));
   QLORA_CHECK(!one_run || sweep.runs.size() == 1, usage, "{} describes {} runs: use `qlora sweep run`",
               arguments.file, sweep.runs.size());
   if (one_run && sweep.evals.empty() && sweep.runs[0].config.integer("eval_dataset_size") > 0) {
@@ -105,6 +90,21 @@ int show_status(const Invocation& in, const std::string& name) {
 }
 
 }  // namespace
+
+std::vector<std::string> assignments(const CLI::App& app, std::vector<std::string> sets) {
+  const std::vector<std::string> rest = app.remaining();
+  for (size_t i = 0; i < rest.size(); ++i) {
+    const std::string& word = rest[i];
+    QLORA_CHECK(word.starts_with("--") && word.size() > 2, usage, "unexpected argument `{}`", word);
+    if (word.find('=') != std::string::npos) {
+      sets.push_back(word.substr(2));
+      continue;
+    }
+    QLORA_CHECK(i + 1 < rest.size(), usage, "{} needs a value", word);
+    sets.push_back(word.substr(2) + "=" + rest[++i]);
+  }
+  return sets;
+}
 
 void add_train_commands(CLI::App& app, Invocation& in) {
   auto arguments = std::make_shared<RunArguments>();

@@ -1,0 +1,130 @@
+#include "experiments/model_plan.h"
+
+#include <catch2/catch.hpp>
+
+#include "core/train/pack.h"
+#include "experiments/start_run.h"
+#include "experiments/test_program.h"
+#include "kernels/cuda/emulated/grid.h"
+
+using namespace qlora;
+using namespace qlora::test;
+using Catch::Matchers::Contains;
+
+namespace {
+
+ModelPlan plan_of(const Path& model, std::vector<std::string> options, CountedKernels kernels,
+                  int64_t tokens = 24) {
+  return plan_model({.model = model,
+                     .config = model_plan_config(model, options),
+                     .tokens = tokens,
+                     .device = {kernels, kernels == CountedKernels::cuda ? size_t{1} << 20 : 0}});
+}
+
+// All but what this process has.
+std::vector<size_t> sizes(const MemoryPlan& m) {
+  return {m.loading,         m.lasting,           m.passing,       m.scratch,        m.paged,
+          m.slabs,           m.parts.quantized,   m.parts.dense,   m.parts.adapters, m.parts.gradients,
+          m.parts.optimizer, m.parts.activations, m.parts.buffers, m.parts.logits,   m.gaps()};
+}
+
+}  // namespace
+
+TEST_CASE("a plan from config.json alone is the plan of the model with its weights, byte for byte") {
+  const TinyConfig configs[] = {
+      {}, {.model_type = "mistral", .layers = 3, .window = 7}, {.model_type = "qwen2", .tied = true}};
+  for (const TinyConfig& config : configs) {
+    TemporaryFolder whole, alone;
+    write_tiny_model(whole.path(), config);
+    write_file(alone.path() / "config.json", tiny_config_json(config));
+    for (CountedKernels kernels : {CountedKernels::cpu, CountedKernels::cuda})
+      for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
+               {"compute_dtype=f32", "lora_r=3"},
+               {"compute_dtype=bf16", "lora_dropout=0.1", "gradient_checkpointing=selective"},
+               {"compute_dtype=bf16", "bits=32", "lora_target_modules=q_proj"},
+               {"compute_dtype=f32", "optim=paged_adamw_32bit", "per_device_train_batch_size=2"}}) {
+        const ModelPlan with = plan_of(whole.path(), options, kernels);
+        const ModelPlan folder = plan_of(alone.path(), options, kernels),
+                        file = plan_of(alone.path() / "config.json", options, kernels);
+        INFO(config.model_type << " " << options[0] << " " << options[1]);
+        CHECK((with.weights && !folder.weights && !file.weights));
+        CHECK(sizes(folder.memory) == sizes(with.memory));
+        CHECK(sizes(file.memory) == sizes(with.memory));
+        CHECK(file.trained == with.trained);
+        const bool paged = options[1] == "optim=paged_adamw_32bit";
+        CHECK(with.memory.paged == (paged ? 2 * sizeof(float) * static_cast<size_t>(with.trained) : 0));
+        CHECK((with.memory.slabs > 0) == (paged && kernels == CountedKernels::cuda));
+        CHECK(with.memory.parts.adapters == sizeof(float) * static_cast<size_t>(with.trained));
+      }
+  }
+}
+
+TEST_CASE("a step on a GPU takes what was planned for it, and the optimizer's states may be in host memory") {
+  const TinyConfig tiny{.vocab = 128, .hidden = 64, .intermediate = 96, .layers = 2, .head_dim = 64};
+  TemporaryFolder folder;
+  write_tiny_model(folder.path(), tiny);
+  for (const char* optim : {"adamw_torch", "paged_adamw_32bit"}) {
+    const ModelPlan plan =
+        plan_of(folder.path(),
+                {"compute_dtype=bf16", "lora_r=64", "lora_dropout=0.1", fmt::format("optim={}", optim)},
+                CountedKernels::cuda, 20);
+    const RunConfig config = plan.setup.config.with("gradient_accumulation_steps", int64_t{1});
+    const size_t before = emulated::device_bytes();
+    auto backend = make_backend("cuda-emulated");
+    Memory memory(*backend);
+    memory.reserve(plan.memory.passing);
+    memory.reserve_lasting(plan.memory.lasting);
+    LoadOptions options = load_options(config);
+    options.cache = false;
+    const std::shared_ptr<const Model> model = load_model(folder.path(), memory, options);
+    TrainPack pack(model, memory, pack_options(config));
+    auto examples = std::make_shared<std::vector<TokenExample>>(4);
+    for (TokenExample& example : *examples) {
+      example.ids.assign(20, 7);
+      example.labels.assign(20, 7);
+    }
+    pack.add(start_run(config, "run", examples, *model, memory, options.type));
+    struct : Observer {
+      void on_step(const std::string&, const StepRecord&) override {}
+    } silent;
+    for (int i = 0; i < 2; ++i) pack.micro_step(silent);
+    backend->synchronize();
+    const size_t taken = emulated::device_bytes() - before + plan.memory.device.context;
+    INFO(optim << ": planned " << plan.memory.bytes() << ", taken " << taken);
+    CHECK(taken <= plan.memory.bytes());
+    CHECK(static_cast<double>(taken) > 0.97 * static_cast<double>(plan.memory.bytes()));
+    CHECK(memory.held_peak() == plan.memory.lasting + plan.memory.passing);
+    CHECK(memory.host_used() == plan.memory.paged);
+  }
+}
+
+TEST_CASE("qlora model plan says what a model takes, and by its exit code whether it fits") {
+  TemporaryFolder folder;
+  write_file(folder.path() / "config.json", tiny_config_json({.layers = 3}));
+  auto run = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"model", "plan", "config.json", "--tokens", "30"});
+    return Program(folder.path(), more).wait();
+  };
+  ProgramEnd end = run({"--backend", "cuda", "--optim", "paged_adamw_32bit", "--lora-r=8"});
+  CHECK(end.code == 0);
+  CHECK_THAT(end.out, Contains("llama, 3 layers, 24 wide; from config.json, without weights") &&
+                          Contains("planned, not measured, on the GPU") && Contains("rank 8 on all-linear") &&
+                          Contains("slabs") && Contains("410.0 MiB   assumed (--context)") &&
+                          Contains("in host memory, pinned"));
+  end = run({"--memory", "8G", "--json", "--gradient_checkpointing", "auto"});
+  CHECK(end.code == 0);
+  Json json = parse_json(end.out, "stdout");
+  CHECK((json["fits"] == true && json["gradient_checkpointing"] == "none" && json["gpu"] == false));
+  end = run({"--memory", "1M"});
+  CHECK(end.code == 4);
+  CHECK_THAT(end.out, Contains("does not fit into 1 MiB"));
+
+  CHECK(run({"--lora_q", "8"}).code == 2);
+  CHECK(run({"--tokens", "300"}).code == 2);  // more than the model takes
+  CHECK(run({"--backend", "gpu"}).code == 2);
+  end = Program(folder.path(), {"model", "plan", "no/config.json"}).wait();
+  CHECK(end.code == 3);
+  CHECK_THAT(end.err, Contains("no/config.json does not exist"));
+  write_file(folder.path() / "config.json", tiny_config_json({.model_type = "gpt9"}));
+  CHECK(run({}).code == 3);
+}
