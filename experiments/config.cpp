@@ -213,6 +213,7 @@ TrainConfig train_config(const RunConfig& c) {
   train.weight_decay = c.number("weight_decay");
   train.max_grad_norm = c.number("max_grad_norm");
   if (c.text("optim").starts_with("paged")) train.slab_bytes = kSlabBytes;
+  train.eight_bit = c.text("optim") == "adamw_8bit";
   train.seed = static_cast<uint64_t>(c.integer("seed"));
   return train;
 }

@@ -51,6 +51,7 @@ TEST_CASE("auto values resolve to what this build can do") {
   CHECK(config_of("").text("optim") == "adamw_torch");
   CHECK(train_config(config_of("")).slab_bytes == 0);
   CHECK(train_config(config_of("optim: paged_adamw_32bit")).slab_bytes > 0);
+  CHECK(train_config(config_of("optim: adamw_bnb_8bit")).eight_bit);
   CHECK_THAT(print_config(config_of("lora_r: 8"), settings_of("lora_r: 8")),
              Contains("lora_r: 8\n") && Contains("compute_dtype: " + best + "  # default\n"));
   RunConfig odd = config_of("")
@@ -125,7 +126,7 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
       {"compute_dtype: fp16", "auto, f32, bf16"},
       {"fp16: true", "compute_dtype: bf16"},
       {"pure_bf16: true", "compute_dtype: bf16"},
-      {"optim: adamw_8bit", "adamw_torch"},
+      {"optim: paged_adamw_8bit", "adamw_8bit"},
       {"bits: 8", "4, 32"},
       {"load_in_8bit: true", "bits: 4"},
       {"use_dora: true", "use_rslora"},

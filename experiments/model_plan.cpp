@@ -36,6 +36,12 @@ std::string millions(int64_t n) {
   return fmt::format("{:.1f} million", static_cast<double>(n) / 1e6);
 }
 
+std::string states_text(const ModelPlan& plan) {
+  if (plan.memory.paged > 0) return "its states are in host memory";
+  return plan.setup.config.text("optim") == "adamw_8bit" ? "m and v, 8 bits and a scale for 256 of them"
+                                                         : "m and v, f32";
+}
+
 bool is_gpu(const ModelPlan& plan) {
   return plan.memory.device.kernels == CountedKernels::cuda;
 }
@@ -56,7 +62,7 @@ std::string describe_parts(const ModelPlan& plan) {
   out += line("base, dense", m.parts.dense, dense);
   out += line("adapter", m.parts.adapters, "f32, " + millions(plan.trained));
   out += line("gradients", m.parts.gradients, "f32");
-  out += line("optimizer", m.parts.optimizer, m.paged > 0 ? "its states are in host memory" : "m and v, f32");
+  out += line("optimizer", m.parts.optimizer, states_text(plan));
   out += line("activations", m.parts.activations,
               fmt::format("f32, gradient_checkpointing {}", name_of(plan.checkpointing)));
   out += line(

@@ -42,6 +42,7 @@ TEST_CASE("a plan from config.json alone is the plan of the model with its weigh
                {"compute_dtype=f32", "lora_r=3"},
                {"compute_dtype=bf16", "lora_dropout=0.1", "gradient_checkpointing=selective"},
                {"compute_dtype=bf16", "bits=32", "lora_target_modules=q_proj"},
+               {"compute_dtype=f32", "optim=adamw_8bit", "lora_r=256"},
                {"compute_dtype=f32", "optim=paged_adamw_32bit", "per_device_train_batch_size=2"}}) {
         const ModelPlan with = plan_of(whole.path(), options, kernels);
         const ModelPlan folder = plan_of(alone.path(), options, kernels),
@@ -63,7 +64,7 @@ TEST_CASE("a step on a GPU takes what was planned for it, and the optimizer's st
   const TinyConfig tiny{.vocab = 128, .hidden = 64, .intermediate = 96, .layers = 2, .head_dim = 64};
   TemporaryFolder folder;
   write_tiny_model(folder.path(), tiny);
-  for (const char* optim : {"adamw_torch", "paged_adamw_32bit"}) {
+  for (const char* optim : {"adamw_torch", "paged_adamw_32bit", "adamw_8bit"}) {
     const ModelPlan plan =
         plan_of(folder.path(),
                 {"compute_dtype=bf16", "lora_r=64", "lora_dropout=0.1", fmt::format("optim={}", optim)},

@@ -156,10 +156,10 @@ std::vector<Option> make_options() {
        .kind = text,
        .fallback = "adamw_torch",
        .aliases = {"optimizer"},
-       .choices = {"adamw_torch", "paged_adamw_32bit", "paged_adamw=paged_adamw_32bit"},
+       .choices = {"adamw_torch", "paged_adamw_32bit", "paged_adamw=paged_adamw_32bit", "adamw_8bit",
+                   "adamw_bnb_8bit=adamw_8bit"},
        .help = "the optimizer; paged: its states lie in host memory and pass through a GPU in slabs, with "
-               "the same "
-               "numbers"},
+               "equal numbers; 8bit: they are stored in eight bits, as bitsandbytes has them"},
       {.name = "adam_beta1", .kind = number, .fallback = "0.9", .least = 0, .most = 1, .help = "AdamW"},
       {.name = "adam_beta2", .kind = number, .fallback = "0.999", .least = 0, .most = 1, .help = "AdamW"},
       {.name = "adam_epsilon", .kind = number, .fallback = "1e-8", .least = 0, .help = "AdamW"},

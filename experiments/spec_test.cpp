@@ -105,6 +105,7 @@ TEST_CASE("every option of the identity changes the key") {
                            "quant_type: fp4",
                            "double_quant: no",
                            "lora_r: 7",
+                           "optim: adamw_8bit",
                            "lora_alpha: 7",
                            "lora_dropout: 0.05",
                            "lora_target_modules: [q_proj]",

@@ -75,6 +75,37 @@ struct AdamW {
   size_t slab_bytes = 0;
 };
 
+// One tensor of a run whose states have eight bits: codes of the dynamic maps (quant/dynamic8.h), signed for m and
+// unsigned for v, and an absmax for every kAdam8Block elements. A new run's are all zeros.
+inline constexpr int64_t kAdam8Block = 256;
+struct Adam8Tensor {
+  void* p = nullptr;
+  const void* g = nullptr;
+  uint8_t* m = nullptr;
+  uint8_t* v = nullptr;
+  float* m_absmax = nullptr;
+  float* v_absmax = nullptr;
+  int64_t n = 0;
+  double weight_decay = 0;
+};
+
+// AdamW as bitsandbytes computes it over such states (Dettmers et al. 2022), without percentile clipping; g as in
+// AdamW:
+//   m = b1 m + (1-b1) g;   v = b2 v + (1-b2) g²;   an element whose g is no number: m = v = 0, and p stays
+//   p -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps sqrt(1 - b2^t))
+//   p *= 1 - lr*wd                                  (after the update)
+// Then absmax is a block's largest |m| (and v), and a code that of the value nearest to m / absmax, with the sign
+// of m (quant/nearest8.h). Where absmax is 0, the code of zero.
+struct AdamW8 {
+  std::span<const Adam8Tensor> tensors = {};  // host memory
+  const StepScalars* scalars = nullptr;       // device memory
+  const float* m_map = nullptr;               // host memory, 256 ascending values of both signs
+  const float* v_map = nullptr;               // host memory, 256 ascending values from 0 on
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  int64_t step = 1;
+  DType type = DType::f32;
+};
+
 // Elements of m (and of v) in a slab: there are two slabs, each with elements of both.
 inline int64_t slab_elements(const AdamW& a) {
   int64_t all = 0;

@@ -69,6 +69,7 @@ class Backend {
   virtual void cross_entropy(const CrossEntropy&) = 0;
   virtual void sum_squares(const SumSquares&) = 0;
   virtual void adamw(const AdamW&) = 0;
+  virtual void adamw8(const AdamW8&) = 0;
 };
 
 // What `counting` has counted since the last reset.

@@ -182,6 +182,13 @@ class Counting final : public CountingBackend {
     for (const AdamTensor& t : a.tensors) n += t.n;
     elements(n, 14, 7, a.type);
   }
+  void adamw8(const AdamW8& a) override {
+    need(a);
+    int64_t n = 0;
+    for (const Adam8Tensor& t : a.tensors) n += t.n;
+    // Two searches of eight comparisons each beside the update; codes are read and written, a byte each.
+    count(static_cast<double>(n) * (14 + 2 * 8), static_cast<double>(n) * (3 * size(a.type) + 4));
+  }
 
  private:
   // Not every kernel of every backend keeps anything.

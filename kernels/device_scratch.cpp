@@ -122,6 +122,12 @@ void DeviceScratchNeed::add(const AdamW& a) {
   if (a.slab_bytes > 0) need(kSlabs, 4 * slab_elements(a) * kFloat);
 }
 
+void DeviceScratchNeed::add(const AdamW8& a) {
+  if (a.tensors.empty()) return;
+  uploads(static_cast<int64_t>(a.tensors.size() * sizeof(Adam8Tensor)) + chunks_of(a.tensors) * kWork +
+          2 * 256 * kFloat + 4 * kRounding);
+}
+
 size_t DeviceScratchNeed::bytes() const {
   size_t sum = 0;
   for (int i = 0; i < kBuffers; ++i)

@@ -24,6 +24,7 @@ class DeviceScratchNeed {
   void add(const CrossEntropy&);
   void add(const SumSquares&);
   void add(const AdamW&);
+  void add(const AdamW8&);
 
   size_t bytes() const;  // without slabs
   size_t slabs() const { return bytes_[kSlabs]; }

@@ -161,5 +161,8 @@ void TimedBackend::sum_squares(const SumSquares& a) {
 void TimedBackend::adamw(const AdamW& a) {
   time("adamw", &Backend::adamw, a);
 }
+void TimedBackend::adamw8(const AdamW8& a) {
+  time("adamw8", &Backend::adamw8, a);
+}
 
 }  // namespace qlora

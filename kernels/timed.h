@@ -60,6 +60,7 @@ class TimedBackend final : public Backend {
   void cross_entropy(const CrossEntropy&) override;
   void sum_squares(const SumSquares&) override;
   void adamw(const AdamW&) override;
+  void adamw8(const AdamW8&) override;
 
  private:
   template <class Args>

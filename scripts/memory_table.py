@@ -14,7 +14,7 @@ import tempfile
 # name, hidden, layers, heads, intermediate; the card, and what of it a program can use (see TEXT)
 MODELS = [("7B", 4096, 32, 32, 11008, "6 GB", 5.7), ("13B", 5120, 40, 40, 13824, "12 GB", 11.1),
           ("33B", 6656, 60, 52, 17920, "24 GB", 22.3), ("65B", 8192, 80, 64, 22016, "48 GB", 44.6)]
-OPTIMIZERS = [("paged_adamw_32bit", "host memory, f32"), ("adamw_torch", "GPU, f32")]
+OPTIMIZERS = [("paged_adamw_32bit", "host memory, f32"), ("adamw_8bit", "GPU, 8 bits"), ("adamw_torch", "GPU, f32")]
 CONTEXT = "410M"
 GIB = 1 << 30
 

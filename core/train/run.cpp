@@ -27,6 +27,7 @@ void check_config(const TrainConfig& c) {
               "weight_decay must be a number from 0, found {}", c.weight_decay);
   QLORA_CHECK(c.max_grad_norm >= 0, usage, "max_grad_norm must not be negative (0 = no clipping), found {}",
               c.max_grad_norm);
+  QLORA_CHECK(!c.eight_bit || c.slab_bytes == 0, usage, "states of eight bits are not paged");
   QLORA_CHECK(c.beta1 >= 0 && c.beta1 < 1 && c.beta2 >= 0 && c.beta2 < 1, usage,
               "adam_beta1 and adam_beta2 must be in [0, 1), found {} and {}", c.beta1, c.beta2);
 }
@@ -47,7 +48,7 @@ Run::Run(std::string id, LoraConfig lora, TrainConfig config, std::unique_ptr<Ad
   check_config(config_);
   QLORA_CHECK(adapter_ != nullptr && source_ != nullptr, failure,
               "run {}: an adapter and a source are needed", id_);
-  state_ = std::make_unique<State>(Optimizer(adapter_->params(), memory, type, config_.slab_bytes));
+  state_ = std::make_unique<State>(Optimizer(adapter_->params(), memory, type, config_.slab_bytes, config_.eight_bit));
   state_->optimizer.zero_gradients();
 }
 

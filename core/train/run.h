@@ -27,6 +27,7 @@ struct TrainConfig {
   // Of the device, through which the optimizer's states pass from and to host memory; 0: they stay on it. The
   // numbers are the same.
   size_t slab_bytes = 0;
+  bool eight_bit = false;  // the states are stored in eight bits (AdamW8); others have slabs, or none
   uint64_t seed = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels/cases/cases.h"
+#include "kernels/quant/dynamic8.h"
 
 namespace qlora::test {
 namespace {
@@ -101,6 +102,53 @@ Case adam_case(std::string name, std::vector<int64_t> sizes, StepScalars scalars
   return c;
 }
 
+// Of states in eight bits: a tensor's codes and scales are a function of its size.
+Case adam8_case(std::string name, std::vector<int64_t> sizes, StepScalars scalars, double decay, int64_t step,
+                bool with_states) {
+  Case c{.kernel = "adamw8", .shape = std::move(name)};
+  uint64_t seed = 1;
+  for (int64_t n : sizes)
+    for (int i = 0; i < 2; ++i) c.inputs.push_back(normals(seed++, n));
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    Next next(in);
+    std::vector<Adam8Tensor> tensors;
+    std::vector<Array> results;
+    for (int64_t n : sizes) {
+      const auto blocks = static_cast<size_t>((n + kAdam8Block - 1) / kAdam8Block);
+      std::vector<uint8_t> m, v;
+      for (int64_t i = 0; i < n; ++i) {
+        m.push_back(static_cast<uint8_t>(with_states ? i * 37 % 256 : 0));
+        v.push_back(static_cast<uint8_t>(with_states ? 128 + i * 11 % 128 : 0));
+      }
+      Adam8Tensor t{.p = d.put(next()), .g = d.put(next())};
+      t.m = d.put_raw(m);
+      t.v = d.put_raw(v);
+      t.m_absmax = d.put_raw(std::vector<float>(blocks, with_states ? 0.5f : 0.0f));
+      t.v_absmax = d.put_raw(std::vector<float>(blocks, with_states ? 2.0f : 0.0f));
+      t.n = n;
+      t.weight_decay = decay;
+      tensors.push_back(t);
+    }
+    d.backend().adamw8({.tensors = tensors,
+                        .scalars = d.put_raw(std::vector<StepScalars>{scalars}),
+                        .m_map = signed_dynamic_map().data(),
+                        .v_map = unsigned_dynamic_map().data(),
+                        .step = step,
+                        .type = d.type()});
+    // Not the codes: a rounding may move them (eight_bit_test.cpp compares them).
+    for (const Adam8Tensor& t : tensors) {
+      const int64_t blocks = (t.n + kAdam8Block - 1) / kAdam8Block;
+      results.push_back(d.get(t.p, t.n));
+      for (const float* scales : {t.m_absmax, t.v_absmax}) {
+        const std::vector<float> values = d.get_raw(scales, blocks);
+        results.emplace_back(values.begin(), values.end());
+      }
+    }
+    return results;
+  };
+  return c;
+}
+
 }  // namespace
 
 Case paged_adam_case(size_t slab_bytes, int64_t steps) {
@@ -128,6 +176,11 @@ std::vector<Case> learning_cases() {
   all.push_back(adam_case(
       "below the clipping norm, many tensors", std::vector<int64_t>(40, 900),
       {.sum_squares = 4, .gradient_scale = 0.1, .max_grad_norm = 0.3, .learning_rate = 2e-4}, 0.01, 1000));
+  all.push_back(adam8_case("first step", {1, 0, 255, 4097, 600},
+                           {.sum_squares = 1e4, .gradient_scale = 0.01, .learning_rate = 1e-3}, 0, 1, false));
+  all.push_back(adam8_case(
+      "clipped, with weight decay", {256, 4097, 33},
+      {.sum_squares = 1e4, .gradient_scale = 0.1, .max_grad_norm = 0.3, .learning_rate = 0.01}, 0.1, 7, true));
   const StepScalars plain{.sum_squares = 1e4, .gradient_scale = 0.01, .learning_rate = 1e-3};
   all.push_back(adam_case("paged, several slabs", sizes, plain, 0.1, 3, 16 * 900));
   all.push_back(adam_case("paged, one slab", sizes, plain, 0, 1, 16 * 9000));

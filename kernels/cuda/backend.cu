@@ -57,6 +57,7 @@ class CudaBackend : public Backend {
   void cross_entropy(const CrossEntropy& a) override { cuda::cross_entropy(device_, a); }
   void sum_squares(const SumSquares& a) override { cuda::sum_squares(device_, a); }
   void adamw(const AdamW& a) override { cuda::adamw(device_, a); }
+  void adamw8(const AdamW8& a) override { cuda::adamw8(device_, a); }
 
  private:
   Device device_;

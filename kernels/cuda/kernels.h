@@ -22,6 +22,7 @@ void scatter_rows(Device&, const ScatterRows&);
 void cross_entropy(Device&, const CrossEntropy&);
 void sum_squares(Device&, const SumSquares&);
 void adamw(Device&, const AdamW&);
+void adamw8(Device&, const AdamW8&);
 // codes.cu
 void dequantize(Device&, const Dequantize&);
 // products.cu

@@ -3,6 +3,7 @@
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/optimizer.h"
+#include "kernels/quant/nearest8.h"
 
 namespace qlora::cuda {
 namespace {
@@ -114,15 +115,25 @@ struct Adam {
   double beta1, beta2, eps, correction1, root_correction2;
   const StepScalars* scalars;
 };
+template <class Call>
+Adam constants_of(const Call& a) {
+  const auto t = static_cast<double>(a.step);
+  return {a.beta1, a.beta2, a.eps, 1 - std::pow(a.beta1, t), std::sqrt(1 - std::pow(a.beta2, t)), a.scalars};
+}
+
+// What an element's gradient is multiplied by.
+__device__ __forceinline__ float scale_of(const StepScalars& step) {
+  const double norm = sqrt(step.sum_squares) * step.gradient_scale;
+  const double clip = step.max_grad_norm > 0 ? fmin(1.0, step.max_grad_norm / (norm + 1e-6)) : 1.0;
+  return static_cast<float>(step.gradient_scale * clip);
+}
 
 // The formulas of args_train.h; a block a stretch.
 __global__ void __launch_bounds__(kThreads) adam(Adam a, const AdamTensor* tensors, const Stretch* chunks) {
   const Stretch s = chunks[blockIdx.x];
   const AdamTensor t = tensors[s.tensor];
   const StepScalars& step = *a.scalars;
-  const double norm = sqrt(step.sum_squares) * step.gradient_scale;
-  const double clip = step.max_grad_norm > 0 ? fmin(1.0, step.max_grad_norm / (norm + 1e-6)) : 1.0;
-  const auto scale = static_cast<float>(step.gradient_scale * clip);
+  const float scale = scale_of(step);
   const auto keep = static_cast<float>(1 - step.learning_rate * t.weight_decay);
   const auto rate = static_cast<float>(step.learning_rate / a.correction1);
   const auto beta1 = static_cast<float>(a.beta1), rest1 = static_cast<float>(1 - a.beta1);
@@ -136,6 +147,53 @@ __global__ void __launch_bounds__(kThreads) adam(Adam a, const AdamTensor* tenso
     static_cast<float*>(t.v)[i] = v;
     float& p = static_cast<float*>(t.p)[i];
     p = p * keep - rate * (m / (sqrtf(v) / root + eps));
+  }
+}
+
+struct Adam8Shared {
+  float m_map[256], v_map[256], largest[kMostWarps];
+};
+
+// AdamW8's; a block a stretch, block of states after block. Each operation is rounded by itself, as on the host.
+__global__ void __launch_bounds__(kThreads)
+    adam8(Adam a, const Adam8Tensor* tensors, const Stretch* chunks, const float* m_map, const float* v_map) {
+  static_assert(kThreads == kAdam8Block && kChunk % kAdam8Block == 0);
+  auto& shared = shared_as<Adam8Shared>();
+  shared.m_map[threadIdx.x] = m_map[threadIdx.x];
+  shared.v_map[threadIdx.x] = v_map[threadIdx.x];
+  __syncthreads();
+  const Stretch s = chunks[blockIdx.x];
+  const Adam8Tensor t = tensors[s.tensor];
+  const StepScalars& step = *a.scalars;
+  const float scale = scale_of(step);
+  const auto keep = static_cast<float>(1 - step.learning_rate * t.weight_decay);
+  const auto rate = static_cast<float>(step.learning_rate * a.root_correction2 / a.correction1);
+  const auto beta1 = static_cast<float>(a.beta1), rest1 = static_cast<float>(1 - a.beta1);
+  const auto beta2 = static_cast<float>(a.beta2), rest2 = static_cast<float>(1 - a.beta2);
+  const auto eps = static_cast<float>(a.root_correction2 * a.eps);
+  for (int64_t begin = s.begin; begin < s.begin + s.length; begin += kAdam8Block) {
+    const int64_t i = begin + threadIdx.x, block = begin / kAdam8Block;
+    const bool inside = i < s.begin + s.length;
+    const float g = inside ? __fmul_rn(static_cast<const float*>(t.g)[i], scale) : 0.0f;
+    float m = 0, v = 0;
+    if (inside && fabsf(g) < INFINITY) {
+      m = __fmul_rn(shared.m_map[t.m[i]], t.m_absmax[block]);
+      v = __fmul_rn(shared.v_map[t.v[i]], t.v_absmax[block]);
+      m = __fadd_rn(__fmul_rn(beta1, m), __fmul_rn(rest1, g));
+      v = __fadd_rn(__fmul_rn(beta2, v), __fmul_rn(__fmul_rn(rest2, g), g));
+      float& p = static_cast<float*>(t.p)[i];
+      p = __fmul_rn(__fadd_rn(p, -__fmul_rn(rate, m / __fadd_rn(sqrtf(v), eps))), keep);
+    }
+    // All threads have read the block's scales when its largest values are known.
+    const float m_largest = block_max(fabsf(m), shared.largest), v_largest = block_max(v, shared.largest);
+    if (inside) {
+      t.m[i] = static_cast<uint8_t>(nearest8_signed(shared.m_map, m_largest > 0 ? m / m_largest : 0.0f));
+      t.v[i] = static_cast<uint8_t>(nearest8(shared.v_map, v_largest > 0 ? v / v_largest : 0.0f));
+    }
+    if (threadIdx.x == 0) {
+      t.m_absmax[block] = m_largest;
+      t.v_absmax[block] = v_largest;
+    }
   }
 }
 
@@ -166,10 +224,7 @@ void adam_step(Device& d, const AdamW& a, std::span<const AdamTensor> tensors) {
   const std::vector<Stretch> chunks = stretches(tensors);
   if (chunks.empty()) return;
   d.uploads.begin();
-  const auto t = static_cast<double>(a.step);
-  const Adam constants{
-      a.beta1, a.beta2, a.eps, 1 - std::pow(a.beta1, t), std::sqrt(1 - std::pow(a.beta2, t)), a.scalars};
-  d.stream.launch(adam, dim3(static_cast<unsigned>(chunks.size())), dim3(kThreads), 0, constants,
+  d.stream.launch(adam, dim3(static_cast<unsigned>(chunks.size())), dim3(kThreads), 0, constants_of(a),
                   d.uploads.put(d.stream, tensors.data(), tensors.size()),
                   d.uploads.put(d.stream, chunks.data(), chunks.size()));
 }
@@ -177,6 +232,16 @@ void adam_step(Device& d, const AdamW& a, std::span<const AdamTensor> tensors) {
 void adamw(Device& d, const AdamW& a) {
   if (a.slab_bytes > 0) return adamw_paged(d, a);
   adam_step(d, a, a.tensors);
+}
+
+void adamw8(Device& d, const AdamW8& a) {
+  const std::vector<Stretch> chunks = stretches(a.tensors);
+  if (chunks.empty()) return;
+  d.uploads.begin();
+  d.stream.launch(adam8, dim3(static_cast<unsigned>(chunks.size())), dim3(kThreads), sizeof(Adam8Shared),
+                  constants_of(a), d.uploads.put(d.stream, a.tensors.data(), a.tensors.size()),
+                  d.uploads.put(d.stream, chunks.data(), chunks.size()), d.uploads.put(d.stream, a.m_map, 256),
+                  d.uploads.put(d.stream, a.v_map, 256));
 }
 
 }  // namespace qlora::cuda

@@ -11,7 +11,7 @@ class Backend;
 namespace cuda {
 
 // Raise it with every change of Backend or of the arguments of its functions.
-inline constexpr int kPluginVersion = 2;
+inline constexpr int kPluginVersion = 3;
 
 // What the plug-in finds on this machine.
 struct DeviceReport {

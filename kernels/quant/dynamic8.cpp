@@ -21,17 +21,17 @@ float grid_point(int i, int steps) {
                        : std::fma(-step, static_cast<float>(steps - 1 - i), last);
 }
 
-Map8 build_map() {
+Map8 build_map(bool has_signs) {
   constexpr int kDecades = 7;
   Map8 map;
   size_t n = 0;
   for (int decade = 0; decade < kDecades; ++decade) {
     const auto scale = static_cast<float>(std::pow(10.0, decade - (kDecades - 1)));
-    const int cells = 1 << decade;
+    const int cells = has_signs ? 1 << decade : 2 << decade;
     for (int i = 0; i < cells; ++i) {
       float middle = (grid_point(i, cells + 1) + grid_point(i + 1, cells + 1)) / 2;
       map[n++] = scale * middle;
-      map[n++] = -(scale * middle);
+      if (has_signs) map[n++] = -(scale * middle);
     }
   }
   map[n++] = 0;
@@ -71,7 +71,12 @@ class Nearest {
 }  // namespace
 
 const Map8& signed_dynamic_map() {
-  static const Map8 map = build_map();
+  static const Map8 map = build_map(true);
+  return map;
+}
+
+const Map8& unsigned_dynamic_map() {
+  static const Map8 map = build_map(false);
   return map;
 }
 

@@ -13,6 +13,8 @@ using Map8 = std::array<float, 256>;
 
 // Equal to the map of bitsandbytes bit for bit (f32, with the fused multiply-add of torch's linspace).
 const Map8& signed_dynamic_map();
+// The same for numbers that are never negative: twice as many values a decade; zero has index 0.
+const Map8& unsigned_dynamic_map();
 
 // Encodes blocks of `block` values: absmax = max |x|, code = index of the map's value nearest to x *
 // (1/absmax); an exact tie goes to the even index. A block whose absmax is zero or denormal gets the code of

@@ -1,8 +1,10 @@
 // Losses, gradient norms and the optimizer.
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "kernels/quant/nearest8.h"
 #include "kernels/reference/loops.h"
 #include "kernels/reference/reference.h"
 
@@ -72,7 +74,8 @@ double squares(const T* x, int64_t n) {
 // The scalars of a step, as the element loop wants them.
 struct Factors {
   double gradient, rate, correction1, root_correction2;
-  explicit Factors(const AdamW& a) {
+  template <class Call>
+  explicit Factors(const Call& a) {
     const StepScalars& s = *a.scalars;
     double norm = std::sqrt(s.sum_squares) * s.gradient_scale;
     double clip = s.max_grad_norm > 0 ? std::min(1.0, s.max_grad_norm / (norm + 1e-6)) : 1.0;
@@ -97,6 +100,43 @@ void adam(const AdamW& a, const Factors& f, const AdamTensor& tensor, int64_t be
     m[i] = beta1 * m[i] + rest1 * gradient;
     v[i] = beta2 * v[i] + rest2 * gradient * gradient;
     p[i] = p[i] * keep - step * (m[i] / (std::sqrt(v[i]) / root + eps));
+  }
+}
+
+// Elements [begin, end) of a tensor, whole blocks of states.
+template <class T>
+void adam8(const AdamW8& a, const Factors& f, const Adam8Tensor& tensor, int64_t begin, int64_t end) {
+  auto* p = static_cast<T*>(tensor.p);
+  const auto* g = static_cast<const T*>(tensor.g);
+  const auto keep = static_cast<T>(1 - f.rate * tensor.weight_decay),
+             step = static_cast<T>(f.rate * f.root_correction2 / f.correction1);
+  const auto beta1 = static_cast<T>(a.beta1), rest1 = static_cast<T>(1 - a.beta1);
+  const auto beta2 = static_cast<T>(a.beta2), rest2 = static_cast<T>(1 - a.beta2);
+  const auto scale = static_cast<T>(f.gradient), eps = static_cast<T>(f.root_correction2 * a.eps);
+  for (; begin < end; begin += kAdam8Block) {
+    float &m_absmax = tensor.m_absmax[begin / kAdam8Block], &v_absmax = tensor.v_absmax[begin / kAdam8Block];
+    const int64_t n = std::min(kAdam8Block, end - begin);
+    float new_m[kAdam8Block], new_v[kAdam8Block], m_largest = 0, v_largest = 0;
+    for (int64_t j = 0; j < n; ++j) {
+      const int64_t i = begin + j;
+      const T gradient = g[i] * scale;
+      T m = 0, v = 0;
+      if (std::isfinite(gradient)) {
+        m = beta1 * static_cast<T>(a.m_map[tensor.m[i]] * m_absmax) + rest1 * gradient;
+        v = beta2 * static_cast<T>(a.v_map[tensor.v[i]] * v_absmax) + rest2 * gradient * gradient;
+        p[i] = (p[i] - step * (m / (std::sqrt(v) + eps))) * keep;
+      }
+      new_m[j] = static_cast<float>(m);
+      new_v[j] = static_cast<float>(v);
+      m_largest = std::max(m_largest, std::abs(new_m[j]));
+      v_largest = std::max(v_largest, new_v[j]);
+    }
+    m_absmax = m_largest;
+    v_absmax = v_largest;
+    for (int64_t j = 0; j < n; ++j) {
+      tensor.m[begin + j] = static_cast<uint8_t>(nearest8_signed(a.m_map, m_largest > 0 ? new_m[j] / m_largest : 0));
+      tensor.v[begin + j] = static_cast<uint8_t>(nearest8(a.v_map, v_largest > 0 ? new_v[j] / v_largest : 0));
+    }
   }
 }
 
@@ -134,6 +174,20 @@ void Reference::adamw(const AdamW& a) {
       for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
         const Stretch& c = chunks[i];
         adam<T>(a, factors, a.tensors[c.tensor], c.begin, c.end);
+      }
+    });
+  });
+}
+
+void Reference::adamw8(const AdamW8& a) {
+  static_assert(kStepChunk % kAdam8Block == 0);
+  Factors factors(a);
+  std::vector<Stretch> chunks = stretches(a.tensors, kStepChunk);
+  by_compute_type(a.type, [&]<class T>(T) {
+    split(static_cast<int64_t>(chunks.size()), kStepChunk * 16, [&](int64_t begin, int64_t end) {
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+        const Stretch& c = chunks[i];
+        adam8<T>(a, factors, a.tensors[c.tensor], c.begin, c.end);
       }
     });
   });

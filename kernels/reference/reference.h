@@ -64,6 +64,7 @@ class Reference : public Backend {
   void cross_entropy(const CrossEntropy&) override;
   void sum_squares(const SumSquares&) override;
   void adamw(const AdamW&) override;
+  void adamw8(const AdamW8&) override;
 
  protected:
   virtual void drop_rows(const DropRows&);
