@@ -51,6 +51,12 @@ void ScratchNeed::add(const Gemm& a) {
 
 void ScratchNeed::add(const QGemm& a) {
   weight(a.w, a.rows, a.layout == Layout::nt, a.type, a.operands);
+  if (a.numerics == Numerics::decode) segment_scales(a.w);
+}
+
+// The decode class has a scale for every 64 elements.
+void ScratchNeed::segment_scales(const WeightView& w) {
+  if (w.format != Format::dense && w.block > 64) need(kSegmentScales, w.out * w.in / 64);
 }
 
 void ScratchNeed::add(const Dequantize& a) {
@@ -87,6 +93,7 @@ void ScratchNeed::add(const Linear& a) {
   int64_t thin = 0;
   for (const LinearTerm& term : a.terms) {
     if (term.y != nullptr) weight(term.w, a.rows, true, a.type, a.operands);
+    if (a.numerics == Numerics::decode) segment_scales(term.w);
     int64_t deltas = 0, ranks = 0;
     for (const LoraPart& part : term.lora) {
       const int64_t rows = part.hi - part.lo, in = term.w.in;
@@ -155,8 +162,8 @@ void ScratchNeed::add(const AttentionBackward& a) {
 size_t ScratchNeed::bytes(int threads) const {
   size_t sum = 0;
   for (int i = 0; i < kBuffers; ++i) {
-    const bool each = i == kPackedW || i == kPackedInside || i == kAbsmax || i == kScores ||
-                      i == kGradients || i == kThinSums || i == kDeltaPanels;
+    const bool each = i == kPackedW || i == kPackedInside || i == kAbsmax || i == kSegmentScales ||
+                      i == kScores || i == kGradients || i == kThinSums || i == kDeltaPanels;
     sum += bytes_[static_cast<size_t>(i)] * static_cast<size_t>(each ? std::max(1, threads) : 1);
   }
   return sum;

@@ -34,6 +34,7 @@ class ScratchNeed {
     kPackedW,
     kPackedInside,
     kAbsmax,
+    kSegmentScales,
     kScores,
     kGradients,
     kThin,
@@ -48,6 +49,7 @@ class ScratchNeed {
   void panel(int64_t k, Operands);
   void weight(const WeightView&, int64_t rows, bool forward, DType, Operands);
   void scales(const WeightView&);
+  void segment_scales(const WeightView&);
   void panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands);
 
   std::array<size_t, kBuffers> bytes_{};

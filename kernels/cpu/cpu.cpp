@@ -48,14 +48,15 @@ class Cpu final : public Reference {
   void qgemm(const QGemm& a) override {
     if (a.type != DType::f32 || a.w.format == Format::dense) return Reference::qgemm(a);
     const bool forward = a.layout == Layout::nt;
-    const Codes codes = codes_of(a.w);
-    if (a.numerics == Numerics::decode && forward &&
-        kernels_.decode_rows({.x = f32(a.x),
-                              .codes = &codes,
-                              .y = f32(a.y),
-                              .rows = a.rows,
-                              .add = a.mode == Write::accumulate}))
-      return;
+    if (a.numerics == Numerics::decode && forward) {
+      const DecodeTerm term{codes_of(a.w), f32(a.y)};
+      if (kernels_.decode_rows({.x = f32(a.x),
+                                .terms = &term,
+                                .count = 1,
+                                .rows = a.rows,
+                                .add = a.mode == Write::accumulate}))
+        return;
+    }
     Codes room;
     product(a.operands)(
         product_with(a.layout, f32(a.x), a.w, room, f32(a.y), a.rows, a.mode == Write::accumulate));
@@ -65,6 +66,22 @@ class Cpu final : public Reference {
     if (a.type != DType::f32 || !fuses(a)) return Reference::linear(a);
     cpu::linear(kernels_, a);
     add_biases(a);
+  }
+  // In the decode class all terms are one set of tasks.
+  void base_products(const Linear& a) override {
+    std::vector<DecodeTerm> terms;
+    bool quantized = a.numerics == Numerics::decode && a.type == DType::f32;
+    for (const LinearTerm& term : a.terms) {
+      if (term.y == nullptr) continue;
+      quantized = quantized && term.w.format != Format::dense;
+      if (quantized) terms.push_back({codes_of(term.w), f32(term.y)});
+    }
+    if (quantized && kernels_.decode_rows({.x = f32(a.x),
+                                           .terms = terms.data(),
+                                           .count = static_cast<int64_t>(terms.size()),
+                                           .rows = a.rows}))
+      return;
+    Reference::base_products(a);
   }
   // Of any number of rows: so all of them have the dropped elements of dx added in one way.
   void linear_backward(const LinearBackward& a) override {

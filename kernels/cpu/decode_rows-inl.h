@@ -62,13 +62,13 @@ QLORA_INLINE float round_segment(const float* x, float level_scale, uint8_t* out
   return size * (1.0f / kWhole) * level_scale + sum;
 }
 
-// One task of a product: its x is rounded, its weights are those of outputs [first, ...) with a scale a
+// One task: its x is rounded, its weights are those of outputs [first, ...) of a term, with a scale a
 // segment.
 struct DecodeJob {
   const DecodeArgs& a;
+  const DecodeTerm& term;
   const DotLevels& levels;
-  const uint8_t* codes;  // of all outputs
-  const float* scales;   // [outputs of the task][segments]
+  const float* scales;  // [outputs of the task][segments]
   int64_t first;
   // For every group of up to kDotRows rows: [segments][rows of the group], kArranged bytes and a scale each.
   const uint8_t* x;
@@ -76,15 +76,15 @@ struct DecodeJob {
 };
 
 // What is asked for ahead of its use: two passes of outputs, or as much as memory takes to answer.
-constexpr int64_t kAhead = 32768;
+constexpr int64_t kAhead = 8192;
 
 // R rows from `row` on times `count` outputs from `column` on: all of G groups, or one by itself.
 template <int R, int G>
 QLORA_INLINE void decode_pass(const DecodeJob& job, int64_t row, int64_t column, int count) {
   constexpr int kWide = G * kDotOutputs;
-  const int64_t k = job.a.codes->cols, segments = k / kSegment;
+  const int64_t k = job.term.w.cols, segments = k / kSegment;
   const bool many = count == kWide;
-  const uint8_t* codes = job.codes + column * k / 2;
+  const uint8_t* codes = job.term.w.data + column * k / 2;
   const DotWeights w{.codes = codes,
                      .ld = many ? k / 2 : 0,
                      .scales = job.scales + (column - job.first) * segments,
@@ -95,7 +95,7 @@ QLORA_INLINE void decode_pass(const DecodeJob& job, int64_t row, int64_t column,
   dot_segments<R, G>(job.levels, w, {job.x + row * segments * kArranged, job.x_scales + row * segments},
                      sums);
   for (int r = 0; r < R; ++r) {
-    float* y = job.a.y + (row + r) * job.a.codes->rows + column;
+    float* y = job.term.y + (row + r) * job.term.w.rows + column;
     for (int c = 0; c < count; ++c) y[c] = job.a.add ? y[c] + sums[r * kWide + c] : sums[r * kWide + c];
   }
 }
@@ -127,13 +127,33 @@ static const float* segment_scales(const Codes& all, int64_t first, int64_t last
   return scales;
 }
 
-// False where the codes do not come in whole segments: then nothing is written.
+// Whether all codes come in whole segments, of the same levels.
+static bool decode_fits(const DecodeArgs& a) {
+  for (int64_t i = 0; i < a.count; ++i) {
+    const Codes& w = a.terms[i].w;
+    if (w.cols % kSegment != 0 || w.block % kSegment != 0 || w.levels != a.terms[0].w.levels) return false;
+  }
+  return a.count > 0;
+}
+
+QLORA_INLINE int64_t eights_of(const DecodeTerm& term) {
+  return (term.w.rows + 7) / 8;
+}
+
+// How many eights of outputs, of k values each, make a task: equal parts for all threads, of 256 Ki weights
+// at most, and of 32 Ki at least, because less is not worth waking a thread for.
+QLORA_INLINE int64_t eights_per_task(int64_t eights, int64_t k) {
+  const int64_t threads = cpu::task_threads(), rounds = eights * 8 * k / (threads << 18) + 1;
+  return larger((eights + threads * rounds - 1) / (threads * rounds), (32768 + 8 * k - 1) / (8 * k));
+}
+
+// False where codes do not fit: then nothing is written. All terms are one set of tasks, and x is rounded
+// once.
 static bool decode_rows(const DecodeArgs& a) {
-  const Codes& w = *a.codes;
-  if (w.cols % kSegment != 0 || w.block % kSegment != 0) return false;
-  const WholeLevels whole(w.levels);
+  if (!decode_fits(a)) return false;
+  const WholeLevels whole(a.terms[0].w.levels);
   const DotLevels levels(whole);
-  const int64_t k = w.cols, segments = k / kSegment;
+  const int64_t k = a.terms[0].w.cols, segments = k / kSegment;
   float* x_scales = cpu::scratch(cpu::Scratch::packed_x, a.rows * segments * (1 + kArranged / 4));
   auto* x = reinterpret_cast<uint8_t*>(x_scales + a.rows * segments);
   for (int64_t row = 0; row < a.rows; row += kDotRows) {
@@ -144,13 +164,17 @@ static bool decode_rows(const DecodeArgs& a) {
         x_scales[to] = round_segment(a.x + (row + r) * k + i * kSegment, whole.scale, x + to * kArranged);
       }
   }
-  // Tasks of some 64 Ki weights, in eights of outputs: less is not worth waking a thread for.
-  const int64_t eights = (w.rows + 7) / 8, batch = larger(1, 65536 / (8 * k));
-  parallel(eights, batch, [&](int64_t begin, int64_t end) {
-    const int64_t first = 8 * begin, last = smaller(w.rows, 8 * end);
-    const DecodeJob job{a, levels, w.data, segment_scales(w, first, last), first, x, x_scales};
-    for (int64_t row = 0; row < a.rows; row += kDotRows)
-      decode_block_of<static_cast<int>(kDotRows)>(a.rows - row, job, row, first, last);
+  int64_t eights = 0;
+  for (int64_t i = 0; i < a.count; ++i) eights += eights_of(a.terms[i]);
+  parallel(eights, eights_per_task(eights, k), [&](int64_t begin, int64_t end) {
+    for (int64_t i = 0, before = 0; i < a.count && before < end; before += eights_of(a.terms[i++])) {
+      const Codes& w = a.terms[i].w;
+      const int64_t first = 8 * larger(0, begin - before), last = smaller(w.rows, 8 * (end - before));
+      if (first >= last) continue;
+      const DecodeJob job{a, a.terms[i], levels, segment_scales(w, first, last), first, x, x_scales};
+      for (int64_t row = 0; row < a.rows; row += kDotRows)
+        decode_block_of<static_cast<int>(kDotRows)>(a.rows - row, job, row, first, last);
+    }
   });
   return true;
 }

@@ -1,6 +1,7 @@
 // The decode class: within its stated error of f64, and the same bits for a row whatever it shares a call
 // with.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
@@ -130,6 +131,40 @@ TEST_CASE("A row of the decode class has the same bits alone and among others an
           INFO(kernels->name << " " << weight.name() << " " << s.out << "x" << s.in << " rows " << rows);
           CHECK(same_bits(together.data(), alone.data(), rows * s.out));
         }
+      }
+    }
+  }
+  set_thread_count(before);
+}
+
+TEST_CASE("Weights that share x have the same bits in the decode class together and one by one") {
+  const int before = thread_count();
+  for (const cpu::Kernels* kernels : runnable_tables()) {
+    auto backend = cpu::make_cpu(*kernels);
+    // Outputs that fill no eight, blocks of several segments, and last a weight that stays behind: of other
+    // levels, or dense.
+    for (Format last : {Format::nf4, Format::fp4, Format::dense}) {
+      Device device(*backend, DType::f32);
+      const int64_t in = 640, rows = 5;
+      const std::vector<TestWeight> weights = {make_weight(3, Format::nf4, true, 213, in),
+                                               make_weight(4, Format::nf4, false, 9, in, 128),
+                                               make_weight(5, last, last != Format::dense, 64, in)};
+      const Floats x = activations(rows * in);
+      std::vector<Floats> alone, together;
+      std::vector<LinearTerm> terms;
+      for (const TestWeight& w : weights) {
+        alone.emplace_back(static_cast<size_t>(rows * w.out));
+        together.emplace_back(alone.back().size());
+        terms.push_back({.w = w.view(device), .y = together.back().data()});
+        decode(*backend, terms.back().w, x.data(), rows, alone.back().data());
+      }
+      for (int threads : {1, 3}) {
+        set_thread_count(threads);
+        for (Floats& y : together) std::fill(y.begin(), y.end(), 7.0f);
+        backend->linear({.x = x.data(), .rows = rows, .terms = terms, .numerics = Numerics::decode});
+        INFO(kernels->name << ", the last " << weights[2].name() << ", " << threads << " threads");
+        for (size_t i = 0; i < alone.size(); ++i)
+          CHECK(same_bits(together[i].data(), alone[i].data(), static_cast<int64_t>(alone[i].size())));
       }
     }
   }

@@ -130,12 +130,16 @@ struct EncodeArgs {
   float* absmax = nullptr;
 };
 
-// y[rows, w.rows] = x wᵀ (or += that) in the decode class (decode_rows-inl.h), all contiguous.
+// For every term: y[rows, w.rows] = x wᵀ (or += that) in the decode class (decode_rows-inl.h), all
+// contiguous.
+struct DecodeTerm {
+  Codes w = {};
+  float* y = nullptr;
+};
 struct DecodeArgs {
   const float* x = nullptr;
-  const Codes* codes = nullptr;
-  float* y = nullptr;
-  int64_t rows = 0;
+  const DecodeTerm* terms = nullptr;
+  int64_t count = 0, rows = 0;
   bool add = false;
 };
 

@@ -58,7 +58,15 @@ void Reference::drop_rows(const DropRows& a) {
 
 void Reference::linear(const Linear& a) {
   if (a.rows == 0) return;
-  for (const LinearTerm& term : a.terms) {
+  base_products(a);
+  for (const LinearTerm& term : a.terms)
+    for (const LoraPart& part : term.lora)
+      if (!empty(part)) part_forward(a, term, part);
+  add_biases(a);
+}
+
+void Reference::base_products(const Linear& a) {
+  for (const LinearTerm& term : a.terms)
     if (term.y != nullptr)
       qgemm({.layout = Layout::nt,
              .x = a.x,
@@ -68,11 +76,6 @@ void Reference::linear(const Linear& a) {
              .type = a.type,
              .operands = a.operands,
              .numerics = a.numerics});
-    for (const LoraPart& part : term.lora) {
-      if (!empty(part)) part_forward(a, term, part);
-    }
-  }
-  add_biases(a);
 }
 
 // u = drop(x) aᵀ;  y += scale * u bᵀ, some rows at a time.

@@ -68,6 +68,8 @@ class Reference : public Backend {
 
  protected:
   virtual void drop_rows(const DropRows&);
+  // y = x Wᵀ of all terms that are read.
+  virtual void base_products(const Linear&);
   // Adds their biases to the terms that are read.
   void add_biases(const Linear&);
 
