@@ -75,8 +75,8 @@ struct AdamW {
   size_t slab_bytes = 0;
 };
 
-// One tensor of a run whose states have eight bits: codes of the dynamic maps (quant/dynamic8.h), signed for m and
-// unsigned for v, and an absmax for every kAdam8Block elements. A new run's are all zeros.
+// One tensor of a run whose states have eight bits: codes of the dynamic maps (quant/dynamic8.h), signed for
+// m and unsigned for v, and an absmax for every kAdam8Block elements. A new run's are all zeros.
 inline constexpr int64_t kAdam8Block = 256;
 struct Adam8Tensor {
   void* p = nullptr;
@@ -89,13 +89,13 @@ struct Adam8Tensor {
   double weight_decay = 0;
 };
 
-// AdamW as bitsandbytes computes it over such states (Dettmers et al. 2022), without percentile clipping; g as in
-// AdamW:
+// AdamW as bitsandbytes computes it over such states (Dettmers et al. 2022), without percentile clipping; g
+// as in AdamW:
 //   m = b1 m + (1-b1) g;   v = b2 v + (1-b2) g²;   an element whose g is no number: m = v = 0, and p stays
 //   p -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps sqrt(1 - b2^t))
 //   p *= 1 - lr*wd                                  (after the update)
-// Then absmax is a block's largest |m| (and v), and a code that of the value nearest to m / absmax, with the sign
-// of m (quant/nearest8.h). Where absmax is 0, the code of zero.
+// Then absmax is a block's largest |m| (and v), and a code that of the value nearest to m / absmax, with the
+// sign of m (quant/nearest8.h). Where absmax is 0, the code of zero.
 struct AdamW8 {
   std::span<const Adam8Tensor> tensors = {};  // host memory
   const StepScalars* scalars = nullptr;       // device memory

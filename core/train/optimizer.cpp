@@ -12,7 +12,8 @@ namespace qlora {
 
 static_assert(sizeof(StepScalars) == 4 * sizeof(double), "StepScalars is stored as a tensor of four f64");
 
-Optimizer::Optimizer(std::vector<Param*> params, Memory& memory, DType type, size_t slab_bytes, bool eight_bit)
+Optimizer::Optimizer(std::vector<Param*> params, Memory& memory, DType type, size_t slab_bytes,
+                     bool eight_bit)
     : params_(std::move(params)), memory_(memory), type_(type), slab_bytes_(slab_bytes) {
   size_t bytes = 0;
   for (const Param* param : params_) {
@@ -34,7 +35,8 @@ Optimizer::State Optimizer::on_device(std::string name, Shape shape, DType type)
 Optimizer::Moments Optimizer::moments_of(const Param& param, bool eight_bit) const {
   const std::string m = "exp_avg." + param.name, v = "exp_avg_sq." + param.name;
   const Shape& shape = param.value.shape();
-  if (slab_bytes_ > 0) return {{.name = m, .shape = shape, .type = type_}, {.name = v, .shape = shape, .type = type_}};
+  if (slab_bytes_ > 0)
+    return {{.name = m, .shape = shape, .type = type_}, {.name = v, .shape = shape, .type = type_}};
   if (!eight_bit) return {on_device(m, shape, type_), on_device(v, shape, type_)};
   const int64_t n = param.value.size(), blocks = (n + kAdam8Block - 1) / kAdam8Block;
   return {on_device(m, {n}, DType::u8), on_device(v, {n}, DType::u8),
@@ -76,8 +78,8 @@ void Optimizer::step(const TrainConfig& config, double learning_rate, int64_t t)
     const int64_t n = params_[i]->value.size();
     const Moments& s = moments_[i];
     if (s.m.type == DType::u8) {
-      small.push_back({p, g, s.m.tensor.as<uint8_t>(), s.v.tensor.as<uint8_t>(), s.m_absmax.tensor.as<float>(),
-                       s.v_absmax.tensor.as<float>(), n, config.weight_decay});
+      small.push_back({p, g, s.m.tensor.as<uint8_t>(), s.v.tensor.as<uint8_t>(),
+                       s.m_absmax.tensor.as<float>(), s.v_absmax.tensor.as<float>(), n, config.weight_decay});
     } else {
       tensors.push_back({p, g, s.m.data(), s.v.data(), n, config.weight_decay});
     }

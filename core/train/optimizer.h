@@ -21,9 +21,9 @@ inline constexpr int64_t kLeastForEightBits = 4096;
 
 class Optimizer {
  public:
-  // Moments start at zero, of the parameters' type, on their device. With `slab_bytes` they lie in host memory,
-  // from which they pass through so many bytes of the device (AdamW::slab_bytes); with `eight_bit`, those of
-  // large parameters are stored in eight bits (AdamW8).
+  // Moments start at zero, of the parameters' type, on their device. With `slab_bytes` they lie in host
+  // memory, from which they pass through so many bytes of the device (AdamW::slab_bytes); with `eight_bit`,
+  // those of large parameters are stored in eight bits (AdamW8).
   Optimizer(std::vector<Param*> params, Memory&, DType, size_t slab_bytes = 0, bool eight_bit = false);
 
   // Norm of the gradient times `gradient_scale` (1 / labels of the effective batch), before clipping.
@@ -33,7 +33,8 @@ class Optimizer {
   void zero_gradients();
 
   // The moments as named tensors ("exp_avg.NAME", "exp_avg_sq.NAME"; in eight bits flat codes, and
-  // "exp_avg_absmax.NAME", "exp_avg_sq_absmax.NAME"), and, where PEFT's f32 file would round them, the parameters
+  // "exp_avg_absmax.NAME", "exp_avg_sq_absmax.NAME"), and, where PEFT's f32 file would round them, the
+  // parameters
   // ("param.NAME"): exactly what continues the run.
   void save(const Path& file) const;
   // Throws Error(data) when a tensor is missing, has another type or size, or has no place in this run.

@@ -154,7 +154,8 @@ struct Adam8Shared {
   float m_map[256], v_map[256], largest[kMostWarps];
 };
 
-// AdamW8's; a block a stretch, block of states after block. Each operation is rounded by itself, as on the host.
+// AdamW8's; a block a stretch, block of states after block. Each operation is rounded by itself, as on the
+// host.
 __global__ void __launch_bounds__(kThreads)
     adam8(Adam a, const Adam8Tensor* tensors, const Stretch* chunks, const float* m_map, const float* v_map) {
   static_assert(kThreads == kAdam8Block && kChunk % kAdam8Block == 0);
@@ -240,8 +241,8 @@ void adamw8(Device& d, const AdamW8& a) {
   d.uploads.begin();
   d.stream.launch(adam8, dim3(static_cast<unsigned>(chunks.size())), dim3(kThreads), sizeof(Adam8Shared),
                   constants_of(a), d.uploads.put(d.stream, a.tensors.data(), a.tensors.size()),
-                  d.uploads.put(d.stream, chunks.data(), chunks.size()), d.uploads.put(d.stream, a.m_map, 256),
-                  d.uploads.put(d.stream, a.v_map, 256));
+                  d.uploads.put(d.stream, chunks.data(), chunks.size()),
+                  d.uploads.put(d.stream, a.m_map, 256), d.uploads.put(d.stream, a.v_map, 256));
 }
 
 }  // namespace qlora::cuda

@@ -18,8 +18,8 @@ constexpr int nearest8(const float* map, float x) {
   return low;
 }
 
-// The same where a value must not lose its sign: the neighbour with the sign of x. REQUIRES: a map with values of
-// both signs.
+// The same where a value must not lose its sign: the neighbour with the sign of x. REQUIRES: a map with
+// values of both signs.
 constexpr int nearest8_signed(const float* map, float x) {
   const int i = nearest8(map, x);
   if (x < 0 && !(map[i] < 0)) return i - 1;

@@ -134,7 +134,8 @@ void adam8(const AdamW8& a, const Factors& f, const Adam8Tensor& tensor, int64_t
     m_absmax = m_largest;
     v_absmax = v_largest;
     for (int64_t j = 0; j < n; ++j) {
-      tensor.m[begin + j] = static_cast<uint8_t>(nearest8_signed(a.m_map, m_largest > 0 ? new_m[j] / m_largest : 0));
+      tensor.m[begin + j] =
+          static_cast<uint8_t>(nearest8_signed(a.m_map, m_largest > 0 ? new_m[j] / m_largest : 0));
       tensor.v[begin + j] = static_cast<uint8_t>(nearest8(a.v_map, v_largest > 0 ? new_v[j] / v_largest : 0));
     }
   }
