@@ -40,9 +40,12 @@ EvalSpec read_mmlu_eval(const YamlNode& node) {
   fields.read("max_length", spec.mmlu.max_length, 1);
   fields.read_word("bos", spec.mmlu.bos, mmlu_bos_rules());
   fields.read_word("chat_template", spec.mmlu.chat_template, mmlu_chat_templates());
-  fields.read("fewshot_as_multiturn", ValueKind::boolean, spec.mmlu.fewshot_as_multiturn);
+  if (bool turns = false; fields.has("fewshot_as_multiturn")) {
+    fields.read("fewshot_as_multiturn", ValueKind::boolean, turns);
+    spec.mmlu.fewshot_as_multiturn = turns;
+  }
   fields.read("system_instruction", ValueKind::text, spec.mmlu.system_instruction);
-  QLORA_CHECK(!spec.mmlu.fewshot_as_multiturn || spec.mmlu.chat_template != "none", usage,
+  QLORA_CHECK(!spec.mmlu.fewshot_as_multiturn.value_or(false) || spec.mmlu.chat_template != "none", usage,
               "{}: `fewshot_as_multiturn` needs a `chat_template`",
               fields.at("fewshot_as_multiturn").where.text());
   fields.read("base", ValueKind::boolean, spec.base);

@@ -80,7 +80,8 @@ Json eval_job_json(const EvalJob& e) {
             {"max_length", e.mmlu.max_length},
             {"bos", e.mmlu.bos},
             {"chat_template", e.mmlu.chat_template},
-            {"fewshot_as_multiturn", e.mmlu.fewshot_as_multiturn},
+            {"fewshot_as_multiturn",
+             e.mmlu.fewshot_as_multiturn ? Json(*e.mmlu.fewshot_as_multiturn) : Json(nullptr)},
             {"system_instruction", e.mmlu.system_instruction}}}};
 }
 
@@ -104,7 +105,8 @@ EvalJob eval_job_from(const Json& json) {
   e.mmlu.max_length = mmlu.at("max_length");
   e.mmlu.bos = mmlu.at("bos");
   e.mmlu.chat_template = mmlu.at("chat_template");
-  e.mmlu.fewshot_as_multiturn = mmlu.at("fewshot_as_multiturn");
+  if (const Json& turns = mmlu.at("fewshot_as_multiturn"); !turns.is_null())
+    e.mmlu.fewshot_as_multiturn = turns.get<bool>();
   e.mmlu.system_instruction = mmlu.at("system_instruction");
   return e;
 }

@@ -106,7 +106,7 @@ std::string mmlu_protocol(const MmluOptions& options) {
   const MmluOptions usual;
   if (options.bos != usual.bos) json["bos"] = options.bos;
   if (options.chat_template != usual.chat_template) json["chat_template"] = options.chat_template;
-  if (options.fewshot_as_multiturn) json["fewshot_as_multiturn"] = true;
+  if (asks_in_turns(options)) json["fewshot_as_multiturn"] = true;
   if (!options.system_instruction.empty()) json["system_instruction"] = options.system_instruction;
   return canonical(json);
 }

@@ -2,6 +2,7 @@
 // The questions of MMLU (Hendrycks et al. 2021), and what to ask of them.
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -41,8 +42,9 @@ struct MmluOptions {
   // What a protocol leaves to the user; the defaults change nothing.
   std::string bos = "protocol";        // protocol | own (the tokenizer's file) | always | never
   std::string chat_template = "none";  // none | own (the model's) | a name of core/text/chat_template.h
-  bool fewshot_as_multiturn = false;   // each example two turns of the conversation; needs a template
-  std::string system_instruction;      // before everything
+  // Each example two turns of the conversation; true needs a template, unset is as the protocol has it.
+  std::optional<bool> fewshot_as_multiturn;
+  std::string system_instruction;  // before everything
 };
 
 // Reads the questions, in the layout that is found at the path:

@@ -26,7 +26,8 @@ constexpr MmluProtocol kProtocols[] = {
      .window = 0,
      .macro = false,
      .pooled_error = false,
-     .answer_loss = false},
+     .answer_loss = false,
+     .turns = false},
     {.name = "lm_eval",
      .version = "3",  // 1 stored logits; 2 not whether a letter is greedy
      .about =
@@ -40,7 +41,8 @@ constexpr MmluProtocol kProtocols[] = {
      .window = 0,
      .macro = false,
      .pooled_error = true,
-     .answer_loss = false},
+     .answer_loss = false,
+     .turns = true},
     {.name = "qlora",
      .version = "3",  // 1 stored logits; 2 not whether a letter is greedy
      .about = "the callback of qlora.py: at most 2,048 tokens with BOS, mean over subjects",
@@ -53,7 +55,8 @@ constexpr MmluProtocol kProtocols[] = {
      .window = 2048,
      .macro = true,
      .pooled_error = false,
-     .answer_loss = true},
+     .answer_loss = true,
+     .turns = false},
 };
 
 constexpr char kLetters[] = "ABCD";
@@ -103,7 +106,7 @@ std::string chat(const MmluOptions& options, const P& protocol, const MmluSubjec
   std::string one;
   for (int64_t i = 0; i < shots; ++i) {
     const MmluQuestion& shot = subject.dev[static_cast<size_t>(i)];
-    if (options.fewshot_as_multiturn) {
+    if (asks_in_turns(options)) {
       messages.push_back({"user", render(protocol, shot)});
       messages.push_back({"assistant", letter_of(shot)});
     } else {
@@ -118,6 +121,11 @@ std::string chat(const MmluOptions& options, const P& protocol, const MmluSubjec
 
 std::span<const MmluProtocol> mmlu_protocols() {
   return kProtocols;
+}
+
+bool asks_in_turns(const MmluOptions& options) {
+  const bool usual = options.chat_template != "none" && mmlu_protocol_named(options.protocol).turns;
+  return options.fewshot_as_multiturn.value_or(usual);
 }
 
 std::vector<ListedTask> listed_mmlu() {
@@ -157,7 +165,7 @@ MmluPrompt mmlu_prompt(const MmluOptions& options, const MmluSubject& subject, c
                        int64_t shots, const Tokenizer& tokenizer) {
   const P& protocol = mmlu_protocol_named(options.protocol);
   const bool chats = options.chat_template != "none";
-  QLORA_CHECK(chats || !options.fewshot_as_multiturn, usage,
+  QLORA_CHECK(chats || !options.fewshot_as_multiturn.value_or(false), usage,
               "MMLU: examples as turns of a conversation need a chat template (chat_template: own)");
   QLORA_CHECK(question.rendered.empty() || (!chats && options.system_instruction.empty()), usage,
               "MMLU: these data are rendered prompts; they take neither chat template nor system text");

@@ -49,6 +49,7 @@ struct MmluProtocol {
   bool macro;         // the published number is the mean over subjects, not over questions
   bool pooled_error;  // standard errors over several subjects are pooled within them
   bool answer_loss;   // the loss of the right letter and EOS is reported too
+  bool turns;         // in a conversation examples are turns of their own, unless told otherwise
 };
 
 std::span<const MmluProtocol> mmlu_protocols();
@@ -59,6 +60,9 @@ std::vector<std::string> mmlu_chat_templates();  // values of MmluOptions::chat_
 // Throws Error(usage) for an unknown name, with the nearest.
 const MmluProtocol& mmlu_protocol_named(std::string_view name);
 
+// Whether examples are turns of their own.
+bool asks_in_turns(const MmluOptions&);
+
 // What the model reads for one question.
 struct MmluPrompt {
   std::string text;
@@ -68,8 +72,8 @@ struct MmluPrompt {
 };
 
 // One prompt, with the first `shots` of dev. The tokenizer's chat template is used as options.chat_template
-// says. As lm-eval does it: the header joins the system text; examples are part of the one user message, or
-// turns of their own. A text that begins with BOS gets no second one.
+// says. As lm-eval does it: the header joins the system text; examples are turns of their own, or part of the
+// one user message. A text that begins with BOS gets no second one.
 MmluPrompt mmlu_prompt(const MmluOptions& options, const MmluSubject& subject, const MmluQuestion& question,
                        int64_t shots, const Tokenizer& tokenizer);
 

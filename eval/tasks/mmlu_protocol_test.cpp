@@ -71,17 +71,28 @@ TEST_CASE("a chat template wraps header and examples as lm-eval wraps them") {
   const std::string shot = "dev question 0\nA. w\nB. x\nC. y\nD. z\nAnswer:";
   const std::string question = "one, \"1\"\nA. 0.50\nB. None\nC. c\nD. d\nAnswer:";
   const std::string system = "<|im_start|>system\nBe brief.\n\n" + header + "<|im_end|>\n";
-  CHECK(a.prompt().text ==
-        system + "<|im_start|>user\n" + shot + " D\n\n" + question + "<|im_end|>\n<|im_start|>assistant\n");
-  CHECK(a.prompt().letter_gap.empty());
-  a.options.fewshot_as_multiturn = true;
-  CHECK(a.prompt().text == system + "<|im_start|>user\n" + shot +
+  const std::string together =
+      system + "<|im_start|>user\n" + shot + " D\n\n" + question + "<|im_end|>\n<|im_start|>assistant\n";
+  const std::string in_turns = system + "<|im_start|>user\n" + shot +
                                "<|im_end|>\n<|im_start|>assistant\nD<|im_end|>\n" + "<|im_start|>user\n" +
-                               question + "<|im_end|>\n<|im_start|>assistant\n");
+                               question + "<|im_end|>\n<|im_start|>assistant\n";
+  CHECK(a.prompt().text == in_turns);  // unless told
+  CHECK(a.prompt().letter_gap.empty());
+  a.options.fewshot_as_multiturn = false;
+  CHECK(a.prompt().text == together);
+  a.options.fewshot_as_multiturn = true;
+  CHECK(a.prompt().text == in_turns);
+  for (const char* name : {"hendrycks", "qlora"}) {
+    MmluOptions other = a.options;
+    other.protocol = name;
+    other.fewshot_as_multiturn.reset();
+    CHECK_FALSE(asks_in_turns(other));
+  }
   a.options.chat_template = "none";
   CHECK(message_of([&] { a.prompt(); }).find("need a chat template") != std::string::npos);
-  a.options.fewshot_as_multiturn = false;
+  a.options.fewshot_as_multiturn.reset();
   CHECK(a.prompt().text.starts_with("Be brief.\n\nThe following"));
+  CHECK_FALSE(asks_in_turns(a.options));
 }
 
 TEST_CASE("an over-long prompt is treated by its protocol's rule") {

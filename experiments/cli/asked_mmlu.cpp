@@ -90,7 +90,7 @@ class AskedMmlu final : public AskedTask {
     else if (options_.chat_template != "none")
       info.chat_template = options_.chat_template;
     info.system_instruction = options_.system_instruction;
-    info.fewshot_as_multiturn = options_.fewshot_as_multiturn;
+    info.fewshot_as_multiturn = asks_in_turns(options_);
     files_ = mmlu_harness(path_, data_, options_, tokenizer, report_);
     return {files_.views(), files_.groups};
   }

@@ -76,14 +76,15 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
       ->check(CLI::IsMember(mmlu_bos_rules()));
   mmlu->add_option("--chat-template", options.chat_template, "ask in a conversation; own: the model's")
       ->check(CLI::IsMember(mmlu_chat_templates()));
-  mmlu->add_flag("--fewshot-as-multiturn", options.fewshot_as_multiturn,
-                 "with a template: examples are turns of the conversation");
+  mmlu->add_flag_function(
+      "--fewshot-as-multiturn,!--no-fewshot-as-multiturn",
+      [&options](int64_t given) { options.fewshot_as_multiturn = given > 0; },
+      "with a template: examples are turns of the conversation, or not (default: as the protocol has it)");
   mmlu->add_option("--system-instruction", options.system_instruction, "text before everything");
   mmlu->add_flag("--explain", arguments->explain,
                  "print the first prompt, the answer tokens and what was cut; score nothing");
   mmlu->footer(
-      "Examples:\n  qlora eval mmlu --model DIR --data datasets/samples/mmlu --shots 5\n"
-      "  qlora eval mmlu --model DIR --adapter DIR --data DIR --subjects astronomy,anatomy --json\n"
+      "Examples:\n  qlora eval mmlu --model DIR --adapter DIR --data datasets/samples/mmlu --shots 5\n"
       "  qlora eval mmlu --runs sweep=NAME --data DIR --shots 5");
   mmlu->callback([=, &in] {
     in.work = [=, &in] {
