@@ -135,7 +135,7 @@ Case adam8_case(std::string name, std::vector<int64_t> sizes, StepScalars scalar
                         .v_map = unsigned_dynamic_map().data(),
                         .step = step,
                         .type = d.type()});
-    // Not the codes: a rounding may move them (eight_bit_test.cpp compares them).
+    // Not the codes: a rounding may move them (core/train/schedule_test.cpp compares them).
     for (const Adam8Tensor& t : tensors) {
       const int64_t blocks = (t.n + kAdam8Block - 1) / kAdam8Block;
       results.push_back(d.get(t.p, t.n));
@@ -178,9 +178,10 @@ std::vector<Case> learning_cases() {
       {.sum_squares = 4, .gradient_scale = 0.1, .max_grad_norm = 0.3, .learning_rate = 2e-4}, 0.01, 1000));
   all.push_back(adam8_case("first step", {1, 0, 255, 4097, 600},
                            {.sum_squares = 1e4, .gradient_scale = 0.01, .learning_rate = 1e-3}, 0, 1, false));
-  all.push_back(adam8_case(
-      "clipped, with weight decay", {256, 4097, 33},
-      {.sum_squares = 1e4, .gradient_scale = 0.1, .max_grad_norm = 0.3, .learning_rate = 0.01}, 0.1, 7, true));
+  all.push_back(
+      adam8_case("clipped, with weight decay", {256, 4097, 33},
+                 {.sum_squares = 1e4, .gradient_scale = 0.1, .max_grad_norm = 0.3, .learning_rate = 0.01},
+                 0.1, 7, true));
   const StepScalars plain{.sum_squares = 1e4, .gradient_scale = 0.01, .learning_rate = 1e-3};
   all.push_back(adam_case("paged, several slabs", sizes, plain, 0.1, 3, 16 * 900));
   all.push_back(adam_case("paged, one slab", sizes, plain, 0, 1, 16 * 9000));

@@ -169,8 +169,8 @@ __global__ void __launch_bounds__(kThreads)
   const float scale = scale_of(step);
   const auto keep = static_cast<float>(1 - step.learning_rate * t.weight_decay);
   const auto rate = static_cast<float>(step.learning_rate * a.root_correction2 / a.correction1);
-  const auto beta1 = static_cast<float>(a.beta1), rest1 = static_cast<float>(1 - a.beta1);
-  const auto beta2 = static_cast<float>(a.beta2), rest2 = static_cast<float>(1 - a.beta2);
+  const auto beta1 = static_cast<float>(a.beta1), rest1 = 1.0f - beta1;
+  const auto beta2 = static_cast<float>(a.beta2), rest2 = 1.0f - beta2;
   const auto eps = static_cast<float>(a.root_correction2 * a.eps);
   for (int64_t begin = s.begin; begin < s.begin + s.length; begin += kAdam8Block) {
     const int64_t i = begin + threadIdx.x, block = begin / kAdam8Block;
