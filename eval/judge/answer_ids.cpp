@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "eval/judge/alpaca_eval_outputs.h"
 #include "eval/judge/judgments.h"
 #include "eval/judge/rows.h"
 
@@ -128,6 +129,29 @@ void fill_lengths(JudgmentFile& file, const AnswerBook& book) {
   }
 }
 
+struct NamedAnswer {
+  std::string system, item;
+  AnswerBook::Answer answer;
+};
+
+// `named`: the system that the file is named after.
+NamedAnswer named_answer(const Row& row, const std::string& named) {
+  if (std::vector<AlpacaEvalOutput> outputs = alpaca_eval_outputs(row); !outputs.empty()) {
+    QLORA_CHECK(outputs.size() == 1, data, "{}: a judgment of two answers; expected one system's answers",
+                row.where());
+    AlpacaEvalOutput& only = outputs.front();
+    return {only.system, only.item, {answer_id_of(only.text), only.text}};
+  }
+  NamedAnswer found{named, row.id(row.has("question_id") ? "question_id" : "message_id"), {}};
+  try {
+    found.answer.text = answer_text(row);
+  } catch (const Json::exception& e) {
+    fail(ErrorKind::data, "{}: `choices` must hold answers as [{{\"turns\": [text, ...]}}]", row.where());
+  }
+  found.answer.id = row.has("answer_id") ? row.text("answer_id") : answer_id_of(found.answer.text);
+  return found;
+}
+
 }  // namespace
 
 std::string answer_id_of(std::string_view answer) {
@@ -152,21 +176,24 @@ std::string AnswerBook::add(const Path& path) {
   std::string name = path.filename().string();
   for (std::string_view ending : {".gz", ".jsonl", ".json"})
     if (name.ends_with(ending)) name.resize(name.size() - ending.size());
-  const std::string system = system_alias(name);
-  std::map<std::string, Answer>& answers = by_system_[system];
+  const std::string named = system_alias(name);
+  std::map<std::string, Answer> answers;
+  std::string system;
   for_each_row(read_file(path), path.string(), [&](const Row& row) {
-    std::string item = row.id(row.has("question_id") ? "question_id" : "message_id");
-    Answer answer;
-    try {
-      answer.text = answer_text(row);
-    } catch (const Json::exception& e) {
-      fail(ErrorKind::data, "{}: `choices` must hold answers as [{{\"turns\": [text, ...]}}]", row.where());
-    }
-    answer.id = row.has("answer_id") ? row.text("answer_id") : answer_id_of(answer.text);
-    by_id_[{item, answer.id}].insert(system);
-    QLORA_CHECK(answers.try_emplace(item, answer).second, data,
-                "{}: item {} was answered before in this file", row.where(), item);
+    const NamedAnswer one = named_answer(row, named);
+    QLORA_CHECK(system.empty() || system == one.system, data,
+                "{}: an answer of {}, and the lines before are of {}; give a file for each system",
+                row.where(), one.system, system);
+    system = one.system;
+    QLORA_CHECK(answers.try_emplace(one.item, one.answer).second, data,
+                "{}: item {} was answered before in this file", row.where(), one.item);
   });
+  if (system.empty()) system = named;
+  by_system_[system];  // known, also without an answer
+  for (auto& [item, answer] : answers) {
+    by_id_[{item, answer.id}].insert(system);
+    by_system_[system].try_emplace(item, std::move(answer));
+  }
   return system;
 }
 

@@ -23,11 +23,12 @@ struct JudgmentFile;
 std::string answer_id_of(std::string_view answer);
 
 // Answers of systems to items, from generation files of the release (answer_*.jsonl with answer_id;
-// generations with generation_truncated, generation or text) or of FastChat (choices[0].turns).
+// generations with generation_truncated, generation or text), of FastChat (choices[0].turns), or outputs of
+// AlpacaEval (alpaca_eval_outputs.h).
 class AnswerBook {
  public:
-  // Adds a file; the system is named by the file (system_alias()), and returned. Throws Error(data) with file
-  // and line, also for an item that stands in it twice.
+  // Adds the answers of one system, and returns its name: the file's (system_alias()), or AlpacaEval's
+  // generator. Throws Error(data) with file and line, also for an item that stands in it twice.
   std::string add(const Path&);
   std::vector<std::string> systems() const;  // by name
 

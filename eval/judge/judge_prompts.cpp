@@ -6,6 +6,7 @@
 
 #include "core/base/check.h"
 #include "core/base/hash.h"
+#include "eval/judge/alpaca_eval_outputs.h"
 #include "eval/judge/rows.h"
 
 namespace qlora {
@@ -38,7 +39,13 @@ constexpr const char* kPoints =
     "and of "
     "assistant 2, with a space between them. Give your reasons in the lines below.";
 
+// A row of AlpacaEval has an instruction and no id.
+bool is_instruction(const Row& row) {
+  return row.has("instruction") && !row.has("question_id") && !row.has("message_id");
+}
+
 std::string question_text(const Row& row) {
+  if (is_instruction(row)) return row.text("instruction");
   auto turns = row.json().find("turns");
   if (turns == row.json().end()) return row.text("text");
   QLORA_CHECK(turns->is_array() && !turns->empty() && (*turns)[0].is_string(), data,
@@ -118,8 +125,9 @@ std::vector<JudgeQuestion> read_judge_questions(const Path& path) {
   std::set<std::string> seen;
   for_each_row(read_file(path), path.string(), [&](const Row& row) {
     JudgeQuestion question;
-    question.item = row.id(row.has("question_id") ? "question_id" : "message_id");
     question.text = question_text(row);
+    question.item = is_instruction(row) ? alpaca_eval_item(question.text)
+                                        : row.id(row.has("question_id") ? "question_id" : "message_id");
     question.category = row.text_or_empty("category");
     QLORA_CHECK(seen.insert(question.item).second, data, "{}: question {} stands in this file already",
                 row.where(), question.item);

@@ -38,7 +38,8 @@ std::string fill_prompt(const JudgePrompt&, std::string_view question, std::stri
 struct JudgeQuestion {
   std::string item, text, category;
 };
-// {"question_id", "text" or "turns": [first, ...], "category"} or {"message_id", "text", ...}. Throws
+// {"question_id", "text" or "turns": [first, ...], "category"}, {"message_id", "text", ...}, or AlpacaEval's
+// {"instruction"}, in its files of outputs too. Throws
 // Error(data) with file and line, also for an id that stands twice.
 std::vector<JudgeQuestion> read_judge_questions(const Path&);
 

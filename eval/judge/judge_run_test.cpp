@@ -359,6 +359,14 @@ TEST_CASE("prompts and questions are read and checked") {
       "\"text\": \"t\"}\n");
   CHECK(read_judge_questions(questions)[0].text == "one");
   CHECK(read_judge_questions(questions)[1].item == "m");
+  const Path alpaca = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
+  const std::vector<JudgeQuestion> instructions = read_judge_questions(alpaca / "reference_outputs.json");
+  AnswerBook outputs;
+  CHECK(outputs.add(alpaca / "model_outputs.json") == "red");
+  CHECK(instructions.at(2).text == "Greet in Danish.");
+  CHECK(outputs.find("red", instructions[2].item)->text == "Goddag, verden.");
+  CHECK_THROWS_WITH(outputs.add(alpaca / "annotations.json"),
+                    Contains("annotations.json:2") && Contains("two"));
   write_file(questions, "{\"question_id\": 1, \"text\": \"t\"}\n{\"question_id\": 1, \"text\": \"u\"}\n");
   CHECK_THROWS_WITH(read_judge_questions(questions), Contains("questions.jsonl:2: question 1"));
   for (bool points : {false, true})

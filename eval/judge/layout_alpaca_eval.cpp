@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
-#include "core/base/hash.h"
+#include "eval/judge/alpaca_eval_outputs.h"
 #include "eval/judge/layouts.h"
 
 namespace qlora {
@@ -22,13 +22,16 @@ bool fits(const Row& row) {
 
 void read(const Row& row, const JudgmentSource&, std::vector<Vote>& votes) {
   Vote vote;
-  vote.item = hex(sha256(row.text("instruction"))).substr(0, 16);
+  vote.item = alpaca_eval_item(row.text("instruction"));
+  const std::vector<AlpacaEvalOutput> outputs = alpaca_eval_outputs(row);
+  QLORA_CHECK(outputs.size() == 2, data, "{}: expected `output_1` and `output_2`, and no id of a question",
+              row.where());
   vote.order_known = false;
-  vote.first = row.has("generator_1") ? row.text("generator_1") : "output_1";
-  vote.second = row.has("generator_2") ? row.text("generator_2") : "output_2";
+  vote.first = outputs[0].system;
+  vote.second = outputs[1].system;
   QLORA_CHECK(vote.first != vote.second, data, "{}: compares {} with itself", row.where(), vote.first);
-  vote.first_length = static_cast<int64_t>(row.text("output_1").size());
-  vote.second_length = static_cast<int64_t>(row.text("output_2").size());
+  vote.first_length = static_cast<int64_t>(outputs[0].text.size());
+  vote.second_length = static_cast<int64_t>(outputs[1].text.size());
   vote.judge = row.text("annotator");
   vote.line = row.line();
   for (const char* key : {"preference_raw_completion", "raw_completion"})

@@ -11,16 +11,30 @@
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "eval/judge/alpaca_eval_outputs.h"
 #include "eval/judge/judgments.h"
+#include "eval/judge/rows.h"
 
 namespace qlora {
 
 namespace {
 
-std::string system_of(const Path& path) {
+// Without the ending of a compressed file.
+std::string plain_name(const Path& path) {
   std::string name = path.filename().string();
-  for (const char* ending : {".gz", ".jsonl"})
-    if (name.ends_with(ending)) name.resize(name.size() - std::string(ending).size());
+  if (name.ends_with(".gz")) name.resize(name.size() - 3);
+  return name;
+}
+
+// Rows of AlpacaEval name their systems themselves.
+bool names_systems(const Path& path) {
+  return plain_name(path).ends_with(".json");
+}
+
+std::string system_of(const Path& path) {
+  std::string name = plain_name(path);
+  for (std::string_view ending : {".jsonl", ".json"})
+    if (name.ends_with(ending)) name.resize(name.size() - ending.size());
   return system_alias(name);
 }
 
@@ -29,11 +43,11 @@ int64_t code_points(const std::string& text) {
                        [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
 }
 
-std::string item_of(const Json& row, const std::string& where) {
+std::string item_of(const Row& row) {
   for (const char* key : {"question_id", "message_id"})
-    if (auto id = row.find(key); id != row.end())
-      return id->is_string() ? id->get<std::string>() : id->dump();
-  fail(ErrorKind::data, "{}: the row has no `question_id` or `message_id`", where);
+    if (row.has(key)) return row.id(key);
+  fail(ErrorKind::data, "{}: the row has no `question_id` or `message_id`, nor AlpacaEval's `instruction`",
+       row.where());
 }
 
 int64_t length_of(const Json& row, const std::string& where) {
@@ -56,23 +70,22 @@ int64_t length_of(const Json& row, const std::string& where) {
 using Lengths = std::map<std::pair<std::string, std::string>, int64_t>;
 
 void read_answers(const Path& path, Lengths& lengths) {
-  std::string system = system_of(path), content = read_file(path);
-  std::string_view rest = content;
-  for (int line = 1; !rest.empty(); ++line) {
-    size_t end = std::min(rest.find('\n'), rest.size());
-    std::string_view text = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    if (text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    std::string where = fmt::format("{}:{}", path.string(), line);
-    Json row = parse_json(text, where);
-    QLORA_CHECK(row.is_object(), data, "{}: expected a JSON object", where);
-    std::string item = item_of(row, where);
-    int64_t length = length_of(row, where);
-    auto [known, fresh] = lengths.try_emplace({system, item}, length);
-    QLORA_CHECK(fresh || known->second == length, data,
-                "{}: a second answer of {} to {}, {} characters long where the other has {}", where, system,
-                item, length, known->second);
-  }
+  const std::string system = system_of(path);
+  for_each_row(read_file(path), path.string(), [&](const Row& row) {
+    auto add = [&](const std::string& name, const std::string& item, int64_t length) {
+      auto [known, fresh] = lengths.try_emplace({name, item}, length);
+      QLORA_CHECK(fresh || known->second == length, data,
+                  "{}: a second answer of {} to {}, {} characters long where the other has {}", row.where(),
+                  name, item, length, known->second);
+    };
+    const std::vector<AlpacaEvalOutput> outputs = alpaca_eval_outputs(row);
+    for (const AlpacaEvalOutput& output : outputs) add(output.system, output.item, code_points(output.text));
+    if (outputs.empty()) add(system, item_of(row), length_of(row.json(), row.where()));
+  });
+}
+
+bool fits(const std::string& name, const std::string& pattern) {
+  return ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
 }
 
 }  // namespace
@@ -82,11 +95,14 @@ std::vector<Path> find_answer_files(const std::string& text) {
   std::vector<Path> found;
   if (std::filesystem::is_regular_file(path)) return {path};
   bool folder = std::filesystem::is_directory(path);
-  std::string pattern = folder ? "*.jsonl*" : path.filename().string();
+  const std::vector<std::string> patterns = folder ? std::vector<std::string>{"*.jsonl*", "*_outputs.json*"}
+                                                   : std::vector<std::string>{path.filename().string()};
   if (!folder) path = path.has_parent_path() ? path.parent_path() : Path(".");
   std::error_code missing;
   for (const auto& entry : std::filesystem::directory_iterator(path, missing))
-    if (entry.is_regular_file() && ::fnmatch(pattern.c_str(), entry.path().filename().c_str(), 0) == 0)
+    if (entry.is_regular_file() && std::any_of(patterns.begin(), patterns.end(), [&](const std::string& p) {
+          return fits(entry.path().filename().string(), p);
+        }))
       found.push_back(entry.path());
   QLORA_CHECK(!found.empty(), data, "{}: no file of answers here", text);
   std::sort(found.begin(), found.end());
@@ -96,7 +112,8 @@ std::vector<Path> find_answer_files(const std::string& text) {
 void add_answer_lengths(Matches& all, std::span<const Path> answer_files) {
   Lengths lengths;
   for (const Path& path : answer_files)
-    if (std::find(all.systems.begin(), all.systems.end(), system_of(path)) != all.systems.end())
+    if (names_systems(path) ||
+        std::find(all.systems.begin(), all.systems.end(), system_of(path)) != all.systems.end())
       read_answers(path, lengths);
   for (Match& m : all.matches) {
     QLORA_CHECK(m.prompt >= 0, usage, "length control needs to know the prompt of every match");

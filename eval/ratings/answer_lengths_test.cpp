@@ -4,6 +4,7 @@
 
 #include "core/base/check.h"
 #include "core/base/test_data.h"
+#include "eval/judge/judgments.h"
 
 using namespace qlora;
 using Catch::Contains;
@@ -37,4 +38,32 @@ TEST_CASE("lengths of answers are read from every layout") {
   write_file(folder.path() / "blue.jsonl",
              "{\"question_id\": 1, \"text\": \"a\"}\n{\"question_id\": 1, \"text\": \"ab\"}\n");
   CHECK_THROWS_WITH(add_answer_lengths(all, files), Contains("blue.jsonl:2") && Contains("second answer"));
+}
+
+TEST_CASE("lengths of AlpacaEval's answers are those of its outputs files and of its annotations") {
+  const Path fixtures = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
+  const std::vector<std::string> votes = {(fixtures / "annotations.json").string()};
+  auto lengths_by = [&](const std::vector<Path>& answers) {
+    Matches all = gather_matches(load_judgments(votes), VoteRule::each);
+    for (Match& m : all.matches) m.length = 0;
+    add_answer_lengths(all, answers);
+    std::vector<float> lengths;
+    for (const Match& m : all.matches) lengths.push_back(m.length);
+    return lengths;
+  };
+  // "5" beside "Six, I think.", and "Goddag, verden." beside "Hallo!".
+  const std::vector<float> expected = {-12.0F / 14, 9.0F / 21};
+  const std::vector<Path> outputs = find_answer_files((fixtures / "*_outputs.json").string());
+  REQUIRE(outputs.size() == 2);
+  CHECK(lengths_by(outputs) == expected);
+  CHECK(lengths_by({fixtures / "annotations.json"}) == expected);
+
+  test::TemporaryFolder folder;
+  const Path red = folder.path() / "model_outputs.json";
+  write_file(red, "[{\"instruction\": \"What is 2 + 3?\", \"output\": \"5\"}]");
+  CHECK_THROWS_WITH(lengths_by({red}), Contains("model_outputs.json:1: the row has no `generator`"));
+  write_file(red, "[\n{\"instruction\": \"What is 2 + 3?\", \"generator\": \"red\", \"output\": 5}]");
+  CHECK_THROWS_WITH(lengths_by({red}), Contains("model_outputs.json:2: `output` must be text"));
+  CHECK_THROWS_WITH(lengths_by({outputs[0]}), Contains("no answer of blue"));
+  CHECK(find_answer_files(folder.path().string()) == std::vector<Path>{red});
 }

@@ -255,7 +255,8 @@ void add_compute(CLI::App& elo, Invocation& in) {
   verb->add_option("--anchor", spec.anchors, "mean=RATING (default 1000), or SYSTEM=RATING; may be repeated")
       ->allow_extra_args(false);
   verb->add_option("--answers", spec.answers,
-                   "control for the lengths of these answers (a file, folder, pattern)")
+                   "control for the lengths of these answers (a file, folder, pattern; AlpacaEval: its "
+                   "outputs or annotations)")
       ->allow_extra_args(false);
   verb->add_option("--interval", spec.interval, "of the data: bootstrap, sandwich, none")
       ->check(CLI::IsMember({"none", "bootstrap", "sandwich"}));
