@@ -10,8 +10,10 @@ namespace qlora {
 
 namespace {
 
+constexpr std::string_view kUndefined = "n/a";
+
 std::string cell(const Estimate& e, double scale, int digits) {
-  if (!e.value) return "-";
+  if (!e.value) return std::string(kUndefined);
   std::string text = fmt::format("{:.{}f}", scale * *e.value, digits);
   if (e.lo) text += fmt::format(" [{:.{}f}, {:.{}f}]", scale * *e.lo, digits, scale * *e.hi, digits);
   return text;
@@ -81,7 +83,15 @@ std::string systems_text(const AgreementReport& report) {
                              text_of(table) + "\n";
 }
 
-constexpr const char* kLegend = "In brackets: 95%, prompts drawn again.\n";
+// What a reader of this text must know.
+std::string legend_of(const std::string& text) {
+  std::string legend = "In brackets: 95%, prompts drawn again.\n";
+  if (text.find(kUndefined) != std::string::npos)
+    legend +=
+        "n/a: undefined, for there is no such vote or nothing varies (every rating, or every score, is the "
+        "same).\n";
+  return legend;
+}
 
 const PublishedRelativeScore* published_row(const std::string& system) {
   for (const PublishedRelativeScore& row : published_relative_scores())
@@ -94,7 +104,8 @@ const PublishedRelativeScore* published_row(const std::string& system) {
 std::string print_agreement(const AgreementReport& report) {
   if (report.empty())
     return "Nothing to compare: one judge, and one vote on each pair of answers in each order.\n";
-  return raters_text(report) + judges_text(report) + systems_text(report) + kLegend;
+  const std::string text = raters_text(report) + judges_text(report) + systems_text(report);
+  return text + legend_of(text);
 }
 
 std::string print_bias(std::span<const JudgeBias> all) {
@@ -111,7 +122,8 @@ std::string print_bias(std::span<const JudgeBias> all) {
                           kappa_cell(b.alpha_interval)});
   }
   std::string text = "Which answer wins, by its place\n" + text_of(places) +
-                     "\nThe same two answers in both orders\n" + text_of(swaps) + "\n" + kLegend;
+                     "\nThe same two answers in both orders\n" + text_of(swaps) + "\n";
+  text += legend_of(text);
   for (const JudgeBias& b : all)
     if (b.order_unknown > 0)
       text += fmt::format("{}: {} votes of unknown order are left out.\n", b.judge, b.order_unknown);
@@ -136,8 +148,9 @@ std::string print_relative(std::span<const RelativeScore> scores, const std::str
     }
     table.rows.push_back(std::move(row));
   }
-  return text_of(table) + "100 * sum of the system's points / sum of " + reference +
-         "'s, valid votes alone.\n" + kLegend;
+  const std::string text = text_of(table);
+  return text + "100 * sum of the system's points / sum of " + reference + "'s, valid votes alone.\n" +
+         legend_of(text);
 }
 
 Json agreement_json(const AgreementReport& report) {

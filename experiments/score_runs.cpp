@@ -184,7 +184,7 @@ class RunsScorer {
       fmt::print("{}\n", Json{{"type", "done"}, {"exit_code", code}, {"scores", scores}}.dump());
     } else {
       for (const Questions& q : questions_)
-        fmt::print("{}, {} of {} runs\n{}", title(q), scored(q), runs, render_text(results(q)));
+        fmt::print("{}, {} of {} runs\n{}", title(q), scored(q), runs, text_of(results(q)));
     }
     std::fflush(stdout);
     return code;
@@ -215,6 +215,19 @@ class RunsScorer {
     std::string keys;
     for (const Digest& key : q.keys) keys += fmt::format("{}x'{}'", keys.empty() ? "" : ", ", hex(key));
     return keys;
+  }
+
+  static std::string text_of(const Table& table) {
+    TextStyle style;
+    style.null = "n/a";
+    std::string text = render_text(table, style);
+    for (const std::vector<Value>& row : table.rows)
+      for (const Value& value : row)
+        if (std::holds_alternative<std::monostate>(value))
+          return text +
+                 "n/a: not defined, as the correlation of what does not vary or the standard error of what "
+                 "is no mean\n";
+    return text;
   }
 
   Table results(const Questions& q) const {

@@ -62,6 +62,18 @@ TEST_CASE("tasks are listed and scored and stored with their items") {
   INFO(text.err);
   CHECK_THAT(text.out, Contains("arc_easy version 1.0, 1 shots, partial") && Contains("acc_norm"));
   CHECK(stored().size() == 2);
+
+  // Of one item there is no correlation: NULL, and a line that says why.
+  const ProgramEnd one = bench.run({"eval", "stsb", "--model", "model", "--data", samples, "--limit", "1",
+                                    "--shots", "0", "--threads", "1"});
+  INFO(one.err);
+  CHECK_THAT(one.out, Contains("n/a") && Contains("pearson of all: undefined for fewer than two items"));
+  const ProgramEnd kept =
+      bench.run({"results", "query",
+                 "SELECT value FROM eval_result JOIN metric_name n USING(metric_id) WHERE n.name = "
+                 "'spearmanr'",
+                 "--json"});
+  CHECK(parse_json(kept.out, "stdout") == Json::parse("[{\"value\": null}]"));
 }
 
 TEST_CASE("texts are generated and scored and rolled through") {

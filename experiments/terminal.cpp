@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
@@ -23,6 +24,10 @@ bool is_terminal(std::FILE* out) {
 size_t width_of(std::FILE* out) {
   struct winsize size {};
   return ::ioctl(::fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col > 10 ? size.ws_col : 80;
+}
+
+std::string shown(double score, int digits) {
+  return std::isfinite(score) ? fmt::format("{:.{}f}", score, digits) : "n/a";
 }
 
 }  // namespace
@@ -91,7 +96,7 @@ void Progress::scored(const std::string& run, const std::string& task, int64_t s
   if (at == of_task.end()) at = of_task.insert(at, {run, 0, 0});
   at->step = step;
   at->value = score;
-  if (!quiet_) note(fmt::format("{}: step {}: {} {:.4f}", run, step, task, score));
+  if (!quiet_) note(fmt::format("{}: step {}: {} {}", run, step, task, shown(score, 4)));
 }
 
 void Progress::phase(const std::string& what, int64_t done, int64_t all) {
@@ -113,7 +118,7 @@ std::string Progress::scores_text() const {
     text += "  " + task;
     int64_t least = INT64_MAX, most = 0;
     for (const Score& score : of_task) {
-      text += fmt::format(" {:.3f}", score.value);
+      text += " " + shown(score.value, 3);
       least = std::min(least, score.step);
       most = std::max(most, score.step);
     }

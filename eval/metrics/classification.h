@@ -29,7 +29,8 @@ double f1_weighted(const Confusion&);  // mean over labels, weighted by their nu
 double f1_micro(const Confusion&);     // with one label an item this is the accuracy
 // Mean recall of the labels that occur in the truth.
 double balanced_accuracy(const Confusion&);
-// Matthews' correlation for any number of classes (Gorodkin 2004); 0 where truth or prediction is constant.
+// Matthews' correlation for any number of classes (Gorodkin 2004); 0, by scikit-learn's definition, where
+// truth or prediction is constant.
 double matthews_correlation(const Confusion&);
 
 }  // namespace qlora

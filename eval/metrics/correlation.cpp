@@ -15,6 +15,11 @@ void check_lengths(std::span<const double> x, std::span<const double> y) {
   QLORA_CHECK(x.size() == y.size(), failure, "correlation of {} values with {}", x.size(), y.size());
 }
 
+// The mean of equal values can differ from them by a rounding, so their squared deviations do not tell.
+bool constant(std::span<const double> values) {
+  return std::all_of(values.begin(), values.end(), [&](double v) { return v == values[0]; });
+}
+
 // Ranks from 1; equal values share the mean of their places.
 std::vector<double> ranks(std::span<const double> values) {
   std::vector<size_t> order(values.size());
@@ -73,7 +78,7 @@ double exact_kendall_p(size_t n, size_t inversions) {
 
 Correlation pearson(std::span<const double> x, std::span<const double> y) {
   check_lengths(x, y);
-  if (x.size() < 2) return {};
+  if (x.size() < 2 || constant(x) || constant(y)) return {};
   const auto n = static_cast<double>(x.size());
   const double mean_x = std::accumulate(x.begin(), x.end(), 0.0) / n;
   const double mean_y = std::accumulate(y.begin(), y.end(), 0.0) / n;

@@ -43,9 +43,13 @@ TEST_CASE("correlations of lists worked out by hand") {
   CHECK(*kendall(x, y).value == Approx(2.0 / 3));
   CHECK(*kendall(x, y).p == Approx(2 * (1.0 + 3) / 24));  // 0 or 1 inversions of 24 orders
   CHECK(*pearson(x, y).p == Approx(0.2));                 // Student's t with 2 degrees: 1 - |r|
-  const std::vector<double> flat = {2, 2, 2, 2};
-  CHECK_FALSE(pearson(x, flat).value);
-  CHECK_FALSE(kendall(flat, y).p);
+  for (double level : {2.0, 0.1}) {                       // the mean of 0.1, 0.1, 0.1 is not 0.1
+    const std::vector<double> flat(3, level), slope = {1, 2, 3};
+    for (auto correlation : {pearson, spearman, kendall}) {
+      CHECK_FALSE(correlation(slope, flat).value);
+      CHECK_FALSE(correlation(flat, slope).p);
+    }
+  }
 }
 
 TEST_CASE("the incomplete beta function has its closed forms and its symmetry") {

@@ -84,9 +84,10 @@ struct TaskItemResult {
 struct TaskScore {
   std::string metric, filter, group;  // empty group: the whole task
   int64_t n = 0;
-  double value = 0;
+  double value = 0;                      // NaN where it is undefined
   std::optional<double> standard_error;  // of means of at least two items
   bool higher_is_better = true;
+  std::string note = {};  // why the value is undefined, or is what it is by definition alone; else empty
 };
 
 struct TaskReport {

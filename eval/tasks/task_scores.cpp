@@ -1,5 +1,7 @@
 // From the values of items to a task's scores.
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 
 #include "eval/metrics/classification.h"
@@ -48,24 +50,39 @@ void set_mean_of_groups(TaskScore& score, const TaskData& data, const Results& r
   if (known && k > 0) score.standard_error = std::sqrt(variance) / k;
 }
 
-double of_predictions(Aggregation how, const TaskData& data, const Results& results) {
+template <class T>
+bool all_equal(const std::vector<T>& values) {
+  return std::all_of(values.begin(), values.end(), [&](const T& v) { return v == values[0]; });
+}
+
+// scikit-learn's conventions: both are 0 where their denominators are.
+void of_predictions(TaskScore& score, Aggregation how, const TaskData& data, const Results& results) {
   std::vector<int64_t> gold, predicted;
   for (const TaskItemResult* r : results) {
     gold.push_back(data.items[r->item].gold);
     predicted.push_back(r->prediction);
   }
   const Confusion table = confusion(gold, predicted);
-  return how == Aggregation::f1 ? precision_recall(table, 1).f1 : matthews_correlation(table);
+  score.value = how == Aggregation::f1 ? precision_recall(table, 1).f1 : matthews_correlation(table);
+  if (how == Aggregation::mcc && (all_equal(gold) || all_equal(predicted)))
+    score.note =
+        fmt::format("0 by definition: all {} are equal", all_equal(gold) ? "answers" : "predictions");
 }
 
-double with_ratings(Aggregation how, const TaskData& data, const Results& results, size_t metric) {
+// scipy's conventions: a correlation with a constant is not defined.
+void with_ratings(TaskScore& score, Aggregation how, const TaskData& data, const Results& results,
+                  size_t metric) {
   std::vector<double> ratings, values;
   for (const TaskItemResult* r : results) {
     ratings.push_back(data.items[r->item].rating);
     values.push_back(r->values[metric].value);
   }
   const Correlation all = how == Aggregation::pearson ? pearson(ratings, values) : spearman(ratings, values);
-  return all.value.value_or(0);
+  score.value = all.value.value_or(std::numeric_limits<double>::quiet_NaN());
+  if (!all.value)
+    score.note = results.size() < 2   ? "undefined for fewer than two items"
+                 : all_equal(ratings) ? "undefined: all people's ratings are equal"
+                                      : "undefined: all predictions are equal";
 }
 
 TaskScore score_of(const Task& task, size_t metric, const TaskData& data, const Results& results) {
@@ -86,11 +103,11 @@ TaskScore score_of(const Task& task, size_t metric, const TaskData& data, const 
       break;
     case Aggregation::f1:
     case Aggregation::mcc:
-      score.value = of_predictions(m.aggregation, data, results);
+      of_predictions(score, m.aggregation, data, results);
       break;
     case Aggregation::pearson:
     case Aggregation::spearman:
-      score.value = with_ratings(m.aggregation, data, results, metric);
+      with_ratings(score, m.aggregation, data, results, metric);
       break;
     case Aggregation::perplexity:
     case Aggregation::weighted_perplexity:

@@ -10,6 +10,7 @@
 #include "eval/tasks/run_task.h"
 
 using namespace qlora;
+using Catch::Matchers::Contains;
 
 namespace {
 
@@ -343,8 +344,17 @@ TEST_CASE("a similarity is the mean of the ratings by their likelihoods and corr
   auto scores = score_task(task, data, results);
   CHECK(scores[0].value == Approx(4.25 / std::sqrt(2 * 9.2916667)));
   CHECK(scores[1].value == Approx(1));
+  for (TaskItemResult& r : results) r.values.assign(2, {0.1});
+  for (const TaskScore& s : score_task(task, data, results)) {
+    CHECK(std::isnan(s.value));
+    CHECK_THAT(s.note, Contains("all predictions are equal"));
+  }
   results.resize(1);
-  CHECK(score_task(task, data, results)[0].value == 0);  // undefined
+  CHECK_THAT(score_task(task, data, results)[0].note, Contains("fewer than two"));
+  const Task& cola = find_task("cola");  // by scikit-learn's definition
+  results[0].prediction = 0;
+  CHECK(score_task(cola, data, results)[0].value == 0);
+  CHECK_THAT(score_task(cola, data, results)[0].note, Contains("0 by definition"));
   write_file(file, "sentence1\tsentence2\tlabel\na\tb\t-1\n");
   test::expect_error(ErrorKind::data, {"stsb.tsv:2", "from 0 to 5"}, [&] { read_task(task, file, {}); });
 }

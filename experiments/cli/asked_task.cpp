@@ -1,4 +1,5 @@
 // A task of the registry, asked of one model.
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
@@ -14,7 +15,8 @@ Json report_json(const Task& task, const TaskData& data, const TaskPlan& plan, c
   Json scores = Json::array();
   for (const TaskScore& s : report.scores) {
     scores.push_back(score_json(s.value, s.standard_error, s.n));
-    scores.back().update({{"metric", s.metric}, {"filter", s.filter}, {"group", s.group}});
+    scores.back().update(
+        {{"metric", s.metric}, {"filter", s.filter}, {"group", s.group}, {"note", s.note}});
   }
   Json json = {{"task", task.name},
                {"version", task.version},
@@ -38,9 +40,13 @@ Json report_json(const Task& task, const TaskData& data, const TaskPlan& plan, c
 ShownScores shown_report(const Task& task, const TaskPlan& plan, const TaskReport& report) {
   ShownScores shown{fmt::format("{} version {}", task.name, task.version), plan.shots, plan.partial, {}};
   shown.table.columns = {"part", "metric", "filter", "value", "se", "n"};
-  for (const TaskScore& s : report.scores)
-    shown.table.rows.push_back({s.group.empty() ? "all" : s.group, s.metric, s.filter, s.value,
+  for (const TaskScore& s : report.scores) {
+    const std::string part = s.group.empty() ? "all" : s.group;
+    shown.table.rows.push_back({part, s.metric, s.filter,
+                                std::isfinite(s.value) ? Value(s.value) : Value("n/a"),
                                 s.standard_error ? Value(*s.standard_error) : Value(), s.n});
+    if (!s.note.empty()) shown.notes.push_back(fmt::format("{} of {}: {}", s.metric, part, s.note));
+  }
   if (const auto paper = table_8(task, report))
     shown.notes.push_back("\nTable 8 of the QLoRA paper, in percent (50 is no preference)\n" +
                           render_text(*paper, {.decimals = 1}));
