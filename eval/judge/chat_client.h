@@ -24,7 +24,7 @@ struct ChatReply {
   Kind kind = Kind::again;
   std::string text;  // the answer; otherwise why there is none, without secrets
   int64_t prompt_tokens = 0, answer_tokens = 0;
-  std::optional<double> retry_after;  // seconds, as the server asked
+  std::optional<double> retry_after;  // seconds, as the server asked by a number or a date
 };
 
 class ChatClient {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <ctime>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
@@ -25,20 +26,42 @@ size_t append_body(const char* data, size_t size, size_t count, void* body) {
   return size * count;
 }
 
-size_t read_header(const char* data, size_t size, size_t count, void* seconds) {
-  std::string_view line(data, size * count);
-  constexpr std::string_view kName = "retry-after:";
-  bool same = line.size() > kName.size();
-  for (size_t i = 0; same && i < kName.size(); ++i)
-    same = std::tolower(static_cast<unsigned char>(line[i])) == kName[i];
-  if (same) {
-    std::string_view value = line.substr(kName.size());
-    value.remove_prefix(std::min(value.find_first_not_of(' '), value.size()));
-    double parsed = 0;
-    auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
-    if (error == std::errc() && parsed >= 0) *static_cast<std::optional<double>*>(seconds) = parsed;
-  }
+// What a reply's head says about coming again.
+struct Head {
+  std::string retry_after, date;
+};
+
+// The value of the header `name` (in small letters), or nothing.
+std::optional<std::string> value_of(std::string_view line, std::string_view name) {
+  if (line.size() <= name.size() || line[name.size()] != ':') return std::nullopt;
+  for (size_t i = 0; i < name.size(); ++i)
+    if (std::tolower(static_cast<unsigned char>(line[i])) != name[i]) return std::nullopt;
+  line.remove_prefix(name.size() + 1);
+  constexpr std::string_view kBlank = " \t\r\n";
+  line.remove_prefix(std::min(line.find_first_not_of(kBlank), line.size()));
+  return std::string(line.substr(0, line.find_last_not_of(kBlank) + 1));
+}
+
+size_t read_header(const char* data, size_t size, size_t count, void* head) {
+  const std::string_view line(data, size * count);
+  auto& all = *static_cast<Head*>(head);
+  if (auto value = value_of(line, "retry-after")) all.retry_after = *value;
+  if (auto value = value_of(line, "date")) all.date = *value;
   return size * count;
+}
+
+// Seconds, or a date (RFC 9110, 10.2.3), which counts from the server's own clock where it tells its time.
+std::optional<double> seconds_of(const Head& head) {
+  const std::string& value = head.retry_after;
+  if (value.empty()) return std::nullopt;
+  double seconds = 0;
+  auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), seconds);
+  if (error == std::errc() && end == value.data() + value.size())
+    return seconds >= 0 ? std::optional(seconds) : std::nullopt;
+  const time_t then = curl_getdate(value.c_str(), nullptr);
+  if (then < 0) return std::nullopt;
+  const time_t told = head.date.empty() ? -1 : curl_getdate(head.date.c_str(), nullptr);
+  return std::max(0.0, std::difftime(then, told < 0 ? std::time(nullptr) : told));
 }
 
 class HttpChatClient : public ChatClient {
@@ -63,7 +86,7 @@ class HttpChatClient : public ChatClient {
   ChatReply ask(const ChatRequest& request) override {
     const std::string content = body_of(request);
     std::string body;
-    std::optional<double> retry_after;
+    Head head;
     char reason[CURL_ERROR_SIZE] = "";
     curl_easy_reset(curl_);
     curl_easy_setopt(curl_, CURLOPT_URL, url_.c_str());
@@ -78,10 +101,10 @@ class HttpChatClient : public ChatClient {
     curl_easy_setopt(curl_, CURLOPT_WRITEFUNCTION, append_body);
     curl_easy_setopt(curl_, CURLOPT_WRITEDATA, &body);
     curl_easy_setopt(curl_, CURLOPT_HEADERFUNCTION, read_header);
-    curl_easy_setopt(curl_, CURLOPT_HEADERDATA, &retry_after);
+    curl_easy_setopt(curl_, CURLOPT_HEADERDATA, &head);
     const CURLcode code = curl_easy_perform(curl_);
     ChatReply reply;
-    reply.retry_after = retry_after;
+    reply.retry_after = seconds_of(head);
     if (code != CURLE_OK) {
       reply.text = without_key(*reason != '\0' ? reason : curl_easy_strerror(code));
       // What is no HTTP at all counts as garbage (libcurl calls it an unsupported protocol).

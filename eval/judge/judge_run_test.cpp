@@ -144,6 +144,30 @@ TEST_CASE("a judge that misbehaves is asked again until it answers") {
   CHECK(study.votes().size() == 8);
 }
 
+TEST_CASE("a server says in seconds or by a date when to come again") {
+  std::string headers;
+  LoopbackServer server([&](const LoopbackServer::Request&) {
+    return LoopbackServer::Reply{429, "slow down", headers, 0, "", false};
+  });
+  ::setenv("no_proxy", "127.0.0.1", 1);
+  const auto client = make_http_chat_client({server.url(), "", "m"});
+  auto told = [&](const std::string& all) {
+    headers = all;
+    return client->ask({"", "?"}).retry_after;
+  };
+  const std::string now = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+  CHECK(told("Retry-After: 7\r\n") == 7.0);
+  CHECK(told("retry-after:0.5 \r\n") == 0.5);
+  for (const char* date :
+       {"Sun, 06 Nov 1994 08:50:07 GMT", "Sunday, 06-Nov-94 08:50:07 GMT", "Sun Nov  6 08:50:07 1994"})
+    CHECK(told(now + "Retry-After: " + date + "\r\n") == 30.0);
+  CHECK(told(now + "Retry-After: Sun, 06 Nov 1994 08:49:07 GMT\r\n") == 0.0);  // it has passed
+  CHECK(told("Retry-After: Fri, 31 Dec 2100 23:59:59 GMT\r\n") > 1e8);         // by our clock
+  for (const char* nothing :
+       {"", "Retry-After: soon\r\n", "Retry-After: -1\r\n", "Retry-After: 5 minutes\r\n"})
+    CHECK_FALSE(told(nothing));
+}
+
 TEST_CASE("an ask that fails for good is left to the next run and a refusal ends the run") {
   Study study;
   std::atomic<bool> healthy{false};
