@@ -271,6 +271,17 @@ TEST_CASE("a study is run by the program and goes on where it stood and never wr
   std::vector<std::string> points = run;
   points.push_back("--points");
   check_refused(bench, points, 2, {"votes: prompt 1 has asked gpt-4 for verdicts, and now asks for points"});
+  // A question that was edited is asked again, and the votes on what it was are set aside.
+  bench.write("q.jsonl", questions + "\n");
+  CHECK_THAT(bench.run(dry).out, Contains("0 of 6 questions"));
+  bench.write("q.jsonl", questions.replace(questions.find("question 1"), 10, "Question 1"));
+  end = bench.run(dry);
+  CHECK_THAT(end.out, Contains("2 of 6 questions"));
+  CHECK_THAT(end.err, Contains("2 votes in votes answer other requests"));
+  end = bench.run(run);
+  CHECK_THAT(end.err, Contains("set aside in its folder `superseded`"));
+  CHECK_THAT(end.out, Contains("2 answered"));
+  CHECK_FALSE(std::filesystem::is_empty(bench.path() / "votes/superseded"));
   for (const auto& entry : std::filesystem::recursive_directory_iterator(bench.path()))
     if (entry.is_regular_file()) CHECK(read_file(entry.path()).find("sk-of-the-test") == std::string::npos);
   ::unsetenv("OPENAI_BASE_URL");

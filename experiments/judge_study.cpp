@@ -6,6 +6,7 @@
 #include "core/base/parallel.h"
 #include "core/text/tokenizer.h"
 #include "experiments/model_judge.h"
+#include "experiments/spec.h"
 
 namespace qlora {
 namespace {
@@ -15,6 +16,16 @@ constexpr std::string_view kLocal = "model:";
 std::string variable(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
+}
+
+// A folder's name says nothing about what is in it.
+std::string local_identity(const JudgeSetup& setup) {
+  const Path folder = folder_of(setup);
+  std::string all = model_content_hash(folder) + " " + setup.chat_template;
+  for (const char* name :
+       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja"})
+    if (std::filesystem::exists(folder / name)) all += " " + hex(sha256_file(folder / name));
+  return hex(sha256(all));
 }
 
 }  // namespace
@@ -36,6 +47,7 @@ std::string name_of(const JudgeSetup& setup) {
 JudgeStudy study_of(const JudgeSetup& setup) {
   JudgeStudy study;
   study.judge = name_of(setup);
+  study.model = is_local(setup) ? local_identity(setup) : setup.judge;
   study.prompts =
       setup.prompts.empty() ? default_judge_prompts(setup.points) : read_judge_prompts(setup.prompts);
   study.points = setup.points;
@@ -83,6 +95,15 @@ JudgeRunReport ask_judge(const JudgeSetup& setup, std::span<const JudgeAsk> asks
   run.concurrency = 1;  // its threads are inside the kernels
   return run_study(
       asks, [&] { return make_model_judge(judge); }, run, commit);
+}
+
+std::string about_other_votes(int64_t votes, const std::string& folder) {
+  if (votes == 0) return "";
+  return fmt::format(
+      "{} votes in {} answer other requests (another text, prompt, setting or model, or an older version): "
+      "they "
+      "are set aside in its folder `superseded`, and their questions are asked again",
+      votes, folder);
 }
 
 std::string describe(const JudgeRunReport& r) {

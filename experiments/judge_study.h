@@ -40,6 +40,8 @@ JudgeRunReport ask_judge(const JudgeSetup&, std::span<const JudgeAsk>, JudgeJour
 
 // "80 answered (3 without a verdict), ...".
 std::string describe(const JudgeRunReport&);
+// One line about votes that are there and answer other requests; "" for none.
+std::string about_other_votes(int64_t votes, const std::string& folder);
 // What a reader of votes by a local model must know.
 inline constexpr const char* kLocalJudgeCaution =
     "A local model was the judge. Small models judge badly: `qlora elo bias` shows how far it follows the "

@@ -15,6 +15,9 @@ bool do_judging(const Job& job, const std::function<void(const std::string&)>& s
   const JudgeJob& judging = *job.judging;
   const std::string what = "judgments by " + name_of(judging.setup);
   JudgeJournal journal(judging.folder);
+  const std::string others =
+      about_other_votes(journal.set_aside_other_votes(judging.asks), judging.folder.string());
+  if (!others.empty()) send(to_text(NoteMessage{others}));
   const std::vector<JudgeAsk> asks = journal.missing(judging.asks);
   const auto all = static_cast<int64_t>(judging.asks.size());
   const int64_t known = all - static_cast<int64_t>(asks.size());

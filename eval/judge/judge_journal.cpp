@@ -8,6 +8,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 #include <tuple>
 #include <utility>
 
@@ -49,13 +50,6 @@ void drop_cut_line(const Path& path) {
   QLORA_CHECK(!error, failure, "{}: cannot be shortened: {}", path.string(), error.message());
 }
 
-// What a vote answers.
-using Key = std::tuple<std::string, std::string, bool, std::string, std::string, std::string, std::string,
-                       std::string>;
-Key key_of(const Vote& v) {
-  return {v.judge, v.prompt, v.points, v.item, v.first, v.second, v.first_answer, v.second_answer};
-}
-
 using PromptKey = std::pair<std::string, std::string>;  // judge and prompt id
 
 const char* wanted_by(bool points) {
@@ -72,12 +66,65 @@ std::map<PromptKey, std::string> known_wordings(const Path& path) {
   return known;
 }
 
-}  // namespace
+std::set<std::string> reviews_of(std::span<const JudgeAsk> asks) {
+  std::set<std::string> reviews;
+  for (const JudgeAsk& ask : asks) reviews.insert(ask.vote.review);
+  return reviews;
+}
 
-JudgeJournal::JudgeJournal(const Path& folder) : folder_(folder) {
+// What a journal has one vote on.
+using Subject = std::tuple<std::string, std::string, bool, std::string, std::string, std::string>;
+Subject subject_of(const Vote& v) {
+  return {v.judge, v.prompt, v.points, v.item, v.first, v.second};
+}
+
+// By file, the lines whose votes stand where an ask's vote belongs and answer none.
+std::map<Path, std::set<int>> other_lines(const Path& folder, std::span<const JudgeAsk> asks) {
+  const std::set<std::string> reviews = reviews_of(asks);
+  std::set<Subject> subjects;
+  for (const JudgeAsk& ask : asks) subjects.insert(subject_of(ask.vote));
+  std::map<Path, std::set<int>> found;
+  for (const JudgmentFile& file : journal_votes(folder))
+    for (const Vote& vote : file.votes)
+      if (subjects.contains(subject_of(vote)) && !reviews.contains(vote.review))
+        found[file.path].insert(vote.line);
+  return found;
+}
+
+void make_folder(const Path& folder) {
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   QLORA_CHECK(!error, failure, "{}: cannot make the folder: {}", folder.string(), error.message());
+}
+
+// Written there before they are taken off here: a process that is killed between the two does it again, and
+// finds them there.
+void set_aside(const Path& path, const std::set<int>& lines, const Path& folder) {
+  make_folder(folder);
+  const Path there = folder / path.filename();
+  if (std::filesystem::exists(there)) drop_cut_line(there);
+  const std::string known = std::filesystem::exists(there) ? "\n" + read_file(there) : "\n";
+  std::string kept, others;
+  std::istringstream text(read_file(path));
+  int number = 0;
+  for (std::string line; std::getline(text, line);) {
+    line += '\n';
+    if (!lines.contains(++number))
+      kept += line;
+    else if (known.find("\n" + line) == std::string::npos)
+      others += line;
+  }
+  if (!others.empty()) append(there, others);
+  if (!kept.empty()) return write_file(path, kept);
+  std::error_code error;
+  std::filesystem::remove(path, error);
+  QLORA_CHECK(!error, failure, "{}: cannot be removed: {}", path.string(), error.message());
+}
+
+}  // namespace
+
+JudgeJournal::JudgeJournal(const Path& folder) : folder_(folder) {
+  make_folder(folder);
   for (const auto& entry : std::filesystem::directory_iterator(folder))
     if (entry.path().extension() == ".jsonl") drop_cut_line(entry.path());
 }
@@ -97,20 +144,19 @@ std::vector<JudgmentFile> journal_votes(const Path& folder) {
 }
 
 std::vector<JudgeAsk> missing_asks(std::span<const JudgmentFile> files, std::span<const JudgeAsk> asks) {
-  std::set<Key> done;
+  std::set<std::string> done;
   for (const JudgmentFile& file : files)
-    for (const Vote& vote : file.votes) done.insert(key_of(vote));
+    for (const Vote& vote : file.votes) done.insert(vote.review);
   std::vector<JudgeAsk> missing;
   for (const JudgeAsk& ask : asks)
-    if (!done.contains(key_of(ask.vote))) missing.push_back(ask);
+    if (!done.contains(ask.vote.review)) missing.push_back(ask);
   return missing;
 }
 
 std::vector<JudgmentFile> votes_for(std::vector<JudgmentFile> files, std::span<const JudgeAsk> asks) {
-  std::set<Key> asked;
-  for (const JudgeAsk& ask : asks) asked.insert(key_of(ask.vote));
+  const std::set<std::string> asked = reviews_of(asks);
   for (JudgmentFile& file : files)
-    std::erase_if(file.votes, [&](const Vote& vote) { return !asked.contains(key_of(vote)); });
+    std::erase_if(file.votes, [&](const Vote& vote) { return !asked.contains(vote.review); });
   std::erase_if(files, [](const JudgmentFile& file) { return file.votes.empty(); });
   return files;
 }
@@ -149,6 +195,21 @@ std::vector<JudgeAsk> JudgeJournal::missing(std::span<const JudgeAsk> asks) {
   const std::vector<JudgmentFile> files = journal_votes(folder_);
   check_prompts(files, asks);
   return missing_asks(files, asks);
+}
+
+int64_t JudgeJournal::other_votes(std::span<const JudgeAsk> asks) const {
+  int64_t n = 0;
+  for (const auto& [path, lines] : other_lines(folder_, asks)) n += static_cast<int64_t>(lines.size());
+  return n;
+}
+
+int64_t JudgeJournal::set_aside_other_votes(std::span<const JudgeAsk> asks) const {
+  int64_t n = 0;
+  for (const auto& [path, lines] : other_lines(folder_, asks)) {
+    set_aside(path, lines, folder_ / "superseded");
+    n += static_cast<int64_t>(lines.size());
+  }
+  return n;
 }
 
 void JudgeJournal::commit(const Vote* vote, const JudgeLedgerRow& row) {

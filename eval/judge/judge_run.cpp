@@ -6,10 +6,12 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
 
 #include "core/base/check.h"
+#include "core/base/json.h"
 #include "core/base/philox.h"
 #include "eval/judge/verdict_parser.h"
 
@@ -221,6 +223,14 @@ const VerdictParser& parser_of(const JudgeRunOptions& options, bool points) {
   return parser;
 }
 
+std::string review_of(const JudgeStudy& study, const JudgeAsk& ask) {
+  const Vote& v = ask.vote;
+  const Json all = {"request-2",        study.judge,      study.model,       v.item,          v.first,
+                    v.second,           v.first_answer,   v.second_answer,   v.prompt,        v.points,
+                    ask.request.system, ask.request.user, study.temperature, study.max_tokens};
+  return answer_id_of(all.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
 }  // namespace
 
 // Doubles with every attempt; a jitter of half keeps threads from coming back together.
@@ -260,11 +270,9 @@ std::vector<JudgeAsk> plan_study(const JudgeStudy& study, const AnswerBook& answ
         ask.vote.prompt = prompt.id;
         ask.vote.points = study.points;
         ask.wording = wording_of(prompt, study.points);
-        ask.vote.review =
-            answer_id_of(fmt::format("{}\n{}\n{}\n{}\n{}\n{}\n{}\n{}", study.judge, question.item, first,
-                                     second, one->id, two->id, prompt.id, ask.wording));
         ask.request = {prompt.system, fill_prompt(prompt, question.text, one->text, two->text),
                        study.temperature, study.max_tokens};
+        ask.vote.review = review_of(study, ask);
         asks.push_back(std::move(ask));
       }
     }

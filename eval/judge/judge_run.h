@@ -26,6 +26,7 @@ struct JudgeAsk {
 
 struct JudgeStudy {
   std::string judge;  // its name in the votes
+  std::string model;  // what answers under that name: an endpoint's model, or what a local one consists of
   std::vector<JudgeQuestion> questions;
   std::vector<std::string> systems;  // every two of them are compared, in both orders
   std::vector<JudgePrompt> prompts;
@@ -34,9 +35,10 @@ struct JudgeStudy {
   int max_tokens = 1024;
 };
 
-// All asks of a study: for every two systems and both orders, the questions in their order. Throws
-// Error(data) when a system has no answer to a question, Error(usage) for fewer than two systems or one
-// twice.
+// All asks of a study: for every two systems and both orders, the questions in their order. The id of a
+// vote's review follows from all that is asked: judge and model, systems, item and answers, the words of the
+// whole prompt, temperature and length. Throws Error(data) when a system has no answer to a question,
+// Error(usage) for fewer than two systems or one twice.
 std::vector<JudgeAsk> plan_study(const JudgeStudy&, const AnswerBook&);
 
 struct JudgeSpent {
@@ -94,8 +96,8 @@ JudgeRunReport run_study(std::span<const JudgeAsk>,
 struct JudgmentFile;
 // The votes of a journal (below), its whole lines alone; none when there is no such folder. Writes nothing.
 std::vector<JudgmentFile> journal_votes(const Path& folder);
-// The asks that none of these votes answers: a vote counts while judge, prompt (by its id, and whether it
-// asks for points) and both answers are the same.
+// The asks that none of these votes answers: a vote answers the ask whose review id it has, and so no ask
+// that differs in anything.
 std::vector<JudgeAsk> missing_asks(std::span<const JudgmentFile>, std::span<const JudgeAsk>);
 // The files' votes that answer one of the asks; files without such a vote are left out.
 std::vector<JudgmentFile> votes_for(std::vector<JudgmentFile>, std::span<const JudgeAsk>);
@@ -110,6 +112,12 @@ class JudgeJournal {
   // and where the journal's votes were asked for with the same prompt id and other words. A journal without
   // prompts.jsonl (they were not always written) tells points from verdicts alone.
   std::vector<JudgeAsk> missing(std::span<const JudgeAsk>);
+  // Votes of the same judge and prompt id on the same item and systems in the same order that answer another
+  // request: another question, setting, answer or model, or one of an older version, whose ids said less.
+  int64_t other_votes(std::span<const JudgeAsk>) const;
+  // Moves them into files of the same names in the folder `superseded`, so that the journal holds one vote an
+  // ask. Returns how many.
+  int64_t set_aside_other_votes(std::span<const JudgeAsk>) const;
   // Appends the vote (null: the ask failed) and the ledger's row; before the first, the prompts of what was
   // missing.
   void commit(const Vote*, const JudgeLedgerRow&);

@@ -261,6 +261,66 @@ TEST_CASE("votes answer the words that were asked and no others") {
   refuses("for verdicts, and now asks for points");
 }
 
+TEST_CASE("an answer counts for exactly what was asked and others are set aside") {
+  Study study(3);
+  study.study.model = "gpt-4o-mini";
+  LoopbackServer server([](const LoopbackServer::Request&) {
+    return LoopbackServer::Reply{200, completion("1"), "", 0, "", false};
+  });
+  study.run(server);
+  const JudgeStudy asked = study.study;
+  auto missing = [&] { return JudgeJournal(study.out()).missing(study.plan()).size(); };
+  CHECK(missing() == 0);
+  const std::vector<std::pair<const char*, std::function<void(JudgeStudy&)>>> changes = {
+      {"model", [](JudgeStudy& s) { s.model = "another"; }},
+      {"temperature", [](JudgeStudy& s) { s.temperature = 0; }},
+      {"max_tokens", [](JudgeStudy& s) { s.max_tokens = 512; }},
+      {"question", [](JudgeStudy& s) {
+         for (JudgeQuestion& q : s.questions) q.text += "!";
+       }}};
+  for (const auto& [what, change] : changes) {
+    INFO(what);
+    study.study = asked;
+    change(study.study);
+    CHECK(missing() == 6);
+  }
+  // Words under an id that a journal without prompts.jsonl does not know.
+  study.study = asked;
+  for (JudgePrompt& prompt : study.study.prompts) prompt.instruction += ".";
+  const std::string prompts = read_file(study.out() / "prompts.jsonl");
+  std::filesystem::remove(study.out() / "prompts.jsonl");
+  CHECK(missing() == 6);
+  write_file(study.out() / "prompts.jsonl", prompts);
+  study.study = asked;
+  study.study.questions[1].text = "an edited question?";
+  CHECK(missing() == 2);
+  CHECK(JudgeJournal(study.out()).other_votes(study.plan()) == 2);
+  CHECK(study.votes().size() == 6);  // counting moves nothing
+  CHECK(JudgeJournal(study.out()).set_aside_other_votes(study.plan()) == 2);
+  CHECK(study.votes().size() == 4);
+  CHECK(study.run(server).answered == 2);
+  CHECK(study.votes().size() == 6);
+  CHECK(JudgeJournal(study.out()).set_aside_other_votes(study.plan()) == 0);
+  const Path aside = study.out() / "superseded";
+  CHECK(load_judgments(std::vector<std::string>{aside.string()}).size() == 2);
+
+  // Votes whose ids are those of an older version are asked again too, and stand aside but once.
+  for (const char* name : {"red-vs-blue", "blue-vs-red"}) {
+    const Path file = study.out() / fmt::format("{}-gpt.4o.mini-reviewer-threeclass.jsonl", name);
+    std::string text = read_file(file);
+    for (size_t at = text.find("\"review_id\":\""); at != std::string::npos;
+         at = text.find("\"review_id\":\"", at + 1))
+      text.replace(at + 13, 5, "older");
+    write_file(file, text);
+    write_file(aside / file.filename(), read_file(aside / file.filename()) + text);
+  }
+  CHECK(missing() == 6);
+  CHECK(JudgeJournal(study.out()).set_aside_other_votes(study.plan()) == 6);
+  std::vector<JudgmentFile> all = load_judgments(std::vector<std::string>{aside.string()});
+  CHECK((all[0].votes.size() == 4 && all[1].votes.size() == 4));
+  CHECK(study.run(server).answered == 6);
+}
+
 TEST_CASE("the budget is never exceeded and the rate and the concurrency are kept") {
   Study study(10);
   LoopbackServer server([](const LoopbackServer::Request&) {

@@ -40,6 +40,8 @@ int judge_run(const Invocation& in, const RunOptions& options) {
   const std::vector<JudgeAsk> all = plan_study(study, book);
   JudgeJournal journal(options.out);
   const std::vector<JudgeAsk> asks = journal.missing(all);
+  const int64_t others = options.dry ? journal.other_votes(all) : journal.set_aside_other_votes(all);
+  if (others > 0) fmt::print(stderr, "{}\n", about_other_votes(others, options.out));
   if (options.dry) {
     size_t bytes = 0;
     for (const JudgeAsk& ask : asks) bytes += ask.request.system.size() + ask.request.user.size();
