@@ -22,6 +22,7 @@ struct Options {
   std::string backend = "auto";
   int threads = 0;     // the larger of the two thread counts; 0: two, which the goals are stated for
   bool quick = false;  // fewer shapes and rounds: a look, not a measurement
+  bool full = false;   // mmlu/val, mmlu/test: all questions instead of a sample
   Path model = {};     // SmolLM2's folder; empty: below qlora_home()
   Path model_1b = {};  // a LLaMA of TinyLlama's shape, for the decode rows; empty: those are missing
   Path config = "experiments/configs/quickstart.yaml";

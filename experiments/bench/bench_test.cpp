@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/base/parallel.h"
+#include "experiments/bench/mmlu_sample.h"
 #include "experiments/bench/operands.h"
 #include "experiments/bench/peer_questions.h"
 #include "experiments/test_program.h"
@@ -205,6 +207,92 @@ TEST_CASE("a profile shows every kernel of a step and leaves no file behind") {
   std::string names;
   for (const Json& row : profile["kernels"]) {
     share += row["share"].get<double>();
+namespace {
+
+// Questions of some subjects, whose contexts begin with as many tokens as the subject's shots.
+MmluPlan plan_with(const std::vector<size_t>& sizes) {
+  MmluPlan plan;
+  for (size_t s = 0; s < sizes.size(); ++s)
+    for (size_t q = 0; q < sizes[s]; ++q) {
+      MmluItem& item = plan.items.emplace_back();
+      item.subject = fmt::format("subject {}", s);
+      item.index = static_cast<int64_t>(q);
+      std::vector<int32_t> context(10 + s, static_cast<int32_t>(s));
+      context.push_back(static_cast<int32_t>(100 + q));
+      context.push_back(7);
+      plan.contexts.push_back(context);
+    }
+  return plan;
+}
+
+}  // namespace
+
+TEST_CASE("a sample of questions has one of every subject and each subject's share") {
+  const MmluPlan plan = plan_with({8, 1, 91, 300});
+  auto counts = [&](const MmluSample& sample) {
+    std::vector<int> n(4);
+    for (size_t place : sample.questions) ++n[static_cast<size_t>(plan.contexts[place][0])];
+    return n;
+  };
+  CHECK(counts(sample_questions(plan, 0, 1)) == std::vector<int>{1, 1, 1, 1});
+  CHECK(counts(sample_questions(plan, 40, 1)) == std::vector<int>{1, 1, 9, 29});
+  CHECK(counts(sample_questions(plan, 1000, 1)) == std::vector<int>{8, 1, 91, 300});
+  const MmluSample sample = sample_questions(plan, 40, 1);
+  CHECK(std::is_sorted(sample.questions.begin(), sample.questions.end()));
+  CHECK(std::set<size_t>(sample.questions.begin(), sample.questions.end()).size() == 40);
+  CHECK(sample.questions == sample_questions(plan, 40, 1).questions);
+  CHECK(sample.questions != sample_questions(plan, 40, 2).questions);
+  REQUIRE(sample.one_each.size() == 4);
+  for (size_t s = 0; s < 4; ++s)
+    CHECK(plan.contexts[sample.questions[sample.one_each[s]]][0] == static_cast<int32_t>(s));
+  const auto begun = beginnings(plan);
+  REQUIRE(begun.size() == 4);
+  CHECK(begun[0] == std::vector<int32_t>(10, 0));
+  CHECK(begun[1].size() == 12);  // a single question: all but its last token
+  CHECK(begun[3] == std::vector<int32_t>(13, 3));
+}
+
+TEST_CASE("prefix reuse is timed on questions of all subjects and says on which") {
+  Workbench work;
+  const char* before = std::getenv("QLORA_TEST_DATA");
+  const std::string restored = before != nullptr ? before : "";
+  ::setenv("QLORA_TEST_DATA", (work.path() / "data").c_str(), 1);
+  auto measure = [&](std::vector<std::string> more) {
+    std::vector<std::string> run = {"bench",     "--rows", "mmlu/val", "--model",   "model",
+                                    "--threads", "1",      "--json",   "--backend", "reference"};
+    run.insert(run.end(), more.begin(), more.end());
+    const ProgramEnd end = work.run(run);
+    INFO(end.err);
+    REQUIRE(end.code == 0);
+    return parse_json(end.out, "stdout").at("rows").at(0);
+  };
+  // Without the original questions: said, and nothing that a goal could be held against.
+  work.write("datasets/samples/mmlu/dev/own_dev.csv", "d 0?,w,x,y,z,A\n");
+  Json row = measure({"--quick"});
+  CHECK((row["ours"].is_null() && row["ratio"].is_null()));
+  for (const char* subject : {"anatomy", "marketing", "virology"})
+    for (const char* split : {"dev", "val"}) {
+      std::string lines;
+      for (int i = 0; i < 5; ++i) lines += fmt::format("{} {}?,w,x,y,z,{}\n", split, i, "ABCD"[i % 4]);
+      work.write(fmt::format("datasets/samples/mmlu/{}/{}_{}.csv", split, subject, split), lines);
+      work.write(fmt::format("data/03_mmlu/original_csv/{}/{}_{}.csv", split, subject, split), lines);
+    }
+  row = measure({"--quick"});
+  CHECK(row["goal"] == 4.2);
+  CHECK(row["ratio"].is_number());
+  CHECK_THAT(row["note"].get<std::string>(), Contains("the shots of 3 subjects alone") &&
+                                                 Contains("3 questions") && Contains("3 whole; all 15"));
+  row = measure({"--full"});
+  CHECK_THAT(row["note"].get<std::string>(), Contains("timed: all 15 questions of 3 subjects, both ways"));
+  std::filesystem::remove_all(work.path() / "data");
+  row = measure({"--quick"});
+  CHECK(row["goal"].is_null());
+  CHECK_THAT(row["note"].get<std::string>(),
+             Contains("NOT THE ORIGINAL QUESTIONS, for there is no") && Contains("datasets/samples/mmlu"));
+  ::setenv("QLORA_TEST_DATA", restored.c_str(), 1);
+  if (before == nullptr) ::unsetenv("QLORA_TEST_DATA");
+}
+
     names += row["kernel"].get<std::string>() + ";";
   }
   CHECK(share == Approx(1).margin(1e-6));

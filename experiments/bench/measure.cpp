@@ -43,7 +43,8 @@ std::vector<double> time_of(const std::function<void()>& body, const Effort& eff
 std::vector<std::vector<double>> time_in_turn(const std::vector<std::function<void()>>& things,
                                               const Effort& effort, double pause, double (*clock)()) {
   std::vector<std::vector<double>> seconds(things.size());
-  for (const auto& thing : things) thing();
+  if (effort.warm)
+    for (const auto& thing : things) thing();
   const double begin = now_seconds();
   for (int round = 0; round < effort.most; ++round) {
     const double passed = now_seconds() - begin;

@@ -23,9 +23,10 @@ struct Effort {
   int most = 50;         // and at most
   double seconds = 0.2;  // enough once that many have passed
   double limit = 1e9;    // no further round after so many, whatever `least` says: long rounds scatter less
+  bool warm = true;      // a round before that is not counted
 };
 
-// Seconds of `body`, once to warm up and then again and again.
+// Seconds of `body`, once to warm up (unless told not to) and then again and again.
 std::vector<double> time_of(const std::function<void()>& body, const Effort&);
 
 // Seconds of several things, round by round: [thing][round]; fair ones, or the wall's for things that change

@@ -42,7 +42,7 @@ void peer_row(Bench& bench, const Against& a) {
   auto model = load_model(folder, memory, {.operands = a.bf16 ? Operands::bf16 : Operands::as_stored});
   auto tokenizer = load_tokenizer(folder);
   const MmluOptions options = peer_questions(bench.options().quick);
-  const MmluData data = read_mmlu(mmlu_tree(), options);
+  const MmluData data = read_mmlu(mmlu_tree().path, options);
   auto lm = make_model_lm(model, memory, {}, {});
   const std::vector<SubjectIndex> base = {-1};
   MmluReport report;
@@ -68,10 +68,15 @@ Json row_json(const MmluQuestion& q) {
 
 }  // namespace
 
-Path mmlu_tree() {
+MmluTree mmlu_tree() {
   const char* data = std::getenv("QLORA_TEST_DATA");
   const Path tree = Path(data != nullptr ? data : "../shared/data") / "03_mmlu/original_csv";
-  return std::filesystem::is_directory(tree) ? tree : Path("datasets/samples/mmlu");
+  if (std::filesystem::is_directory(tree)) return {tree, ""};
+  const Path own = "datasets/samples/mmlu";
+  return {own, fmt::format(
+                   "NOT THE ORIGINAL QUESTIONS, for there is no {} (QLORA_TEST_DATA names the folder above "
+                   "it): our own few in {}",
+                   tree.string(), own.string())};
 }
 
 MmluOptions peer_questions(bool quick) {
@@ -85,15 +90,15 @@ MmluOptions peer_questions(bool quick) {
 
 std::string missing_peer_questions() {
   for (const std::string& subject : peer_questions(false).subjects)
-    if (!std::filesystem::exists(mmlu_tree() / "val" / (subject + "_val.csv")))
+    if (!std::filesystem::exists(mmlu_tree().path / "val" / (subject + "_val.csv")))
       return fmt::format("not measured: {} has no val of {} (QLORA_TEST_DATA names the original questions)",
-                         mmlu_tree().string(), subject);
+                         mmlu_tree().path.string(), subject);
   return "";
 }
 
 Json peer_questions_json(const Options& bench) {
   const MmluOptions options = peer_questions(bench.quick);
-  const MmluData data = read_mmlu(mmlu_tree(), options);
+  const MmluData data = read_mmlu(mmlu_tree().path, options);
   const auto tokenizer = load_tokenizer(bench.model);
   const MmluPlan plan =
       plan_mmlu(data, options, *tokenizer, read_hf_config(bench.model / "config.json").max_positions);

@@ -6,8 +6,12 @@
 
 namespace qlora::bench {
 
-// The original questions (below QLORA_TEST_DATA, or ../shared/data), or our own sample set.
-Path mmlu_tree();
+// The original questions, below QLORA_TEST_DATA or ../shared/data; or our own few, and why.
+struct MmluTree {
+  Path path;
+  std::string why;  // empty: the original ones
+};
+MmluTree mmlu_tree();
 
 // The five-shot questions of four subjects' val that peers are asked too: 61, or with `quick` three of each.
 MmluOptions peer_questions(bool quick);

@@ -72,6 +72,8 @@ void add_bench(CLI::App& app, Invocation& in) {
   verb->add_option("--rows", o.rows, "only rows whose names begin so; several after commas")->delimiter(',');
   verb->add_flag("--quick", o.quick, "fewer shapes and rounds: a look, not a measurement");
   verb->add_option("--model", o.model, "SmolLM2-135M's folder (default: where quickstart.sh puts it)");
+  verb->add_flag("--full", o.full,
+                 "mmlu/val, mmlu/test: all questions, not a sample of each subject (hours)");
   verb->add_option("--model-1b", o.model_1b, "a folder of TinyLlama's shape, for its decode row");
   verb->add_option("--peers", o.peers, "what other programs measured (scripts/bench.sh makes it), JSON");
   verb->add_option("--export", arguments->examples, "write the examples that are trained on there, and end");
