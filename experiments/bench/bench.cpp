@@ -24,12 +24,15 @@ std::map<std::string, PeerValues> read_peers(const Path& path) {
       values.name = entry.at("peer_name").get<std::string>();
       values.peer = entry.at("peer").get<std::vector<double>>();
       if (entry.contains("ours")) values.ours = entry.at("ours").get<std::vector<double>>();
+      if (!entry.at("agree").is_null()) values.agree = entry.at("agree").get<bool>();
+      values.compared = entry.at("compared").get<std::string>();
       QLORA_CHECK(!values.peer.empty() && (values.ours.empty() || values.ours.size() == values.peer.size()),
                   data, "{}: {}: as many values of ours as of the peer, or none", origin,
                   entry.at("row").dump());
     }
   } catch (const Json::exception& e) {
-    fail(ErrorKind::data, "{}: expected a list of {{row, peer_name, peer: [..], ours: [..]}}: {}", origin,
+    fail(ErrorKind::data,
+         "{}: expected a list of {{row, peer_name, peer: [..], ours: [..], agree, compared}}: {}", origin,
          e.what());
   }
   return out;
@@ -95,6 +98,10 @@ void Bench::emit(Row row) {
     } else if (row.ours) {
       row.ratio = *row.ours / *row.peer;
     }
+    const bool disagree = !values->agree.value_or(true);
+    if (disagree) row.ratio.reset();
+    row.note += (row.note.empty() ? "" : "; ") +
+                (disagree ? "no ratio, for the sides disagree: " + values->compared : values->compared);
   } else if (!row.ratio && row.note.empty()) {
     row.note =
         "peer absent: " + (row.against.empty() ? std::string("not measured in this run") : row.against);
@@ -102,6 +109,17 @@ void Bench::emit(Row row) {
   }
   rows_.push_back(row);
   emitted_(row);
+}
+
+void Bench::outcome(const std::string& row, const Json& numbers) {
+  outcomes_[row] = numbers.dump();
+}
+
+std::string Bench::outcomes_json() const {
+  std::string text;
+  for (const auto& [row, numbers] : outcomes_)
+    text += fmt::format("{}{}: {}", text.empty() ? "" : ",\n ", Json(row).dump(), numbers);
+  return "{" + text + "}\n";
 }
 
 Effort Bench::kernel_effort() const {

@@ -26,7 +26,8 @@ struct Options {
   Path model = {};     // SmolLM2's folder; empty: below qlora_home()
   Path model_1b = {};  // a LLaMA of TinyLlama's shape, for the decode rows; empty: those are missing
   Path config = "experiments/configs/quickstart.yaml";
-  Path peers = {};  // what scripts/bench.sh measured of other programs, JSON
+  Path peers = {};     // what scripts/bench.sh measured of other programs, JSON
+  Path outcomes = {};  // where to write what rows computed, for who compares it with a peer's, JSON
 };
 
 // What other programs measured of themselves, by row: values in the row's unit, and, where this program was
@@ -34,6 +35,9 @@ struct Options {
 struct PeerValues {
   std::string name;
   std::vector<double> peer, ours;
+  // Whether both came to the same; nothing: it cannot be told, and `compared` says why.
+  std::optional<bool> agree;
+  std::string compared;
 };
 
 class Bench {
@@ -52,8 +56,12 @@ class Bench {
   // Whether the row is asked for; whether any row is whose name begins so.
   bool wants(const std::string& row) const;
   bool wants_any(const std::string& beginning) const;
-  // A row with what the peers' file says of it, and on to the reader.
+  // A row with what the peers' file says of it, and on to the reader. Without a ratio where the two sides
+  // have not come to the same: nobody is faster at something else.
   void emit(Row);
+  // What a row computed, in the numbers that its peer's script compares; all of them by the rows' names.
+  void outcome(const std::string& row, const Json& numbers);
+  std::string outcomes_json() const;
   // Rounds and seconds for kernels, and for whole steps.
   Effort kernel_effort() const;
   Effort step_effort() const;
@@ -70,6 +78,7 @@ class Bench {
   std::map<int, Peaks> peaks_;
   std::map<std::string, PeerValues> peers_;
   std::vector<Row> rows_;
+  std::map<std::string, std::string> outcomes_;  // as JSON
 };
 
 // ---- the families, in the table's order
@@ -86,8 +95,9 @@ void peer_question_rows(Bench&);  // mmlu/lm_eval, mmlu/prefix_loop
 void elo_rows(Bench&);            // elo
 
 // What the rows train on, as JSON for a peer: FOLDER/ragged.json, a list of {ids, labels}, and
-// FOLDER/quickstart.json, a list of runs with their settings and examples in order; and, where the original
-// questions of MMLU are there, FOLDER/mmlu.json (peer_questions.h).
+// FOLDER/full.json, those of the step rows; FOLDER/quickstart.json, a list of runs with their settings and
+// examples in order; and, where the original questions of MMLU are there, FOLDER/mmlu.json
+// (peer_questions.h).
 void export_examples(const Options&, const Path& folder);
 
 // All of them, and the report as JSON: the machine, its peaks, the rows.

@@ -88,8 +88,12 @@ TEST_CASE("products of the benchmark are checked before they are timed") {
 TEST_CASE("values of peers join their rows pair by pair") {
   TemporaryFolder folder;
   const Path file = folder.path() / "peers.json";
-  write_file(file, R"([{"row": "a", "peer_name": "other 1.0", "peer": [2, 4, 2], "ours": [4, 8, 6]},
-                       {"row": "b", "peer_name": "other 1.0", "peer": [5]}])");
+  write_file(file,
+             R"([{"row": "a", "peer_name": "other 1.0", "peer": [2, 4, 2], "ours": [4, 8, 6], "agree": true,
+                        "compared": "losses are equal"},
+                       {"row": "b", "peer_name": "other 1.0", "peer": [5], "agree": null, "compared": "cannot be"},
+                       {"row": "d", "peer_name": "other 1.0", "peer": [2], "ours": [4], "agree": false,
+                        "compared": "loss 1, the peer's 2"}])");
   std::vector<Row> seen;
   Bench bench({.backend = "reference", .threads = 1, .peers = file},
               [&](const Row& r) { seen.push_back(r); });
@@ -98,16 +102,27 @@ TEST_CASE("values of peers join their rows pair by pair") {
   measured.ours = 10;
   bench.emit(measured);
   bench.emit(missing_row("c", "x", 1, ""));
-  REQUIRE(seen.size() == 3);
+  bench.emit(missing_row("d", "x", 1, ""));
+  REQUIRE(seen.size() == 4);
   CHECK(*seen[0].ratio == 2);
   CHECK(*seen[0].ours == 6);
   CHECK(seen[0].against == "other 1.0");
   CHECK(*seen[1].ratio == 2);
   CHECK_FALSE(seen[2].ratio);
   CHECK_THAT(seen[2].note, Contains("peer absent"));
-  write_file(file, R"([{"row": "a", "peer_name": "other", "peer": [1], "ours": [1, 2]}])");
+  CHECK_THAT(seen[0].note, Contains("losses are equal"));
+  CHECK_THAT(seen[1].note, Contains("cannot be"));
+  // Nobody is faster at something else.
+  CHECK_FALSE(seen[3].ratio);
+  CHECK((seen[3].ours == 4.0 && seen[3].peer == 2.0));
+  CHECK_THAT(seen[3].note, Contains("no ratio, for the sides disagree: loss 1, the peer's 2"));
+  CHECK(to_json(seen[3])["ratio"].is_null());
+  write_file(file, R"([{"row": "a", "peer_name": "other", "peer": [1], "ours": [1, 2], "agree": true,
+                        "compared": ""}])");
   CHECK_THROWS_WITH(Bench({.backend = "reference", .peers = file}, [](const Row&) {}),
                     Contains("as many values"));
+  write_file(file, R"([{"row": "a", "peer_name": "other", "peer": [1]}])");
+  CHECK_THROWS_WITH(Bench({.backend = "reference", .peers = file}, [](const Row&) {}), Contains("agree"));
   set_thread_count(default_thread_count());
 }
 
@@ -124,8 +139,9 @@ TEST_CASE("rows are chosen by how their names begin") {
 
 TEST_CASE("the program measures a step of a tiny model in a process of its own") {
   Workbench work;
-  const ProgramEnd end = work.run({"bench", "--rows", "memory/plan,step/none/tuned", "--quick", "--model",
-                                   "model", "--threads", "1", "--backend", "reference", "--json"});
+  const ProgramEnd end =
+      work.run({"bench", "--rows", "memory/plan,step/none/tuned", "--quick", "--model", "model", "--threads",
+                "1", "--backend", "reference", "--json", "--outcomes", "o.json"});
   INFO(end.err);
   REQUIRE(end.code == 0);
   const Json rows = parse_json(end.out, "stdout").at("rows");
@@ -135,6 +151,9 @@ TEST_CASE("the program measures a step of a tiny model in a process of its own")
   CHECK(rows[0]["ratio"].is_null());
   CHECK(rows[1]["name"] == "memory/plan");
   CHECK(rows[1]["ratio"].get<double>() > 0);
+  const Json losses =
+      parse_json(read_file(work.path() / "o.json"), "outcomes").at("step/none/tuned").at("losses");
+  CHECK((losses.size() == 2 && losses[0] > 0));
   CHECK(work.run({"bench", "--rows", "nothing", "--backend", "reference"}).code == 2);
 }
 
@@ -144,8 +163,9 @@ TEST_CASE("peers are asked the questions that the program is timed on") {
   const std::string restored = before != nullptr ? before : "";
   ::setenv("QLORA_TEST_DATA", (work.path() / "data").c_str(), 1);
   auto measure = [&] {
-    const ProgramEnd end = work.run({"bench", "--rows", "mmlu/lm_eval,mmlu/prefix_loop", "--quick", "--model",
-                                     "model", "--threads", "1", "--backend", "reference", "--json"});
+    const ProgramEnd end =
+        work.run({"bench", "--rows", "mmlu/lm_eval,mmlu/prefix_loop", "--quick", "--model", "model",
+                  "--threads", "1", "--backend", "reference", "--json", "--outcomes", "outcomes.json"});
     INFO(end.err);
     REQUIRE(end.code == 0);
     return parse_json(end.out, "stdout").at("rows");
@@ -169,6 +189,11 @@ TEST_CASE("peers are asked the questions that the program is timed on") {
     CHECK_THAT(row["note"].get<std::string>(), Contains("peer absent"));
   }
   CHECK((rows[0]["goal"] == 8.0 && rows[1]["goal"] == 1.8));
+  const Json computed = parse_json(read_file(work.path() / "outcomes.json"), "outcomes");
+  for (const Json& row : rows) {
+    const Json& log_probs = computed.at(row["name"].get<std::string>()).at("log_probs");
+    CHECK((log_probs.size() == 12 && log_probs[0].size() == 4 && log_probs[0][0] < 0));
+  }
 
   const Json asked = peer_questions_json({.quick = true, .model = work.path() / "model"});
   CHECK(asked["letters"].size() == 4);
@@ -182,31 +207,6 @@ TEST_CASE("peers are asked the questions that the program is timed on") {
   if (before == nullptr) ::unsetenv("QLORA_TEST_DATA");
 }
 
-TEST_CASE("a profile shows every kernel of a step and leaves no file behind") {
-  Workbench work;
-  work.write_sweep("sweep.yaml");
-  std::vector<std::string> before, after;
-  auto list = [&](std::vector<std::string>& names) {
-    for (const auto& entry : std::filesystem::recursive_directory_iterator(work.path()))
-      names.push_back(entry.path().string());
-    std::sort(names.begin(), names.end());
-  };
-  work.run({"version"});  // so that the files of its output are there
-  list(before);
-  const ProgramEnd end = work.run({"profile", "sweep.yaml", "--steps", "2", "--threads", "1", "--json"});
-  INFO(end.err);
-  REQUIRE(end.code == 0);
-  list(after);
-  CHECK(before == after);
-  const Json profile = parse_json(end.out, "stdout");
-  CHECK(profile["runs"].size() == 2);
-  CHECK(profile["steps"] == 2);
-  CHECK(profile["micro_steps"] == 4);
-  CHECK(profile["tokens"].get<int64_t>() > 0);
-  double share = 0;
-  std::string names;
-  for (const Json& row : profile["kernels"]) {
-    share += row["share"].get<double>();
 namespace {
 
 // Questions of some subjects, whose contexts begin with as many tokens as the subject's shots.
@@ -293,6 +293,31 @@ TEST_CASE("prefix reuse is timed on questions of all subjects and says on which"
   if (before == nullptr) ::unsetenv("QLORA_TEST_DATA");
 }
 
+TEST_CASE("a profile shows every kernel of a step and leaves no file behind") {
+  Workbench work;
+  work.write_sweep("sweep.yaml");
+  std::vector<std::string> before, after;
+  auto list = [&](std::vector<std::string>& names) {
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(work.path()))
+      names.push_back(entry.path().string());
+    std::sort(names.begin(), names.end());
+  };
+  work.run({"version"});  // so that the files of its output are there
+  list(before);
+  const ProgramEnd end = work.run({"profile", "sweep.yaml", "--steps", "2", "--threads", "1", "--json"});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  list(after);
+  CHECK(before == after);
+  const Json profile = parse_json(end.out, "stdout");
+  CHECK(profile["runs"].size() == 2);
+  CHECK(profile["steps"] == 2);
+  CHECK(profile["micro_steps"] == 4);
+  CHECK(profile["tokens"].get<int64_t>() > 0);
+  double share = 0;
+  std::string names;
+  for (const Json& row : profile["kernels"]) {
+    share += row["share"].get<double>();
     names += row["kernel"].get<std::string>() + ";";
   }
   CHECK(share == Approx(1).margin(1e-6));

@@ -58,6 +58,9 @@ void peer_row(Bench& bench, const Against& a) {
   if (bench.peer(a.name) != nullptr)
     row.note =
         fmt::format("{} of {} answers right; lm_eval's prompts, five shots", right, report.items.size());
+  Json log_probs = Json::array();
+  for (const MmluItem& item : report.items) log_probs.push_back(item.log_probs);
+  bench.outcome(a.name, {{"log_probs", log_probs}});
   bench.emit(std::move(row));
   set_thread_count(bench.most_threads());
 }

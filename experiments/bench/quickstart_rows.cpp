@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/models/hf_config.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/peer_questions.h"
 #include "experiments/bench/step_lab.h"
@@ -12,8 +13,12 @@
 namespace qlora::bench {
 namespace {
 
-class Silent : public Observer {
-  void on_step(const std::string&, const StepRecord&) override {}
+class Losses : public Observer {
+ public:
+  void on_step(const std::string& run, const StepRecord& record) override {
+    by_run[run].push_back(record.loss);
+  }
+  Json by_run = Json::object();
 };
 
 Sweep quickstart(const Options& options) {
@@ -35,10 +40,11 @@ void quickstart_rows(Bench& bench) {
   if (row.note.empty()) {
     const double begin = now_seconds();
     FirstPack first(quickstart(bench.options()), "80%", bench.backend());
-    Silent silent;
-    while (first.pack().active()) first.pack().micro_step(silent);
+    Losses losses;
+    while (first.pack().active()) first.pack().micro_step(losses);
     const double seconds = now_seconds() - begin;
     row.ours = 3600 / seconds;
+    bench.outcome(name, {{"losses", losses.by_run}});
     row.against = "PEFT + bitsandbytes (scripts/bench.sh --with-hf)";
     row.note =
         fmt::format("{} runs in {:.1f} s, loading and planning included", first.runs().size(), seconds);
@@ -52,6 +58,12 @@ void export_examples(const Options& options, const Path& folder) {
   Json ragged = Json::array();
   for (const TokenExample& e : ragged_examples(options.model).examples) ragged.push_back(to_json(e));
   write_file(folder / "ragged.json", ragged.dump());
+  const StepSpec step;
+  Json full = Json::array();
+  for (const TokenExample& e :
+       full_examples(step.batch, step.length, read_hf_config(options.model / "config.json").vocab_size))
+    full.push_back(to_json(e));
+  write_file(folder / "full.json", full.dump());
   // Every run's own examples, in the order in which it takes them.
   const auto tokenizer = load_tokenizer(options.model);
   Json runs = Json::array();

@@ -29,25 +29,15 @@ class Cycle : public ExampleSource {
   size_t at_ = 0;
 };
 
-class Tokens : public Observer {
+class Seen : public Observer {
  public:
-  void on_step(const std::string&, const StepRecord& record) override { count += record.tokens; }
-  int64_t count = 0;
-};
-
-// `count` examples of random tokens, every one a label.
-std::vector<TokenExample> full_examples(int64_t count, int64_t length, int64_t vocab) {
-  PhiloxStream random(7);
-  std::vector<TokenExample> out;
-  for (int64_t i = 0; i < count; ++i) {
-    TokenExample e;
-    for (int64_t t = 0; t < length; ++t)
-      e.ids.push_back(static_cast<int32_t>(random.below(static_cast<uint32_t>(vocab))));
-    e.labels = e.ids;
-    out.push_back(std::move(e));
+  void on_step(const std::string&, const StepRecord& record) override {
+    tokens += record.tokens;
+    losses.push_back(record.loss);
   }
-  return out;
-}
+  int64_t tokens = 0;
+  std::vector<double> losses;
+};
 
 MemoryPlan planned(const StepSpec& spec, const Path& model) {
   Planner planner;
@@ -135,6 +125,19 @@ RaggedExamples ragged_examples(const Path& model) {
   return out;
 }
 
+std::vector<TokenExample> full_examples(int64_t count, int64_t length, int64_t vocab) {
+  PhiloxStream random(7);
+  std::vector<TokenExample> out;
+  for (int64_t i = 0; i < count; ++i) {
+    TokenExample e;
+    for (int64_t t = 0; t < length; ++t)
+      e.ids.push_back(static_cast<int32_t>(random.below(static_cast<uint32_t>(vocab))));
+    e.labels = e.ids;
+    out.push_back(std::move(e));
+  }
+  return out;
+}
+
 StepLab::StepLab(const Path& model, Backend& backend) : folder_(model), memory_(backend) {
   const LoadOptions options = load_options(config_of({}, model));
   type_ = options.type;
@@ -158,10 +161,11 @@ std::unique_ptr<TrainPack> StepLab::pack(const StepSpec& spec) {
   return pack;
 }
 
-int64_t StepLab::step(TrainPack& pack) {
-  Tokens tokens;
-  pack.micro_step(tokens);
-  return tokens.count;
+int64_t StepLab::step(TrainPack& pack, std::vector<double>* losses) {
+  Seen seen;
+  pack.micro_step(seen);
+  if (losses != nullptr) losses->insert(losses->end(), seen.losses.begin(), seen.losses.end());
+  return seen.tokens;
 }
 
 double StepResult::tokens_per_second() const {
@@ -181,10 +185,10 @@ StepResult measure_step(const Path& model, const std::string& backend_name, int 
     StepLab lab(model, *backend);
     lab.memory().reserve(plan.passing);
     std::unique_ptr<TrainPack> pack = lab.pack(spec);
-    lab.step(*pack);
+    lab.step(*pack, &result.losses);
     for (int64_t i = 0; i < spec.steps; ++i) {
       const double begin = fair_seconds();
-      result.tokens.push_back(lab.step(*pack));
+      result.tokens.push_back(lab.step(*pack, &result.losses));
       result.seconds.push_back(fair_seconds() - begin);
     }
     result.peak_bytes = static_cast<double>(peak_resident_memory());
@@ -195,6 +199,7 @@ StepResult measure_step(const Path& model, const std::string& backend_name, int 
 Json to_json(const StepResult& r) {
   return {{"seconds", r.seconds},
           {"tokens", r.tokens},
+          {"losses", r.losses},
           {"peak_bytes", r.peak_bytes},
           {"planned_bytes", r.planned_bytes}};
 }
@@ -207,6 +212,7 @@ StepResult measure_in_child(Bench& bench, int threads, const StepSpec& spec) {
   StepResult result;
   result.seconds = json.at("seconds").get<std::vector<double>>();
   result.tokens = json.at("tokens").get<std::vector<int64_t>>();
+  result.losses = json.at("losses").get<std::vector<double>>();
   result.peak_bytes = json.at("peak_bytes").get<double>();
   result.planned_bytes = json.at("planned_bytes").get<double>();
   return result;

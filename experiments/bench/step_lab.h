@@ -34,13 +34,16 @@ struct RaggedExamples {
 };
 RaggedExamples ragged_examples(const Path& model);
 
+// What the step rows train on: random tokens, every one a label.
+std::vector<TokenExample> full_examples(int64_t count, int64_t length, int64_t vocab);
+
 // One loaded base and packs on it.
 class StepLab {
  public:
   StepLab(const Path& model, Backend&);
   std::unique_ptr<TrainPack> pack(const StepSpec&);
-  // One optimizer step of all runs of the pack; returns its tokens.
-  int64_t step(TrainPack&);
+  // One optimizer step of all runs of the pack; returns its tokens. `losses`: where to put what they were.
+  int64_t step(TrainPack&, std::vector<double>* losses = nullptr);
   Memory& memory() { return memory_; }
 
  private:
@@ -54,8 +57,9 @@ class StepLab {
 struct StepResult {
   std::vector<double> seconds;  // of each step after the first
   std::vector<int64_t> tokens;
-  double peak_bytes = 0;     // resident, mapped file pages included
-  double planned_bytes = 0;  // what the plan of a sweep says of such a run, before the start
+  std::vector<double> losses;  // of all steps, the first too; of a pack, its runs in order
+  double peak_bytes = 0;       // resident, mapped file pages included
+  double planned_bytes = 0;    // what the plan of a sweep says of such a run, before the start
   double tokens_per_second() const;
 };
 // In this process: what the child does. Prints nothing.

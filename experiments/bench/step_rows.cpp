@@ -1,6 +1,8 @@
 // step, ragged and memory: one QLoRA step of SmolLM2-135M against the same step by PEFT + bitsandbytes. Steps
 // run in processes of their own, so that their memory is theirs.
 
+#include <nlohmann/json.hpp>
+
 #include "core/base/check.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/step_lab.h"
@@ -91,13 +93,16 @@ class StepFamily {
     const StepResult& r = result(spec_of(goal.ragged, goal.checkpointing));
     row.ours = r.tokens_per_second();
     row.spread = spread(r.seconds);
+    bench_.outcome(goal.name, {{"losses", r.losses}});
     return row;
   }
 
   Row memory_row(const std::string& name, const StepSpec& spec) {
     Row row = missing_row(name, "MiB", bench_.most_threads(), missing_model(bench_.options().model));
     row.lower_is_better = true;
-    if (row.note.empty()) row.ours = result(spec).peak_bytes / kMiB;
+    if (!row.note.empty()) return row;
+    row.ours = result(spec).peak_bytes / kMiB;
+    bench_.outcome(name, {{"losses", result(spec).losses}});
     return row;
   }
 

@@ -55,6 +55,7 @@ int run_bench(const bench::Options& options, bool json) {
   });
   bench::run_all(bench);
   QLORA_CHECK(!bench.rows().empty(), usage, "--rows: no row begins with {}", fmt::join(options.rows, ", "));
+  if (!options.outcomes.empty()) write_file(options.outcomes, bench.outcomes_json());
   fmt::print("{}\n", json ? bench::report(bench).dump(1) : bench::report_text(bench));
   return 0;
 }
@@ -71,11 +72,13 @@ void add_bench(CLI::App& app, Invocation& in) {
   bench::Options& o = arguments->options;
   verb->add_option("--rows", o.rows, "only rows whose names begin so; several after commas")->delimiter(',');
   verb->add_flag("--quick", o.quick, "fewer shapes and rounds: a look, not a measurement");
-  verb->add_option("--model", o.model, "SmolLM2-135M's folder (default: where quickstart.sh puts it)");
   verb->add_flag("--full", o.full,
                  "mmlu/val, mmlu/test: all questions, not a sample of each subject (hours)");
+  verb->add_option("--model", o.model, "SmolLM2-135M's folder (default: where quickstart.sh puts it)");
   verb->add_option("--model-1b", o.model_1b, "a folder of TinyLlama's shape, for its decode row");
   verb->add_option("--peers", o.peers, "what other programs measured (scripts/bench.sh makes it), JSON");
+  verb->add_option("--outcomes", o.outcomes,
+                   "write what rows with a peer computed (losses, log-probabilities) there, JSON");
   verb->add_option("--export", arguments->examples, "write the examples that are trained on there, and end");
   verb->add_option("--step", arguments->step)->group("");  // in a measuring process
   verb->add_flag("--answer", arguments->answer)->group("");

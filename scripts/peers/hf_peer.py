@@ -7,6 +7,10 @@ Every measurement is a process of its own; ours and the peer's take turns (A B A
 the ratio is taken pair by pair. "installed" is the peer as pip installs it; "tuned" preloads tcmalloc
 (libtcmalloc-minimal4). The peer computes in bf16 where the processor multiplies bf16, else in f32, as ours does.
 Needs torch, transformers, peft and bitsandbytes in the Python that runs this script.
+
+Both sides train on the same tokens from the same weights; their losses are compared (LOSS_BOUNDS), and a row whose sides
+disagree gets no ratio. Adapters begin at zero, so the first loss is the model's own; later ones differ by dropout and by
+A's random numbers too.
 """
 import argparse
 import json
@@ -15,6 +19,8 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+
+import turns
 
 TCMALLOC = ("/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4", "/usr/lib/libtcmalloc_minimal.so.4")
 
@@ -32,6 +38,8 @@ STEPS = {
     "ragged/checkpointing/tuned": ("ragged", True, True, True),
     "quickstart/training": ("quickstart", False, True, False),
 }
+# How far losses may be apart, as parts of ours: that of the first step, those of the steps after it.
+LOSS_BOUNDS = {"f32": (0.002, 0.03), "bf16": (0.01, 0.03), "dense": (0.10, 0.10)}
 CODECS = {
     "dequantize/cache/2048x2048/t1": ("dequantize", 2048, 2048),
     "dequantize/memory/11008x4096/t1": ("dequantize", 11008, 4096),
@@ -92,7 +100,7 @@ def padded(examples):
 
 
 def train_steps(model, dtype, batches, learning_rate=2e-4, max_norm=0.3):
-    """Yields (seconds, real tokens) of each step."""
+    """Yields (seconds, real tokens, loss) of each step."""
     import time
     import torch
 
@@ -109,26 +117,21 @@ def train_steps(model, dtype, batches, learning_rate=2e-4, max_norm=0.3):
         torch.nn.utils.clip_grad_norm_(params, max_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield clock() - begin, sum(len(e["ids"]) for e in examples)
+        seconds = clock() - begin
+        yield seconds, sum(len(e["ids"]) for e in examples), loss.item()
 
 
 def measure_steps(args, kind, checkpointing, quantized):
-    import random
-
     if kind == "full":
-        random.seed(7)
-        examples = [{"ids": [random.randrange(49152) for _ in range(args.length)]} for _ in range(args.batch)]
-        for e in examples:
-            e["labels"] = e["ids"]
-        batches = [examples] * (args.steps + 1)
+        batches = [json.load(open(os.path.join(args.examples, "full.json")))] * (args.steps + 1)
     else:
         ragged = json.load(open(os.path.join(args.examples, "ragged.json")))
         at = lambda i: [ragged[j % len(ragged)] for j in range(16 * i, 16 * i + 16)]
         batches = [at(i) for i in range(args.steps + 1)]
     model, dtype = load(args, quantized, checkpointing, 16)
-    done = list(train_steps(model, dtype, batches))[1:]
-    rates = sorted(tokens / seconds for seconds, tokens in done)
-    return {"tokens/s": rates[len(rates) // 2], "MiB": peak_mib()}
+    done = list(train_steps(model, dtype, batches))
+    rates = sorted(tokens / seconds for seconds, tokens, _ in done[1:])
+    return {"tokens/s": rates[len(rates) // 2], "MiB": peak_mib(), "losses": [loss for _, _, loss in done]}
 
 
 def measure_quickstart(args):
@@ -136,13 +139,14 @@ def measure_quickstart(args):
     import time
 
     begin = time.perf_counter()
+    losses = {}
     for run in json.load(open(os.path.join(args.examples, "quickstart.json"))):
         model, dtype = load(args, True, False, run["rank"], run["alpha"], run["dropout"])
         n = run["batch"]
         batches = [run["examples"][i:i + n] for i in range(0, len(run["examples"]), n)]
-        for _ in train_steps(model, dtype, batches, run["learning_rate"], run["max_grad_norm"]):
-            pass
-    return {"sweeps/hour": 3600 / (time.perf_counter() - begin)}
+        steps = train_steps(model, dtype, batches, run["learning_rate"], run["max_grad_norm"])
+        losses[run["name"]] = [loss for _, _, loss in steps]
+    return {"sweeps/hour": 3600 / (time.perf_counter() - begin), "losses": losses}
 
 
 def measure_codec(kind, out, in_features):
@@ -173,6 +177,10 @@ def measure_codec(kind, out, in_features):
 
         gigabytes = 2e-9 * n
     body()
+    if kind == "quantize":
+        warm = F.dequantize_4bit(*body())
+    half_step = 0.153 * w.reshape(-1, 64).abs().amax(1, keepdim=True)  # NF4's widest step is 0.304
+    furthest = ((warm.float() - w).reshape(-1, 64).abs() / half_step).max().item()
     seconds = []
     # One thread, so the processor's seconds, as for ours: a neighbour's load does not stretch them.
     while len(seconds) < 5 or (sum(seconds) < 1 and len(seconds) < 200):
@@ -180,7 +188,7 @@ def measure_codec(kind, out, in_features):
         body()
         seconds.append(time.process_time() - begin)
     seconds.sort()
-    return {"GB/s": gigabytes / seconds[len(seconds) // 2]}
+    return {"GB/s": gigabytes / seconds[len(seconds) // 2], "furthest": furthest}
 
 
 def measure(args):
@@ -225,9 +233,43 @@ def run_peer(args, row, examples):
 
 
 def run_ours(args, row):
-    command = [args.qlora, "bench", "--rows", row, "--json", "--model", args.model, "--threads", str(args.threads)]
-    done = subprocess.run(command + (["--quick"] if args.quick else []), stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout)["rows"][0]
+    command = [args.qlora, "bench", "--rows", row, "--model", args.model, "--threads", args.threads]
+    return turns.run_ours(command + (["--quick"] if args.quick else []), row)
+
+
+def compare_losses(ours, theirs, bounds):
+    """(agree, in words) of two lists of losses, step by step as far as both go."""
+    steps = min(len(ours), len(theirs))
+    if steps == 0:
+        return False, f"{len(ours)} losses on our side, {len(theirs)} on the peer's"
+    first, *later = [abs(b - a) / a for a, b in zip(ours[:steps], theirs[:steps])]
+    words = f"loss of the first step {ours[0]:.4f}, the peer's {theirs[0]:.4f} (within {100 * bounds[0]:g}%)"
+    if later:
+        words += f"; of the next {len(later)} at most {100 * max(later):.2g}% apart (within {100 * bounds[1]:g}%)"
+    return first <= bounds[0] and max(later, default=0) <= bounds[1], words
+
+
+def compare_runs(ours, theirs, bounds):
+    """The same of runs by name; after the first step, of the mean over all steps, for runs of their own seeds part."""
+    if sorted(ours) != sorted(theirs):
+        return False, f"runs {sorted(ours)} on our side, {sorted(theirs)} on the peer's"
+    mean = {name: [losses[0], sum(losses) / len(losses)] for name, losses in ours.items()}
+    results = [compare_losses(mean[name], [theirs[name][0], sum(theirs[name]) / len(theirs[name])], bounds)
+               for name in sorted(ours)]
+    return all(agree for agree, _ in results), "; ".join(
+        f"{name}: {words.replace('of the next 1 at most', 'mean of all steps')}"
+        for name, (_, words) in zip(sorted(ours), results))
+
+
+def compare(row, computed, theirs):
+    if row in CODECS:
+        return theirs["furthest"] <= 1.1, (f"the peer's weights come back within {theirs['furthest']:.3f} half steps of "
+                                           "NF4 (bound 1.1: scales and results are rounded too)")
+    quantized = STEPS[row][2]
+    bounds = LOSS_BOUNDS["dense" if not quantized else "bf16" if multiplies_bf16() else "f32"]
+    agree, words = (compare_runs if row == "quickstart/training" else compare_losses)(
+        computed.get("losses", {}), theirs["losses"], bounds)
+    return agree, words if quantized else words + "; the peer's base is not quantized"
 
 
 def twin(row):
@@ -243,7 +285,8 @@ def drive(args):
         rows = [r for r in rows if r in CODECS or not STEPS[r][3]]
     if not rows:
         return
-    pairs = {row: {"row": row, "peer_name": peer_name(row), "peer": [], "ours": []} for row in rows}
+    pairs = {row: {"row": row, "peer_name": peer_name(row), "peer": [], "ours": [], "agree": True, "compared": ""}
+             for row in rows}
     with tempfile.TemporaryDirectory() as examples:
         subprocess.run([args.qlora, "bench", "--export", examples, "--model", args.model], check=True)
         for round_number in range(args.rounds):
@@ -254,11 +297,15 @@ def drive(args):
                 key = (STEPS[row] if row in STEPS else row)
                 if key not in peers:
                     peers[key] = run_peer(args, row, examples)
-                mine = ours[twin(row)]
+                mine, computed = ours[twin(row)]
+                agree, words = compare(row, computed, peers[key])
+                if pairs[row]["agree"]:  # the first that disagrees is told
+                    pairs[row].update(agree=agree, compared=words)
                 pairs[row]["ours"].append(mine["ours"])
                 pairs[row]["peer"].append(peers[key][mine["unit"]])
                 print(f"round {round_number + 1} {row}: ours {mine['ours']:.4g}, peer {pairs[row]['peer'][-1]:.4g} "
-                      f"{mine['unit']}, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+                      f"{mine['unit']}, load {os.getloadavg()[0]:.1f}; {'' if agree else 'DISAGREE: '}{words}",
+                      file=sys.stderr)
                 # What is measured is kept, whatever happens next.
                 finished = [p for p in pairs.values() if p["peer"]]
                 pathlib.Path(args.out).write_text(json.dumps(finished, indent=1) + "\n", encoding="utf-8")
@@ -276,8 +323,6 @@ def main():
     parser.add_argument("--measure", choices=list(STEPS) + list(CODECS), help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, default=3, help=argparse.SUPPRESS)
     parser.add_argument("--examples", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--batch", type=int, default=4, help=argparse.SUPPRESS)
-    parser.add_argument("--length", type=int, default=512, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(measure(args)))

@@ -9,6 +9,8 @@ DIR is a llama.cpp tree, built: cmake -S DIR -B DIR/build -DCMAKE_BUILD_TYPE=Rel
 beside OUT: by llama.cpp's convert_hf_to_gguf.py, which needs torch and transformers in the Python that runs this; one
 without a tokenizer (synthetic_model.py) by ours, which needs numpy, and leaves the file in the model's folder.
 
+The two sides are not compared: their weights are other ones (see NOT_COMPARED), which the row says.
+
 Every measurement is a process of its own; ours and the peer's take turns. Both are timed by the same clock: the
 processor's seconds at one thread, the wall's at more. Prompts and loading are left out on both sides.
 """
@@ -23,6 +25,8 @@ import sys
 import synthetic_model
 
 NEW_TOKENS, PROMPT_TOKENS = 64, 8  # as in `qlora bench`
+NOT_COMPARED = ("not compared: Q4_0 and NF4 + double quantization of the same model folder are different weights, whose "
+                "tokens part; both generate 64 tokens for each of as many sequences, prompts left out")
 # Row: model, sequences, all threads.
 ROWS = {
     "decode/135m/b1/t1": ("model", 1, False),
@@ -105,7 +109,8 @@ def drive(args, rows):
         which, sequences, all_threads = ROWS[row]
         file, threads = quantized(args, getattr(args, which)), args.threads if all_threads else 1
         clock = "processor" if threads == 1 else "wall"
-        pair = {"row": row, "peer_name": f"{version(args, file)} Q4_0 --pure, {clock} seconds", "peer": [], "ours": []}
+        pair = {"row": row, "peer_name": f"{version(args, file)} Q4_0 --pure, {clock} seconds", "peer": [], "ours": [],
+                "agree": None, "compared": NOT_COMPARED}
         pairs.append(pair)
         for number in range(args.rounds):
             pair["ours"].append(run_ours(args, row))

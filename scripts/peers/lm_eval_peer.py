@@ -15,6 +15,8 @@ import time
 import turns
 
 ROW = "mmlu/lm_eval/f32/all-threads"
+# Both in f32: every log-probability within 1e-3, and no prediction differs.
+BOUNDS = (1e-3, 1e-3, 0)
 
 
 def local_tasks(questions, folder):
@@ -48,12 +50,14 @@ def measure(args):
         names = local_tasks(args.measure, folder)
         tasks = TaskManager(include_path=folder, include_defaults=False).load(names)
         begin = time.perf_counter()
-        results = evaluate(model, tasks, bootstrap_iters=0, log_samples=False)
+        results = evaluate(model, tasks, bootstrap_iters=0, log_samples=True)
         seconds = time.perf_counter() - begin
     counts = {name: n["effective"] for name, n in results["n-samples"].items()}
     right = sum(round(results["results"][name]["acc,none"] * n) for name, n in counts.items())
     questions = sum(counts.values())
-    return {"questions/s": questions / seconds, "right": right, "questions": questions}
+    samples = [sorted(results["samples"][name], key=lambda s: s["doc_id"]) for name in names]
+    log_probs = [[float(answer[0]) for answer in s["filtered_resps"]] for rows in samples for s in rows]
+    return {"questions/s": questions / seconds, "right": right, "questions": questions, "log_probs": log_probs}
 
 
 def peer_name(version):
@@ -61,4 +65,4 @@ def peer_name(version):
 
 
 if __name__ == "__main__":
-    turns.main(__doc__, __file__, ROW, measure, peer_name)
+    turns.main(__doc__, __file__, ROW, measure, peer_name, BOUNDS)
