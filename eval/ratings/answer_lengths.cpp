@@ -27,8 +27,11 @@ std::string plain_name(const Path& path) {
 }
 
 // Rows of AlpacaEval name their systems themselves.
-bool names_systems(const Path& path) {
-  return plain_name(path).ends_with(".json");
+bool names_systems(const Path& path, std::string_view content) {
+  if (plain_name(path).ends_with(".json")) return true;
+  const Json first = Json::parse(content.substr(0, content.find('\n')), nullptr, false);
+  return first.is_object() && first.contains("instruction") && !first.contains("question_id") &&
+         !first.contains("message_id");
 }
 
 std::string system_of(const Path& path) {
@@ -69,9 +72,9 @@ int64_t length_of(const Json& row, const std::string& where) {
 // By system and item.
 using Lengths = std::map<std::pair<std::string, std::string>, int64_t>;
 
-void read_answers(const Path& path, Lengths& lengths) {
+void read_answers(const Path& path, std::string_view content, Lengths& lengths) {
   const std::string system = system_of(path);
-  for_each_row(read_file(path), path.string(), [&](const Row& row) {
+  for_each_row(content, path.string(), [&](const Row& row) {
     auto add = [&](const std::string& name, const std::string& item, int64_t length) {
       auto [known, fresh] = lengths.try_emplace({name, item}, length);
       QLORA_CHECK(fresh || known->second == length, data,
@@ -111,10 +114,13 @@ std::vector<Path> find_answer_files(const std::string& text) {
 
 void add_answer_lengths(Matches& all, std::span<const Path> answer_files) {
   Lengths lengths;
-  for (const Path& path : answer_files)
-    if (names_systems(path) ||
-        std::find(all.systems.begin(), all.systems.end(), system_of(path)) != all.systems.end())
-      read_answers(path, lengths);
+  auto plays = [&](const std::string& system) {
+    return std::find(all.systems.begin(), all.systems.end(), system) != all.systems.end();
+  };
+  for (const Path& path : answer_files) {
+    const std::string content = read_file(path);
+    if (names_systems(path, content) || plays(system_of(path))) read_answers(path, content, lengths);
+  }
   for (Match& m : all.matches) {
     QLORA_CHECK(m.prompt >= 0, usage, "length control needs to know the prompt of every match");
     const std::string& prompt = all.prompts[static_cast<size_t>(m.prompt)];

@@ -18,7 +18,7 @@ std::vector<Path> find_answer_files(const std::string& file_or_pattern);
 // Reads files of answers, JSON lines or an array, plain or gzip: {"question_id" or "message_id", and the
 // answer in "generation_truncated", "generation", "text" or FastChat's "choices"[0]."turns"}; the system is
 // the file's name, folded as in judgment files; such *.jsonl of systems that do not take part are passed
-// over. Or *.json of AlpacaEval, outputs and annotations (judge/alpaca_eval_outputs.h), which name their
+// over. Or rows of AlpacaEval, outputs and annotations (judge/alpaca_eval_outputs.h), which name their
 // systems. Sets the `length` of every match to (a - b) / (a + b) for the code points a and b of the two
 // answers. Throws Error(data) with file and line, for an answer that is judged but in no file, and for two
 // different answers of a system to a prompt; Error(usage) for matches without prompts.

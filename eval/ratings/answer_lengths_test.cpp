@@ -4,6 +4,9 @@
 
 #include "core/base/check.h"
 #include "core/base/test_data.h"
+#include "eval/judge/alpaca_eval_outputs.h"
+#include "eval/judge/answer_ids.h"
+#include "eval/judge/judge_prompts.h"
 #include "eval/judge/judgments.h"
 
 using namespace qlora;
@@ -66,4 +69,21 @@ TEST_CASE("lengths of AlpacaEval's answers are those of its outputs files and of
   CHECK_THROWS_WITH(lengths_by({red}), Contains("model_outputs.json:2: `output` must be text"));
   CHECK_THROWS_WITH(lengths_by({outputs[0]}), Contains("no answer of blue"));
   CHECK(find_answer_files(folder.path().string()) == std::vector<Path>{red});
+}
+
+TEST_CASE("lengths of AlpacaEval's own questions are read for three models", "[golden]") {
+  const Path folder = test::test_data() / "04_qlora_eval/alpaca_eval";
+  if (test::missing(folder)) return;
+  Matches all;
+  all.systems = {"text_davinci_003", "guanaco-65b"};
+  all.prompts = {alpaca_eval_item("How did US states get their names?")};
+  all.matches = {{0, 1, Outcome::tie, 0}};
+  const std::vector<Path> files = {folder / "alpaca_eval.jsonl", folder / "guanaco-65b/model_outputs.json.gz",
+                                   folder / "guanaco-7b/model_outputs.json.gz"};
+  add_answer_lengths(all, files);
+  CHECK(all.matches[0].length == Approx((544.0 - 4295) / (544 + 4295)));
+  AnswerBook book;
+  CHECK(book.add(files[2]) == "guanaco-7b");
+  CHECK(book.add(files[0]) == "text_davinci_003");
+  CHECK(read_judge_questions(files[0]).size() == 805);
 }
