@@ -147,7 +147,7 @@ class HttpChatClient : public ChatClient {
       return;
     }
     reply.kind = ChatReply::Kind::answer;
-    reply.text = content->get<std::string>();
+    reply.text = without_key(content->get<std::string>());
     if (auto usage = json.find("usage"); usage != json.end() && usage->is_object()) {
       auto count = [&](const char* key) {
         auto value = usage->find(key);
@@ -189,7 +189,7 @@ class HttpChatClient : public ChatClient {
 
 std::unique_ptr<ChatClient> make_http_chat_client(const HttpChatOptions& options) {
   QLORA_CHECK(options.base_url.starts_with("http://") || options.base_url.starts_with("https://"), usage,
-              "{}: the address of a judge begins with http:// or https://", options.base_url);
+              "the address of a judge (OPENAI_BASE_URL) begins with http:// or https://");
   QLORA_CHECK(!options.model.empty(), usage, "the judge's model needs a name");
   return std::make_unique<HttpChatClient>(options);
 }

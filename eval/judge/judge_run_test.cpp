@@ -197,6 +197,12 @@ TEST_CASE("an ask that fails for good is left to the next run and a refusal ends
   CHECK((report.answered == 0 && report.asked == 1 && strict.requests() == 1));
   CHECK_THAT(report.stopped, Contains("HTTP 401: wrong key [key] given"));
   CHECK(refused.everything_written().find("very-secret") == std::string::npos);
+  LoopbackServer indiscreet([](const LoopbackServer::Request&) {
+    return LoopbackServer::Reply{200, completion("You are sk-very-secret.\\n1"), "", 0, "", false};
+  });
+  CHECK(refused.run(indiscreet).answered == 8);
+  CHECK(refused.votes()[0].raw == "You are [key].\n1");
+  CHECK(refused.everything_written().find("very-secret") == std::string::npos);
 }
 
 TEST_CASE("a study that was killed goes on where it stood") {
