@@ -47,6 +47,7 @@ void set_mean_of_groups(TaskScore& score, const TaskData& data, const Results& r
   }
   score.n = static_cast<int64_t>(groups.size());
   score.value = groups.empty() ? std::nan("") : sum / k;
+  if (groups.empty()) score.note = "undefined: no item belongs to a group";
   if (known && k > 0) score.standard_error = std::sqrt(variance) / k;
 }
 
