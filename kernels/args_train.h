@@ -89,7 +89,7 @@ struct Adam8Tensor {
   double weight_decay = 0;
 };
 
-// AdamW as bitsandbytes computes it over such states (Dettmers et al. 2022), without percentile clipping; g
+// AdamW as bitsandbytes computes it over such states (Dettmers et al. 2022), betas in f32, no percentile clipping; g
 // as in AdamW:
 //   m = b1 m + (1-b1) g;   v = b2 v + (1-b2) g²;   an element whose g is no number: m = v = 0, and p stays
 //   p -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps sqrt(1 - b2^t))

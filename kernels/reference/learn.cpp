@@ -110,9 +110,9 @@ void adam8(const AdamW8& a, const Factors& f, const Adam8Tensor& tensor, int64_t
   const auto* g = static_cast<const T*>(tensor.g);
   const auto keep = static_cast<T>(1 - f.rate * tensor.weight_decay),
              step = static_cast<T>(f.rate * f.root_correction2 / f.correction1);
-  // As bitsandbytes takes them: what is left to 1 of the rounded factor.
-  const auto beta1 = static_cast<T>(a.beta1), rest1 = 1 - beta1;
-  const auto beta2 = static_cast<T>(a.beta2), rest2 = 1 - beta2;
+  // As bitsandbytes takes them, whatever T is: rounded to f32, the rest being exact.
+  const T beta1 = static_cast<float>(a.beta1), rest1 = 1 - beta1;
+  const T beta2 = static_cast<float>(a.beta2), rest2 = 1 - beta2;
   const auto scale = static_cast<T>(f.gradient), eps = static_cast<T>(f.root_correction2 * a.eps);
   for (; begin < end; begin += kAdam8Block) {
     float &m_absmax = tensor.m_absmax[begin / kAdam8Block], &v_absmax = tensor.v_absmax[begin / kAdam8Block];
