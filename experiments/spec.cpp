@@ -16,9 +16,9 @@ bool has_effect(const Option& option, const RunConfig& config) {
 // Where several values lead to the same numbers, the one that stands for all of them.
 OptionValue representative(const Option& option, const RunConfig& config) {
   const OptionValue& value = config.at(option.name);
-  // Truncating and stopping give the same run whenever there is one.
   if (option.name == "optim" && config.text("optim") == "paged_adamw_32bit")
     return std::string("adamw_torch");
+  // Truncating and stopping give the same run whenever there is one.
   if (option.name == "overlong" && config.text("overlong") != "drop") return std::string("auto");
   return value;
 }

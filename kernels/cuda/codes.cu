@@ -96,10 +96,6 @@ __global__ void __launch_bounds__(kThreads) convert(const From* from, To* to, in
   }
 }
 
-bool aligned(const void* p, size_t to) {
-  return reinterpret_cast<uintptr_t>(p) % to == 0;
-}
-
 template <class T>
 void decode(Device& d, const WeightView& w, T* out) {
   const int64_t n = w.out * w.in;

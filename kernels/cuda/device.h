@@ -51,4 +51,8 @@ inline unsigned blocks_for(int64_t n, int64_t threads) {
   return static_cast<unsigned>((n + threads - 1) / threads);
 }
 
+inline bool aligned(const void* p, size_t to) {
+  return reinterpret_cast<uintptr_t>(p) % to == 0;
+}
+
 }  // namespace qlora::cuda

@@ -108,10 +108,6 @@ __global__ void __launch_bounds__(32 * kWarps) few_rows(Codes w, FewRows f) {
   }
 }
 
-bool aligned(const void* p, size_t to) {
-  return reinterpret_cast<uintptr_t>(p) % to == 0;
-}
-
 }  // namespace
 
 bool few_rows(Device& d, const QGemm& a) {
