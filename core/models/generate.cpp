@@ -1,6 +1,8 @@
 #include "core/models/generate.h"
 
 #include <algorithm>
+#include <numeric>
+#include <utility>
 
 #include "core/base/check.h"
 #include "core/ops/ops.h"
@@ -244,15 +246,19 @@ class Generation {
                       takes_part ? prompts_[*slots_[s].prompt].adapter : nullptr);
       if (takes_part) last_rows.push_back(axis.cu.back() - 1);
     }
+    const WantedRows last = wanted_rows(axis, std::move(last_rows));
     Context c{.backend = memory_.backend(),
               .memory = memory_,
               .axis = &axis,
               .type = type_,
               .cache = &cache_,
+              .wanted = last.axis.rows() < axis.rows() ? &last : nullptr,
               .numerics = numerics};
     Tensor hidden = model_.hidden(c).value;
     cache_.advance(axis.cu);
-    Tensor logits = logits_of(c, model_.head(), hidden, last_rows);
+    std::vector<int32_t> all(slots.size());
+    std::iota(all.begin(), all.end(), 0);
+    Tensor logits = logits_of(c, model_.head(), hidden, all);
     HostRows rows(logits);
     for (size_t i = 0; i < slots.size(); ++i) choose(slots_[slots[i]], rows[i]);
   }

@@ -5,6 +5,7 @@
 
 #include "core/base/parallel.h"
 #include "core/base/test_data.h"
+#include "core/models/batch_loss.h"
 #include "core/models/tiny_model.h"
 #include "core/ops/ops.h"
 #include "kernels/test_backends.h"
@@ -55,7 +56,7 @@ struct Lab {
               .tape = &tape,
               .training = true,
               .checkpointing = checkpointing};
-    return lm_loss(c, model->head(), model->hidden(c), batch.targets);
+    return batch_losses(c, *model, batch);
   }
 
   std::vector<std::vector<double>> gradients(size_t run) {
@@ -115,7 +116,7 @@ TEST_CASE("gradients through a whole model equal central differences") {
                       .axis = &batch.axis,
                       .type = DType::f64,
                       .training = true};
-            return total(lm_loss(c, lab.model->head(), lab.model->hidden(c), batch.targets));
+            return total(batch_losses(c, *lab.model, batch));
           };
           double difference = (loss(kept + h) - loss(kept - h)) / (2 * h);
           *value = kept;
@@ -148,6 +149,36 @@ TEST_CASE("a run packed with others has the bits it has alone") {
         CHECK(lab.gradients(run) == together);
         row += alone.size();
       }
+    }
+  }
+}
+
+TEST_CASE("wanted rows have the bits that they have among all") {
+  for (const Variant& variant : runnable_variants(EmulatedGpu::included)) {
+    for (const TinyConfig& config : kModels) {
+      INFO(variant << " " << config.model_type);
+      Lab lab = lab_on(variant, config);
+      const Batch batch = make_tiny_batch(lab.runs);
+      std::vector<int32_t> ids;  // of every third sequence none
+      for (size_t s = 0; s < static_cast<size_t>(batch.axis.sequences()); ++s)
+        for (int32_t row = batch.axis.cu[s]; row < batch.axis.cu[s + 1]; ++row)
+          if (s % 3 != 1 && row % 5 > 1) ids.push_back(row);
+      const WantedRows wanted = wanted_rows(batch.axis, ids);
+      Context c{.backend = *lab.backend,
+                .memory = lab.memory,
+                .axis = &batch.axis,
+                .type = lab.options.type,
+                .training = true};
+      const std::vector<double> all = lab.model->hidden(c).value.to_doubles();
+      const auto hidden = static_cast<int64_t>(config.hidden);
+      std::vector<double> expected;
+      for (int32_t row : ids)
+        expected.insert(expected.end(), all.begin() + row * hidden, all.begin() + (row + 1) * hidden);
+      c.wanted = &wanted;
+      CHECK(lab.model->hidden(c).value.to_doubles() == expected);
+      Tape tape;
+      c.tape = &tape;
+      CHECK(lab.model->hidden(c).value.to_doubles() == expected);
     }
   }
 }

@@ -146,7 +146,7 @@ Var Llama::attend(Context& c, const Block& b, const RopeAngles& angles, const Va
   std::vector<Var> qkv = linear(c, weights, rms_norm(c, b.norm1, x, config_.norm_eps));
   qkv[0] = rope(c, angles, qkv[0], config_.heads);
   qkv[1] = rope(c, angles, qkv[1], config_.kv_heads);
-  return linear(c, *b.o, attention(c, qkv[0], qkv[1], qkv[2], b.shape, b.layer));
+  return attention(c, qkv[0], qkv[1], qkv[2], b.shape, b.layer);
 }
 
 // The feed-forward part from its norm up to its last linear.
@@ -158,9 +158,12 @@ Var Llama::gated(Context& c, const Block& b, Var norm) const {
 }
 
 Var Llama::block(Context& c, const Block& b, const RopeAngles& angles, const Var& x) const {
-  NormOfSum y = add_rms_norm(c, b.norm2, x, attend(c, b, angles, x), config_.norm_eps);
-  Var f = gated(c, b, std::move(y.norm));
-  Context last = last_ops(c);
+  Var mixed = wanted_of(c, attend(c, b, angles, x));
+  Context few = wanted_only(c);
+  NormOfSum y = add_rms_norm(few, b.norm2, wanted_of(c, x), linear(few, *b.o, mixed), config_.norm_eps);
+  mixed = Var();
+  Var f = gated(few, b, std::move(y.norm));
+  Context last = last_ops(few);
   return add(last, y.sum, linear(last, *b.down, f));
 }
 
@@ -171,7 +174,9 @@ Var Llama::hidden(Context& c, std::vector<Tensor>* trace) const {
   if (trace != nullptr) trace->push_back(x.value);
   for (const Block& b : blocks_) {
     auto run = [this, &b, angles](Context& inner, const Var& in) { return block(inner, b, angles, in); };
-    x = c.checkpointing == Checkpointing::block ? checkpoint(c, x, run) : run(c, x);
+    Context here = c;
+    if (&b != &blocks_.back()) here.wanted = nullptr;
+    x = here.checkpointing == Checkpointing::block ? checkpoint(here, x, run) : run(here, x);
     if (trace != nullptr) trace->push_back(x.value);
   }
   return rms_norm(c, norm_, x, config_.norm_eps);

@@ -23,9 +23,9 @@ struct LinearInfo {
 class Model {
  public:
   virtual ~Model() = default;
-  // Final hidden states, after the last norm: [rows of c.axis, hidden_size]. What the blocks keep for
-  // backward is up to c.checkpointing. With `trace`, appends the input of the first block and the output of
-  // every block (tests).
+  // Final hidden states, after the last norm: [rows of c.axis, hidden_size], or of the rows that c wants.
+  // What the blocks keep for backward is up to c.checkpointing. With `trace`, appends the input of the first
+  // block and the output of every block (tests).
   virtual Var hidden(Context& c, std::vector<Tensor>* trace = nullptr) const = 0;
   // The output head [vocab, hidden_size]; logits = head(hidden).
   virtual const FrozenLinear& head() const = 0;

@@ -23,6 +23,24 @@ std::vector<SequenceSpan> spans_of(const Axis& axis, const KvCache* cache) {
   return spans;
 }
 
+// Leaves of each sequence the queries from its first wanted row to its last.
+void keep_wanted(std::vector<SequenceSpan>& spans, const WantedRows* wanted) {
+  if (wanted == nullptr) return;
+  std::vector<SequenceSpan> kept;
+  for (size_t s = 0; s < spans.size(); ++s) {
+    const auto lo = static_cast<size_t>(wanted->axis.cu[s]), hi = static_cast<size_t>(wanted->axis.cu[s + 1]);
+    if (lo == hi) continue;
+    SequenceSpan span = spans[s];
+    const int64_t before = wanted->ids[lo] - span.q_row,
+                  after = span.q_row + span.q_len - 1 - wanted->ids[hi - 1];
+    span.q_row += before;
+    span.q_len -= before + after;
+    span.k_len -= after;
+    kept.push_back(span);
+  }
+  spans = std::move(kept);
+}
+
 Attention make_args(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v,
                     const Tensor& o, const Tensor& lse, std::span<const SequenceSpan> spans) {
   return {.q = q.data(),
@@ -55,6 +73,7 @@ Var attend_cached(Context& c, const Var& q, const Var& k, const Var& v, const At
   QLORA_CHECK(c.cache->sequences() == c.axis->sequences(), failure,
               "attention: {} sequences, {} in the cache", c.axis->sequences(), c.cache->sequences());
   std::vector<SequenceSpan> spans = spans_of(*c.axis, c.cache);
+  keep_wanted(spans, c.wanted);
   c.cache->append(layer, k.value, v.value, c.axis->cu);
   Tensor o(c.memory, q.value.shape(), c.type);
   c.backend.attention(make_args(shape, q.value, c.cache->keys(layer), c.cache->values(layer), o, {}, spans));
@@ -65,7 +84,8 @@ Var attend_after_prefixes(Context& c, const Var& q, const Var& k, const Var& v, 
                           int64_t layer) {
   QLORA_CHECK(c.tape == nullptr && c.cache == nullptr, failure,
               "attention: prefixes go neither with a tape nor with a cache");
-  const PrefixPass::Layer all = c.prefixes->join(layer, k.value, v.value, c.axis->cu);
+  PrefixPass::Layer all = c.prefixes->join(layer, k.value, v.value, c.axis->cu);
+  keep_wanted(all.spans, c.wanted);
   Tensor o(c.memory, q.value.shape(), c.type);
   c.backend.attention(make_args(shape, q.value, all.keys, all.values, o, {}, all.spans));
   return {std::move(o)};
@@ -105,7 +125,9 @@ Var attention(Context& c, const Var& q, const Var& k, const Var& v, const Attent
   bool record = c.tape != nullptr && (q.needs_grad() || k.needs_grad() || v.needs_grad());
   Tensor o(c.memory, q.value.shape(), c.type), lse;
   if (record) lse = Tensor(c.memory, {q.value.rows(), shape.heads}, c.type);
-  c.backend.attention(make_args(shape, q.value, k.value, v.value, o, lse, spans_of(*c.axis, nullptr)));
+  std::vector<SequenceSpan> spans = spans_of(*c.axis, nullptr);
+  if (c.tape == nullptr) keep_wanted(spans, c.wanted);
+  c.backend.attention(make_args(shape, q.value, k.value, v.value, o, lse, spans));
   if (!record) return {std::move(o)};
   Saved saved{q.value, k.value, v.value, o, lse, q.slot, k.slot, v.slot, shape, c.axis};
   return c.tape->record(std::move(o), [saved = std::move(saved)](Tape& tape, std::span<const Tensor> dys) {

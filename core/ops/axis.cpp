@@ -1,6 +1,7 @@
 #include "core/ops/axis.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/base/check.h"
 
@@ -49,7 +50,29 @@ void check_spans(const Axis& a) {
   QLORA_CHECK(at == a.rows(), failure, "axis: spans end at row {} of {}", at, a.rows());
 }
 
+// Of the wanted rows, those before this row of the axis.
+int64_t wanted_before(const std::vector<int32_t>& ids, int64_t row) {
+  return std::lower_bound(ids.begin(), ids.end(), row) - ids.begin();
+}
+
 }  // namespace
+
+WantedRows wanted_rows(const Axis& a, std::vector<int32_t> ids) {
+  WantedRows wanted{std::move(ids), {}};
+  for (int32_t id : wanted.ids) {
+    const auto row = static_cast<size_t>(id);
+    wanted.axis.tokens.push_back(a.tokens[row]);
+    wanted.axis.positions.push_back(a.positions[row]);
+    wanted.axis.keys.push_back(a.keys[row]);
+  }
+  for (int32_t row : a.cu) wanted.axis.cu.push_back(static_cast<int32_t>(wanted_before(wanted.ids, row)));
+  for (AdapterSpan span : a.spans) {
+    span.lo = wanted_before(wanted.ids, span.lo);
+    span.hi = wanted_before(wanted.ids, span.hi);
+    wanted.axis.spans.push_back(span);
+  }
+  return wanted;
+}
 
 void Axis::validate(int64_t vocab) const {
   check_tables(*this);

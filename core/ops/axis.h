@@ -31,6 +31,14 @@ struct Axis {
   void validate(int64_t vocab) const;
 };
 
+// Rows of an axis that are wanted of a model, and the axis of them alone. Sequences keep their numbers (one
+// may be empty) and adapters their rows; positions may have gaps, so attention does not take it.
+struct WantedRows {
+  std::vector<int32_t> ids;  // ascending
+  Axis axis;
+};
+WantedRows wanted_rows(const Axis&, std::vector<int32_t> ids);
+
 // Which rows of the axis belong to which run of a pack, and how many of them are labels.
 struct RunRows {
   int64_t lo = 0, hi = 0;

@@ -67,3 +67,19 @@ TEST_CASE("an adapter finds its pairs by name and lists its parameters in a fixe
   CHECK(params[2]->name == "b.a");
   CHECK(a.size() == 0);
 }
+
+TEST_CASE("wanted rows of an axis keep their keys, sequences and adapters") {
+  Axis a = good();
+  for (uint32_t i = 0; i < 5; ++i) a.keys[i] = {i, 10 + i};
+  const WantedRows some = wanted_rows(a, {0, 2, 4});
+  CHECK(some.axis.tokens == std::vector<int32_t>{5, 7, 9});
+  CHECK(some.axis.positions == std::vector<int32_t>{0, 2, 5});
+  CHECK(some.axis.keys[1].position == 12);
+  CHECK(some.axis.cu == std::vector<int32_t>{0, 2, 3});
+  CHECK(some.axis.spans[0].hi == 2);
+  CHECK(some.axis.spans[1].lo == 2);
+  CHECK(some.axis.spans[1].hi == 3);
+  const WantedRows none_of_first = wanted_rows(a, {3});
+  CHECK(none_of_first.axis.cu == std::vector<int32_t>{0, 0, 1});
+  CHECK(none_of_first.axis.spans[0].lo == none_of_first.axis.spans[0].hi);
+}

@@ -36,6 +36,7 @@ struct Context {
   bool training = false;                // dropout is on
   KvCache* cache = nullptr;             // keys and values of earlier rows; never together with a tape
   PrefixPass* prefixes = nullptr;       // shared beginnings of sequences; never with a tape or a cache
+  const WantedRows* wanted = nullptr;   // of a model's output; null: all rows
   Numerics numerics = Numerics::exact;  // decode: token steps of generation; never together with a tape
   Checkpointing checkpointing = Checkpointing::none;  // of the blocks of a model
   bool recompute = false;                             // a block runs again, for its gradients alone

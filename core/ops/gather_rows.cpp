@@ -33,4 +33,15 @@ Var gather_rows(Context& c, const Var& x, std::span<const int32_t> ids) {
                         });
 }
 
+Var wanted_of(Context& c, const Var& x) {
+  return c.wanted == nullptr ? x : gather_rows(c, x, c.wanted->ids);
+}
+
+Context wanted_only(const Context& c) {
+  Context few = c;
+  if (c.wanted != nullptr) few.axis = &c.wanted->axis;
+  few.wanted = nullptr;
+  return few;
+}
+
 }  // namespace qlora

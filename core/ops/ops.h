@@ -38,12 +38,18 @@ struct AttentionShape {
   Operands operands = Operands::as_stored;
 };
 // Causal attention inside every sequence. With c.cache, keys and values are appended to the cache of `layer`
-// first. With c.prefixes, sequences go on from shared beginnings.
+// first. With c.prefixes, sequences go on from shared beginnings. With c.wanted and no tape, only what lies
+// between the first and the last wanted row of each sequence is computed.
 Var attention(Context&, const Var& q, const Var& k, const Var& v, const AttentionShape&, int64_t layer);
 Var swiglu(Context&, const Var& gate, const Var& up);
 Var add(Context&, const Var& a, const Var& b);
 // Rows of x at distinct ids.
 Var gather_rows(Context&, const Var& x, std::span<const int32_t> ids);
+
+// The rows of x that the context wants, and the context of those rows alone. Past its attention, the last
+// block of a model has no use for others.
+Var wanted_of(Context&, const Var& x);
+Context wanted_only(const Context&);
 
 // Keeps only the block's input; runs the block again, on its own tape, when its gradient is wanted. The
 // block's last ops should run under last_ops(c).

@@ -1,4 +1,5 @@
 #include "core/train/collate.h"
+
 #include "core/base/check.h"
 
 namespace qlora {

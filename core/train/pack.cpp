@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/base/check.h"
+#include "core/models/batch_loss.h"
 #include "core/ops/ops.h"
 #include "core/train/collate.h"
 
@@ -80,8 +81,7 @@ void TrainPack::micro_step(Observer& observer) {
               .tape = &tape,
               .training = true,
               .checkpointing = options_.checkpointing};
-    Var hidden = model_->hidden(c);
-    losses = lm_loss(c, model_->head(), hidden, batch.targets);
+    losses = batch_losses(c, *model_, batch);
   }
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunRows& rows = batch.runs[i];
@@ -107,8 +107,7 @@ EvalLoss evaluate_loss(const Model& model, Memory& memory, DType type, Adapter* 
     append_span(batch, examples.subspan(lo, std::min(step, examples.size() - lo)), 0, {.adapter = adapter});
     batch.axis.validate(model.config().vocab_size);
     Context c{.backend = memory.backend(), .memory = memory, .axis = &batch.axis, .type = type};
-    Var hidden = model.hidden(c);
-    std::vector<double> losses = lm_loss(c, model.head(), hidden, batch.targets);
+    std::vector<double> losses = batch_losses(c, model, batch);
     for (double sum : example_losses(batch, batch.runs[0], losses)) out.loss_sum += sum;
     out.labels += batch.runs[0].labels;
   }

@@ -135,6 +135,8 @@ void TreePass::forward(std::vector<int32_t> batch) {
             .axis = &axis,
             .type = options_.type,
             .prefixes = plain ? nullptr : &pass};
+  const WantedRows wanted = wanted_rows(axis, rows_read(axis, batch));
+  if (wanted.axis.rows() < axis.rows()) c.wanted = &wanted;
   Var hidden = model_.hidden(c);
   if (!plain)
     for (size_t s = 0; s < batch.size(); ++s) prefixes_[static_cast<size_t>(batch[s])] = pass.kept(s);
@@ -142,15 +144,29 @@ void TreePass::forward(std::vector<int32_t> batch) {
   (*after_pass_)();
 }
 
+// The rows of the axis that somebody reads; the last where a pass is for keys and values alone.
+std::vector<int32_t> TreePass::rows_read(const Axis& axis, std::span<const int32_t> batch) const {
+  std::vector<int32_t> rows;
+  for (size_t s = 0; s < batch.size(); ++s) {
+    const auto node = static_cast<size_t>(batch[s]);
+    for (const Read& read : reads_[node]) {
+      const int32_t row = axis.cu[s] + static_cast<int32_t>(read.position - tree_.nodes[node].begin);
+      if (rows.empty() || rows.back() != row) rows.push_back(row);
+    }
+  }
+  if (rows.empty()) rows.push_back(static_cast<int32_t>(axis.rows()) - 1);
+  return rows;
+}
+
 void TreePass::read_batch(Context& c, const Tensor& hidden, std::span<const int32_t> batch) {
   Piece piece;
-  for (size_t s = 0; s < batch.size(); ++s) {
-    const RequestTree::Node& node = tree_.nodes[static_cast<size_t>(batch[s])];
-    const std::span<const Read> reads = reads_[static_cast<size_t>(batch[s])];
+  int32_t row = 0;
+  for (int32_t node : batch) {
+    const std::span<const Read> reads = reads_[static_cast<size_t>(node)];
     for (size_t lo = 0; lo < reads.size();) {
       size_t hi = lo + 1;
       while (hi < reads.size() && reads[hi].position == reads[lo].position) ++hi;
-      piece.rows.push_back(c.axis->cu[s] + static_cast<int32_t>(reads[lo].position - node.begin));
+      piece.rows.push_back(row++);
       piece.reads.push_back(reads.subspan(lo, hi - lo));
       lo = hi;
       if (piece.rows.size() < kLogitRows) continue;

@@ -65,6 +65,8 @@ class TreePass {
   int64_t joined_rows_of(int32_t node) const;
   void descend(std::span<const int32_t> siblings);
   void forward(std::vector<int32_t> batch);
+  std::vector<int32_t> rows_read(const Axis&, std::span<const int32_t> batch) const;
+  // `hidden`: of the rows that are read, in order.
   void read_batch(Context&, const Tensor& hidden, std::span<const int32_t> batch);
   void read_piece(Context&, const Tensor& hidden, const Piece&);
   std::vector<double> losses(const Tensor& logits, std::span<const int32_t> targets,
