@@ -3,8 +3,10 @@
 #include "kernels/cuda/plugin.h"
 
 #include <cstdio>
+#include <cstring>
 
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/blas.h"
 #include "kernels/cuda/gpu.h"
 
 namespace {
@@ -14,6 +16,13 @@ using qlora::cuda::DeviceReport;
 // 13000 as 13.0
 void version_text(char (&text)[16], int version) {
   std::snprintf(text, sizeof(text), "%d.%d", version / 1000, version % 1000 / 10);
+}
+
+void append_blas(DeviceReport* report) {
+  const qlora::cuda::FoundBlas blas = qlora::cuda::find_blas();
+  const size_t n = std::strlen(report->text);
+  std::snprintf(report->text + n, sizeof(report->text) - n, "; %s%s", blas.text.c_str(),
+                blas.usable ? "" : ": products of many rows by kernels of our own, slower");
 }
 
 void describe(DeviceReport* report, int device, const char* driver, const char* runtime) {
@@ -31,6 +40,7 @@ void describe(DeviceReport* report, int device, const char* driver, const char* 
                 properties.name, properties.major, properties.minor, enough ? "" : " (8.0 is needed)",
                 free >> 20, total >> 20, driver, runtime);
   report->usable = enough;
+  if (enough) append_blas(report);
 }
 
 }  // namespace

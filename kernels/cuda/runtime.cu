@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/base/error.h"
+#include "kernels/cuda/blas.h"
 
 namespace qlora::cuda {
 namespace {
@@ -39,6 +40,14 @@ Stream::~Stream() {
 
 cudaStream_t Stream::handle() const {
   return state_->stream;
+}
+
+void* Stream::raw() {
+  return state_->stream;
+}
+
+FoundBlas find_blas() {
+  return find_blas_library();
 }
 
 void Stream::allow_shared(const void* kernel, size_t bytes) {

@@ -61,6 +61,9 @@ class Stream {
   // Work from now on waits for what the event stands for now; for nothing where it never was recorded.
   void wait_for(const Event&);
 
+  // What libraries call the stream: a cudaStream_t, or this.
+  void* raw();
+
   // kernel<<<grid, block, shared>>>(arguments...)
   template <class... P, class... A>
   void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... arguments) {
@@ -82,6 +85,7 @@ class Stream {
   static void allow_shared(const void* kernel, size_t bytes);
   static void check_launch();
 #else
+  friend struct StreamOfBlas;  // emulated/blas.cpp
   void enqueue(std::function<void()> work);
   std::vector<std::shared_ptr<State>> others() const;
 #endif

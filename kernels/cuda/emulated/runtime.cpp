@@ -195,6 +195,10 @@ void Stream::enqueue(std::function<void()> work) {
   ++state_->given;
 }
 
+void* Stream::raw() {
+  return this;
+}
+
 void Stream::wait() {
   throw_kept();
   if (state_->work.empty()) return;

@@ -1,0 +1,58 @@
+// The handle of cuBLAS, for CUDA and for the emulation.
+
+#include "kernels/cuda/blas.h"
+
+#include <climits>
+#include <string>
+
+#include "core/base/error.h"
+#include "kernels/cuda/many_rows.h"
+
+namespace qlora::cuda {
+namespace {
+
+constexpr int kAsIs = 0, kTransposed = 1;
+constexpr int kF32 = 0, kBf16 = 14;              // cudaDataType_t
+constexpr int kSumsInF32 = 68, kItsChoice = -1;  // CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT
+
+void check(int status, const std::string& what) {
+  constexpr int kNoMemory = 3;
+  if (status == 0) return;
+  throw Error(
+      status == kNoMemory ? ErrorKind::memory : ErrorKind::failure,
+      "cuBLAS: " + what + ": status " + std::to_string(status) + " (QLORA_CUBLAS=off does without it)");
+}
+
+int as_int(int64_t n) {
+  if (n > INT_MAX) throw Error(ErrorKind::failure, "cuBLAS: a matrix has a side of " + std::to_string(n));
+  return static_cast<int>(n);
+}
+
+}  // namespace
+
+Blas::Blas(const FoundBlas& found, Stream& stream) : table_(found.table) {
+  check(table_.create(&handle_), "no handle");
+  try {
+    check(table_.set_stream(handle_, stream.raw()), "setting the stream");
+    check(table_.set_workspace(handle_, workspace_.bytes(kBlasWorkspace), kBlasWorkspace),
+          "setting the workspace");
+  } catch (...) {
+    table_.destroy(handle_);
+    throw;
+  }
+}
+
+Blas::~Blas() {
+  table_.destroy(handle_);
+}
+
+// What is row-major here is its transpose there: yᵀ[n, m] = w xᵀ.
+void Blas::product(const BlasProduct& p) {
+  const float beta = p.adds ? 1.0f : 0.0f;
+  check(table_.gemm(handle_, p.w_is_kn ? kAsIs : kTransposed, kAsIs, as_int(p.n), as_int(p.m), as_int(p.k),
+                    &p.alpha, p.w, kBf16, as_int(p.w_pitch), p.x, kBf16, as_int(p.x_pitch), &beta, p.y, kF32,
+                    as_int(p.y_pitch), kSumsInF32, kItsChoice),
+        "a product of " + std::to_string(p.m) + " x " + std::to_string(p.n) + " x " + std::to_string(p.k));
+}
+
+}  // namespace qlora::cuda

@@ -1,0 +1,43 @@
+#pragma once
+// Products by cuBLAS.
+
+#include "kernels/cuda/blas_table.h"
+#include "kernels/cuda/runtime.h"
+
+namespace qlora::cuda {
+
+// The library's, or the emulation's; `off` without one in both.
+FoundBlas find_blas();
+
+// y[m, n] = alpha * x w, or added to y; rows of bf16 in, f32 out. Row-major, pitches in elements.
+struct BlasProduct {
+  const bf16* x = nullptr;  // [m, k]
+  int64_t x_pitch = 0;
+  const bf16* w = nullptr;  // [n, k], or with w_is_kn [k, n]
+  int64_t w_pitch = 0;
+  bool w_is_kn = false;
+  float* y = nullptr;  // [m, n]
+  int64_t y_pitch = 0;
+  int64_t m = 0, n = 0, k = 0;
+  float alpha = 1;
+  bool adds = false;
+};
+
+// A handle with the device's stream and a workspace of its own, so that a product's bits depend on its
+// arguments alone.
+class Blas {
+ public:
+  // Throws Error where cuBLAS does not start.
+  Blas(const FoundBlas&, Stream&);
+  ~Blas();
+  Blas(const Blas&) = delete;
+  Blas& operator=(const Blas&) = delete;
+  void product(const BlasProduct&);
+
+ private:
+  BlasTable table_;
+  void* handle_ = nullptr;
+  Scratch workspace_;
+};
+
+}  // namespace qlora::cuda
