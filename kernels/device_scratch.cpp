@@ -2,10 +2,13 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/blas_table.h"
+#include "kernels/cuda/many_rows.h"
+
 namespace qlora {
 namespace {
 
-constexpr int64_t kFloat = 4, kDouble = 8;
+constexpr int64_t kFloat = 4, kDouble = 8, kNarrowed = 2;
 // At least what the kernels upload of each, rounded up as an upload is.
 constexpr int64_t kRounding = 256, kItem = 160, kRange = 16, kSequence = 64, kTile = 16, kWork = 16;
 constexpr int64_t kFewestRows = 16;  // of a block of attention
@@ -52,6 +55,13 @@ void DeviceScratchNeed::add(const Linear& a) {
   int64_t parts = 0;
   for (const LinearTerm& term : a.terms) parts += static_cast<int64_t>(term.lora.size());
   uploads(a.rows * kDouble + parts * 2 * (kItem + kRange) + 5 * kRounding);
+  if (!cuda::many_rows(a) || cuda::blas_is_off()) return;
+  const cuda::ForwardSizes sizes = cuda::sizes_of(a);
+  need(kNarrow, a.rows * sizes.pitch * kNarrowed);
+  need(kDropped, sizes.dropped * kNarrowed);
+  need(kDecoded, sizes.decoded * kNarrowed);
+  need(kAdapter, sizes.adapter * kNarrowed);
+  need(kWorkspace, cuda::kBlasWorkspace);
 }
 
 void DeviceScratchNeed::add(const LinearBackward& a) {
@@ -63,10 +73,18 @@ void DeviceScratchNeed::add(const LinearBackward& a) {
       ++parts;
     }
   need(kLowRank, low_rank * kFloat);
-  if (a.dx != nullptr && a.mode == Write::accumulate && !a.terms.empty())
+  const bool by_blas = cuda::many_rows(a) && !cuda::blas_is_off();
+  if (a.dx != nullptr && a.mode == Write::accumulate && !a.terms.empty() &&
+      !(by_blas && cuda::joins_backward(a)))
     need(kSum, a.rows * a.terms[0].w.in * kFloat);
   uploads(a.rows * kDouble + parts * (4 * (kItem + kRange) + 2 * sequences * kRange) +
           (5 + 2 * static_cast<int64_t>(a.terms.size())) * kRounding);
+  if (!by_blas) return;
+  const cuda::BackwardSizes sizes = cuda::sizes_of(a);
+  need(kNarrow, a.rows * sizes.pitch * kNarrowed);
+  need(kDecoded, sizes.decoded * kNarrowed);
+  need(kAdapter, sizes.adapter * kNarrowed);
+  need(kWorkspace, cuda::kBlasWorkspace);
 }
 
 void DeviceScratchNeed::sequences(const Attention& a) {

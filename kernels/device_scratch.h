@@ -1,7 +1,8 @@
 #pragma once
 // How much memory of a device the CUDA kernels keep for themselves (kernels/cuda/device.h): copies of
-// operands, sums that are not finished, what calls upload, slabs of paged states. What grows stays, so needs
-// of different calls join by the larger of each.
+// operands, decoded weights, sums that are not finished, what calls upload, slabs of paged states, cuBLAS's
+// workspace (which is taken to be there, unless QLORA_CUBLAS is `off`). What grows stays, so needs of
+// different calls join by the larger of each.
 
 #include <array>
 #include <cstddef>
@@ -30,8 +31,21 @@ class DeviceScratchNeed {
   size_t slabs() const { return bytes_[kSlabs]; }
 
  private:
-  // One for each cuda::Room.
-  enum Buffer { kSum, kLowRank, kPartials, kKeys, kQueries, kSlabs, kBuffers };
+  // One for each cuda::Room, and cuBLAS's workspace.
+  enum Buffer {
+    kSum,
+    kLowRank,
+    kPartials,
+    kKeys,
+    kQueries,
+    kSlabs,
+    kNarrow,
+    kDropped,
+    kDecoded,
+    kAdapter,
+    kWorkspace,
+    kBuffers
+  };
   void need(Buffer, int64_t bytes);
   void uploads(int64_t bytes);
   void sequences(const Attention&);

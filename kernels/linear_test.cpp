@@ -6,6 +6,8 @@
 #include <functional>
 
 #include "kernels/cases/cases.h"
+#include "kernels/cuda/emulated/chosen_blas.h"
+#include "kernels/cuda/emulated/grid.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -32,6 +34,12 @@ struct Sizes {
 // super-chunks of 4,096 terms. The terms of the gradients of an adapter are the rows of a sequence.
 std::vector<Sizes> long_sizes() {
   return {{330, {340}, {5, 700, 2, 330}, {0, 1, 1, 2}}, {20, {18}, {3, 4200, 7, 321}, {0, 1, 1, 2}}};
+}
+
+// More rows than a tile of a GPU's kernels has, in the pack, in runs alone and in micro-batches: products by
+// cuBLAS.
+Sizes many_rows() {
+  return {70, {33, 20}, {40, 30, 41, 4, 70}, {0, 0, 1, 2, 2}};
 }
 
 // A micro-batch: sequences, in the order in which their rows lie.
@@ -334,6 +342,7 @@ TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the l
   for (const std::string& name : available_backends()) {
     for (Operands operands : kOperands) {
       for (Format format : {Format::dense, Format::nf4}) check_cuts(name, Problem(format, {}, operands));
+      check_cuts(name, Problem(Format::nf4, many_rows(), operands));
       if (name == "reference" || name == kEmulatedGpu) continue;  // their sums have no pieces
       for (const Sizes& sizes : long_sizes()) check_cuts(name, Problem(Format::nf4, sizes, operands));
     }
@@ -345,14 +354,19 @@ TEST_CASE("A gradient that is added to another is finished first and rounded onc
     auto backend = make_test_backend(name);
     INFO(name);
     for (Operands operands : kOperands) {
-      Problem p(Format::nf4, {}, operands);
-      Outcome alone = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}});
-      Outcome added = run(p, *backend, DType::f32, {{0, 1, 2, 3, 4}}, true, Write::accumulate);
-      Array expected = alone.dx;
-      for (size_t i = 0; i < expected.size(); ++i) {
-        expected[i] = static_cast<double>(static_cast<float>(p.dx_before[i] + alone.dx[i]));
+      for (const Sizes& sizes : {Sizes{}, many_rows()}) {
+        Problem p(Format::nf4, sizes, operands);
+        // All runs; and the last two sequences, of one.
+        for (const MicroBatch& batch : {p.everything(), MicroBatch{3, 4}}) {
+          Outcome alone = run(p, *backend, DType::f32, {batch});
+          Outcome added = run(p, *backend, DType::f32, {batch}, true, Write::accumulate);
+          Array expected = alone.dx;
+          for (size_t i = static_cast<size_t>(p.first_row(batch[0]) * p.in); i < expected.size(); ++i) {
+            expected[i] = static_cast<double>(static_cast<float>(p.dx_before[i] + alone.dx[i]));
+          }
+          CHECK(same_bits(added.dx, expected));
+        }
       }
-      CHECK(same_bits(added.dx, expected));
     }
   }
 }
@@ -361,8 +375,36 @@ TEST_CASE("A run has the same bits alone in the linear layer and packed between 
   for (const std::string& name : available_backends()) {
     for (Operands operands : kOperands) {
       check_alone(name, Problem(Format::nf4, {}, operands));
+      Problem many(Format::nf4, many_rows(), operands);
+      many.adapters[0].scale = 1.5;  // no power of two
+      check_alone(name, many);
       if (name == "reference" || name == kEmulatedGpu) continue;  // their sums have no pieces
       for (const Sizes& sizes : long_sizes()) check_alone(name, Problem(Format::nf4, sizes, operands));
+    }
+  }
+}
+
+TEST_CASE("The linear layer on a GPU has the same bits with the emulated cuBLAS and without it") {
+  for (Format format : {Format::dense, Format::nf4}) {
+    Problem p(format, many_rows(), Operands::bf16);
+    p.adapters[0].scale = 1.5;
+    std::vector<Outcome> all;
+    uint64_t launches[2] = {};
+    for (const char* choice : {"", "off"}) {
+      emulated::test::ChosenBlas chosen(choice);
+      auto backend = make_test_backend(kEmulatedGpu);
+      emulated::reset_counters();
+      all.push_back(run(p, *backend, DType::f32, {{0, 1}, {2}, {3, 4}, p.everything()}));
+      launches[all.size() - 1] = emulated::counters().launches;
+    }
+    CHECK(launches[0] != launches[1]);  // it was used
+    CHECK(same_bits(all[0].dx, all[1].dx));
+    for (size_t t = 0; t < p.outs.size(); ++t) {
+      CHECK(same_bits(all[0].y[t], all[1].y[t]));
+      for (size_t i = 0; i < p.adapters.size(); ++i) {
+        CHECK(same_bits(all[0].grad_a[i][t], all[1].grad_a[i][t]));
+        CHECK(same_bits(all[0].grad_b[i][t], all[1].grad_b[i][t]));
+      }
     }
   }
 }

@@ -1,4 +1,4 @@
-// Dequantization: one launch, scales included.
+// Dequantization, of a weight or a piece of it: one launch, scales included.
 
 #include "kernels/cuda/codes.cuh"
 
@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/operands.h"
 #include "kernels/quant/tables.h"
 
 namespace qlora::cuda {
@@ -31,20 +32,33 @@ __device__ __forceinline__ T rounded(float value) {
   }
 }
 
+// A piece of a weight, and the block of a matrix that it becomes.
+struct Window {
+  int64_t in;                            // elements of a row of the weight
+  int64_t row0, column0, rows, columns;  // the piece
+  int64_t pitch, all_rows, all_columns;  // the block; zero where the piece ends before it
+};
+
 // Blocks that hold whole groups of eight: a group has one absmax, decoded by the lane that begins its block
 // and handed on (blocks of 64 or more: eight lanes share it).
 template <class T>
-__global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, int64_t n, bool in_pieces) {
+__global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, Window s, bool in_pieces) {
   auto& shared = shared_as<Levels>();
   if (threadIdx.x < 16) shared.level[threadIdx.x] = w.levels[threadIdx.x];
   __syncthreads();
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTile + threadIdx.x * kEach;
+  const auto across = static_cast<uint32_t>(s.columns / kEach);
+  const int64_t groups = s.all_rows * across, first = static_cast<int64_t>(blockIdx.x) * kThreads * kSteps;
+  int64_t to[kSteps];
   uint32_t packed[kSteps];
   float absmax[kSteps];
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
-    const int64_t i = first + int64_t{step} * kThreads * kEach;
-    const bool inside = i < n;
+    const int64_t group = first + step * kThreads + threadIdx.x;
+    const auto row = static_cast<uint32_t>(group) / across;
+    const int64_t column = int64_t{kEach} * (static_cast<uint32_t>(group) % across);
+    const int64_t i = (s.row0 + row) * s.in + s.column0 + column;
+    const bool inside = group < groups && row < s.rows;
+    to[step] = group < groups ? row * s.pitch + column : -1;
     packed[step] = inside ? __ldg(reinterpret_cast<const uint32_t*>(w.data + i / 2)) : 0;
     const int lane = static_cast<int>(threadIdx.x % 32);
     const float own = inside && lane % 8 == 0 ? absmax_of(w, i / w.block) : 0.0f;
@@ -52,8 +66,8 @@ __global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, int64
   }
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
-    const int64_t i = first + int64_t{step} * kThreads * kEach;
-    if (i >= n) continue;
+    if (to[step] < 0) continue;
+    T* place = out + to[step];
     constexpr int kPieces = kEach * static_cast<int>(sizeof(T)) / 16;
     T values[kEach];
 #pragma unroll
@@ -67,22 +81,26 @@ __global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, int64
       for (int j = 0; j < kPieces; ++j) {
         uint4 piece;
         memcpy(&piece, values + j * (kEach / kPieces), sizeof(uint4));
-        reinterpret_cast<uint4*>(out + i)[j] = piece;
+        reinterpret_cast<uint4*>(place)[j] = piece;
       }
     } else {
-      for (int j = 0; j < kEach; ++j) out[i + j] = values[j];
+      for (int j = 0; j < kEach; ++j) place[j] = values[j];
     }
   }
 }
 
 // Any block, any length.
 template <class T>
-__global__ void __launch_bounds__(kThreads) decode_each(Codes w, T* out, int64_t n) {
+__global__ void __launch_bounds__(kThreads) decode_each(Codes w, T* out, Window s) {
   auto& shared = shared_as<Levels>();
   if (threadIdx.x < 16) shared.level[threadIdx.x] = w.levels[threadIdx.x];
   __syncthreads();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < n) out[i] = rounded<T>(weight_at(w, shared.level, i));
+  const int64_t row = i / s.all_columns, column = i % s.all_columns;
+  if (row >= s.all_rows) return;
+  const bool inside = row < s.rows && column < s.columns;
+  const int64_t from = (s.row0 + row) * s.in + s.column0 + column;
+  out[row * s.pitch + column] = rounded<T>(inside ? weight_at(w, shared.level, from) : 0.0f);
 }
 
 template <class To, class From>
@@ -97,15 +115,17 @@ __global__ void __launch_bounds__(kThreads) convert(const From* from, To* to, in
 }
 
 template <class T>
-void decode(Device& d, const WeightView& w, T* out) {
-  const int64_t n = w.out * w.in;
+void decode_window(Device& d, const WeightView& w, T* out, const Window& s) {
   const Codes codes = codes_of(w);
-  if (w.block % 64 == 0 && n % 64 == 0 && aligned(w.data, 4)) {
+  const int64_t n = s.all_rows * s.all_columns;
+  const bool whole_blocks = w.block % 64 == 0 && s.in % 64 == 0 && s.column0 % 64 == 0 &&
+                            s.columns % 64 == 0 && s.columns == s.all_columns;
+  if (whole_blocks && aligned(w.data, 4) && n / kEach <= UINT32_MAX) {
     d.stream.launch(decode_groups<T>, dim3(blocks_for(n, kTile)), dim3(kThreads), sizeof(Levels), codes, out,
-                    n, aligned(out, sizeof(uint4)));
+                    s, aligned(out, sizeof(uint4)) && s.pitch * sizeof(T) % sizeof(uint4) == 0);
   } else {
     d.stream.launch(decode_each<T>, dim3(blocks_for(n, kThreads)), dim3(kThreads), sizeof(Levels), codes, out,
-                    n);
+                    s);
   }
 }
 
@@ -113,7 +133,8 @@ template <class T>
 void dequantize_to(Device& d, const Dequantize& a) {
   auto* out = static_cast<T*>(a.dst);
   const int64_t n = a.w.out * a.w.in;
-  if (a.w.format != Format::dense) return decode(d, a.w, out);
+  // The flattened matrix is one row: its blocks run over the rows of the weight.
+  if (a.w.format != Format::dense) return decode_window(d, a.w, out, {n, 0, 0, 1, n, n, 1, n});
   const dim3 grid(blocks_for(n, kThreads)), block(kThreads);
   if (a.w.type == a.type) return d.stream.copy(out, a.w.data, static_cast<size_t>(n) * sizeof(T));
   d.stream.launch(convert<T, bf16>, grid, block, 0, static_cast<const bf16*>(a.w.data), out, n);
@@ -134,6 +155,16 @@ Codes codes_of(const WeightView& w) {
     for (int code = 0; code < 16; ++code) codes.levels[code] = decltype(format)::level(code);
   });
   return codes;
+}
+
+void decode(Device& d, const WeightView& w, const Piece& p, const Block& b) {
+  if (b.rows == 0 || b.columns == 0) return;
+  if (w.format != Format::dense) {
+    return decode_window(d, w, b.to, {w.in, p.row, p.column, p.rows, p.columns, b.pitch, b.rows, b.columns});
+  }
+  const auto* from =
+      static_cast<const std::byte*>(w.data) + static_cast<size_t>(p.row * w.in + p.column) * size_of(w.type);
+  narrow(d, {from, w.type, w.in, p.rows, p.columns}, b);
 }
 
 void dequantize(Device& d, const Dequantize& a) {

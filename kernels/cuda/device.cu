@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/blas.h"
+
 namespace qlora::cuda {
 
 Scratch::~Scratch() {
@@ -36,6 +38,15 @@ void* Uploads::take(size_t bytes) {
   void* p = static_cast<std::byte*>(blocks_.back()->bytes(room_)) + used_;
   used_ += bytes;
   return p;
+}
+
+Blas* Device::blas() {
+  if (!blas_looked_for) {
+    const FoundBlas found = find_blas();
+    if (found.usable) blas_made = std::make_shared<Blas>(found, stream);
+    blas_looked_for = true;
+  }
+  return blas_made.get();
 }
 
 }  // namespace qlora::cuda

@@ -29,16 +29,37 @@ class Uploads {
   size_t used_ = 0, room_ = 0;
 };
 
+// What becomes of a destination: products are written or added, or their sums begin at what is there.
+enum class Sums : uint8_t { overwrite, are_added, go_on };
+
 // Buffers inside one call; each name has one at a time.
-enum class Room : uint8_t { y, low_rank, partials, keys, queries, slabs, count };
+enum class Room : uint8_t {
+  y,
+  low_rank,
+  partials,
+  keys,
+  queries,
+  slabs,
+  narrow,
+  dropped,
+  decoded,
+  adapter,
+  count
+};
 
 struct Paging;
+class Blas;
 
 struct Device {
   Stream stream = {};
   Uploads uploads = {};
   std::array<Scratch, static_cast<size_t>(Room::count)> rooms = {};
   std::shared_ptr<Paging> paging = {};  // made by the first call that pages (optimizer.h)
+  std::shared_ptr<Blas> blas_made = {};
+  bool blas_looked_for = false;
+
+  // Null where there is no cuBLAS, or it is not wanted.
+  Blas* blas();
 
   template <class T>
   T* room(Room which, size_t n) {

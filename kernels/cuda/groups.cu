@@ -24,13 +24,24 @@ struct Keep {
 // A source with dropout, for x (rows are tokens) or for w of Layout::tn (k runs over tokens).
 template <class Source, bool rows_are_tokens>
 struct Dropped {
-  static constexpr bool along_k = Source::along_k;
+  static constexpr bool along_k = Source::along_k, computed = true;
   Source source;
   Keep keep;
   __device__ float at(const float* levels, int64_t row, int64_t k) const {
     return keep.apply(source.at(levels, row, k), rows_are_tokens ? row : k, rows_are_tokens ? k : row);
   }
   __device__ float level(int) const { return 0; }
+};
+
+template <class Source>
+struct Scaled {
+  static constexpr bool along_k = Source::along_k, computed = Source::computed;
+  Source source;
+  float factor;
+  __device__ __forceinline__ float at(const float* levels, int64_t row, int64_t k) const {
+    return factor * source.at(levels, row, k);
+  }
+  __device__ __forceinline__ float level(int) const { return 0; }
 };
 
 struct Range {
@@ -43,7 +54,7 @@ struct Item {
   float* y;
   int64_t m, n, k;
   float alpha;
-  bool adds;
+  Sums sums;
   Keep keep;
   int32_t first_range, ranges;
   int32_t first_tile, columns;  // tiles of all items before, tiles side by side
@@ -71,7 +82,8 @@ __device__ Dense<float, layout == Layout::nt> w_of(const Item& item, int64_t beg
 }
 
 template <class Tile, Layout layout, Drops drops>
-__global__ void __launch_bounds__(Tile::kThreads, kBlocksAtOnce) grouped(const Item* items, int count, const Range* ranges) {
+__global__ void __launch_bounds__(Tile::kThreads, kBlocksAtOnce)
+    grouped(const Item* items, int count, const Range* ranges) {
   auto& shared = shared_as<typename Tile::Shared>();
   const Item& item = item_of(items, count, static_cast<int>(blockIdx.x));
   const int tile = static_cast<int>(blockIdx.x) - item.first_tile;
@@ -79,10 +91,13 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksAtOnce) grouped(const I
   const int64_t n0 = static_cast<int64_t>(tile % item.columns) * kSide;
   for (int i = 0; i < item.ranges; ++i) {
     const Range range = ranges[item.first_range + i];
-    const bool adds = item.adds || i > 0;
+    const bool goes_on = item.sums == Sums::go_on, adds = item.sums == Sums::are_added || i > 0;
+    auto start = [&](int64_t m, int64_t n) { return goes_on ? item.y[m * item.n + n] : 0.0f; };
     auto store = [&](int64_t m, int64_t n, float sum) {
       float& y = item.y[m * item.n + n];
-      if constexpr (drops == Drops::y) {
+      if (goes_on) {
+        y = sum;
+      } else if constexpr (drops == Drops::y) {
         const float value = item.keep.apply(item.alpha * sum, m, n);
         y = adds ? y + value : value;
       } else {
@@ -94,13 +109,17 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksAtOnce) grouped(const I
     const int64_t depth = range.end - range.begin;
     if constexpr (drops == Drops::x) {
       Tile::product(shared, Dropped<decltype(x), true>{x, item.keep}, w, m0, item.m, n0, item.n, depth,
-                    store);
+                    FromZero{}, store);
     } else if constexpr (drops == Drops::w) {
       Keep keep = item.keep;
       if (keep.keys != nullptr) keep.keys += range.begin;
-      Tile::product(shared, x, Dropped<decltype(w), false>{w, keep}, m0, item.m, n0, item.n, depth, store);
+      Tile::product(shared, x, Dropped<decltype(w), false>{w, keep}, m0, item.m, n0, item.n, depth,
+                    FromZero{}, store);
+    } else if constexpr (drops == Drops::nothing && layout == Layout::nt) {
+      const Scaled<decltype(x)> scaled{x, goes_on ? item.alpha : 1.0f};
+      Tile::product(shared, scaled, w, m0, item.m, n0, item.n, depth, start, store);
     } else {
-      Tile::product(shared, x, w, m0, item.m, n0, item.n, depth, store);
+      Tile::product(shared, x, w, m0, item.m, n0, item.n, depth, start, store);
     }
   }
 }
@@ -137,7 +156,7 @@ void small_products(Device& d, Layout layout, Drops drops, Operands operands,
                      p.n,
                      p.ranges.back().second,
                      p.alpha,
-                     p.adds,
+                     p.sums,
                      {p.dropout, factor, p.keys},
                      static_cast<int32_t>(ranges.size()),
                      static_cast<int32_t>(p.ranges.size()),

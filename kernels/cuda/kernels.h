@@ -28,12 +28,17 @@ void dequantize(Device&, const Dequantize&);
 // products.cu
 void gemm(Device&, const Gemm&);
 void qgemm(Device&, const QGemm&);
+void qgemm(Device&, const QGemm&, Sums);  // instead of a.mode
 // few_rows.cu: x wᵀ of the decode class; false, and nothing done, where codes do not come in whole segments
 // of 64.
 bool few_rows(Device&, const QGemm&);
 // linear.cu
 void linear(Device&, const Linear&);
 void linear_backward(Device&, const LinearBackward&);
+// many_rows.cu: what of them many_rows.h sends to cuBLAS
+class Blas;
+void linear(Device&, Blas&, const Linear&);
+void linear_backward(Device&, Blas&, const LinearBackward&);
 // attention.cu, attention_backward.cu
 void attention(Device&, const Attention&);
 void attention_backward(Device&, const AttentionBackward&);

@@ -6,21 +6,24 @@
 namespace qlora::cuda {
 namespace {
 
-// y[m, n] = alpha * sum over k of x(m, k) w(n, k), or added to y.
+// y[m, n] = alpha * sum over k of x(m, k) w(n, k), or added to y, or sums that begin at y.
 struct Shape {
   float* y;
   int64_t m, n, k;
   float alpha;
-  bool adds;
+  Sums sums;
 };
 
 template <class Tile, class X, class W>
 __global__ void __launch_bounds__(Tile::kThreads, kBlocksAtOnce) product(X x, W w, Shape s) {
-  Tile::product(shared_as<typename Tile::Shared>(), x, w, static_cast<int64_t>(blockIdx.y) * kSide, s.m,
-                static_cast<int64_t>(blockIdx.x) * kSide, s.n, s.k, [&](int64_t m, int64_t n, float sum) {
-                  float& y = s.y[m * s.n + n];
-                  y = s.adds ? fmaf(s.alpha, sum, y) : s.alpha * sum;
-                });
+  Tile::product(
+      shared_as<typename Tile::Shared>(), x, w, static_cast<int64_t>(blockIdx.y) * kSide, s.m,
+      static_cast<int64_t>(blockIdx.x) * kSide, s.n, s.k,
+      [&](int64_t m, int64_t n) { return s.sums == Sums::go_on ? s.y[m * s.n + n] : 0.0f; },
+      [&](int64_t m, int64_t n, float sum) {
+        float& y = s.y[m * s.n + n];
+        y = s.sums == Sums::are_added ? fmaf(s.alpha, sum, y) : s.alpha * sum;
+      });
 }
 
 template <class Tile, class X, class W>
@@ -50,33 +53,45 @@ void multiply_dense(Device& d, const Gemm& a, const Shape& s) {
   }
 }
 
-}  // namespace
-
-void gemm(Device& d, const Gemm& a) {
-  const Shape s{static_cast<float*>(a.y),   a.m, a.n, a.k, static_cast<float>(a.alpha),
-                a.mode == Write::accumulate};
+void gemm(Device& d, const Gemm& a, Sums sums) {
+  const Shape s{static_cast<float*>(a.y), a.m, a.n, a.k, static_cast<float>(a.alpha), sums};
   if (a.w_type == DType::bf16) return multiply_dense<bf16>(d, a, s);
   multiply_dense<float>(d, a, s);
 }
 
+Sums sums_of(Write mode) {
+  return mode == Write::accumulate ? Sums::are_added : Sums::overwrite;
+}
+
+}  // namespace
+
+void gemm(Device& d, const Gemm& a) {
+  gemm(d, a, sums_of(a.mode));
+}
+
 void qgemm(Device& d, const QGemm& a) {
+  qgemm(d, a, sums_of(a.mode));
+}
+
+void qgemm(Device& d, const QGemm& a, Sums sums) {
   const bool forward = a.layout == Layout::nt;
   const int64_t n = forward ? a.w.out : a.w.in, k = forward ? a.w.in : a.w.out;
   if (a.w.format == Format::dense) {
-    return gemm(d, {.layout = a.layout,
-                    .x = a.x,
-                    .w = a.w.data,
-                    .y = a.y,
-                    .m = a.rows,
-                    .n = n,
-                    .k = k,
-                    .mode = a.mode,
-                    .w_type = a.w.type,
-                    .operands = a.operands});
+    return gemm(d,
+                {.layout = a.layout,
+                 .x = a.x,
+                 .w = a.w.data,
+                 .y = a.y,
+                 .m = a.rows,
+                 .n = n,
+                 .k = k,
+                 .w_type = a.w.type,
+                 .operands = a.operands},
+                sums);
   }
   const bool decodes = a.numerics == Numerics::decode && forward && a.operands == Operands::bf16;
   if (decodes && few_rows(d, a)) return;
-  const Shape s{static_cast<float*>(a.y), a.rows, n, k, 1.0f, a.mode == Write::accumulate};
+  const Shape s{static_cast<float*>(a.y), a.rows, n, k, 1.0f, sums};
   const Dense<float, true> x{static_cast<const float*>(a.x), k};
   const Codes w = codes_of(a.w);
   if (forward) return multiply(d, x, Coded<true>{w, a.w.in}, s, a.operands);

@@ -6,10 +6,11 @@
 namespace qlora::cuda {
 
 // A matrix [rows, k] of a product, read element by element as f32. `along_k`: neighbours in k are neighbours
-// in memory (so threads should read along it); else neighbours in rows are.
+// in memory (so threads should read along it); else neighbours in rows are. `computed`: an element costs far
+// more than to read it.
 template <class T, bool along_k_>
 struct Dense {
-  static constexpr bool along_k = along_k_;
+  static constexpr bool along_k = along_k_, computed = false;
   const T* p;
   int64_t pitch;
   __device__ __forceinline__ float at(const float*, int64_t row, int64_t k) const {
@@ -25,7 +26,7 @@ struct Dense {
 
 template <bool along_k_>
 struct Coded {
-  static constexpr bool along_k = along_k_;
+  static constexpr bool along_k = along_k_, computed = false;
   Codes w;
   int64_t pitch;
   __device__ __forceinline__ float at(const float* levels, int64_t row, int64_t k) const {
