@@ -5,8 +5,7 @@
 namespace qlora {
 namespace {
 
-std::vector<PlannedRun> first_pack(const Sweep& sweep, const std::string& memory) {
-  Planner planner;
+std::vector<PlannedRun> first_pack(Planner& planner, const Sweep& sweep, const std::string& memory) {
   const size_t budget = parse_memory(memory);
   std::vector<PlannedRun> runs = planner.plan(sweep);
   planner.fit(runs, budget);
@@ -41,7 +40,13 @@ PackOptions pack_options(const RunConfig& config) {
 }
 
 FirstPack::FirstPack(const Sweep& sweep, const std::string& memory, Backend& backend, int64_t steps)
-    : runs_(first_pack(sweep, memory)), memory_(backend) {
+    : memory_(backend) {
+  Planner planner;
+  runs_ = first_pack(planner, sweep, memory);
+  std::vector<const PlannedRun*> planned;
+  for (const PlannedRun& run : runs_) planned.push_back(&run);
+  // As a sweep's worker does: memory that grows with the longest batch so far would be had anew every time.
+  memory_.reserve(planner.memory_of(planned, checkpointing(config())).passing);
   const Path folder = config().text("model_name_or_path");
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(folder);
   LoadOptions options = load_options(config());
