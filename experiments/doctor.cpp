@@ -15,7 +15,7 @@
 #include "datasets/dataset.h"
 #include "experiments/build_info.h"
 #include "experiments/plan.h"
-#include "kernels/backend.h"
+#include "kernels/devices.h"
 
 namespace qlora {
 namespace {
@@ -40,6 +40,33 @@ MachineInfo look() {
   return info;
 }
 
+Json gpus_json() {
+  const GpuReport& report = gpu_report();
+  Json gpus = Json::array();
+  for (const GpuInfo& gpu : report.gpus)
+    gpus.push_back({{"name", gpu.name},
+                    {"compute_capability", fmt::format("{}.{}", gpu.major, gpu.minor)},
+                    {"free", gpu.free},
+                    {"total", gpu.total},
+                    {"trouble", gpu.trouble}});
+  return {{"gpus", gpus},
+          {"driver_found", report.driver},
+          {"driver_needed", report.needed},
+          {"trouble", report.trouble}};
+}
+
+std::string gpus_text() {
+  const GpuReport& report = gpu_report();
+  if (report.gpus.empty()) return fmt::format("gpus      none: {}\n", report.trouble);
+  std::string out =
+      fmt::format("gpus      a driver {} is needed, one {} was found\n", report.needed, report.driver);
+  for (size_t i = 0; i < report.gpus.size(); ++i)
+    out += fmt::format("  {:<10} {:<4} {}\n", i, report.gpus[i].trouble.empty() ? "yes" : "no",
+                       describe(report.gpus[i]));
+  if (report.gpus.size() > 1) out += "  the first is used; CUDA_VISIBLE_DEVICES says which that is\n";
+  return out;
+}
+
 }  // namespace
 
 const MachineInfo& machine_info() {
@@ -52,9 +79,9 @@ std::string machine_json() {
   Json backends = Json::array();
   for (const BackendInfo& b : list_backends())
     backends.push_back({{"name", b.name}, {"available", b.available}, {"reason", b.reason}});
-  return Json{{"hostname", info.hostname}, {"cpu", info.cpu},          {"kernel", info.kernel},
-              {"cores", info.cores},       {"threads", info.threads},  {"memory", info.memory},
-              {"backends", backends},      {"program", program_line()}}
+  return Json{{"hostname", info.hostname}, {"cpu", info.cpu},         {"kernel", info.kernel},
+              {"cores", info.cores},       {"threads", info.threads}, {"memory", info.memory},
+              {"backends", backends},      {"cuda", gpus_json()},     {"program", program_line()}}
       .dump(1);
 }
 
@@ -66,6 +93,7 @@ std::string machine_text() {
   out += "backends\n";
   for (const BackendInfo& b : list_backends())
     out += fmt::format("  {:<10} {:<4} {}\n", b.name, b.available ? "yes" : "no", b.reason);
+  out += gpus_text();
   out += fmt::format("models    {}\n", fmt::join(model_types(), ", "));
   out += fmt::format("datasets  {}\n", fmt::join(dataset_formats(), ", "));
   return out;

@@ -8,29 +8,41 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cuda/load.h"
+#include "kernels/devices.h"
 #include "kernels/reference/reference.h"
 #if defined(QLORA_CUDA_EMULATED)
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/runtime.h"
 #endif
 
 namespace qlora {
 namespace {
 
-// One backend that this build knows. `make` returns null where the machine lacks what it needs, and `missing`
-// says what that is. Texts are asked for only when somebody reads them: looking for a GPU takes memory on it.
+// One backend that this build knows. Texts are asked for only when somebody reads them, and whether it is
+// there without making it: a backend of a GPU takes memory there.
 struct Entry {
   std::string name;
   bool by_name_only;  // `auto` never takes it
   std::string (*what)();
-  std::string (*missing)();
+  std::string (*missing)();  // what the machine lacks; empty: nothing
   std::unique_ptr<Backend> (*make)();
 };
 
-std::unique_ptr<Backend> make_reference() {
-  return std::make_unique<Reference>();
+std::string nothing() {
+  return "";
 }
-std::string find_cuda() {
-  return cuda::find_device().text;
+std::string lacks_avx512() {
+  return make_avx512() != nullptr ? "" : "this machine has no AVX-512 (F, BW, DQ, VL)";
+}
+std::string lacks_avx2() {
+  return make_avx2() != nullptr ? "" : "this machine has no AVX2 with FMA";
+}
+std::string lacks_gpu() {
+  return gpu_report().trouble;
+}
+std::string what_gpu() {
+  const GpuReport& report = gpu_report();
+  return describe(report.gpus.at(0)) + ", driver " + report.driver + "; " + report.libraries;
 }
 std::string what_avx512() {
   return std::string("f32 kernels of 16 lanes, bf16 products by ") +
@@ -41,53 +53,33 @@ std::string what_avx512() {
 // Best first: `auto` takes the first that can be made. CUDA waits to be named until it has run on a GPU.
 const std::vector<Entry>& table() {
   static const std::vector<Entry> entries = {
-      {"cuda", true, find_cuda, find_cuda, cuda::make_from_plugin},
-      {"avx512", false, what_avx512,
-       [] { return std::string("this machine has no AVX-512 (F, BW, DQ, VL)"); }, make_avx512},
+      {"cuda", true, what_gpu, lacks_gpu, [] { return std::unique_ptr<Backend>(cuda::plugin().make()); }},
+      {"avx512", false, what_avx512, lacks_avx512, make_avx512},
       {"avx2", false,
        [] { return "f32 kernels of 8 lanes, bf16 products by two multiply-adds, " + cpu_brand(); },
-       [] { return std::string("this machine has no AVX2 with FMA"); }, make_avx2},
+       lacks_avx2, make_avx2},
       {"reference", false,
        [] { return std::string("plain loops, any processor; f32 and f64, operands of products also bf16"); },
-       [] { return std::string(); }, make_reference},
+       nothing, [] { return std::unique_ptr<Backend>(std::make_unique<Reference>()); }},
   };
   return entries;
 }
 
-// The backend, or null and why not.
-std::unique_ptr<Backend> try_make(const Entry& entry, std::string& why) {
-  try {
-    std::unique_ptr<Backend> backend = entry.make();
-    if (backend == nullptr) why = entry.missing();
-    return backend;
-  } catch (const Error& e) {
-    why = e.what();
-    return nullptr;
-  }
+const std::string kEmulated = "cuda-emulated";
+
+// What a name stands for: an entry of the table, or a backend apart from it.
+struct Choice {
+  std::string name;
+  const Entry* entry = nullptr;
+};
+
+Choice best() {
+  for (const Entry& entry : table())
+    if (!entry.by_name_only && entry.missing().empty()) return {entry.name, &entry};
+  fail(ErrorKind::failure, "no backend is available");
 }
 
-std::unique_ptr<Backend> best() {
-  std::string why;
-  for (const Entry& entry : table()) {
-    if (entry.by_name_only) continue;
-    if (std::unique_ptr<Backend> backend = try_make(entry, why)) return backend;
-  }
-  fail(ErrorKind::failure, "no backend is available: {}", why);
-}
-
-}  // namespace
-
-std::vector<BackendInfo> list_backends() {
-  std::vector<BackendInfo> all;
-  for (const Entry& entry : table()) {
-    std::string why;
-    const bool available = try_make(entry, why) != nullptr;
-    all.push_back({entry.name, available, available ? entry.what() : why});
-  }
-  return all;
-}
-
-std::unique_ptr<Backend> make_backend(std::string_view name) {
+Choice choose(std::string_view name) {
   std::string asked(name), source;
   if (asked == "auto") {
     const char* chosen = std::getenv("QLORA_BACKEND");
@@ -95,21 +87,52 @@ std::unique_ptr<Backend> make_backend(std::string_view name) {
     asked = chosen;
     source = " (from the environment variable QLORA_BACKEND)";
   }
-  if (asked == "counting") return make_counting_backend();
+  if (asked == "counting") return {asked};
 #if defined(QLORA_CUDA_EMULATED)
   // In builds with tests, and only when it is asked for: the kernels of a GPU, on the processor, slowly.
-  if (asked == "cuda-emulated") return cuda::make_backend();
+  if (asked == kEmulated) return {asked};
 #endif
   std::vector<std::string> known = {"auto"};
   for (const Entry& entry : table()) {
     known.push_back(entry.name);
     if (entry.name != asked) continue;
-    std::string why;
-    std::unique_ptr<Backend> backend = try_make(entry, why);
-    QLORA_CHECK(backend != nullptr, usage, "backend `{}`{} is not available: {}", asked, source, why);
-    return backend;
+    const std::string missing = entry.missing();
+    QLORA_CHECK(missing.empty(), usage, "backend `{}`{} is not available: {}", asked, source, missing);
+    return {asked, &entry};
   }
   fail(ErrorKind::usage, "{}{}", unknown_name("backend", asked, known), source);
+}
+
+}  // namespace
+
+std::vector<BackendInfo> list_backends() {
+  std::vector<BackendInfo> all;
+  for (const Entry& entry : table()) {
+    const std::string missing = entry.missing();
+    all.push_back({entry.name, missing.empty(), missing.empty() ? entry.what() : missing});
+  }
+  return all;
+}
+
+std::string backend_named(std::string_view name) {
+  return choose(name).name;
+}
+
+std::unique_ptr<Backend> make_backend(std::string_view name) {
+  const Choice choice = choose(name);
+  if (choice.entry != nullptr) return choice.entry->make();
+#if defined(QLORA_CUDA_EMULATED)
+  if (choice.name == kEmulated) return cuda::make_backend();
+#endif
+  return make_counting_backend();
+}
+
+size_t most_gpu_bytes(const Backend& backend) {
+  if (backend.name() == "cuda") return cuda::plugin().most_bytes();
+#if defined(QLORA_CUDA_EMULATED)
+  if (backend.name() == kEmulated) return cuda::device_bytes().most;
+#endif
+  return 0;
 }
 
 }  // namespace qlora

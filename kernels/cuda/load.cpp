@@ -5,8 +5,7 @@
 
 #include <cstdlib>
 #include <filesystem>
-
-#include "kernels/cuda/plugin.h"
+#include <utility>
 
 namespace qlora::cuda {
 namespace {
@@ -20,13 +19,16 @@ std::filesystem::path plugin_path() {
   return std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path() / kFile;
 }
 
-struct Plugin {
-  Found found;
-  MakeFunction make = nullptr;
-};
-
 Plugin without(std::string why) {
-  return {{false, std::move(why)}, nullptr};
+  Plugin none;
+  none.trouble = std::move(why);
+  return none;
+}
+
+template <class Function>
+bool find(void* library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  return function != nullptr;
 }
 
 // The library stays loaded: its code may run until the process ends.
@@ -38,32 +40,25 @@ Plugin look() {
                    " is not there (built where nvcc is found; QLORA_CUDA_PLUGIN names another place)");
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return without(std::string("the plug-in does not load: ") + dlerror());
-  auto version = reinterpret_cast<VersionFunction>(dlsym(library, "qlora_cuda_version"));
-  auto report = reinterpret_cast<ReportFunction>(dlsym(library, "qlora_cuda_report"));
-  auto make = reinterpret_cast<MakeFunction>(dlsym(library, "qlora_cuda_make"));
-  if (version == nullptr || report == nullptr || make == nullptr)
+  VersionFunction version = nullptr;
+  if (!find(library, "qlora_cuda_version", version))
     return without(path.string() + " is not a plug-in of this program");
   if (version() != kPluginVersion)
     return without(path.string() + " is of another build (version " + std::to_string(version()) + ", not " +
                    std::to_string(kPluginVersion) + "); build both together");
-  DeviceReport device;
-  report(&device);
-  return {{device.usable, device.text}, device.usable ? make : nullptr};
-}
-
-const Plugin& plugin() {
-  static const Plugin found = look();
+  Plugin found;
+  if (!find(library, "qlora_cuda_report", found.report) ||
+      !find(library, "qlora_cuda_measure", found.measure) || !find(library, "qlora_cuda_make", found.make) ||
+      !find(library, "qlora_cuda_most_bytes", found.most_bytes))
+    return without(path.string() + " lacks functions of a plug-in of this program");
   return found;
 }
 
 }  // namespace
 
-const Found& find_device() {
-  return plugin().found;
-}
-
-std::unique_ptr<Backend> make_from_plugin() {
-  return plugin().make == nullptr ? nullptr : std::unique_ptr<Backend>(plugin().make());
+const Plugin& plugin() {
+  static const Plugin found = look();
+  return found;
 }
 
 }  // namespace qlora::cuda

@@ -5,17 +5,19 @@
 #include <string>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/plugin.h"
 
 namespace qlora::cuda {
 
-struct Found {
-  bool usable = false;
-  std::string text;  // the device, or in one line why there is none
+struct Plugin {
+  std::string trouble;  // why there is none, in one line; empty: the functions are there
+  ReportFunction report = nullptr;
+  MeasureFunction measure = nullptr;
+  MakeFunction make = nullptr;
+  MostBytesFunction most_bytes = nullptr;
 };
 
 // Looks once; later calls give the same answer.
-const Found& find_device();
-// Null where find_device() found none.
-std::unique_ptr<Backend> make_from_plugin();
+const Plugin& plugin();
 
 }  // namespace qlora::cuda

@@ -1,8 +1,9 @@
 #pragma once
-// The boundary between the program and its plug-in libqlora_cuda.so: functions with C names, found at run
-// time. Program and plug-in come from one build; the version guards against mixing two.
+// The boundary between the program and its plug-in libqlora_cuda.so: functions with C names and plain data,
+// found at run time. Program and plug-in come from one build; the version guards against mixing two.
 
 #include <cstddef>
+#include <cstdint>
 
 namespace qlora {
 
@@ -10,20 +11,42 @@ class Backend;
 
 namespace cuda {
 
-// Raise it with every change of Backend or of the arguments of its functions.
-inline constexpr int kPluginVersion = 3;
+// Raise it with every change of Backend, of the arguments of its functions, or of what is below.
+inline constexpr int kPluginVersion = 4;
+
+inline constexpr int kMostDevices = 16;
+
+struct DeviceEntry {
+  char name[256] = {};
+  int major = 0, minor = 0;
+  uint64_t free = 0, total = 0;  // bytes
+  char trouble[256] = {};        // why it cannot be used, or empty
+};
 
 // What the plug-in finds on this machine.
 struct DeviceReport {
-  char text[1024] = {};  // the device, or why there is none, in one line
-  bool usable = false;
+  int driver = 0, runtime = 0;  // of CUDA, 13000 for 13.0; driver 0: there is none
+  char release[64] = {};        // of the driver, where its management library tells
+  int devices = 0;              // at most kMostDevices
+  DeviceEntry device[kMostDevices] = {};
+  char trouble[256] = {};    // why there is none, or empty
+  char libraries[512] = {};  // of NVIDIA's that are used, or why they are not
 };
 
-// qlora_cuda_version, qlora_cuda_report, qlora_cuda_make
+struct MemoryReport {
+  uint64_t context = 0, available = 0;
+  bool others = false;
+  char trouble[256] = {};  // why it is not known, or empty
+};
+
+// qlora_cuda_version, qlora_cuda_report, qlora_cuda_measure (of the first device),
+// qlora_cuda_make, qlora_cuda_most_bytes
 using VersionFunction = int (*)();
 using ReportFunction = void (*)(DeviceReport*);
+using MeasureFunction = void (*)(MemoryReport*);
 // A Backend that the caller deletes. Throws Error.
 using MakeFunction = Backend* (*)();
+using MostBytesFunction = size_t (*)();
 
 }  // namespace cuda
 }  // namespace qlora

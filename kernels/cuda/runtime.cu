@@ -2,7 +2,10 @@
 
 #include "kernels/cuda/runtime.h"
 
+#include <algorithm>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <string>
 
 #include "core/base/error.h"
@@ -15,6 +18,27 @@ void check(cudaError_t status, const char* what, ErrorKind kind = ErrorKind::fai
   if (status == cudaSuccess) return;
   cudaGetLastError();  // what is reported here is not the next call's
   throw Error(kind, std::string("CUDA: ") + what + ": " + cudaGetErrorString(status));
+}
+
+// All that is allocated on the device.
+struct {
+  std::mutex mutex;
+  std::map<void*, size_t> blocks;
+  DeviceBytes bytes;
+} allocated;
+
+void note_allocated(void* p, size_t bytes) {
+  std::lock_guard lock(allocated.mutex);
+  allocated.blocks[p] = bytes;
+  allocated.bytes.now += bytes;
+  allocated.bytes.most = std::max(allocated.bytes.most, allocated.bytes.now);
+}
+
+void note_released(void* p) {
+  std::lock_guard lock(allocated.mutex);
+  const auto found = allocated.blocks.find(p);
+  allocated.bytes.now -= found->second;
+  allocated.blocks.erase(found);
 }
 
 }  // namespace
@@ -157,6 +181,7 @@ void* allocate_device(size_t bytes) {
                                        std::to_string(total >> 20) + " MiB are free on the device");
   }
   check(status, "allocating memory");
+  note_allocated(p, bytes);
   return p;
 }
 
@@ -164,7 +189,13 @@ void release_device(void* p) noexcept {
   if (p == nullptr) return;
   cudaDeviceSynchronize();
   cudaFree(p);
+  note_released(p);
   cudaGetLastError();  // a fault of a kernel is told by whoever waits for it
+}
+
+DeviceBytes device_bytes() {
+  std::lock_guard lock(allocated.mutex);
+  return allocated.bytes;
 }
 
 }  // namespace qlora::cuda

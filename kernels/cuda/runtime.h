@@ -17,6 +17,11 @@ namespace qlora::cuda {
 // for all work.
 void* allocate_device(size_t bytes);
 void release_device(void* p) noexcept;
+// What is allocated on devices, as it was asked for: now, and the most that ever was.
+struct DeviceBytes {
+  size_t now = 0, most = 0;
+};
+DeviceBytes device_bytes();
 
 // Memory of the host that Stream::load and store copy at full speed (CUDA: pinned), zeros. Releasing waits
 // for all work.

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -46,11 +47,12 @@ class DeviceMemory {
   void* allocate(size_t bytes);
   void release(void* p);
   void open(bool yes);
-  size_t bytes();
+  DeviceBytes bytes();
 
  private:
   std::mutex mutex_;
   std::map<void*, Block> blocks_;
+  DeviceBytes bytes_;
   int running_ = 0;  // streams whose work runs
 };
 
@@ -79,6 +81,8 @@ void* DeviceMemory::allocate(size_t bytes) {
   std::lock_guard lock(mutex_);
   protect(b, running_ > 0);
   blocks_[b.data] = b;
+  bytes_.now += bytes;
+  bytes_.most = std::max(bytes_.most, bytes_.now);
   return b.data;
 }
 
@@ -99,6 +103,7 @@ void DeviceMemory::release(void* p) {
   if (found == blocks_.end()) throw emulated::Fault("released what was not allocated");
   const Block b = found->second;
   blocks_.erase(found);
+  bytes_.now -= b.bytes;
   check_margins(b);
   munmap(b.pages, b.mapped + static_cast<size_t>(getpagesize()));
 }
@@ -111,11 +116,9 @@ void DeviceMemory::open(bool yes) {
   for (auto& [address, block] : blocks_) protect(block, yes);
 }
 
-size_t DeviceMemory::bytes() {
+DeviceBytes DeviceMemory::bytes() {
   std::lock_guard lock(mutex_);
-  size_t sum = 0;
-  for (const auto& [address, block] : blocks_) sum += block.bytes;
-  return sum;
+  return bytes_;
 }
 
 DeviceMemory& memory() {
@@ -310,12 +313,12 @@ void release_host(void* p) noexcept {
   std::free(p);
 }
 
-size_t allocated_device_bytes() {
+DeviceBytes device_bytes() {
   return memory().bytes();
 }
 
 }  // namespace qlora::cuda
 
 size_t qlora::emulated::device_bytes() {
-  return qlora::cuda::allocated_device_bytes();
+  return qlora::cuda::device_bytes().now;
 }

@@ -1,0 +1,67 @@
+// For tests: a plug-in without CUDA. It shows two GPUs; QLORA_TEST_GPUS=0 hides them, =old makes the first
+// one that is too old, =other makes the plug-in one of another build.
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "kernels/cuda/plugin.h"
+
+using namespace qlora::cuda;
+
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+
+std::string asked() {
+  const char* text = std::getenv("QLORA_TEST_GPUS");
+  return text == nullptr ? "" : text;
+}
+
+template <size_t n>
+void put(char (&to)[n], const char* text) {
+  std::strncpy(to, text, n - 1);
+}
+
+}  // namespace
+
+extern "C" {
+
+int qlora_cuda_version() {
+  return asked() == "other" ? kPluginVersion - 1 : kPluginVersion;
+}
+
+void qlora_cuda_report(DeviceReport* report) {
+  report->driver = 13010;
+  report->runtime = 13000;
+  put(report->release, "581.2");
+  if (asked() == "0") return put(report->trouble, "no device");
+  report->devices = 2;
+  DeviceEntry &first = report->device[0], &second = report->device[1];
+  put(first.name, "Test GPU");
+  first.major = 8;
+  first.minor = 6;
+  first.free = 5632 * kMiB;
+  first.total = 6144 * kMiB;
+  put(second.name, "Old GPU");
+  second.major = 7;
+  second.minor = 5;
+  put(second.trouble, "compute capability 8.0 or more is needed");
+  if (asked() == "old") std::swap(first, second);
+}
+
+void qlora_cuda_measure(MemoryReport* report) {
+  report->context = 300 * kMiB;
+  report->available = 5632 * kMiB;
+}
+
+qlora::Backend* qlora_cuda_make() {
+  return nullptr;
+}
+
+size_t qlora_cuda_most_bytes() {
+  return 0;
+}
+
+}  // extern "C"
