@@ -143,6 +143,8 @@ void check_room(Planner& planner, const JudgeSpec& spec, const JudgeStudy& study
     const JudgeNeed judge =
         planner.judge_need(need.setup, longest, 2 * turns * need.set->spec->settings.max_new_tokens);
     need.memory = judge.memory;
+    need.room = judge.room;
+    need.lasting = judge.lasting;
     need.over = judge.over;
   } catch (const Error& e) {
     fail(e.kind(), "{}: judge {}: {}", spec.where.text(), study.judge, e.what());

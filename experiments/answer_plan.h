@@ -38,9 +38,10 @@ struct AnswerNeed {
 struct StudyNeed {
   JudgeSetup setup;  // with the base's folder in place of `base`
   const QuestionSet* set = nullptr;
-  Path folder;        // of the journal
-  size_t memory = 0;  // of a local judge
-  int64_t over = 0;   // JudgeNeed::over
+  Path folder;                   // of the journal
+  size_t memory = 0;             // of a local judge
+  size_t room = 0, lasting = 0;  // of it
+  int64_t over = 0;              // JudgeNeed::over
   int64_t all = 0, missing = 0;
 };
 

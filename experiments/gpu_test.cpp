@@ -8,6 +8,7 @@
 
 using namespace qlora;
 using namespace qlora::test;
+using Catch::Matchers::Contains;
 
 namespace {
 
@@ -37,8 +38,8 @@ TEST_CASE("a sweep learns and is scored and judged on the emulated GPU as on the
   write_study(bench);
   for (const std::string backend : {"reference", "cuda-emulated"}) {
     const ProgramEnd end =
-        bench.run({"sweep", "run", "s.yaml", "--backend", backend, "--db", backend + ".db", "--set",
-                   "output_dir=" + backend, "--set", "max_steps=2", "--set", "compute_dtype=bf16"});
+        bench.run({"sweep", "run", "s.yaml", "--backend", backend, "--memory", "1G", "--db", backend + ".db",
+                   "--set", "output_dir=" + backend, "--set", "max_steps=2", "--set", "compute_dtype=bf16"});
     INFO(end.err);
     REQUIRE(end.code == 0);
   }
@@ -55,4 +56,40 @@ TEST_CASE("a sweep learns and is scored and judged on the emulated GPU as on the
   }
   CHECK(query(bench, "SELECT count(*) AS n FROM votes_view WHERE judge = 'self'",
               "cuda-emulated.db")[0]["n"] == 18);
+}
+
+TEST_CASE("training on the emulated GPU takes what was planned for it before the start, to three per cent") {
+  Workbench bench;
+  bench.write("r.yaml",
+              "model_name_or_path: model\ndataset: alpaca.json\nlora_r: 16\nlora_dropout: 0.1\nmax_steps: 1\n"
+              "per_device_train_batch_size: 1\ngradient_accumulation_steps: 1\neval_dataset_size: 0\n"
+              "source_max_len: 20\ntarget_max_len: 8\noverlong: truncate\ncompute_dtype: bf16\n");
+  const std::vector<std::string> train = {"train", "r.yaml", "--backend", "cuda-emulated"};
+  auto run = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), train.begin(), train.end());
+    return bench.run(more);
+  };
+  for (const auto& [mode, optim] : {std::pair<std::string, std::string>{"none", "adamw_torch"},
+                                    {"block", "adamw_torch"},
+                                    {"selective", "paged_adamw_32bit"}}) {
+    const std::string db = mode + ".db";
+    const ProgramEnd end = run({"--memory", "1G", "--db", db, "--set", "output_dir=" + mode, "--set",
+                                "gradient_checkpointing=" + mode, "--set", "optim=" + optim});
+    INFO(end.err);
+    REQUIRE(end.code == 0);
+    CHECK_THAT(end.err, Contains("memory of the GPU: ") && Contains("of 1024 MiB") &&
+                            Contains("CUDA context: 0 MiB, the emulated GPU has none"));
+    CHECK((end.err.find("memory of the host, pinned") != std::string::npos) == (optim != "adamw_torch"));
+    const Json attempt = query(bench, "SELECT estimated_bytes, peak_bytes FROM attempt", db).at(0);
+    const double planned = attempt["estimated_bytes"], taken = attempt["peak_bytes"];
+    INFO(mode << " " << optim << ": planned " << planned << ", taken " << taken);
+    CHECK(taken <= planned);
+    CHECK(taken > 0.97 * planned);
+  }
+  // What it has must be said, and is kept to.
+  CHECK(run({}).code == 2);
+  CHECK(run({"--memory", "50%"}).code == 2);
+  const ProgramEnd end = run({"--memory", "500000"});
+  CHECK(end.code == 4);
+  CHECK_THAT(end.err, Contains("may be used (--memory)"));
 }

@@ -95,7 +95,7 @@ struct EndedMessage {  // status: finished | nan_loss | no_labels
   Digest run{};
   std::string status;
   int64_t step = 0;
-  int64_t peak_bytes = 0;  // of the process so far
+  int64_t peak_bytes = 0;  // of the process so far, or of what it has allocated on a GPU
 };
 struct ScoredMessage {
   EvalRow row;

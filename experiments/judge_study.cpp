@@ -65,8 +65,7 @@ RunConfig judge_config(const std::string& folder) {
 }
 
 JudgeRunReport ask_judge(const JudgeSetup& setup, std::span<const JudgeAsk> asks, JudgeJournal& journal,
-                         const std::string& backend_name, int threads,
-                         const std::function<void(int64_t)>& told) {
+                         const LocalJudge& local, const std::function<void(int64_t)>& told) {
   int64_t done = 0;
   auto commit = [&](const Vote* vote, const JudgeLedgerRow& row) {
     journal.commit(vote, row);
@@ -84,9 +83,11 @@ JudgeRunReport ask_judge(const JudgeSetup& setup, std::span<const JudgeAsk> asks
     return run_study(
         asks, [&] { return make_http_chat_client(http); }, run, commit);
   }
-  if (threads > 0) set_thread_count(threads);
-  const std::unique_ptr<Backend> backend = make_backend(backend_name);
+  if (local.threads > 0) set_thread_count(local.threads);
+  const std::unique_ptr<Backend> backend = make_backend(local.backend);
   Memory memory(*backend);
+  memory.reserve(local.room);
+  if (!backend->host_memory()) memory.reserve_lasting(local.lasting);
   const LoadOptions options = load_options(judge_config(folder));
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(folder);
   const std::shared_ptr<const Model> model = load_model(folder, memory, options);

@@ -32,10 +32,16 @@ JudgeStudy study_of(const JudgeSetup&);
 // The configuration of a local judge: the model as its folder has it, not quantized.
 RunConfig judge_config(const std::string& folder);
 
+// Where a judge that is a local model computes.
+struct LocalJudge {
+  std::string backend = "auto";
+  int threads = 0;               // 0: the default
+  size_t room = 0, lasting = 0;  // bytes planned for what passes and what lasts; 0: not planned
+};
+
 // Asks, and hands every answer to the journal when it arrives. `told` hears how many have come so far, and
-// may throw to end it; it may be empty. `backend`, `threads`: of a local model.
-JudgeRunReport ask_judge(const JudgeSetup&, std::span<const JudgeAsk>, JudgeJournal&,
-                         const std::string& backend, int threads,
+// may throw to end it; it may be empty.
+JudgeRunReport ask_judge(const JudgeSetup&, std::span<const JudgeAsk>, JudgeJournal&, const LocalJudge&,
                          const std::function<void(int64_t done)>& told = {});
 
 // "80 answered (3 without a verdict), ...".

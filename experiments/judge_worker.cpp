@@ -23,8 +23,8 @@ bool do_judging(const Job& job, const std::function<void(const std::string&)>& s
   const int64_t known = all - static_cast<int64_t>(asks.size());
   if (known > 0) send(to_text(NoteMessage{fmt::format("{}: goes on after {} that are there", what, known)}));
   send(to_text(PhaseMessage{what, known, all}));
-  const JudgeRunReport report =
-      ask_judge(judging.setup, asks, journal, job.backend, job.threads, [&](int64_t done) {
+  const JudgeRunReport report = ask_judge(
+      judging.setup, asks, journal, {job.backend, job.threads, job.room, job.lasting}, [&](int64_t done) {
         send(to_text(PhaseMessage{what, known + done, all}));
         if (stop()) throw StopAsked{};
       });

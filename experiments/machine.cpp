@@ -37,11 +37,15 @@ size_t peak_resident_memory() {
 }
 
 size_t parse_memory(const std::string& text) {
+  return parse_memory(text, text.ends_with('%') ? available_memory() : 0);
+}
+
+size_t parse_memory(const std::string& text, size_t available) {
   double value = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   std::string unit(static_cast<const char*>(end), static_cast<size_t>(text.data() + text.size() - end));
   bool good = error == std::errc() && value > 0;
-  if (good && unit == "%") return static_cast<size_t>(static_cast<double>(available_memory()) * value / 100);
+  if (good && unit == "%") return static_cast<size_t>(static_cast<double>(available) * value / 100);
   for (const char* suffix : {"iB", "B", "b"})
     if (unit.ends_with(suffix) && unit.size() > 1) unit.resize(unit.size() - std::string_view(suffix).size());
   const std::string units = "KMGT";

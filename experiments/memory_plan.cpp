@@ -189,6 +189,11 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs, Checkp
   score_losses(base, adapters, runs);
   score_mmlu(base, adapters, runs);
   generate(base, adapters, runs);
+  return plan_of(base);
+}
+
+// What the calls since the last reset of a base's counts come to.
+MemoryPlan Planner::plan_of(const PlanBase& base) const {
   return {.process = process_ > 0 ? process_ : resident_memory(),
           .loading = base.loading,
           .lasting = base.memory.held_peak() - base.memory.held_passing(),
@@ -212,6 +217,7 @@ JudgeNeed Planner::judge_need(const JudgeSetup& setup, const std::string& text, 
               "its prompt of {} tokens, before any answer, leaves no room in a context of {}", own,
               config.max_positions);
   base.memory.trim();
+  base.memory.reserve(kAddresses);
   base.memory.reset_peak();
   base.backend->reset();
   GenerateRequest request;
@@ -221,12 +227,9 @@ JudgeNeed Planner::judge_need(const JudgeSetup& setup, const std::string& text, 
       .model = *base.model, .memory = base.memory, .type = base.type, .reuse_prefixes = false};
   generator.on_token = [](size_t, int32_t) { return false; };
   generate_answers(generator, std::span(&request, 1), [](SubjectIndex) { return nullptr; });
-  const MemoryPlan plan{.process = resident_memory(),
-                        .loading = base.loading,
-                        .lasting = base.memory.held_peak() - base.memory.held_passing(),
-                        .passing = base.memory.held_passing(),
-                        .scratch = base.backend->scratch_bytes()};
-  return {plan.bytes(), std::max<int64_t>(0, own + more_tokens + setup.max_tokens - config.max_positions)};
+  const MemoryPlan plan = plan_of(base);
+  return {plan.bytes(), plan.passing, plan.lasting,
+          std::max<int64_t>(0, own + more_tokens + setup.max_tokens - config.max_positions)};
 }
 
 }  // namespace qlora

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/lora/lora.h"
+#include "experiments/place.h"
 
 namespace qlora {
 namespace {
@@ -87,6 +88,7 @@ Json json_of(const MemoryPlan& m) {
           {"kernels", m.scratch},
           {"slabs", m.slabs},
           {"context", m.device.context},
+          {"context_is", describe_context(m.device)},
           {"total", m.bytes()},
           {"paged", m.paged},
           {"loading", m.loading}};
@@ -151,7 +153,7 @@ std::string describe(const ModelPlan& plan) {
       is_gpu(plan) ? "on the GPU" : "in memory");
   out += describe_parts(plan);
   if (is_gpu(plan)) {
-    out += line("CUDA context", m.device.context, "assumed (--context)");
+    out += line("CUDA context", m.device.context, describe_context(m.device));
     out += line("in all", m.bytes(), "in pieces of 2 MiB");
     if (m.paged > 0) out += "in host memory, pinned:\n" + line("optimizer", m.paged, "m and v, f32");
   } else {

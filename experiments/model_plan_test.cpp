@@ -110,7 +110,7 @@ TEST_CASE("qlora model plan says what a model takes, and by its exit code whethe
   CHECK(end.code == 0);
   CHECK_THAT(end.out, Contains("llama, 3 layers, 24 wide; from config.json, without weights") &&
                           Contains("planned, not measured, on the GPU") && Contains("rank 8 on all-linear") &&
-                          Contains("slabs") && Contains("410.0 MiB   assumed (--context)") &&
+                          Contains("slabs") && Contains("410.0 MiB   assumed; --context") &&
                           Contains("in host memory, pinned"));
   end = run({"--memory", "8G", "--json", "--gradient_checkpointing", "auto"});
   CHECK(end.code == 0);

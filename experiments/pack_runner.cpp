@@ -13,6 +13,7 @@
 #include "experiments/build_info.h"
 #include "experiments/doctor.h"
 #include "experiments/eval_rows.h"
+#include "experiments/plan.h"
 #include "experiments/run_file.h"
 #include "experiments/worker.h"
 
@@ -141,6 +142,8 @@ PackEnd PackRunner::settle(const ProcessEnd& end) {
     failed_text_ = fmt::format("the worker ended with code {}; see {}", end.exit_code,
                                (options_.folder / "worker.log").string());
   int kind = failed_kind_ != 0 ? failed_kind_ : end.exit_code;
+  if (kind == static_cast<int>(ErrorKind::memory) && options_.memory > 0)
+    failed_text_ += fmt::format("; {} were planned", format_bytes(options_.memory));
   // A full disk is no fault of the run: it may go on from its checkpoint.
   bool outside = kind == static_cast<int>(ErrorKind::failure);
   end_open_attempts(kind == static_cast<int>(ErrorKind::memory) ? "oom" : "failed",
@@ -211,7 +214,7 @@ void PackRunner::on(const EndedMessage& m) {
   end.error = finished ? "" : m.status;
   // The process goes on to score and to train the others; this run's part of it ends here.
   end.seconds = attempts_.at(m.run).seconds();
-  end.peak_bytes = m.peak_bytes;
+  end.peak_bytes = m.peak_bytes + static_cast<int64_t>(options_.context);
   if (finished) end.exit_code = 0;
   store_.end_attempt(m.run, attempts_.at(m.run).number, end);
   attempts_.erase(m.run);

@@ -31,7 +31,8 @@ enum class PackEnd { done, stopped, failed };
 class PackRunner : private MessageHandler {
  public:
   struct Options {
-    size_t memory = 0;  // planned, stored with the attempts
+    size_t memory = 0;   // planned, stored with the attempts
+    size_t context = 0;  // of it, what a GPU's driver takes: no part of what workers report
     bool json = false;
     Path folder;    // of the sweep: job file and log
     int lock = -1;  // file descriptor of the sweep's lock, held by the worker too

@@ -9,6 +9,7 @@
 #include "experiments/run_file.h"
 #include "experiments/start_run.h"
 #include "experiments/worker.h"
+#include "kernels/devices.h"
 
 namespace qlora {
 
@@ -165,8 +166,9 @@ void PackWorker::finish(Learner& learner, Run& run) {
     run.save_history(history_file(learner.job->folder));
     save_peft(learner.job->adapter, run.adapter(), run.lora(), job_.model.string());
   }
-  auto peak = static_cast<int64_t>(peak_resident_memory());
-  send_(to_text(EndedMessage{learner.job->key, name_of(run.status()), run.step(), peak}));
+  const size_t peak = backend_->host_memory() ? peak_resident_memory() : most_gpu_bytes(*backend_);
+  send_(
+      to_text(EndedMessage{learner.job->key, name_of(run.status()), run.step(), static_cast<int64_t>(peak)}));
 }
 
 void PackWorker::phase(const std::string& what, int64_t done, int64_t all) {

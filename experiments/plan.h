@@ -52,14 +52,19 @@ struct DataNote {
 
 struct JudgeNeed {
   size_t memory = 0;
+  size_t room = 0, lasting = 0;  // of it: what passes and what lasts
   int64_t over = 0;  // tokens of the largest prompt and a verdict that the model's context has no room for
 };
+
+// Where the figure of a context is from.
+enum class ContextFigure : uint8_t { assumed, given, measured, with_others, none };
 
 // Where runs are planned to compute.
 struct PlannedDevice {
   CountedKernels kernels = CountedKernels::cpu;
   // Of a GPU: what its driver takes of its memory for a program before the program asks for any.
   size_t context = 0;
+  ContextFigure figure = ContextFigure::assumed;
 };
 
 // What lasts and what passes, by what it is for, at the moment when most of it is in use.
@@ -133,6 +138,7 @@ class Planner {
   size_t most_that_fit(const std::vector<const PlannedRun*>&, Checkpointing, size_t budget);
   PlannedPack next_pack(const std::vector<const PlannedRun*>&, size_t budget);
   PlanBase& base_of(const RunConfig&);
+  MemoryPlan plan_of(const PlanBase&) const;
   const DataInfo& data_of(const RunConfig&, const Tokenizer&);
   const std::string& model_hash(const std::string& folder);
   std::shared_ptr<const Tokenizer> tokenizer_of(const std::string& folder);
@@ -157,8 +163,9 @@ size_t available_memory();
 // What this process has in memory now, and the most it ever had; mapped files count.
 size_t resident_memory();
 size_t peak_resident_memory();
-// "800M", "12G", "12GiB", "80%" (of what is available), or bytes. Throws Error(usage).
+// "800M", "12G", "12GiB", "80%" (of `available`, or of available_memory()), or bytes. Throws Error(usage).
 size_t parse_memory(const std::string&);
+size_t parse_memory(const std::string&, size_t available);
 std::string format_bytes(size_t);  // "812 MiB"
 
 }  // namespace qlora

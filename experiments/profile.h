@@ -15,8 +15,8 @@ namespace qlora {
 
 struct ProfileOptions {
   std::string backend = "auto";
-  int threads = 0;             // 0: the default
-  std::string memory = "80%";  // decides, as in a sweep, which runs make the first pack
+  int threads = 0;          // 0: the default
+  std::string memory = {};  // as for place_of; decides, as in a sweep, which runs make the first pack
   int64_t steps = 3;
   bool by_shape = false;  // one row for every size of weight
 };

@@ -10,6 +10,7 @@
 #include "experiments/eval_rows.h"
 #include "experiments/leaderboard.h"
 #include "experiments/pack_runner.h"
+#include "experiments/place.h"
 #include "experiments/run_file.h"
 #include "experiments/stored_votes.h"
 #include "experiments/tournament.h"
@@ -24,23 +25,25 @@ constexpr double kPlainLineSeconds = 10;
 class SweepRunner {
  public:
   SweepRunner(const Sweep& sweep, const SweepOptions& options)
-      : sweep_(sweep), options_(options), progress_(stderr, options.quiet, kPlainLineSeconds) {}
+      : sweep_(sweep),
+        options_(options),
+        progress_(stderr, options.quiet, kPlainLineSeconds),
+        place_(place_of(options.backend, options.memory)),
+        planner_(place_.device) {}
 
   int run() {
-    budget_ = parse_memory(options_.memory);
     set_log_sink([this](LogLevel level, std::string_view text) {
       if (level == LogLevel::warning) progress_.note("warning: " + std::string(text));
     });
-    make_backend(options_.backend);  // an unknown one is refused here
     check_place_of_store();
     tournaments_ = read_tournaments_of(sweep_.tournaments);
     // A store that is there is brought up to date, or refused, before anything else; a new one is made only
     // once the sweep is known to be good.
     std::optional<Store> opened;
     if (std::filesystem::exists(options_.db)) opened = Store::open(options_.db);
-    plan_ = plan_work(planner_, sweep_, opened ? &*opened : nullptr, budget_);
+    plan_ = plan_work(planner_, sweep_, opened ? &*opened : nullptr, place_.budget);
     mark_done(plan_, opened ? &*opened : nullptr, options_.retry_failed);
-    pack_work(planner_, plan_, budget_);  // refuses what is too large
+    pack_work(planner_, plan_, place_.budget);  // refuses what is too large
     std::filesystem::create_directories(sweep_folder(sweep_));
     FileLock lock(sweep_folder(sweep_) / "lock");
     take(lock);
@@ -48,7 +51,7 @@ class SweepRunner {
     Store& store = *opened;
     // What the last worker did while we waited for the lock counts too.
     mark_done(plan_, &store, options_.retry_failed);
-    const std::vector<PlannedPack> packs = pack_work(planner_, plan_, budget_);
+    const std::vector<PlannedPack> packs = pack_work(planner_, plan_, place_.budget);
     announce(packs);
     declare(store);
     settle_lost_attempts(store);
@@ -77,13 +80,14 @@ class SweepRunner {
       print_json({{"type", "launch"},
                   {"sweep", sweep_.name},
                   {"db", options_.db.string()},
-                  {"plan", Json::parse(plan_json(sweep_, plan_, packs, budget_))}});
+                  {"plan", Json::parse(plan_json(sweep_, plan_, packs, place_.budget))}});
     if (options_.quiet) return;
     progress_.note(fmt::format("sweep {}: {} runs, {} to train in {} pack{}; {} evaluations to do of {}",
                                sweep_.name, plan_.runs.size(), plan_.to_train(), packs.size(),
                                packs.size() == 1 ? "" : "s", plan_.to_score(), plan_.evals.size()));
     if (const std::string gone = plan_.note_of_gone(); !gone.empty()) progress_.note("  " + gone);
     for (const std::string& line : describe_answers(plan_.answers)) progress_.note("  " + line);
+    if (!place_.note.empty()) progress_.note("  " + place_.note);
     if (plan_.to_train() == 0) return;
     for (const std::string& line : describe_settings(plan_)) progress_.note("  " + line);
     for (const std::string& line : describe_choices(packs)) progress_.note("  " + line);
@@ -158,7 +162,7 @@ class SweepRunner {
     job.model = first.config.text("model_name_or_path");
     job.base_name = base_name(job.model);
     job.base_key = first.base;
-    job.backend = options_.backend;
+    job.backend = place_.backend;
     job.threads = options_.threads;
     for (const PlannedRun* run : pack.runs) {
       auto index = static_cast<size_t>(run - plan_.runs.data());
@@ -186,6 +190,14 @@ class SweepRunner {
     return last.string();
   }
 
+  PackRunner::Options runner_options(size_t memory, const FileLock& lock) const {
+    return {.memory = memory,
+            .context = place_.device.context,
+            .json = options_.json,
+            .folder = sweep_folder(sweep_),
+            .lock = lock.descriptor()};
+  }
+
   void run_pack(Store& store, const FileLock& lock, const PlannedPack& pack) {
     Job job = make_job(store, pack);
     std::erase_if(job.runs, [&](const RunJob& run) {
@@ -205,8 +217,8 @@ class SweepRunner {
     const MemoryPlan memory = planner_.memory_of(pack.runs, pack.checkpointing);
     job.room = memory.passing;
     job.lasting = memory.lasting;
-    PackRunner runner(store, progress_, job,
-                      {memory.bytes(), options_.json, sweep_folder(sweep_), lock.descriptor()});
+    for (const std::string& line : describe_memory(place_, memory)) progress_.note_once("  " + line);
+    PackRunner runner(store, progress_, job, runner_options(memory.bytes(), lock));
     runner.run();
     failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
   }
@@ -233,11 +245,12 @@ class SweepRunner {
     }
     if (!missing_asks(journal_votes(study.folder), asks).empty()) {
       Job job;
-      job.backend = options_.backend;
+      job.backend = place_.backend;
       job.threads = options_.threads;
+      job.room = study.room;
+      job.lasting = study.lasting;
       job.judging = JudgeJob{study.setup, asks, study.folder};
-      PackRunner runner(store, progress_, job,
-                        {study.memory, options_.json, sweep_folder(sweep_), lock.descriptor()});
+      PackRunner runner(store, progress_, job, runner_options(study.memory, lock));
       runner.run();
       failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
     }
@@ -357,9 +370,9 @@ class SweepRunner {
   const Sweep& sweep_;
   SweepOptions options_;
   Progress progress_;
+  Place place_;
   Planner planner_;
   WorkPlan plan_;
-  size_t budget_ = 0;
   std::map<size_t, Tournament> tournaments_;  // by their place in the sweep
   std::map<std::string, std::vector<std::pair<const StudyNeed*, std::vector<JudgmentFile>>>> judged_;
   int64_t rated_ = 0, to_answer_ = 0, to_judge_ = 0;

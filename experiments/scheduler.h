@@ -17,8 +17,8 @@ class Store;
 struct SweepOptions {
   Path db = "results.db";
   std::string backend = "auto";
-  int threads = 0;             // 0: the default
-  std::string memory = "80%";  // of what is available; see parse_memory
+  int threads = 0;          // 0: the default
+  std::string memory = {};  // as for place_of
   bool retry_failed = false;
   bool json = false;  // JSON lines on stdout: launch, then what happens, then done
   bool quiet = false;

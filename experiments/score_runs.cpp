@@ -10,6 +10,7 @@
 #include "core/text/tokenizer.h"
 #include "experiments/eval_rows.h"
 #include "experiments/pack_runner.h"
+#include "experiments/place.h"
 #include "experiments/plan.h"
 #include "experiments/run_file.h"
 #include "results/query.h"
@@ -48,12 +49,14 @@ Questions read_questions(const EvalSpec& eval) {
 class RunsScorer {
  public:
   explicit RunsScorer(const ScoreRunsOptions& options)
-      : options_(options), progress_(stderr, options.json, kPlainLineSeconds) {}
+      : options_(options),
+        progress_(stderr, options.json, kPlainLineSeconds),
+        place_(place_of(options.backend, options.memory)),
+        planner_(place_.device) {}
 
   RunsScored run() {
     QLORA_CHECK(std::filesystem::exists(options_.db), data, "{}: there is no results store",
                 options_.db.string());
-    const size_t budget = parse_memory(options_.memory);
     Store store = Store::open(options_.db);
     for (const EvalSpec& eval : options_.evals) questions_.push_back(read_questions(eval));
     std::vector<std::string> notes;
@@ -62,7 +65,7 @@ class RunsScorer {
     for (const RunInfo& run : runs) add(store, run);
     std::vector<const PlannedRun*> all;
     for (PlannedRun& run : planned_) all.push_back(&run);
-    const std::vector<PlannedPack> packs = planner_.pack(all, budget);
+    const std::vector<PlannedPack> packs = planner_.pack(all, place_.budget);
     catch_stop_signals();
     for (const PlannedPack& pack : packs)
       if (stop_signals() == 0) score(store, pack.runs);
@@ -146,7 +149,7 @@ class RunsScorer {
     job.model = model;
     job.base_name = (model.filename().empty() ? model.parent_path() : model).filename().string();
     job.base_key = pack[0]->base;
-    job.backend = options_.backend;
+    job.backend = place_.backend;
     job.threads = options_.threads;
     for (const PlannedRun* run : pack) job.runs.push_back(jobs_[static_cast<size_t>(run - planned_.data())]);
     return job;
@@ -164,9 +167,12 @@ class RunsScorer {
                 lock.holder(), (folder / "lock").string());
     progress_.note(fmt::format("{}: {} run{} on {}, the base loaded once", tasks_of(job), job.runs.size(),
                                job.runs.size() == 1 ? "" : "s", job.base_name));
-    PackRunner runner(
-        store, progress_, job,
-        {.memory = memory.bytes(), .json = options_.json, .folder = folder, .lock = lock.descriptor()});
+    PackRunner runner(store, progress_, job,
+                      {.memory = memory.bytes(),
+                       .context = place_.device.context,
+                       .json = options_.json,
+                       .folder = folder,
+                       .lock = lock.descriptor()});
     runner.run();
     failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
   }
@@ -251,6 +257,7 @@ class RunsScorer {
 
   const ScoreRunsOptions& options_;
   Progress progress_;
+  Place place_;
   Planner planner_;
   std::vector<Questions> questions_;  // one a task
   std::vector<PlannedRun> planned_;

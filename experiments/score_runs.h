@@ -16,7 +16,7 @@ struct ScoreRunsOptions {
   Path db = "results.db";
   std::vector<std::string> runs;  // "sweep=NAME", names, beginnings of keys
   std::vector<EvalSpec> evals;    // mmlu and tasks of the registry: each run is asked all of them together
-  std::string memory = "80%";     // of what is available; see parse_memory
+  std::string memory = {};        // as for place_of
   std::string backend = "auto";
   int threads = 0;
   bool json = false;

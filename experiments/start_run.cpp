@@ -5,8 +5,7 @@
 namespace qlora {
 namespace {
 
-std::vector<PlannedRun> first_pack(Planner& planner, const Sweep& sweep, const std::string& memory) {
-  const size_t budget = parse_memory(memory);
+std::vector<PlannedRun> first_pack(Planner& planner, const Sweep& sweep, size_t budget) {
   std::vector<PlannedRun> runs = planner.plan(sweep);
   planner.fit(runs, budget);
   std::vector<const PlannedRun*> all;
@@ -39,14 +38,16 @@ PackOptions pack_options(const RunConfig& config) {
   return {.type = load_options(config).type, .checkpointing = checkpointing(config)};
 }
 
-FirstPack::FirstPack(const Sweep& sweep, const std::string& memory, Backend& backend, int64_t steps)
+FirstPack::FirstPack(const Sweep& sweep, const Place& place, Backend& backend, int64_t steps)
     : memory_(backend) {
-  Planner planner;
-  runs_ = first_pack(planner, sweep, memory);
+  Planner planner(place.device);
+  runs_ = first_pack(planner, sweep, place.budget);
   std::vector<const PlannedRun*> planned;
   for (const PlannedRun& run : runs_) planned.push_back(&run);
   // As a sweep's worker does: memory that grows with the longest batch so far would be had anew every time.
-  memory_.reserve(planner.memory_of(planned, checkpointing(config())).passing);
+  const MemoryPlan plan = planner.memory_of(planned, checkpointing(config()));
+  memory_.reserve(plan.passing);
+  if (!backend.host_memory()) memory_.reserve_lasting(plan.lasting);
   const Path folder = config().text("model_name_or_path");
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(folder);
   LoadOptions options = load_options(config());

@@ -7,7 +7,7 @@
 
 #include "core/train/pack.h"
 #include "experiments/config.h"
-#include "experiments/plan.h"
+#include "experiments/place.h"
 #include "experiments/sweep.h"
 
 namespace qlora {
@@ -24,9 +24,9 @@ PackOptions pack_options(const RunConfig&);
 // What a sweep would train first, loaded in this process and stored nowhere: for measuring.
 class FirstPack {
  public:
-  // `memory` decides the pack as in a sweep. `steps` > 0 replaces max_steps so that every run goes on
-  // learning for that many steps of the run with the most micro-batches. Throws as a sweep does.
-  FirstPack(const Sweep&, const std::string& memory, Backend&, int64_t steps = 0);
+  // The memory of the place decides the pack as in a sweep. `steps` > 0 replaces max_steps so that every run
+  // goes on learning for that many steps of the run with the most micro-batches. Throws as a sweep does.
+  FirstPack(const Sweep&, const Place&, Backend&, int64_t steps = 0);
 
   TrainPack& pack() { return *pack_; }
   Memory& memory() { return memory_; }

@@ -49,7 +49,8 @@ int judge_run(const Invocation& in, const RunOptions& options) {
                asks.size(), all.size(), bytes, bytes / 4);
     return 0;
   }
-  const JudgeRunReport report = ask_judge(options.setup, asks, journal, in.backend, in.threads);
+  const JudgeRunReport report =
+      ask_judge(options.setup, asks, journal, {.backend = in.backend, .threads = in.threads});
   if (options.stored && report.left == 0) {
     VoteSource source;
     source.files = {options.out};

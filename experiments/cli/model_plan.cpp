@@ -6,15 +6,32 @@
 #include "core/base/check.h"
 #include "experiments/cli/cli.h"
 #include "experiments/model_plan.h"
+#include "kernels/devices.h"
 
 namespace qlora {
 namespace {
 
 struct Arguments {
-  std::string model, memory, context = "410M";
+  std::string model, memory, context;
   std::vector<std::string> sets;
   int64_t tokens = 0;
 };
+
+// What a context takes on cards of several kinds, where there is none to measure.
+constexpr const char* kContext = "410M";
+
+// The GPU that the plan is for: the one that is there, unless its context's size is given.
+PlannedDevice planned_gpu(const std::string& context, std::string& missing) {
+  const GpuReport& gpus = gpu_report();
+  if (!context.empty()) return {CountedKernels::cuda, parse_memory(context), ContextFigure::given};
+  if (gpus.usable()) {
+    const GpuMemory gpu = measure_gpu();
+    return {CountedKernels::cuda, gpu.context,
+            gpu.others ? ContextFigure::with_others : ContextFigure::measured};
+  }
+  missing = gpus.trouble;
+  return {CountedKernels::cuda, parse_memory(kContext), ContextFigure::assumed};
+}
 
 // The type that `auto` would stand for on this machine says nothing about a GPU.
 std::vector<std::string> with_type(std::vector<std::string> sets, bool gpu) {
@@ -24,17 +41,19 @@ std::vector<std::string> with_type(std::vector<std::string> sets, bool gpu) {
 
 int plan(const CLI::App& app, const Arguments& arguments, const Invocation& in) {
   const bool gpu = in.backend.starts_with("cuda");
-  if (!gpu) make_backend(in.backend);  // is there such a one?
+  if (!gpu) backend_named(in.backend);  // is there such a one?
   ModelPlanSetup setup;
   setup.model = arguments.model;
   setup.config = model_plan_config(setup.model, with_type(assignments(app, arguments.sets), gpu));
   setup.tokens = arguments.tokens > 0
                      ? arguments.tokens
                      : setup.config.integer("source_max_len") + setup.config.integer("target_max_len");
-  if (gpu) setup.device = {CountedKernels::cuda, parse_memory(arguments.context)};
+  std::string missing;
+  if (gpu) setup.device = planned_gpu(arguments.context, missing);
   if (!arguments.memory.empty()) setup.usable = parse_memory(arguments.memory);
   const ModelPlan plan = plan_model(setup);
   fmt::print("{}", in.json ? to_json_text(plan) + "\n" : describe(plan));
+  if (!in.json && !missing.empty()) fmt::print("no GPU to measure: {}\n", missing);
   return plan.fits() ? 0 : static_cast<int>(ErrorKind::memory);
 }
 
@@ -49,8 +68,9 @@ void add_model_plan(CLI::App& model, Invocation& in) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
   app->add_option("--memory", arguments->memory,
                   "what it should fit into: 5.7G; exit code 4 where it does not");
-  app->add_option("--context", arguments->context,
-                  "what the driver of a GPU takes for a program; `qlora doctor` cannot know without one");
+  app->add_option(
+      "--context", arguments->context,
+      "what the driver of a GPU takes for a program (default: measured where there is a GPU, else 410M)");
   app->add_option("--set", arguments->sets, "key=value: an option of a run; may be repeated");
   add_json_flag(*app, in);
   add_compute_options(*app, in);

@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "core/models/hf_config.h"
+#include "kernels/devices.h"
 #include "results/query.h"
 
 namespace qlora {
@@ -63,7 +64,7 @@ void write_task_files(const Path& out, HarnessInfo info, const Tokenizer& tokeni
 void write_run_files(const Invocation& in, const Path& out, const std::vector<EvalSpec>& evals,
                      const std::vector<ScoredRun>& runs) {
   const Store store = Store::open_read_only(in.db);
-  const std::string device(make_backend(in.backend)->name());
+  const std::string device = backend_named(in.backend);
   PlannedTasks planned(evals);
   for (const ScoredRun& run : runs) {
     const bool whole = std::all_of(run.keys.begin(), run.keys.end(),

@@ -14,7 +14,7 @@ namespace qlora {
 struct ScoreArguments {
   ModelArguments model;
   std::vector<std::string> runs;  // instead of a model
-  std::string memory = "80%";     // of runs
+  std::string memory = {};        // of runs
   std::string output;             // folder of files in lm-evaluation-harness' layout
   bool no_store = false;
 };

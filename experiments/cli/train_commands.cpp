@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/cli/cli.h"
+#include "experiments/place.h"
 #include "experiments/scheduler.h"
 #include "experiments/tournament.h"
 #include "experiments/worker.h"
@@ -16,7 +17,7 @@ namespace {
 struct RunArguments {
   std::string file;
   std::vector<std::string> sets;
-  std::string memory = "80%";
+  std::string memory = {};
   bool dry_run = false, retry_failed = false, quiet = false, no_cache = false;
 };
 
@@ -35,9 +36,9 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
   SweepOptions options{in.db,   in.backend,      in.threads, arguments.memory, arguments.retry_failed,
                        in.json, arguments.quiet, in.program};
   if (!arguments.dry_run) return run_sweep(sweep, options);
-  Planner planner;
-  size_t budget = parse_memory(options.memory);
-  make_backend(options.backend);
+  const Place place = place_of(options.backend, options.memory);
+  const size_t budget = place.budget;
+  Planner planner(place.device);
   std::optional<Store> store = Store::open_if_filled(options.db);
   WorkPlan plan = plan_work(planner, sweep, store ? &*store : nullptr, budget);
   mark_done(plan, store ? &*store : nullptr, options.retry_failed);
@@ -50,6 +51,10 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
   fmt::print("{}", describe_plan(sweep, plan, budget));
   for (const std::string& line : describe_settings(plan)) fmt::print("{}\n", line);
   std::fflush(stdout);
+  if (!place.note.empty()) fmt::print("{}\n", place.note);
+  if (place.device.kernels == CountedKernels::cuda)
+    fmt::print("CUDA context: {} of every pack's memory, {}\n", format_bytes(place.device.context),
+               describe_context(place.device));
   // Refuses what the real run would refuse.
   for (const std::string& line : describe_choices(pack_work(planner, plan, budget))) fmt::print("{}\n", line);
   return 0;
@@ -60,7 +65,9 @@ void add_run_arguments(CLI::App& app, Invocation& in, RunArguments& arguments) {
   app.add_option("--set", arguments.sets, "key=value: overrides the file; may be repeated");
   app.add_flag("--dry-run", arguments.dry_run, "show what would be done, and the memory that it needs");
   app.add_flag("--retry-failed", arguments.retry_failed, "run again what failed before");
-  app.add_option("--memory", arguments.memory, "what training may use: 12G, 800M, 80% of what is available");
+  app.add_option(
+      "--memory", arguments.memory,
+      "what training may use: 12G, 800M, 80% of what is available (which is the default; of a GPU: 95%)");
   app.add_flag("--no-cache", arguments.no_cache,
                "neither use nor keep the quantized base beside the model: base_cache: false");
   app.add_flag("--quiet", arguments.quiet, "no progress");

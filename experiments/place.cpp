@@ -1,0 +1,79 @@
+#include "experiments/place.h"
+
+#include <cstdlib>
+
+#include "core/base/check.h"
+#include "kernels/devices.h"
+
+namespace qlora {
+namespace {
+
+constexpr const char *kOfMachine = "80%", *kOfGpu = "95%";
+
+bool nobody_named(const std::string& backend) {
+  const char* chosen = std::getenv("QLORA_BACKEND");
+  return backend == "auto" && (chosen == nullptr || *chosen == '\0' || std::string(chosen) == "auto");
+}
+
+std::string note_on(const std::string& backend) {
+  const GpuReport& gpus = gpu_report();
+  if (!gpus.usable()) return fmt::format("computes on the processor ({}): {}", backend, gpus.trouble);
+  return fmt::format("computes on the processor ({}); the GPU ({}) is used when it is named: --backend cuda",
+                     backend, gpus.gpus.at(0).name);
+}
+
+}  // namespace
+
+Place place_of(const std::string& backend, const std::string& memory) {
+  Place place;
+  place.backend = backend_named(backend);
+  if (place.backend == "cuda") {
+    const GpuMemory gpu = measure_gpu();
+    place.device = {CountedKernels::cuda, gpu.context,
+                    gpu.others ? ContextFigure::with_others : ContextFigure::measured};
+    place.budget = parse_memory(memory.empty() ? kOfGpu : memory, gpu.available);
+  } else if (place.backend == "cuda-emulated") {
+    QLORA_CHECK(!memory.empty() && memory.back() != '%', usage,
+                "the emulated GPU has no memory of its own: say how much it should have, --memory 2G");
+    place.device = {CountedKernels::cuda, 0, ContextFigure::none};
+    place.budget = parse_memory(memory);
+  } else {
+    place.budget = parse_memory(memory.empty() ? kOfMachine : memory);
+  }
+  if (nobody_named(backend)) place.note = note_on(place.backend);
+  return place;
+}
+
+std::string describe_context(const PlannedDevice& device) {
+  switch (device.figure) {
+    case ContextFigure::measured:
+      return "measured";
+    case ContextFigure::with_others:
+      return "measured, with what other programs have there";
+    case ContextFigure::none:
+      return "the emulated GPU has none";
+    case ContextFigure::given:
+      return "as given";
+    default:
+      return "assumed; --context says another";
+  }
+}
+
+std::vector<std::string> describe_memory(const Place& place, const MemoryPlan& m) {
+  if (m.device.kernels != CountedKernels::cuda) return {};
+  std::string parts =
+      fmt::format("base {}, adapters with gradients and optimizer {}, activations {}, kernels {}",
+                  format_bytes(m.parts.quantized + m.parts.dense),
+                  format_bytes(m.parts.adapters + m.parts.gradients + m.parts.optimizer),
+                  format_bytes(m.passing), format_bytes(m.scratch));
+  if (m.slabs > 0) parts += fmt::format(", slabs of paged states {}", format_bytes(m.slabs));
+  std::vector<std::string> lines = {
+      fmt::format("memory of the GPU: {} planned of {}: {}", format_bytes(m.bytes()),
+                  format_bytes(place.budget), parts),
+      fmt::format("CUDA context: {}, {}", format_bytes(m.device.context), describe_context(m.device))};
+  if (m.paged > 0)
+    lines.push_back(fmt::format("memory of the host, pinned: {} of optimizer states", format_bytes(m.paged)));
+  return lines;
+}
+
+}  // namespace qlora
