@@ -1,7 +1,5 @@
 #include "kernels/device_scratch.h"
 
-#include <algorithm>
-
 #include "kernels/cuda/blas_table.h"
 #include "kernels/cuda/many_rows.h"
 
@@ -94,16 +92,21 @@ void DeviceScratchNeed::sequences(const Attention& a) {
   uploads(bytes);
 }
 
-// Keys and values are rounded once for all that read them.
-void DeviceScratchNeed::add(const Attention& a) {
-  sequences(a);
+void DeviceScratchNeed::keys(const Attention& a) {
   if (on_tensor_cores(a)) need(kKeys, rows_of(a).keys * a.kv_heads * a.head_dim * kFloat);
 }
 
-// So are queries and gradients of the output; and every row of a head has a sum or two.
+void DeviceScratchNeed::add(const Attention& a) {
+  sequences(a);
+  if (rounds_keys_first(a)) keys(a);
+}
+
+// Keys, queries and gradients of the output are rounded once for all that read them; and every row of a head
+// has a sum or two.
 void DeviceScratchNeed::add(const AttentionBackward& b) {
   const Attention& a = b.forward;
-  add(a);
+  sequences(a);
+  keys(a);
   const int64_t heads = rows_of(a).queries * a.heads;
   if (on_tensor_cores(a)) need(kQueries, heads * a.head_dim * kFloat);
   need(kPartials, heads * kFloat * (on_tensor_cores(a) ? 2 : 1));

@@ -4,6 +4,7 @@
 // workspace (which is taken to be there, unless QLORA_CUBLAS is `off`). What grows stays, so needs of
 // different calls join by the larger of each.
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,14 @@
 #include "kernels/backend.h"
 
 namespace qlora {
+
+// Attention on tensor cores rounds keys and values first, once for all that read them, except where every
+// sequence has so few queries that it rounds them as it reads them (token steps).
+inline constexpr int64_t kFewQueries = 16;
+inline bool rounds_keys_first(const Attention& a) {
+  return std::any_of(a.sequences.begin(), a.sequences.end(),
+                     [](const SequenceSpan& s) { return s.q_len > kFewQueries; });
+}
 
 // The needs of all calls that were added; never less than what the kernels take (device_scratch_test.cpp).
 class DeviceScratchNeed {
@@ -49,6 +58,7 @@ class DeviceScratchNeed {
   void need(Buffer, int64_t bytes);
   void uploads(int64_t bytes);
   void sequences(const Attention&);
+  void keys(const Attention&);
 
   std::array<size_t, kBuffers> bytes_{};
   size_t uploads_ = 0;  // of the call with the most

@@ -1,8 +1,8 @@
-// y[m, out] = x wᵀ of few rows, straight from 4-bit codes, on tensor cores: the decode class
-// (Numerics::decode), which token steps of generation run. A weight is read once for sixteen rows, and is
-// bf16(f32(level * absmax)), as in tiles; sums are in f32, but in an order of their own. Always sixteen rows,
-// of which those that are not there are zero, and k is split over four warps whatever the sizes: a row's bits
-// do not depend on the rows beside it.
+// y[m, out] = x wᵀ of few rows, straight from 4-bit codes or from a dense matrix, on tensor cores: the decode
+// class (Numerics::decode), which token steps of generation run. A weight is read once for sixteen rows, and
+// is bf16(f32(level * absmax)), as in tiles; sums are in f32, but in an order of their own, which is that of
+// the decoded matrix. Always sixteen rows, of which those that are not there are zero, and k is split over
+// four warps whatever the sizes: a row's bits do not depend on the rows beside it.
 //
 // A lane of a fragment of w holds four values of k. Which ones is free, as long as x agrees: here they are
 // neighbours, sixteen of a segment of 64 to a lane, so that a lane reads its codes in one piece.
@@ -25,8 +25,7 @@ struct FewRows {
   const float* x;
   float* y;
   int64_t m, n, k;
-  uint32_t segments_a_block;  // of codes that share an absmax
-  bool adds, codes_in_pieces, x_in_pieces;
+  bool adds, x_in_pieces;
 };
 
 // Eight bytes of codes.
@@ -40,6 +39,75 @@ __device__ __forceinline__ uint2 load_codes(const uint8_t* p, bool in_pieces) {
   return v;
 }
 
+// Where weights come from. Held: a lane's sixteen of a row and segment; two(held, i) are numbers 2i and 2i
+// + 1.
+struct FromCodes {
+  Codes w;
+  uint32_t segments_a_block;  // of codes that share an absmax
+  bool in_pieces;
+
+  struct Held {
+    uint2 codes = {0, 0};
+    float absmax = 0;
+  };
+  __device__ __forceinline__ float level(int i) const { return w.levels[i]; }
+  // All lanes of the warp; `place` is the first value's, `segment` counts from the matrix's first.
+  __device__ __forceinline__ Held load(int64_t place, uint32_t segment, bool inside, int lane) const {
+    Held held;
+    if (inside) held.codes = load_codes(w.data + place / 2, in_pieces);
+    const float own = inside && lane % 4 == 0 ? absmax_of(w, segment / segments_a_block) : 0.0f;
+    held.absmax = __shfl_sync(kAllLanes, own, lane & ~3);
+    return held;
+  }
+  __device__ __forceinline__ uint32_t two(const float* levels, const Held& held, int i) const {
+    const uint32_t byte = (i < 4 ? held.codes.x : held.codes.y) >> (8 * (i % 4)) & 255;
+    return round_pair(__fmul_rn(levels[byte >> 4], held.absmax), __fmul_rn(levels[byte & 15], held.absmax));
+  }
+};
+
+// f32 elements, rounded, or bf16 elements.
+template <class T>
+struct FromDense {
+  const T* w;
+  bool in_pieces;
+
+  struct Held {
+    uint32_t pairs[8] = {};
+  };
+  __device__ __forceinline__ float level(int) const { return 0; }
+  __device__ __forceinline__ Held load(int64_t place, uint32_t, bool inside, int) const {
+    Held held;
+    if (inside) fill(held.pairs, w + place);
+    return held;
+  }
+  __device__ __forceinline__ uint32_t two(const float*, const Held& held, int i) const {
+    return held.pairs[i];
+  }
+
+ private:
+  __device__ __forceinline__ void fill(uint32_t (&pairs)[8], const float* p) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const float* at = p + 4 * i;
+      const float4 v =
+          in_pieces ? __ldg(reinterpret_cast<const float4*>(at)) : float4{at[0], at[1], at[2], at[3]};
+      pairs[2 * i] = round_pair(v.x, v.y);
+      pairs[2 * i + 1] = round_pair(v.z, v.w);
+    }
+  }
+  __device__ __forceinline__ void fill(uint32_t (&pairs)[8], const bf16* p) const {
+    if (in_pieces) {
+      const uint4 first = __ldg(reinterpret_cast<const uint4*>(p)),
+                  second = __ldg(reinterpret_cast<const uint4*>(p) + 1);
+      pairs[0] = first.x, pairs[1] = first.y, pairs[2] = first.z, pairs[3] = first.w;
+      pairs[4] = second.x, pairs[5] = second.y, pairs[6] = second.z, pairs[7] = second.w;
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) pairs[i] = uint32_t{p[2 * i].bits} | uint32_t{p[2 * i + 1].bits} << 16;
+  }
+};
+
 // Four values of a row of x as two pairs; zeros for a row that is not there.
 __device__ __forceinline__ void load_x(const FewRows& f, int64_t row, int64_t k, uint32_t& first,
                                        uint32_t& second) {
@@ -51,14 +119,10 @@ __device__ __forceinline__ void load_x(const FewRows& f, int64_t row, int64_t k,
   second = round_pair(v.z, v.w);
 }
 
-// The two weights of a byte.
-__device__ __forceinline__ uint32_t weights_of(const float* levels, uint32_t byte, float absmax) {
-  return round_pair(__fmul_rn(levels[byte >> 4], absmax), __fmul_rn(levels[byte & 15], absmax));
-}
-
-__global__ void __launch_bounds__(32 * kWarps) few_rows(Codes w, FewRows f) {
+template <class Source>
+__global__ void __launch_bounds__(32 * kWarps) few_rows(Source w, FewRows f) {
   auto& shared = shared_as<FewShared>();
-  if (threadIdx.x < 16) shared.levels[threadIdx.x] = w.levels[threadIdx.x];
+  if (threadIdx.x < 16) shared.levels[threadIdx.x] = w.level(static_cast<int>(threadIdx.x));
   __syncthreads();
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int group = lane / 4, quarter = lane % 4;
@@ -68,16 +132,12 @@ __global__ void __launch_bounds__(32 * kWarps) few_rows(Codes w, FewRows f) {
   float sums[kTiles][4] = {};
   for (uint32_t segment = static_cast<uint32_t>(warp); segment < segments; segment += kWarps) {
     const int64_t k = int64_t{segment} * kSegment + quarter * 16;
-    uint2 codes[kTiles];
-    float absmax[kTiles];
+    typename Source::Held held[kTiles];
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
       const int64_t column = column0 + 8 * j + group;
-      const bool inside = column < f.n;
-      codes[j] = inside ? load_codes(w.data + (column * f.k + k) / 2, f.codes_in_pieces) : uint2{0, 0};
-      const auto of_all = static_cast<uint32_t>(column) * segments + segment;
-      const float own = inside && quarter == 0 ? absmax_of(w, of_all / f.segments_a_block) : 0.0f;
-      absmax[j] = __shfl_sync(kAllLanes, own, lane & ~3);
+      held[j] =
+          w.load(column * f.k + k, static_cast<uint32_t>(column) * segments + segment, column < f.n, lane);
     }
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
@@ -85,11 +145,9 @@ __global__ void __launch_bounds__(32 * kWarps) few_rows(Codes w, FewRows f) {
       load_x(f, row0 + group, k + 4 * step, x[0], x[2]);
       load_x(f, row0 + group + 8, k + 4 * step, x[1], x[3]);
 #pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-        const uint32_t two = (step < 2 ? codes[j].x : codes[j].y) >> (16 * (step % 2));
-        mma_bf16(sums[j], x, weights_of(shared.levels, two & 255, absmax[j]),
-                 weights_of(shared.levels, two >> 8 & 255, absmax[j]));
-      }
+      for (int j = 0; j < kTiles; ++j)
+        mma_bf16(sums[j], x, w.two(shared.levels, held[j], 2 * step),
+                 w.two(shared.levels, held[j], 2 * step + 1));
     }
   }
 #pragma unroll
@@ -108,23 +166,37 @@ __global__ void __launch_bounds__(32 * kWarps) few_rows(Codes w, FewRows f) {
   }
 }
 
+template <class Source>
+void launch(Device& d, const Source& w, const FewRows& f) {
+  d.stream.launch(few_rows<Source>, dim3(blocks_for(f.n, kColumns), blocks_for(f.m, kRows)),
+                  dim3(32 * kWarps), sizeof(FewShared), w, f);
+}
+
+template <class T>
+FromDense<T> dense_of(const WeightView& w) {
+  return {static_cast<const T*>(w.data), aligned(w.data, sizeof(uint4))};
+}
+
 }  // namespace
 
 bool few_rows(Device& d, const QGemm& a) {
   const int64_t n = a.w.out, k = a.w.in;
-  if (k % kSegment != 0 || a.w.block % kSegment != 0 || n * (k / kSegment) > UINT32_MAX) return false;
+  const bool dense = a.w.format == Format::dense;
+  if (k % kSegment != 0 || n * (k / kSegment) > UINT32_MAX) return false;
+  if (!dense && a.w.block % kSegment != 0) return false;
   if (a.rows == 0 || n == 0) return true;
-  const FewRows f{static_cast<const float*>(a.x),
-                  static_cast<float*>(a.y),
-                  a.rows,
-                  n,
-                  k,
-                  static_cast<uint32_t>(a.w.block / kSegment),
-                  a.mode == Write::accumulate,
-                  aligned(a.w.data, sizeof(uint2)),
-                  aligned(a.x, sizeof(float4))};
-  d.stream.launch(few_rows, dim3(blocks_for(n, kColumns), blocks_for(a.rows, kRows)), dim3(32 * kWarps),
-                  sizeof(FewShared), codes_of(a.w), f);
+  const FewRows f{static_cast<const float*>(a.x), static_cast<float*>(a.y),    a.rows, n, k,
+                  a.mode == Write::accumulate,    aligned(a.x, sizeof(float4))};
+  if (!dense) {
+    launch(d,
+           FromCodes{codes_of(a.w), static_cast<uint32_t>(a.w.block / kSegment),
+                     aligned(a.w.data, sizeof(uint2))},
+           f);
+  } else if (a.w.type == DType::bf16) {
+    launch(d, dense_of<bf16>(a.w), f);
+  } else {
+    launch(d, dense_of<float>(a.w), f);
+  }
   return true;
 }
 

@@ -4,6 +4,8 @@
 
 #include <vector>
 
+#include "kernels/device_scratch.h"
+
 namespace qlora::cuda {
 namespace flash_parts {
 namespace {
@@ -191,24 +193,66 @@ __device__ __forceinline__ void finish(const Heads& h, const Queries& queries, i
   }
 }
 
+// Tiles of keys and values that were rounded before. They arrive while others are computed with.
+template <int kDim>
+class Copied {
+ public:
+  __device__ __forceinline__ Copied(const Heads& h, const Sequences&, const Sequence& s, int64_t head,
+                                    const Keys& keys)
+      : pitch_(h.kv_heads * kDim), length_(static_cast<int>(s.k_len)) {
+    const int64_t from = s.first_key * pitch_ + head * kDim;
+    k_ = keys.k + from;
+    v_ = keys.v + from;
+  }
+  template <int kRows>
+  __device__ __forceinline__ void start(Tile<kRows, kDim>& tile, int first, bool values) const {
+    start_rows(tile, (values ? v_ : k_) + first * pitch_, pitch_, length_ - first);
+    commit_copies();
+  }
+
+ private:
+  const bf16 *k_, *v_;
+  int64_t pitch_;
+  int length_;
+};
+
+// The same, rounded as they are read: for so few queries that each would be read about as often as rounded.
+template <int kDim>
+class AsRead {
+ public:
+  __device__ __forceinline__ AsRead(const Heads& h, const Sequences& all, const Sequence& s, int64_t head,
+                                    const Keys&)
+      : h_(h), all_(all), s_(s), head_(head) {}
+  // A tile lies within one piece of shared keys, or beyond them.
+  template <int kRows>
+  __device__ __forceinline__ void start(Tile<kRows, kDim>& tile, int first, bool values) const {
+    static_assert(kKeyTile % kRows == 0);
+    round_rows(tile, key_row(h_, all_, s_, first, head_, values), h_.kv_heads * kDim,
+               static_cast<int>(s_.k_len) - first);
+  }
+
+ private:
+  const Heads& h_;
+  const Sequences& all_;
+  const Sequence& s_;
+  int64_t head_;
+};
+
 // For every tile of keys: s = q kᵀ;  m' = max(m, scale s);  p = exp(scale s - m');
 //   total = total exp(m - m') + sum p;  o = o exp(m - m') + bf16(p) v;  at the end o / total.
 // A block is S::kRows queries of one head. Values arrive while scores are multiplied, the next keys while
 // weights are.
-template <class S>
+template <class S, class Source>
 __global__ void __launch_bounds__(kThreads) forward(Heads h, Sequences all, const Work* work, Keys keys) {
   auto& shared = shared_as<Shared<S>>();
   const Sequence& s = all.all[work[blockIdx.x].sequence];
-  const int64_t head = blockIdx.y, pitch = h.kv_heads * S::kDim, i = work[blockIdx.x].first;
+  const int64_t head = blockIdx.y, i = work[blockIdx.x].first;
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const Queries block = queries_of(h, s, i, S::kRows);
   const Queries queries = queries_of(h, s, i + 16 * S::kTall * warp, 16 * S::kTall);
-  const auto length = static_cast<int>(s.k_len);
+  const Source source(h, all, s, head / (h.heads / h.kv_heads), keys);
   int tile = block.first / S::kKeys * S::kKeys;
-  const int64_t from = (s.first_key + tile) * pitch + head / (h.heads / h.kv_heads) * S::kDim;
-  const bf16 *k = keys.k + from, *v = keys.v + from;
-  start_rows(shared.k, k, pitch, length - tile);
-  commit_copies();
+  source.start(shared.k, tile, false);
   const Left<S> left(shared, h, queries, head, lane);
   const float scale = h.scale * kLog2e;
   float sums[S::kTall][S::kDim / 8][4] = {};
@@ -218,20 +262,14 @@ __global__ void __launch_bounds__(kThreads) forward(Heads h, Sequences all, cons
     float scores[S::kTall][S::kKeys / 8][4] = {};
     wait_copies<0>();
     __syncthreads();
-    start_rows(shared.v, v, pitch, length - tile);
-    commit_copies();
-    v += S::kKeys * pitch;
-    k += S::kKeys * pitch;
+    source.start(shared.v, tile, true);
     if (seen) {
       multiply_rows<S::kTall, S::kAside ? kSteps<S::kDim> : S::kDim / 16>(scores, left, shared.k, lane);
       mask<S>(scores, h, queries, tile, lane);
     }
     wait_copies<0>();
     __syncthreads();
-    if (tile + S::kKeys <= block.last) {
-      start_rows(shared.k, k, pitch, length - tile - S::kKeys);
-      commit_copies();
-    }
+    if (tile + S::kKeys <= block.last) source.start(shared.k, tile + S::kKeys, false);
     if (seen) add_tile<S>(sums, rows, scores, shared.v, scale, lane);
   }
   if (queries.count > 0) finish<S>(h, queries, head, sums, rows, lane);
@@ -273,11 +311,13 @@ void flash(Device& d, const Attention& a) {
   const Sequences all = upload_sequences(d, a.sequences);
   if (all.queries == 0) return;
   const Heads h = heads_of(a);
-  const Keys keys = gather_keys(d, h, all);
+  const bool first = rounds_keys_first(a);
+  const Keys keys = first ? gather_keys(d, h, all) : Keys{};
   by_head_dim(a.head_dim, [&](auto dim) {
     using S = SizesOf<dim()>;
     const WorkList work = upload_work(d, a.sequences, false, S::kRows);
-    d.stream.launch(forward<S>, dim3(work.count, static_cast<unsigned>(a.heads)), dim3(kThreads),
+    auto* kernel = first ? forward<S, Copied<S::kDim>> : forward<S, AsRead<S::kDim>>;
+    d.stream.launch(kernel, dim3(work.count, static_cast<unsigned>(a.heads)), dim3(kThreads),
                     sizeof(Shared<S>), h, all, work.all, keys);
   });
 }

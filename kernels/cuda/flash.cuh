@@ -3,10 +3,10 @@
 // What forward (flash.cu) and backward (flash_backward.cu) share.
 //
 // A block has four warps, and a warp holds 16 rows (or twice 16) of scores in registers. Keys and values, and
-// in backward queries and dout, are first rounded to bf16 into rows that lie one after another; blocks read
-// them in tiles that are counted from the first key, or query, of the sequence. A masked pair has weight 0
-// and adds exactly nothing, so that a row's bits do not depend on the rows beside it nor on the tiles that
-// those need.
+// in backward queries and dout, are first rounded to bf16 into rows that lie one after another (of few
+// queries, when they are read); blocks read them in tiles that are counted from the first key, or query, of
+// the sequence. A masked pair has weight 0 and adds exactly nothing, so that a row's bits do not depend on
+// the rows beside it nor on the tiles that those need.
 
 #include <span>
 #include <type_traits>
@@ -39,7 +39,7 @@ WorkList upload_work(Device&, std::span<const SequenceSpan>, bool keys, int rows
 
 // Keys and values in bf16, [keys of all sequences, kv_heads, head_dim].
 struct Keys {
-  const bf16 *k, *v;
+  const bf16 *k = nullptr, *v = nullptr;
 };
 Keys gather_keys(Device&, const Heads&, const Sequences&);
 
@@ -88,6 +88,27 @@ __device__ __forceinline__ void start_rows(Tile<kRows, kDim>& tile, const bf16* 
     uint4* to = &tile.pieces[row * Tile<kRows, kDim>::kPitch + piece];
 #pragma unroll
     for (int j = 0; j < kPieces; j += kTogether) copy_async(to + j, from + 8 * j, inside ? 16 : 0);
+  }
+}
+
+// Fills the tile with kRows rows of f32, rounded, of which `count` are there; the rest become zeros.
+template <int kRows, int kDim>
+__device__ __forceinline__ void round_rows(Tile<kRows, kDim>& tile, const float* rows, int64_t pitch,
+                                           int count) {
+  constexpr int kPieces = kDim / 8;
+  const bool in_pieces = reinterpret_cast<uintptr_t>(rows) % sizeof(float4) == 0;
+#pragma unroll 2
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * kPieces; i += kThreads) {
+    const int row = i / kPieces, piece = i % kPieces;
+    float4 left{0, 0, 0, 0}, right = left;
+    if (row < count) {
+      const float* p = rows + row * pitch + piece * 8;
+      left = in_pieces ? reinterpret_cast<const float4*>(p)[0] : float4{p[0], p[1], p[2], p[3]};
+      right = in_pieces ? reinterpret_cast<const float4*>(p)[1] : float4{p[4], p[5], p[6], p[7]};
+    }
+    tile.pieces[row * Tile<kRows, kDim>::kPitch + piece] =
+        make_uint4(round_pair(left.x, left.y), round_pair(left.z, left.w), round_pair(right.x, right.y),
+                   round_pair(right.z, right.w));
   }
 }
 

@@ -29,8 +29,8 @@ void dequantize(Device&, const Dequantize&);
 void gemm(Device&, const Gemm&);
 void qgemm(Device&, const QGemm&);
 void qgemm(Device&, const QGemm&, Sums);  // instead of a.mode
-// few_rows.cu: x wᵀ of the decode class; false, and nothing done, where codes do not come in whole segments
-// of 64.
+// few_rows.cu: x wᵀ of the decode class; false, and nothing done, where rows of the weight, or codes that
+// share a scale, do not come in whole segments of 64.
 bool few_rows(Device&, const QGemm&);
 // linear.cu
 void linear(Device&, const Linear&);

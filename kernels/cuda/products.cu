@@ -76,6 +76,8 @@ void qgemm(Device& d, const QGemm& a) {
 void qgemm(Device& d, const QGemm& a, Sums sums) {
   const bool forward = a.layout == Layout::nt;
   const int64_t n = forward ? a.w.out : a.w.in, k = forward ? a.w.in : a.w.out;
+  const bool decodes = a.numerics == Numerics::decode && forward && a.operands == Operands::bf16;
+  if (decodes && few_rows(d, a)) return;
   if (a.w.format == Format::dense) {
     return gemm(d,
                 {.layout = a.layout,
@@ -89,8 +91,6 @@ void qgemm(Device& d, const QGemm& a, Sums sums) {
                  .operands = a.operands},
                 sums);
   }
-  const bool decodes = a.numerics == Numerics::decode && forward && a.operands == Operands::bf16;
-  if (decodes && few_rows(d, a)) return;
   const Shape s{static_cast<float*>(a.y), a.rows, n, k, 1.0f, sums};
   const Dense<float, true> x{static_cast<const float*>(a.x), k};
   const Codes w = codes_of(a.w);

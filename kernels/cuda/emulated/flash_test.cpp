@@ -85,7 +85,8 @@ TEST_CASE("CUDA attention on tensor cores: a query has the same bits wherever it
   for (auto [dim, window] : {std::pair<int64_t, int64_t>{64, 70}, {128, 0}, {256, 70}}) {
     const Sequence s{290, dim, window};
     const std::vector<Array> whole = s.forward(*backend, 0, 0);
-    for (auto [lo, shared] : {std::pair<int64_t, int64_t>{131, 0}, {256, 1}, {261, 1}, {289, 1}}) {
+    for (auto [lo, shared] :
+         {std::pair<int64_t, int64_t>{131, 0}, {256, 1}, {261, 1}, {274, 0}, {275, 1}, {289, 1}}) {
       INFO("heads of " << dim << ", window " << window << ", queries from " << lo);
       const std::vector<Array> part = s.forward(*backend, lo, shared);
       CHECK(same_bits(part[0], rows(whole[0], lo, s.length, kHeads * dim)));
