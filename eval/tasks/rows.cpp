@@ -7,6 +7,7 @@
 #include "core/text/unicode.h"
 #include "core/text/utf8.h"
 #include "datasets/csv.h"
+#include "datasets/parquet/parquet.h"
 
 namespace qlora {
 namespace {
@@ -45,6 +46,14 @@ std::vector<DataRow> json_lines(const std::string& file, std::string_view text) 
   return rows;
 }
 
+// Rows of a file that has no lines.
+std::vector<DataRow> counted_rows(const std::string& file, std::vector<Json> values) {
+  std::vector<DataRow> rows;
+  for (size_t i = 0; i < values.size(); ++i)
+    rows.push_back(make_row(std::move(values[i]), fmt::format("{} row {}", file, i + 1), 0));
+  return rows;
+}
+
 std::vector<DataRow> json_list(const std::string& file, std::string_view text, std::string_view member) {
   Json all = parse_json(text, file);
   if (all.is_object()) {
@@ -54,10 +63,7 @@ std::vector<DataRow> json_list(const std::string& file, std::string_view text, s
     all = Json(all[member]);
   }
   QLORA_CHECK(all.is_array(), data, "{}: expected a list of rows, found {}", file, all.type_name());
-  std::vector<DataRow> rows;
-  for (size_t i = 0; i < all.size(); ++i)
-    rows.push_back(make_row(std::move(all[i]), fmt::format("{} row {}", file, i + 1), 0));
-  return rows;
+  return counted_rows(file, std::move(all.get_ref<Json::array_t&>()));
 }
 
 // One row of named fields; as many as there are names.
@@ -214,9 +220,14 @@ std::string DataRow::json() const {
   return canonical(*value_);
 }
 
+std::string TaskSource::bytes_of(const Path& file) {
+  std::string bytes = read_file(file);
+  hashes_.push_back(file.filename().string() + " " + hex(sha256(bytes)) + "\n");
+  return bytes;
+}
+
 std::string TaskSource::text_of(const Path& file) {
-  std::string text = read_file(file);
-  hashes_.push_back(file.filename().string() + " " + hex(sha256(text)) + "\n");
+  const std::string text = bytes_of(file);
   const size_t bad = invalid_utf8(text);
   QLORA_CHECK(bad == text.size(), data, "{}:{}: the text is not UTF-8", file.string(),
               1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(bad), '\n'));
@@ -224,12 +235,16 @@ std::string TaskSource::text_of(const Path& file) {
 }
 
 std::vector<DataRow> TaskSource::rows_of(const Path& file, std::string_view list) {
-  const std::string text = text_of(file), name = file.string();
+  const std::string name = file.string();
   const std::string extension = (file.extension() == ".gz" ? file.stem() : file).extension().string();
+  const bool table = extension == ".parquet";
+  const std::string text = table ? bytes_of(file) : text_of(file);
   const size_t first = text.find_first_not_of(" \t\r\n");
   std::vector<DataRow> rows;
-  if (extension == ".jsonl" ||
-      (extension == ".json" && first != std::string::npos && text[first] == '{' && list.empty())) {
+  if (table) {
+    rows = counted_rows(name, parse_parquet(text, name));
+  } else if (extension == ".jsonl" ||
+             (extension == ".json" && first != std::string::npos && text[first] == '{' && list.empty())) {
     rows = json_lines(name, text);  // a .json of one object a line is common
   } else if (extension == ".json") {
     rows = json_list(name, text, list);
@@ -238,9 +253,10 @@ std::vector<DataRow> TaskSource::rows_of(const Path& file, std::string_view list
   } else if (extension == ".tsv") {
     rows = tab_separated(name, text);
   } else {
-    QLORA_CHECK(extension == ".txt", data,
-                "{}: a task's data is .jsonl, .json, .csv, .tsv or .txt (each also .gz), not `{}`", name,
-                extension);
+    QLORA_CHECK(
+        extension == ".txt", data,
+        "{}: a task's data is .jsonl, .json, .csv, .tsv or .txt (each also .gz) or .parquet, not `{}`", name,
+        extension);
     rows = text_lines(name, text);
   }
   QLORA_CHECK(!rows.empty(), data, "{}: no rows", name);

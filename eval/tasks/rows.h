@@ -52,8 +52,8 @@ class TaskSource {
   const Path& path() const { return path_; }  // a file, or a folder for tasks of many files
 
   // By extension (before .gz): .jsonl; .json, a list or an object whose member `list` is one; .csv with
-  // names in the first row; .tsv likewise, without quoting; .txt, one row {"line": TEXT} a line. Throws
-  // Error(data).
+  // names in the first row; .tsv likewise, without quoting; .txt, one row {"line": TEXT} a line; .parquet,
+  // as Hugging Face keeps data sets. Throws Error(data).
   std::vector<DataRow> rows(std::string_view list = {}) { return rows_of(path_, list); }
   std::vector<DataRow> rows_of(const Path& file, std::string_view list = {});
   std::string text_of(const Path& file);
@@ -65,6 +65,8 @@ class TaskSource {
   std::string content_hash() const;  // SHA-256 over name and content of what was read
 
  private:
+  std::string bytes_of(const Path& file);
+
   Path path_;
   std::vector<std::string> hashes_;  // "name digest", one a file
 };
