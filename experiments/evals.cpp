@@ -66,7 +66,7 @@ EvalSpec read_loss_eval(const YamlNode& node) {
 // A task of the registry.
 EvalSpec read_task_eval(const YamlNode& node, const Task& task) {
   std::vector<std::string> known = {"task", "data", "limit", "parts", "max_length", "at", "every", "base"};
-  if (task.takes_shots) known.insert(known.end(), {"shots", "examples"});
+  if (task.takes_shots) known.insert(known.end(), {"shots", "examples", "fewshot_sampler", "fewshot_seed"});
   if (task.kind == TaskKind::rolling) known.push_back("stride");
   if (task.kind == TaskKind::generate) known.push_back("max_new_tokens");
   Fields fields(node, "task " + task.name, known);
@@ -76,6 +76,8 @@ EvalSpec read_task_eval(const YamlNode& node, const Task& task) {
   if (task.takes_shots) {
     fields.read("shots", spec.options.shots, 0);
     fields.read("examples", ValueKind::text, spec.options.examples);
+    fields.read_word("fewshot_sampler", spec.options.fewshot_sampler, {"first_n", "lm_eval"});
+    fields.read("fewshot_seed", spec.options.fewshot_seed, 0);
   }
   if (task.kind == TaskKind::rolling) fields.read("stride", spec.options.stride, 1);
   if (task.kind == TaskKind::generate) fields.read("max_new_tokens", spec.options.max_new_tokens, 1);
@@ -89,6 +91,16 @@ EvalSpec read_task_eval(const YamlNode& node, const Task& task) {
   return spec;
 }
 
+// A list of names, or one, and where each stands.
+void read_names(const Fields& fields, std::string_view key, std::vector<std::string>& names,
+                std::vector<Where>& places) {
+  fields.read(key, ValueKind::list, names);
+  if (names.empty()) return;
+  const YamlNode& node = fields.at(key);
+  for (size_t i = 0; i < names.size(); ++i)
+    places.push_back(i < node.items.size() ? node.items[i].where : node.where);
+}
+
 TournamentSpec read_tournament(const YamlNode& node) {
   Fields fields(node, "a tournament",
                 {"name", "files", "preset", "systems", "votes", "model", "ties", "k", "orders", "rounds",
@@ -99,13 +111,13 @@ TournamentSpec read_tournament(const YamlNode& node) {
   fields.read("files", ValueKind::list, spec.files);
   fields.read("judge", ValueKind::text, spec.judge);
   fields.read("preset", ValueKind::text, spec.preset);
-  fields.read("systems", ValueKind::list, spec.systems);
+  read_names(fields, "systems", spec.systems, spec.system_places);
   fields.read("k", ValueKind::number, spec.k);
   QLORA_CHECK(!fields.has("k") || spec.k > 0, usage, "{}: `k` must be above 0", fields.at("k").where.text());
   fields.read("orders", spec.orders, 1);
   fields.read("bootstrap", spec.bootstrap, 0);
   fields.read("seed", spec.seed, 0);
-  fields.read("anchors", ValueKind::list, spec.anchors);
+  read_names(fields, "anchors", spec.anchors, spec.anchor_places);
   fields.read("answers", ValueKind::list, spec.answers);
   fields.read_word("votes", spec.votes, {"each", "majority"});
   fields.read_word("model", spec.model, {"elo", "bt", "rao-kupper", "davidson"});
@@ -122,6 +134,14 @@ TournamentSpec read_tournament(const YamlNode& node) {
   return spec;
 }
 
+EvalSpec read_eval(const YamlNode& node, const std::string& task) {
+  EvalSpec spec = task == "mmlu"   ? read_mmlu_eval(node)
+                  : task == "loss" ? read_loss_eval(node)
+                                   : read_task_eval(node, find_task(task));
+  spec.where = node.where;
+  return spec;
+}
+
 }  // namespace
 
 std::vector<EvalSpec> read_evals(const YamlNode& list) {
@@ -131,13 +151,11 @@ std::vector<EvalSpec> read_evals(const YamlNode& list) {
   for (const YamlNode& node : items_of(list, "evals")) {
     const YamlNode* task = node.find("task");
     QLORA_CHECK(task != nullptr, usage, "{}: an evaluation needs `task`", node.where.text());
-    std::string name = std::get<std::string>(read_value(*task, ValueKind::text, "task"));
+    read_value(*task, ValueKind::text, "task");  // refuses what is no word
+    const std::string& name = task->text;
     QLORA_CHECK(std::find(known.begin(), known.end(), name) != known.end(), usage, "{}: {}",
                 task->where.text(), unknown_name("task", name, known));
-    specs.push_back(name == "mmlu"   ? read_mmlu_eval(node)
-                    : name == "loss" ? read_loss_eval(node)
-                                     : read_task_eval(node, find_task(name)));
-    specs.back().where = node.where;
+    specs.push_back(read_eval(node, name));
   }
   return specs;
 }

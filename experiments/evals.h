@@ -17,9 +17,9 @@ class RunConfig;
 //      samples: 100, max_length: 2048, bos: protocol, chat_template: none, fewshot_as_multiturn: false,
 //      system_instruction: "", at: end, every: 187, base: true}
 //   - {task: loss, at: [start, end], every: 187}
-//   - {task: hellaswag, data: DIR or FILE, shots: 0, limit: 100, examples: FILE, parts: [..],
-//      max_length: 512, stride: 256, max_new_tokens: 128, at: end, every: 187, base: true}
-//      any other task of `qlora eval list`, with those of the options that it has
+//   - {task: hellaswag, data: DIR or FILE, shots: 0, limit: 100, examples: FILE, fewshot_sampler: lm_eval,
+//      fewshot_seed: 1234, parts: [..], max_length: 512, stride: 256, max_new_tokens: 128, at: end, every:
+//      187, base: true} any other task of `qlora eval list`, with those of the options that it has
 struct EvalSpec {
   std::string task;  // mmlu | loss | a name of the registry
   Where where;
@@ -51,9 +51,11 @@ struct TournamentSpec {
   std::string judge;    // the name of a judge of the sweep; empty: files or a preset
   std::string only_by;  // of the votes those by this judge alone; empty: by all
   std::string preset;
+  bool stored = false;  // of `qlora elo`: the store's votes
   std::vector<std::string> systems;
-  std::string votes;  // empty: the preset's, else each
-  std::string model;  // empty: the preset's, else elo
+  std::vector<Where> system_places, anchor_places;  // one each, of a sweep file; empty: the command line
+  std::string votes;                                // empty: the preset's, else each
+  std::string model;                                // empty: the preset's, else elo
   std::string ties = "half";
   // online Elo
   double k = 0;  // 0: the preset's, else 32

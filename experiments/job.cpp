@@ -44,6 +44,8 @@ Json options_json(const TaskOptions& o) {
           {"limit", o.limit},
           {"groups", o.groups},
           {"examples", o.examples},
+          {"fewshot_sampler", o.fewshot_sampler},
+          {"fewshot_seed", o.fewshot_seed},
           {"max_length", o.max_length},
           {"stride", o.stride},
           {"max_new_tokens", o.max_new_tokens}};
@@ -55,6 +57,8 @@ TaskOptions options_from(const Json& json) {
   o.limit = json.at("limit");
   o.groups = json.at("groups").get<std::vector<std::string>>();
   o.examples = json.at("examples");
+  o.fewshot_sampler = json.at("fewshot_sampler");
+  o.fewshot_seed = json.at("fewshot_seed");
   o.max_length = json.at("max_length");
   o.stride = json.at("stride");
   o.max_new_tokens = json.at("max_new_tokens");

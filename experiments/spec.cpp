@@ -112,9 +112,14 @@ std::string mmlu_protocol(const MmluOptions& options) {
 }
 
 std::string task_protocol(const Task& task, const TaskData& data, const TaskOptions& options) {
-  const int64_t shots = task.takes_shots ? static_cast<int64_t>(data.examples.size()) : task.shots;
-  Json json = {{"name", task.protocol}, {"version", task.version}, {"shots", shots}, {"rows", kTaskRows}};
+  Json json = {
+      {"name", task.protocol}, {"version", task.version}, {"shots", data.shots}, {"rows", kTaskRows}};
   if (!data.examples_hash.empty()) json["examples"] = data.examples_hash;
+  // Scores with the first examples are older than the choice, and keep their keys.
+  if (data.draw != FewshotDraw::first) {
+    json["fewshot_sampler"] = "lm_eval";
+    json["fewshot_seed"] = options.fewshot_seed;
+  }
   if (options.limit > 0) json["limit"] = options.limit;
   if (options.max_length > 0) json["max_length"] = options.max_length;
   if (options.stride > 0) json["stride"] = options.stride;

@@ -71,8 +71,10 @@ std::vector<TaskItem> items(TaskSource& source) {
 }
 
 Task arc(const std::string& name, const std::string& release_name) {
-  return choice_task(name, "1.0", "science questions from school, the " + name.substr(4) + " part",
-                     {release_name + "-Test.jsonl", release_name + "/test.jsonl"}, items);
+  Task task = choice_task(name, "1.0", "science questions from school, the " + name.substr(4) + " part",
+                          {release_name + "-Test.jsonl", release_name + "/test.jsonl"}, items);
+  task.draw = FewshotDraw::drawn;
+  return task;
 }
 
 }  // namespace

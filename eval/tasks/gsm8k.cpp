@@ -40,6 +40,7 @@ Task gsm8k() {
   task.about = "school mathematics in words, the final number";
   task.files = {"test.jsonl"};
   task.shots = 5;
+  task.draw = FewshotDraw::drawn;
   task.metrics = {{"exact_match", Aggregation::mean, true, "strict-match"},
                   {"exact_match", Aggregation::mean, true, "flexible-extract"}};
   task.items = items_of_rows<item_of>;

@@ -25,6 +25,7 @@ MetricValue value(const Metric& metric, const TaskItem&, const TaskAnswer& answe
 
 Task lambada_openai() {
   Task task{.name = "lambada_openai", .version = "1.0", .kind = TaskKind::continuation};
+  task.draw = FewshotDraw::drawn;
   task.about = "the last word of a passage";
   task.files = {"lambada_test.jsonl", "lambada_test_en.jsonl", "test.jsonl"};
   task.metrics = {{"perplexity", Aggregation::perplexity, false}, {"acc"}};

@@ -95,6 +95,7 @@ Task choice_task(std::string name, std::string version, std::string about, std::
   Task task{.name = std::move(name), .version = std::move(version)};
   task.about = std::move(about);
   task.files = std::move(files);
+  task.draw = FewshotDraw::drawn_others;
   task.metrics = {{"acc"}, {"acc_norm"}};
   task.items = items;
   task.value = choice_value;

@@ -16,20 +16,27 @@ struct TaskOptions {
   int64_t limit = 0;                     // items, the first in file order (of each group of a folder); 0: all
   std::vector<std::string> groups = {};  // only these; empty: all
   std::string examples = {};             // file of the few-shot examples; empty: NAME_train beside the data
-  int64_t max_length = 0;                // tokens of a request; 0: the model's
-  int64_t stride = 0;          // rolling: tokens that each window after the first adds; 0: max_length
-  int64_t max_new_tokens = 0;  // of a generated text; 0: as the task says
+  // lm_eval: the harness' choice of them for the task (Task::draw); first_n: the first rows before every
+  // question; empty: lm_eval where the harness has the task.
+  std::string fewshot_sampler = {};
+  int64_t fewshot_seed = 1234;  // of examples that are drawn
+  int64_t max_length = 0;       // tokens of a request; 0: the model's
+  int64_t stride = 0;           // rolling: tokens that each window after the first adds; 0: max_length
+  int64_t max_new_tokens = 0;   // of a generated text; 0: as the task says
 };
 
 struct TaskData {
   Path path;                       // the file or folder that was read
   std::vector<TaskItem> items;     // all of them
-  std::vector<TaskItem> examples;  // the first rows of their file, as many as are shown
-  std::string content_hash;        // of the data without the examples
-  std::string examples_hash;       // empty without examples
+  std::vector<TaskItem> examples;  // what is shown, or drawn from: choose_examples() in fewshot.h
+  int64_t shots = 0;               // examples before a question
+  FewshotDraw draw = FewshotDraw::first;
+  uint64_t fewshot_seed = 0;
+  std::string content_hash;   // of the data without the examples
+  std::string examples_hash;  // empty without examples
 };
-// `path`: a file, or a folder with one of the task's files (NAME.jsonl, NAME.json, .csv, .tsv, .txt, each
-// also .gz, or what Task::files says). Throws Error(data) or Error(usage).
+// `path`: a file, or a folder with one of the task's files (NAME.jsonl, .json, .csv, .tsv, .txt, .parquet,
+// each also .gz, or what Task::files says). Throws Error(data) or Error(usage).
 TaskData read_task(const Task&, const Path& path, const TaskOptions&);
 
 // One request of an item. Tokens follow the rule of lm-evaluation-harness: white space at the end of a

@@ -48,6 +48,7 @@ Task stsb() {
   Task task =
       choice_task("stsb", "1", "how similar are two sentences", {"STS-B/dev.tsv"}, items_of_rows<stsb_item>);
   task.protocol = "qlora";
+  task.draw = FewshotDraw::first;
   task.metrics = {{"pearson", Aggregation::pearson}, {"spearmanr", Aggregation::spearman}};
   task.value = expected_rating;
   return task;

@@ -19,6 +19,10 @@ namespace qlora {
 enum class TaskKind { choice, continuation, rolling, generate };
 const char* name_of(TaskKind);
 
+// How lm-evaluation-harness chooses a question's examples among those of a file: the first rows for all; or
+// for each question others, drawn at random; and then never the question itself.
+enum class FewshotDraw { first, drawn, drawn_others };
+
 // One question as the task renders it, before tokenization and without few-shot examples.
 struct TaskItem {
   int64_t index = 0;                  // row in its file, from 0
@@ -87,6 +91,7 @@ struct Task {
   bool folder = false;                  // reads a whole folder
   int64_t shots = 0;                    // few-shot examples unless told otherwise
   bool takes_shots = true;
+  FewshotDraw draw = FewshotDraw::first;
   // Where the harness has the parts of the task as tasks of their own: the version of the group that it is
   // there, and the filter whose scores the group has; empty: of all.
   std::string group_version = {}, group_filter = {};
@@ -120,7 +125,8 @@ std::vector<ListedTask> listed_tasks();
 // A question with one context; `choices` follow it after `delimiter`.
 TaskItem choice_item(const DataRow&, std::string context, const std::vector<std::string>& choices,
                      int64_t gold, const std::string& delimiter = " ");
-// A task that asks which choice is likeliest: metrics acc and acc_norm, valued by choice_value.
+// A task that asks which choice is likeliest: metrics acc and acc_norm, valued by choice_value, examples
+// drawn as the harness does it for tasks that are asked on their validation split.
 Task choice_task(std::string name, std::string version, std::string about, std::vector<std::string> files,
                  std::vector<TaskItem> (*items)(TaskSource&));
 // acc: the first of the likeliest choices is right. acc_norm: likeliest by code point of the choice.

@@ -7,7 +7,7 @@
 namespace qlora {
 namespace {
 
-constexpr const char* kExtensions[] = {".jsonl", ".json", ".csv", ".tsv", ".txt"};
+constexpr const char* kExtensions[] = {".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet"};
 
 std::vector<std::string> names_of(const Task& task, const std::string& stem) {
   std::vector<std::string> names;
@@ -50,6 +50,33 @@ Path examples_path(const Task& task, const Path& data, const TaskOptions& option
   return *found;
 }
 
+FewshotDraw draw_of(const Task& task, const std::string& sampler) {
+  if (sampler.empty()) return task.draw;
+  const std::vector<std::string> known = {"first_n", "lm_eval"};
+  QLORA_CHECK(std::find(known.begin(), known.end(), sampler) != known.end(), usage, "{}",
+              unknown_name("sampler of examples", sampler, known));
+  if (sampler == "first_n") return FewshotDraw::first;
+  QLORA_CHECK(
+      task.protocol == "lm_eval", usage,
+      "sampler lm_eval: lm-evaluation-harness has no task {}; its examples are the first of their file",
+      task.name);
+  return task.draw;
+}
+
+void read_examples(const Task& task, const TaskOptions& options, TaskData& data) {
+  TaskSource source(examples_path(task, data.path, options));
+  data.draw = draw_of(task, options.fewshot_sampler);
+  data.fewshot_seed = static_cast<uint64_t>(options.fewshot_seed);
+  data.examples = task.items(source);
+  // Where the question itself is left out, one more is drawn than is shown.
+  const int64_t needed = data.shots + (data.draw == FewshotDraw::drawn_others ? 1 : 0);
+  QLORA_CHECK(static_cast<int64_t>(data.examples.size()) >= needed, data,
+              "{}: {} examples asked for{}, {} found", source.path().string(), data.shots,
+              needed > data.shots ? ", drawn from at least one more" : "", data.examples.size());
+  if (data.draw == FewshotDraw::first) data.examples.resize(static_cast<size_t>(data.shots));
+  data.examples_hash = source.content_hash();
+}
+
 }  // namespace
 
 TaskData read_task(const Task& task, const Path& path, const TaskOptions& options) {
@@ -69,19 +96,10 @@ TaskData read_task(const Task& task, const Path& path, const TaskOptions& option
                   unknown_name("part of " + task.name, group, known));
   }
 
-  const int64_t shots = options.shots < 0 ? task.shots : options.shots;
-  if (!task.takes_shots) {
-    QLORA_CHECK(shots == task.shots, usage, "task {} has {} examples, no other number", task.name,
-                task.shots);
-    return data;
-  }
-  if (shots == 0) return data;
-  TaskSource examples(examples_path(task, data.path, options));
-  data.examples = task.items(examples);
-  QLORA_CHECK(static_cast<int64_t>(data.examples.size()) >= shots, data,
-              "{}: {} examples asked for, {} found", examples.path().string(), shots, data.examples.size());
-  data.examples.resize(static_cast<size_t>(shots));
-  data.examples_hash = examples.content_hash();
+  data.shots = options.shots < 0 ? task.shots : options.shots;
+  if (task.takes_shots && data.shots > 0) read_examples(task, options, data);
+  QLORA_CHECK(task.takes_shots || data.shots == task.shots, usage, "task {} has {} examples, no other number",
+              task.name, task.shots);
   return data;
 }
 

@@ -5,6 +5,7 @@
 #include "core/text/unicode.h"
 #include "core/text/utf8.h"
 #include "eval/rolling.h"
+#include "eval/tasks/fewshot.h"
 #include "eval/tasks/run_task.h"
 
 namespace qlora {
@@ -80,6 +81,17 @@ std::vector<TaskRequest> requests_of(const Task& task, size_t index, const TaskI
   return requests;
 }
 
+// Examples with their right answers, as they stand before a question.
+std::string text_of(const TaskData& data, std::span<const size_t> shown) {
+  std::string text;
+  for (size_t i : shown) {
+    const TaskItem& e = data.examples[i];
+    const auto gold = static_cast<size_t>(e.gold);
+    text += e.contexts[e.contexts.size() > 1 ? gold : 0] + e.continuations[gold] + "\n\n";
+  }
+  return text;
+}
+
 // The last token is predicted, never read: a request may have one token more than the context.
 void cut_to(TaskRequest& r, int64_t length) {
   const auto whole = static_cast<int64_t>(r.context_tokens.size() + r.continuation_tokens.size());
@@ -148,7 +160,7 @@ TaskPlan plan_task(const Task& task, const TaskData& data, const TaskOptions& op
   TaskPlan plan;
   plan.asked = chosen(task, data, options);
   plan.partial = plan.asked.size() < data.items.size();
-  plan.shots = task.takes_shots ? static_cast<int64_t>(data.examples.size()) : task.shots;
+  plan.shots = data.shots;
   plan.max_new_tokens = options.max_new_tokens > 0 ? options.max_new_tokens : task.max_new_tokens;
   int64_t length = options.max_length > 0 ? std::min(options.max_length, context_length) : context_length;
   if (task.kind == TaskKind::generate) {
@@ -159,15 +171,12 @@ TaskPlan plan_task(const Task& task, const TaskData& data, const TaskOptions& op
   const int64_t stride = options.stride > 0 ? options.stride : length;
   QLORA_CHECK(stride <= length, usage, "a stride of {} tokens leaves gaps between windows of {}", stride,
               length);
-  std::string examples;
-  for (const TaskItem& e : data.examples) {
-    const auto gold = static_cast<size_t>(e.gold);
-    examples += e.contexts[e.contexts.size() > 1 ? gold : 0] + e.continuations[gold] + "\n\n";
-  }
+  std::vector<std::vector<size_t>> shown(data.items.size());
+  if (!data.examples.empty()) shown = choose_examples(data, plan.asked.empty() ? 0 : plan.asked.back() + 1);
   Sha256 hash;
   for (size_t index : plan.asked) {
     std::vector<TaskRequest> own =
-        requests_of(task, index, data.items[index], examples, tokenizer, length, stride);
+        requests_of(task, index, data.items[index], text_of(data, shown[index]), tokenizer, length, stride);
     hash.update(item_hash(own));
     for (TaskRequest& r : own) {
       cut_to(r, length);

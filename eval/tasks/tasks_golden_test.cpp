@@ -63,9 +63,11 @@ std::optional<Loaded> load(const Case& c, const Tokenizer& tokenizer, int64_t li
   Loaded l{.golden = read_lines(golden), .task = &find_task(c.task), .data = {}, .plan = {}};
   if (limit > 0 && l.golden.size() > static_cast<size_t>(limit)) l.golden.resize(static_cast<size_t>(limit));
   l.data = read_task(*l.task, source, {});
-  if (c.examples_from > 0)
+  if (c.examples_from > 0) {
+    l.data.shots = 5;
     l.data.examples.assign(l.data.items.begin() + c.examples_from,
-                           l.data.items.begin() + c.examples_from + 5);
+                           l.data.items.begin() + c.examples_from + l.data.shots);
+  }
   l.plan = plan_task(*l.task, l.data, {.limit = static_cast<int64_t>(l.golden.size())}, tokenizer, 8192);
   return l;
 }

@@ -34,7 +34,7 @@ const std::map<std::string, std::string> kRequestHashes = {
     {"boolq@2.0", "72da970ca07bcca5f48892f17ae416bd41c0f8c309eb71c3b4358d6b78ae3119"},
     {"cola@1.0", "c7ce241b68547ae1a25ab7ee4aaeae075e42b143aca6e6de06a0de42e3bede45"},
     {"crows_pairs_english@1.0", "58eff09f6d6517f565deb91602422a91bd9a0a06db1ef3ab18f8072f1a78159c"},
-    {"gsm8k@3.0", "9e3b3807b00b07258c3273acd61dfbf1a5cd6f8b25296b085288f63bf56c736c"},
+    {"gsm8k@3.0", "6807c9d3ed896d3469ea2bcefcc37396d1e12d64bc4d8e2512059d5efb8751fd"},
     {"hellaswag@1.0", "a0dd3521289bd4ce4b5b6f74e6298e97b008fd2a19c874e085e9ed6d5d69d8b8"},
     {"lambada_openai@1.0", "0f8b570a64373c93e5489db513cf84491c2e5232a667281e6613965ab3728397"},
     {"mmlu@hendrycks-2", "621ab3d420fc959e7f93ced0b209c47d0449011f28fbe5bf1621be517e70c662"},
@@ -181,6 +181,11 @@ TEST_CASE("every task asks what it has always asked") {
     }
     check_hash(task.name + "@" + task.version, plan.request_hash);
   }
+  // The one task with examples from a file: before they were drawn, the first were shown.
+  const Task& gsm8k = find_task("gsm8k");
+  const TaskOptions first{.fewshot_sampler = "first_n"};
+  CHECK(plan_task(gsm8k, read_task(gsm8k, samples(), first), first, tokenizer, 100'000).request_hash ==
+        "9e3b3807b00b07258c3273acd61dfbf1a5cd6f8b25296b085288f63bf56c736c");
   for (const MmluProtocol& p : mmlu_protocols())
     check_hash(fmt::format("mmlu@{}-{}", p.name, p.version), mmlu_request_hash(p.name, tokenizer));
 }
@@ -252,6 +257,24 @@ TEST_CASE("examples stand before the question and come from their own file") {
                      [&] { read_task(find_task("piqa"), samples(), {.shots = 1}); });
   test::expect_error(ErrorKind::usage, {"truthfulqa_mc1 has 0 examples"},
                      [&] { read_task(find_task("truthfulqa_mc1"), samples(), {.shots = 3}); });
+}
+
+// The samples as pyarrow writes them: fixtures/make.py.
+TEST_CASE("rows of Parquet are those of the other layouts") {
+  const PlainTokenizer tokenizer;
+  for (const char* name : {"arc_easy", "truthfulqa_mc2"}) {
+    const Task& task = find_task(name);
+    const Path fixtures = Path(QLORA_SOURCE_DIR) / "eval/tasks/fixtures";
+    const TaskData table = read_task(task, fixtures, {}), lines = read_task(task, samples(), {});
+    CHECK(table.path == fixtures / (task.name + ".parquet"));
+    CHECK(plan_task(task, table, {}, tokenizer, 100'000).request_hash ==
+          plan_task(task, lines, {}, tokenizer, 100'000).request_hash);
+    for (size_t i = 0; i < lines.items.size(); ++i) CHECK(table.items[i].document == lines.items[i].document);
+  }
+  test::expect_error(ErrorKind::data, {"arc_easy.parquet row 1: no field `answer`"}, [] {
+    read_task(find_task("gsm8k"), Path(QLORA_SOURCE_DIR) / "eval/tasks/fixtures/arc_easy.parquet",
+              {.shots = 0});
+  });
 }
 
 TEST_CASE("space at the end of a context moves to the continuation") {

@@ -27,6 +27,16 @@ int list(const Invocation& in) {
   return 0;
 }
 
+void add_fewshot_options(CLI::App& verb, TaskOptions& options) {
+  verb.add_option("--fewshot-sampler", options.fewshot_sampler,
+                  "lm_eval: others for every question, drawn as lm-evaluation-harness does it (default where "
+                  "it has the task); first_n: the first of their file")
+      ->check(CLI::IsMember({"first_n", "lm_eval"}));
+  verb.add_option("--fewshot-seed", options.fewshot_seed, "of the draws")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
 void add_task(CLI::App& eval, Invocation& in, const Task& task) {
   auto arguments = std::make_shared<TaskArguments>();
   arguments->eval.task = task.name;
@@ -44,8 +54,8 @@ void add_task(CLI::App& eval, Invocation& in, const Task& task) {
                      fmt::format("examples before a question (default {})", task.shots))
         ->check(CLI::NonNegativeNumber);
     verb->add_option("--examples", options.examples,
-                     "the file of examples, of which the first are taken (default: " + task.name +
-                         "_train beside the data)");
+                     "the file of examples (default: " + task.name + "_train beside the data)");
+    add_fewshot_options(*verb, options);
   }
   if (task.folder)
     verb->add_option("--parts", options.groups, "only these parts of the task")->delimiter(',');
@@ -69,6 +79,7 @@ struct SeveralArguments {
   ScoreArguments score;
   std::vector<std::string> tasks, data;
   int64_t shots = -1, limit = 0, max_length = 0, max_new_tokens = 0;
+  TaskOptions fewshot;  // the choice of examples
   MmluOptions mmlu;
 };
 
@@ -103,6 +114,9 @@ EvalSpec spec_of(const SeveralArguments& arguments, const std::string& task) {
   }
   const Task& known = find_task(task);
   eval.options.shots = known.takes_shots ? arguments.shots : -1;
+  if (known.takes_shots && known.protocol == "lm_eval")
+    eval.options.fewshot_sampler = arguments.fewshot.fewshot_sampler;
+  eval.options.fewshot_seed = arguments.fewshot.fewshot_seed;
   eval.options.limit = arguments.limit;
   eval.options.max_length = arguments.max_length;
   if (known.kind == TaskKind::generate) eval.options.max_new_tokens = arguments.max_new_tokens;
@@ -130,6 +144,7 @@ void add_several(CLI::App& eval, Invocation& in) {
       ->check(CLI::NonNegativeNumber);
   verb->add_option("--shots", arguments->shots, "examples before a question, of tasks that take them")
       ->check(CLI::NonNegativeNumber);
+  add_fewshot_options(*verb, arguments->fewshot);
   verb->add_option("--max-length", arguments->max_length, "tokens of a request (default: the model's)")
       ->check(CLI::PositiveNumber);
   verb->add_option("--max-new-tokens", arguments->max_new_tokens, "of answers that are generated")
