@@ -40,6 +40,12 @@ TEST_CASE("tasks are listed and scored and stored with their items") {
   for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "harness/output/model")) {
     const std::string name = entry.path().filename().string();
     files += name.starts_with("results_") || name.starts_with("samples_boolq_") ? 1 : 0;
+    if (!name.starts_with("results_")) continue;
+    const Json config = parse_json(read_file(entry.path()), name)["config"];
+    // Every number of the file of weights, and no seed, for no example was drawn.
+    const Json model = parse_json(bench.run({"model", "show", "model", "--json"}).out, "stdout");
+    CHECK(config["model_num_parameters"] == model["elements"]);
+    CHECK(config["fewshot_seed"].is_null());
   }
   CHECK(files == 2);
 
@@ -62,6 +68,17 @@ TEST_CASE("tasks are listed and scored and stored with their items") {
   INFO(text.err);
   CHECK_THAT(text.out, Contains("arc_easy version 1.0, 1 shots, partial") && Contains("acc_norm"));
   CHECK(stored().size() == 2);
+  // How examples are chosen is part of the protocol, unless it is as it always was.
+  auto protocol = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = {"eval",      "arc_easy", "--model", "model",     "--data",
+                                          samples,     "--limit",  "1",       "--shots",   "1",
+                                          "--threads", "1",        "--json",  "--no-store"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return parse_json(bench.run(arguments).out, "stdout")["protocol"];
+  };
+  const Json drawn = protocol({}), first = protocol({"--fewshot-sampler", "first_n"});
+  CHECK((drawn["fewshot_sampler"] == "lm_eval" && drawn["fewshot_seed"] == 1234));
+  CHECK_FALSE(first.contains("fewshot_sampler"));
 
   // Of one item there is no correlation: NULL, and a line that says why.
   const ProgramEnd one = bench.run({"eval", "stsb", "--model", "model", "--data", samples, "--limit", "1",

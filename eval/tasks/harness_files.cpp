@@ -125,6 +125,8 @@ Ordered configuration(const HarnessTask& t) {
                                                               : "generate_until";
   Ordered config = {{"task", harness_name(t)}, {"dataset_path", t.data->path.string()}};
   if (!t.part.empty()) config["dataset_name"] = t.part;
+  if (t.task->takes_shots && t.plan->shots > 0)
+    config["fewshot_config"] = {{"sampler", t.data->draw == FewshotDraw::first ? "first_n" : "default"}};
   config["num_fewshot"] = t.plan->shots;
   config["metric_list"] = metrics;
   config["output_type"] = kind;
@@ -186,23 +188,22 @@ Ordered model_config(const HarnessInfo& info) {
   Ordered arguments = {{"pretrained", info.model}};
   if (!info.adapter.empty()) arguments["peft"] = info.adapter;
   for (const auto& [key, value] : info.model_args) arguments[key] = value;
-  return {{"model", "qlora"},
-          {"model_args", arguments},
-          {"model_num_parameters", nullptr},
-          {"model_dtype", info.dtype},
-          {"model_revision", nullptr},
-          {"model_sha", text_or_null(info.model_sha)},
-          {"batch_size", nullptr},
-          {"batch_sizes", Ordered::array()},
-          {"device", info.device},
-          {"use_cache", nullptr},
-          {"limit", info.limit > 0 ? Ordered(info.limit) : Ordered(nullptr)},
-          {"bootstrap_iters", 0},
-          {"gen_kwargs", Ordered::object()},
-          {"random_seed", nullptr},
-          {"numpy_seed", nullptr},
-          {"torch_seed", nullptr},
-          {"fewshot_seed", nullptr}};
+  Ordered config = {
+      {"model", "qlora"},          {"model_args", arguments},   {"model_num_parameters", info.parameters},
+      {"model_dtype", info.dtype}, {"model_revision", nullptr}, {"model_sha", text_or_null(info.model_sha)}};
+  if (!info.adapter.empty()) config["peft_sha"] = info.peft_sha;
+  config.update({{"batch_size", nullptr},
+                 {"batch_sizes", Ordered::array()},
+                 {"device", info.device},
+                 {"use_cache", nullptr},
+                 {"limit", info.limit > 0 ? Ordered(info.limit) : Ordered(nullptr)},
+                 {"bootstrap_iters", 0},
+                 {"gen_kwargs", Ordered::object()},
+                 {"random_seed", nullptr},
+                 {"numpy_seed", nullptr},
+                 {"torch_seed", nullptr},
+                 {"fewshot_seed", info.fewshot_seed ? Ordered(*info.fewshot_seed) : Ordered(nullptr)}});
+  return config;
 }
 
 Ordered token_of(const Tokenizer& tokenizer, int32_t id) {

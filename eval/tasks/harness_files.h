@@ -19,12 +19,14 @@ struct HarnessInfo {
   std::string
       adapter;  // of what is scored: then this names the model, as the harness has it; empty: the base
   std::vector<std::pair<std::string, std::string>> model_args = {};  // further ones: quantization
-  std::string model_sha;                                             // of the base's content
+  std::string model_sha, peft_sha = {};  // of the base's content, of the adapter's weights
+  int64_t parameters = 0;  // of the base and the adapter, whatever the base's weights are stored as
   std::string dtype, device;
   std::string program, commit;  // version and build; the commit alone
   std::string started;          // ISO 8601, UTC
   std::string date;             // of the files: ISO 8601; they have - for : and no zone
   int64_t limit = 0;
+  std::optional<int64_t> fewshot_seed = {};  // none: no examples were drawn
   double seconds = 0;
   int64_t max_length = 0;
   // Where prompts stand in a conversation: its template, and what precedes everything.

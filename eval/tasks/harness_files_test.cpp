@@ -169,6 +169,9 @@ TEST_CASE("results have every key that the harness' have") {
   info.model = "base/model";
   info.adapter = "runs\\a: [b]__/c";
   info.model_args = {{"quant", "nf4"}};
+  info.peft_sha = "5ha";
+  info.parameters = 7;
+  info.fewshot_seed = 1234;
   info.started = "2026-11-29T12:19:59.250Z";
   info.date = "2026-11-29T12:20:26.622Z";
   info.system_instruction = "Be brief.";
@@ -179,7 +182,11 @@ TEST_CASE("results have every key that the harness' have") {
       harness_results(info, tokenizer, std::span(&task, 1), std::span(&group, 1), {{"tiny", kChoiceHash}}),
       "results");
   CHECK(keys_of(results) == kKeys);
-  CHECK(keys_of(results["config"]) == kConfigKeys);
+  std::set<std::string> config_keys = kConfigKeys;
+  config_keys.insert("peft_sha");  // with an adapter, there as here
+  CHECK(keys_of(results["config"]) == config_keys);
+  CHECK((results["config"]["peft_sha"] == "5ha" && results["config"]["model_num_parameters"] == 7));
+  CHECK((results["config"]["fewshot_seed"] == 1234 && results["config"]["random_seed"].is_null()));
   CHECK(results["config"]["model_args"] ==
         Json{{"pretrained", "base/model"}, {"peft", info.adapter}, {"quant", "nf4"}});
   // As the harness: the adapter names the model; one mark for a run of bad characters.

@@ -85,6 +85,7 @@ class RegistryTask final : public AskedTask {
   }
   HarnessParts harness(const Tokenizer&, HarnessInfo& info) override {
     info.limit = options_.limit;
+    if (data_.draw != FewshotDraw::first) info.fewshot_seed = options_.fewshot_seed;
     return harness_parts({&task_, &data_, &plan_, &report_});
   }
   Json json(const EvalJob& job, const SubjectModel& subject) const override {
