@@ -233,6 +233,15 @@ void mark_answers(AnswerPlan& plan, const Store* store) {
   }
 }
 
+KnownSystems judged_systems(const AnswerPlan& plan, const std::string& judge) {
+  KnownSystems known;
+  for (const StudyNeed& study : plan.studies)
+    for (const AnswerNeed& need : plan.answers)
+      if (name_of(study.setup) == judge && need.set == study.set)
+        known.try_emplace(system_alias(need.row.system), need.set->spec->where.text());
+  return known;
+}
+
 void check_judges(const AnswerPlan& plan, size_t budget) {
   for (const StudyNeed& study : plan.studies)
     QLORA_CHECK(study.missing == 0 || study.memory <= budget, memory,

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "eval/judge/judge_run.h"
-#include "eval/judge/judgments.h"
+#include "eval/judge/known_systems.h"
 #include "experiments/generation.h"
 #include "experiments/job.h"
 #include "experiments/plan.h"
@@ -61,6 +61,8 @@ AnswerPlan plan_answers(Planner&, const Sweep&, std::vector<PlannedRun>&);
 void mark_answers(AnswerPlan&, const Store*);
 // Throws Error(memory) for a judge that still has something to do and needs more than `budget` bytes.
 void check_judges(const AnswerPlan&, size_t budget);
+// The systems that a judge will compare, each with the place of the `generate` that asks it.
+KnownSystems judged_systems(const AnswerPlan&, const std::string& judge);
 // For --dry-run: one line a set and a judge.
 std::vector<std::string> describe_answers(const AnswerPlan&);
 

@@ -277,4 +277,6 @@ TEST_CASE("answers and judges that cannot be are refused before anything is trai
   refused(ask + "judge: [{judge: base, prompts: gone.jsonl, chat_template: guanaco}]\n", 3, "gone.jsonl");
   refused(ask + kJudge + "tournaments: [{name: own, judge: other}]\n", 2,
           "unknown judge `other`; known: self");
+  refused(ask + kJudge + "tournaments: [{name: own, judge: self, systems: [nobody, base]}]\n", 2,
+          "`systems`: unknown system `nobody`; known: ");
 }

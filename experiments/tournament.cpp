@@ -31,7 +31,8 @@ Settings settings_of(const TournamentSpec& spec) {
          std::string(p.cluster),
          p.k,
          p.draws};
-    if (spec.files.empty() && spec.cluster.empty() && s.cluster == "prompt" && spec.bootstrap <= 0)
+    if (spec.files.empty() && !spec.stored && spec.cluster.empty() && s.cluster == "prompt" &&
+        spec.bootstrap <= 0)
       s.interval = "none";  // counts have no prompts
   }
   if (!spec.model.empty()) s.model = spec.model;
@@ -62,20 +63,28 @@ EloOptions elo_options(const TournamentSpec& spec, const Settings& s) {
   return o;
 }
 
+// Where a name stands that the specification says: "s.yaml:7:20: `systems`", or the option.
+std::string place_of(const std::vector<Where>& places, size_t i, const char* key, const char* option) {
+  return i < places.size() ? fmt::format("{}: `{}`", places[i].text(), key) : option;
+}
+std::string anchor_place(const TournamentSpec& spec, size_t i) {
+  return place_of(spec.anchor_places, i, "anchors", "--anchor");
+}
+
+constexpr std::string_view kMean = "mean";  // an anchor of this name is that of all systems
+
 // mean=1000, or a system's name and rating.
-void read_anchor(const std::string& text, ModelOptions& o) {
+Anchor anchor_of(const TournamentSpec& spec, size_t i) {
+  const std::string& text = spec.anchors[i];
   size_t cut = text.rfind('=');
-  double rating = 0;
+  Anchor anchor;
   const char* end = text.data() + text.size();
-  auto [stop, error] = std::from_chars(text.data() + (cut == std::string::npos ? 0 : cut + 1), end, rating);
+  auto [stop, error] =
+      std::from_chars(text.data() + (cut == std::string::npos ? 0 : cut + 1), end, anchor.rating);
   QLORA_CHECK(cut != std::string::npos && cut > 0 && error == std::errc() && stop == end, usage,
-              "an anchor must be mean=RATING or SYSTEM=RATING, not `{}`", text);
-  std::string name = text.substr(0, cut);
-  if (name == "mean") {
-    o.initial = rating;
-  } else {
-    o.anchors.push_back({system_alias(name), rating});
-  }
+              "{}: an anchor must be mean=RATING or SYSTEM=RATING, not `{}`", anchor_place(spec, i), text);
+  anchor.system = text.substr(0, cut);
+  return anchor;
 }
 
 ModelOptions fitted_options(const TournamentSpec& spec, const Settings& s) {
@@ -84,7 +93,13 @@ ModelOptions fitted_options(const TournamentSpec& spec, const Settings& s) {
   o.drop_ties = spec.ties == "drop";
   o.position = position_from(spec.position);
   o.length = !spec.answers.empty();
-  for (const std::string& anchor : spec.anchors) read_anchor(anchor, o);
+  for (size_t i = 0; i < spec.anchors.size(); ++i) {
+    Anchor anchor = anchor_of(spec, i);
+    if (anchor.system == kMean)
+      o.initial = anchor.rating;
+    else
+      o.anchors.push_back({system_alias(anchor.system), anchor.rating});
+  }
   o.interval = interval_from(s.interval);
   o.cluster = cluster_from(s.cluster);
   o.draws = s.draws;
@@ -116,10 +131,25 @@ std::vector<std::string> chosen_systems(const TournamentSpec& spec) {
   return {known.systems.begin(), known.systems.end()};
 }
 
-// Who wants these systems, for a message about one that there is not.
-std::string asked_by(const TournamentSpec& spec) {
-  if (spec.systems.empty()) return "preset " + spec.preset;
-  return spec.where.line > 0 ? spec.where.text() + ": `systems`" : "--systems";
+void check_systems(const TournamentSpec& spec, const KnownSystems& known) {
+  for (size_t i = 0; i < spec.systems.size(); ++i)
+    find_system(known, spec.systems[i], place_of(spec.system_places, i, "systems", "--systems"));
+}
+
+// Anchors are of systems that take part.
+void check_anchors(const TournamentSpec& spec, const KnownSystems& known) {
+  for (size_t i = 0; i < spec.anchors.size(); ++i)
+    if (Anchor anchor = anchor_of(spec, i); anchor.system != kMean)
+      find_system(known, anchor.system, anchor_place(spec, i));
+}
+
+// The systems of matches, and where each stands: in files, or in the preset of the counts.
+KnownSystems systems_of(const TournamentSpec& spec, const TournamentMatches& loaded) {
+  const KnownSystems all = known_systems(loaded.files);
+  KnownSystems known;
+  for (const std::string& system : loaded.matches.systems)
+    known[system] = loaded.files.empty() ? "preset " + spec.preset : all.at(system);
+  return known;
 }
 
 // Whom a preset leaves out of the files.
@@ -145,17 +175,31 @@ std::vector<Path> answer_paths(const TournamentSpec& spec) {
   return paths;
 }
 
+std::string place_of_vote(std::span<const JudgmentFile> files, const std::string& system,
+                          const std::string& item) {
+  for (const JudgmentFile& file : files)
+    for (const Vote& vote : file.votes)
+      if (vote.item == item && (vote.first == system || vote.second == system))
+        return fmt::format("{}:{}", file.path, vote.line);
+  fail(ErrorKind::failure, "no vote on {} of {}", item, system);
+}
+
 TournamentMatches matches_of_votes(const TournamentSpec& spec, std::vector<JudgmentFile> votes) {
   TournamentMatches out;
   out.files = spec.only_by.empty() ? std::move(votes) : only_by(votes, spec.only_by);
+  check_systems(spec, known_systems(out.files));
   out.matches = gather_matches(out.files, vote_rule_from(settings_of(spec).votes), chosen_systems(spec),
-                               asked_by(spec));
+                               "preset " + spec.preset);
   out.note = left_out(spec, out.files);
   if (out.matches.judges.size() > 1)
     out.note += fmt::format("{}Votes of {} judges count together: {} (--judge takes those of one).",
                             out.note.empty() ? "" : " ", out.matches.judges.size(),
                             fmt::join(out.matches.judges, ", "));
-  if (!spec.answers.empty()) add_answer_lengths(out.matches, answer_paths(spec));
+  if (!spec.answers.empty())
+    add_answer_lengths(out.matches, answer_paths(spec),
+                       [&](const std::string& system, const std::string& item) {
+                         return place_of_vote(out.files, system, item);
+                       });
   return out;
 }
 
@@ -215,6 +259,11 @@ void check_options(const TournamentSpec& spec) {
   }
 }
 
+void check_named_systems(const TournamentSpec& spec, const KnownSystems& known) {
+  check_systems(spec, known);
+  check_anchors(spec, known);
+}
+
 Tournament::Tournament(const TournamentSpec& spec)
     : Tournament(spec, (check_options(spec), load_matches(spec))) {}
 
@@ -227,6 +276,7 @@ Tournament::Tournament(const TournamentSpec& spec, TournamentMatches loaded) : l
     elo_ = elo_options(spec, s);
   } else {
     fitted_ = fitted_options(spec, s);
+    check_anchors(spec, systems_of(spec, loaded_));
   }
   row_.name = spec.name;
   row_.method = s.model;

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "eval/judge/judgments.h"
+#include "eval/judge/known_systems.h"
 #include "eval/ratings/strengths.h"
 #include "experiments/evals.h"
 #include "results/records.h"
@@ -57,6 +57,9 @@ class Tournament {
 
 // Throws Error(usage) for options that do not go together, as the constructor would.
 void check_options(const TournamentSpec&);
+// Throws Error(usage) for a system or an anchor's system that is none of these, naming where it stands. For
+// votes that are still to come: those that are read are checked by the constructor.
+void check_named_systems(const TournamentSpec&, const KnownSystems&);
 
 // Those of a sweep whose votes are files, by their place in the sweep; mistakes in files are found here.
 std::map<size_t, Tournament> read_tournaments_of(std::span<const TournamentSpec>);

@@ -155,7 +155,10 @@ WorkPlan plan_work(Planner& planner, const Sweep& sweep, const Store* store, siz
   plan.compute_note = settle_compute_dtype(planner, sweep, store, plan.runs);
   plan.evals = list_evals(planner, sweep, plan.runs);
   plan.answers = plan_answers(planner, sweep, plan.runs);
-  for (const TournamentSpec& spec : sweep.tournaments) check_options(spec);
+  for (const TournamentSpec& spec : sweep.tournaments) {
+    check_options(spec);
+    if (!spec.judge.empty()) check_named_systems(spec, judged_systems(plan.answers, spec.judge));
+  }
   planner.fit(plan.runs, budget);
   plan.notes = planner.notes();
   return plan;

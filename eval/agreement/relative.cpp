@@ -6,7 +6,7 @@
 #include <tuple>
 
 #include "core/base/check.h"
-#include "core/base/names.h"
+#include "eval/judge/known_systems.h"
 
 namespace qlora {
 
@@ -111,18 +111,11 @@ void estimate(Entry& entry, const BootstrapOptions& options) {
 
 // The reference as the votes name it.
 std::string find_reference(std::span<const JudgmentFile> files, const std::string& asked) {
-  std::vector<std::string> known;
-  for (const JudgmentFile& file : files)
-    for (const Vote& vote : file.votes)
-      if (vote.points)
-        for (const std::string& name : {vote.first, vote.second})
-          if (!name.empty() && std::find(known.begin(), known.end(), name) == known.end())
-            known.push_back(name);
-  QLORA_CHECK(!known.empty(), data, "no votes with points in {} files; relative scores need them",
+  std::vector<JudgmentFile> points(files.begin(), files.end());
+  std::erase_if(points, [](const JudgmentFile& file) { return file.votes.empty() || !file.votes[0].points; });
+  QLORA_CHECK(!points.empty(), data, "no votes with points in {} files; relative scores need them",
               files.size());
-  for (const std::string& name : {asked, system_alias(asked)})
-    if (std::find(known.begin(), known.end(), name) != known.end()) return name;
-  fail(ErrorKind::usage, "{}", unknown_name("reference system", asked, known));
+  return find_system(known_systems(points), asked, "--reference");
 }
 
 }  // namespace

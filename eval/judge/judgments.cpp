@@ -12,6 +12,7 @@
 #include "core/base/check.h"
 #include "core/base/names.h"
 #include "eval/judge/answer_ids.h"
+#include "eval/judge/known_systems.h"
 #include "eval/judge/layouts.h"
 
 namespace qlora {
@@ -106,35 +107,14 @@ struct MatchNumbers {
   Numbers systems, prompts, judges;
 };
 
-// "unknown system `bleu`; did you mean `blue` (FILE:LINE)?"
-std::string unknown_system(const std::string& name, const std::set<std::string>& known,
-                           std::span<const JudgmentFile> files) {
-  const std::vector<std::string> names(known.begin(), known.end());
-  const std::string near = nearest(name, names);
-  if (near.empty()) return unknown_name("system", name, names);
-  for (const JudgmentFile& file : files)
-    for (const Vote& vote : file.votes)
-      if (vote.first == near || vote.second == near)
-        return fmt::format("unknown system `{}`; did you mean `{}` ({}:{})?", name, near, file.path,
-                           vote.line);
-  fail(ErrorKind::failure, "no vote is about {}", near);
-}
-
 std::set<std::string> wanted_systems(std::span<const JudgmentFile> files,
                                      std::span<const std::string> systems, std::string_view asked_by) {
-  std::set<std::string> known, wanted;
-  for (const JudgmentFile& file : files)
-    for (const Vote& vote : file.votes) {
-      known.insert(vote.first);
-      if (vote.pairwise()) known.insert(vote.second);
-    }
-  for (const std::string& system : systems) {
-    std::string name = known.count(system) != 0 ? system : system_alias(system);
-    QLORA_CHECK(known.count(name) != 0, usage, "{}{}{}", asked_by, asked_by.empty() ? "" : ": ",
-                unknown_system(system, known, files));
-    wanted.insert(name);
-  }
-  return systems.empty() ? known : wanted;
+  const KnownSystems known = known_systems(files);
+  std::set<std::string> wanted;
+  for (const std::string& system : systems) wanted.insert(find_system(known, system, asked_by));
+  if (systems.empty())
+    for (const auto& [name, place] : known) wanted.insert(name);
+  return wanted;
 }
 
 bool takes_part(const Vote& vote, const std::set<std::string>& wanted) {

@@ -66,7 +66,7 @@ Verdict majority_of(std::span<const Verdict>);     // invalid when none is valid
 
 // Gathers the matches of files: votes on two answers; both_bad counts as a tie. `systems` empty = all;
 // otherwise only matches between those (aliases accepted). Throws Error(data) when nothing is left,
-// Error(usage) for a system that no file has, naming who asked for it, the nearest one and where that stands.
+// Error(usage) for a system that no file has (find_system() in known_systems.h).
 Matches gather_matches(std::span<const JudgmentFile>, VoteRule, std::span<const std::string> systems = {},
                        std::string_view asked_by = "");
 

@@ -217,7 +217,8 @@ TEST_CASE("matches can be restricted to some systems") {
   const std::vector<std::string> wrong = {"bleu"}, strange = {"yellow"};
   CHECK_THROWS_WITH(gather_matches(files, VoteRule::each, wrong, "--systems"),
                     "--systems: unknown system `bleu`; did you mean `blue` (red-vs-blue:7)?");
-  CHECK_THROWS_WITH(only_between(files, strange), "unknown system `yellow`; known: blue, gpt-4, red");
+  CHECK_THROWS_WITH(only_between(files, strange),
+                    "unknown system `yellow`; known: blue (red-vs-blue:7), gpt-4 (:0), red (red-vs-blue:7)");
   CHECK_THROWS_WITH(gather_matches(files, VoteRule::each, std::vector<std::string>{"red"}),
                     Contains("no valid judgment"));
 }

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -87,6 +88,16 @@ void read_answers(const Path& path, std::string_view content, Lengths& lengths) 
   });
 }
 
+[[noreturn]] void no_answer(const std::string& system, const std::string& prompt,
+                            const PlaceOfJudgment& where_judged, const Lengths& lengths,
+                            std::span<const Path> files) {
+  std::set<std::string> known;
+  for (const auto& [key, length] : lengths) known.insert(key.first);
+  fail(ErrorKind::data, "{}no answer of {} to prompt {} in the {} files of answers; they answer for {}",
+       where_judged ? where_judged(system, prompt) + ": " : "", system, prompt, files.size(),
+       known.empty() ? "no system of these matches" : fmt::format("{}", fmt::join(known, ", ")));
+}
+
 bool fits(const std::string& name, const std::string& pattern) {
   return ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
 }
@@ -112,7 +123,8 @@ std::vector<Path> find_answer_files(const std::string& text) {
   return found;
 }
 
-void add_answer_lengths(Matches& all, std::span<const Path> answer_files) {
+void add_answer_lengths(Matches& all, std::span<const Path> answer_files,
+                        const PlaceOfJudgment& where_judged) {
   Lengths lengths;
   auto plays = [&](const std::string& system) {
     return std::find(all.systems.begin(), all.systems.end(), system) != all.systems.end();
@@ -127,8 +139,7 @@ void add_answer_lengths(Matches& all, std::span<const Path> answer_files) {
     auto length = [&](int32_t system) {
       const std::string& name = all.systems[static_cast<size_t>(system)];
       auto found = lengths.find({name, prompt});
-      QLORA_CHECK(found != lengths.end(), data, "no answer of {} to prompt {} in the {} files of answers",
-                  name, prompt, answer_files.size());
+      if (found == lengths.end()) no_answer(name, prompt, where_judged, lengths, answer_files);
       return static_cast<double>(found->second);
     };
     double a = length(m.first), b = length(m.second);

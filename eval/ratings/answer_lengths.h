@@ -2,6 +2,7 @@
 // The lengths of the answers that were judged, for ratings that control for them (Dubois et al. 2024 and the
 // style control of Chatbot Arena use the same difference).
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -21,7 +22,10 @@ std::vector<Path> find_answer_files(const std::string& file_or_pattern);
 // over. Or rows of AlpacaEval, outputs and annotations (judge/alpaca_eval_outputs.h), which name their
 // systems. Sets the `length` of every match to (a - b) / (a + b) for the code points a and b of the two
 // answers. Throws Error(data) with file and line, for an answer that is judged but in no file, and for two
-// different answers of a system to a prompt; Error(usage) for matches without prompts.
-void add_answer_lengths(Matches&, std::span<const Path> answer_files);
+// different answers of a system to a prompt; Error(usage) for matches without prompts. `where_judged` tells
+// the place of a judgment of a system's answer to a prompt, for the message about one that is in no file.
+using PlaceOfJudgment = std::function<std::string(const std::string& system, const std::string& prompt)>;
+void add_answer_lengths(Matches&, std::span<const Path> answer_files,
+                        const PlaceOfJudgment& where_judged = {});
 
 }  // namespace qlora

@@ -85,8 +85,10 @@ int64_t prompts_judged(const Matches& matches, int32_t first, int32_t second) {
 
 void check_plan(const std::vector<std::string>& systems, const PlanOptions& o) {
   QLORA_CHECK(systems.size() >= 2, usage, "planning needs at least two systems");
-  QLORA_CHECK(std::set<std::string>(systems.begin(), systems.end()).size() == systems.size(), usage,
-              "a system that is to be planned for has matches already, or is named twice");
+  std::set<std::string> seen;
+  for (const std::string& system : systems)
+    QLORA_CHECK(seen.insert(system).second, usage,
+                "{} has matches already, or is named twice; a new system has none", system);
   QLORA_CHECK(o.count >= 1 && o.count <= 100'000, usage, "1 to 100,000 matches can be planned, not {}",
               o.count);
   QLORA_CHECK(std::isfinite(o.prior_sd) && o.prior_sd > 0, usage,
