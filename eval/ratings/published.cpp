@@ -35,21 +35,21 @@ std::span<const MedianRank> qlora_median_ranks() {
   return kMedianRanks;
 }
 
-std::vector<ComparedCell> compare_column(const PublishedColumn& column, const RatingReport* ours) {
+std::vector<ComparedCell> compare_column(std::span<const std::string> systems,
+                                         const PublishedColumn* published, const RatingReport* ours) {
   std::vector<ComparedCell> cells;
-  for (const MedianRank& row : qlora_median_ranks()) {
-    ComparedCell cell;
-    for (const PublishedRating& published : column.ratings) {
-      if (published.system != row.system) continue;
-      cell.printed = published.printed;
-      cell.meant = published.meant;
+  for (const std::string& system : systems) {
+    ComparedCell& cell = cells.emplace_back();
+    for (size_t i = 0; published != nullptr && i < published->ratings.size(); ++i) {
+      if (published->ratings[i].system != system) continue;
+      cell.printed = published->ratings[i].printed;
+      cell.meant = published->ratings[i].meant;
     }
     for (size_t i = 0; ours != nullptr && i < ours->ratings.size(); ++i) {
-      if (ours->ratings[i].system != row.system) continue;
+      if (ours->ratings[i].system != system) continue;
       cell.ours = ours->ratings[i].rating;
       cell.our_rank = static_cast<int>(i) + 1;
     }
-    cells.push_back(cell);
   }
   return cells;
 }

@@ -34,14 +34,16 @@ struct MedianRank {
 };
 std::span<const MedianRank> qlora_median_ranks();
 
-// One cell of the table, ours beside the paper's.
+// One cell of such a table, ours beside the paper's.
 struct ComparedCell {
   std::optional<int> printed, meant;  // none: the system is not in the column
   std::optional<double> ours;         // none: not computed
   std::optional<int> our_rank;
   bool transposed() const { return printed != meant; }
 };
-// The cells of a column for the systems of qlora_median_ranks(), in that order; `ours` may be null.
-std::vector<ComparedCell> compare_column(const PublishedColumn&, const RatingReport* ours);
+// The cells of a column for these systems, in their order. Either may be null: no figures in print, none of
+// ours.
+std::vector<ComparedCell> compare_column(std::span<const std::string> systems, const PublishedColumn*,
+                                         const RatingReport* ours);
 
 }  // namespace qlora

@@ -29,21 +29,23 @@ struct Source {
   std::string parser;  // of stored votes
 };
 
-// Neither files nor a preset that names a tournament: the votes of the store.
-bool from_store(const TournamentSpec& spec) {
-  if (!spec.files.empty()) return false;
-  return spec.preset.empty() || preset(spec.preset).systems.empty();
-}
-
-// The stored votes where they are the source; a parser chooses among their readings alone.
-std::optional<std::vector<JudgmentFile>> votes_of_store(const Invocation& in, const Source& source) {
-  if (from_store(source.spec)) return stored_votes(in.db, source.parser);
+// The stored votes where they are the source: without files, and without counts of a preset unless
+// --stored. A parser chooses among their readings alone.
+std::optional<std::vector<JudgmentFile>> votes_of_store(const Invocation& in, Source& source) {
+  TournamentSpec& spec = source.spec;
+  QLORA_CHECK(spec.files.empty() || !spec.stored, usage,
+              "--stored takes the store's votes: give no files too");
+  const bool counts = !spec.preset.empty() && !preset(spec.preset).counts.empty();
+  // Without a store, a preset says itself what it needs.
+  if (spec.files.empty() && !counts && (spec.preset.empty() || std::filesystem::exists(in.db)))
+    spec.stored = true;
+  if (spec.stored) return stored_votes(in.db, source.parser);
   QLORA_CHECK(source.parser.empty(), usage,
               "--parser chooses among readings of stored votes; for files, see `qlora judge reparse`");
   return std::nullopt;
 }
 
-TournamentMatches matches_of(const Invocation& in, const Source& source) {
+TournamentMatches matches_of(const Invocation& in, Source& source) {
   auto votes = votes_of_store(in, source);
   return votes ? load_matches(source.spec, std::move(*votes)) : load_matches(source.spec);
 }
@@ -64,7 +66,7 @@ struct ComputeArguments {
   bool stored = false;
 };
 
-int compute(const Invocation& in, const ComputeArguments& arguments) {
+int compute(const Invocation& in, ComputeArguments& arguments) {
   const TournamentSpec& spec = arguments.source.spec;
   if (in.threads > 0) set_thread_count(in.threads);
   auto votes = votes_of_store(in, arguments.source);
@@ -136,7 +138,7 @@ Json matrix_json(const WinMatrix& matrix) {
   return {{"systems", matrix.systems}, {"mean_rate", means}, {"pairs", pairs}};
 }
 
-int matrix(const Invocation& in, const MatrixArguments& arguments) {
+int matrix(const Invocation& in, MatrixArguments& arguments) {
   const TournamentMatches loaded = matches_of(in, arguments.source);
   const WinMatrix found = win_matrix(loaded.matches);
   if (!arguments.svg.empty()) write_file(arguments.svg, win_rates_svg(found, "win rates"));
@@ -153,7 +155,7 @@ struct PlanArguments {
   int64_t count = 10;
 };
 
-int plan(const Invocation& in, const PlanArguments& arguments) {
+int plan(const Invocation& in, PlanArguments& arguments) {
   PlanOptions options;
   options.model = model_options(arguments.source.spec);
   options.prior_sd = arguments.prior_sd;
@@ -192,9 +194,37 @@ int plan(const Invocation& in, const PlanArguments& arguments) {
 
 // ---- table, presets
 
-int table(const Invocation& in, const Table7Spec& spec) {
+struct TableArguments {
+  Source source;
+  Table7Spec spec;  // what the source does not say
+};
+
+int table(const Invocation& in, TableArguments& arguments) {
   if (in.threads > 0) set_thread_count(in.threads);
-  Table7 found = compute_table_7(spec);
+  Table7Spec& spec = arguments.spec;
+  TournamentSpec& source = arguments.source.spec;
+  const bool by_column = !spec.human.empty() || !spec.gpt4.empty() || !spec.oa.empty();
+  QLORA_CHECK(!by_column || (source.files.empty() && !source.stored), usage,
+              "--human, --gpt4 and --oa give a column's files: give no other votes too");
+  spec.preset = source.preset.empty() && by_column ? "qlora" : source.preset;
+  if (!source.files.empty()) {
+    QLORA_CHECK(arguments.source.parser.empty(), usage,
+                "--parser chooses among readings of stored votes; for files, see `qlora judge reparse`");
+    spec.votes = load_judgments(source.files);
+  } else if (source.stored || spec.preset.empty()) {
+    QLORA_CHECK(
+        source.stored || std::filesystem::exists(in.db), data,
+        "{}: there is no such results store; give judgment files, store some (qlora judge import), or "
+        "take --preset qlora: the paper's own counts",
+        in.db);
+    spec.votes = stored_votes(in.db, arguments.source.parser);
+  }
+  spec.systems = source.systems;
+  spec.only_by = source.only_by;
+  spec.rule = source.votes;
+  spec.orders = source.orders;
+  spec.seed = source.seed;
+  const Table7 found = compute_table_7(spec);
   print(in, to_json(found), render_text(found));
   return 0;
 }
@@ -227,6 +257,7 @@ void add_source_options(CLI::App& verb, Source& source, Invocation& in) {
   verb.add_option("--systems", spec.systems, "only matches between these")
       ->delimiter(',')
       ->allow_extra_args(false);
+  verb.add_flag("--stored", spec.stored, "the store's votes, also where the preset has counts");
   verb.add_option("--judge", spec.only_by, "only votes by this judge (default: all, together)");
   verb.add_option("--parser", source.parser, "of stored votes: whose reading of them");
   add_db_option(verb, in);
@@ -312,23 +343,29 @@ void add_plan(CLI::App& elo, Invocation& in) {
 }
 
 void add_table(CLI::App& elo, Invocation& in) {
-  auto spec = std::make_shared<Table7Spec>();
-  CLI::App* verb = elo.add_subcommand("table", "a published table beside ours");
-  verb->add_option("--preset", spec->preset,
-                   "qlora: Table 7 of the QLoRA paper; or one of its columns' presets");
-  verb->add_option("--human", spec->human, "files of human votes, instead of the counts");
-  verb->add_option("--gpt4", spec->gpt4,
+  auto arguments = std::make_shared<TableArguments>();
+  TournamentSpec& source = arguments->source.spec;
+  Table7Spec& spec = arguments->spec;
+  CLI::App* verb = elo.add_subcommand(
+      "table", "Elo by judge, the paper's figures beside ours where it has them; its Table 7");
+  add_source_options(*verb, arguments->source, in);
+  verb->get_option("--preset")
+      ->description(
+          "qlora: the columns of the QLoRA paper's Table 7, of its counts; or one of its columns' presets");
+  verb->add_option("--human", spec.human, "files of human votes, instead of the counts");
+  verb->add_option("--gpt4", spec.gpt4,
                    "files of GPT-4's verdicts on the Vicuna prompts, instead of the counts");
-  verb->add_option("--oa", spec->oa, "files of GPT-4's verdicts on the OpenAssistant prompts");
-  verb->add_option("--orders", spec->orders, "random orders")
-      ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}));
-  verb->add_option("--seed", spec->seed, "of the orders")->check(CLI::NonNegativeNumber);
+  verb->add_option("--oa", spec.oa, "files of GPT-4's verdicts on the OpenAssistant prompts");
+  verb->add_option("--orders", source.orders, "random orders")
+      ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}).description("UP TO 1E8"));
+  verb->add_option("--seed", source.seed, "of the orders")->check(CLI::NonNegativeNumber);
   verb->add_option("--threads", in.threads, "of this machine; no result depends on it")
       ->check(CLI::Range(1, 4096));
   add_json_flag(*verb, in);
   verb->footer(
-      "Examples:\n  qlora elo table --preset qlora\n  qlora elo table --preset qlora --oa judgments/oa/");
-  verb->callback([=, &in] { in.work = [=, &in] { return table(in, *spec); }; });
+      "Examples:\n  qlora elo table --preset qlora\n  qlora elo table judgments/\n  qlora elo table --db "
+      "results.db");
+  verb->callback([=, &in] { in.work = [=, &in] { return table(in, *arguments); }; });
 }
 
 }  // namespace
