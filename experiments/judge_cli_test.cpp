@@ -108,15 +108,110 @@ TEST_CASE("votes of several judges count together with a note unless one is chos
                 {"of one judge"});
 }
 
-TEST_CASE("an unknown system is told with who asked for it and where the nearest one stands") {
+TEST_CASE("every verb of elo takes files and the store alike") {
   Workbench bench;
   write_judgments(bench);
+  bench.write("votes/red-vs-blue-claude-reviewer-threeclass.jsonl",
+              row(1, "so\\n2", "2", "c1") + row(2, "so\\n1", "1", "c2"));
+  bench.write("points/gpt-3.5-vs-red-gpt4-reviewer.jsonl", row(1, "8 6", "[8, 6]", "p1"));
+  bench.write("points/red-vs-gpt-3.5-gpt4-reviewer.jsonl", row(1, "9 10", "[9, 10]", "p2"));
+  for (const char* folder : {"votes", "points"})
+    REQUIRE(bench.run({"judge", "import", folder, "--db", std::string(folder) + ".db"}).code == 0);
+  struct Case {
+    std::string verb, folder, key;
+  };
+  for (const Case& c : std::vector<Case>{{"compute", "votes", "ratings"},
+                                         {"table", "votes", "columns"},
+                                         {"matrix", "votes", "pairs"},
+                                         {"agree", "votes", "judges"},
+                                         {"bias", "votes", "judges"},
+                                         {"relative", "points", "scores"},
+                                         {"plan", "votes", "matches"}}) {
+    INFO(c.verb);
+    Json files = json_of(bench, {"elo", c.verb, c.folder});
+    Json stored = json_of(bench, {"elo", c.verb, "--db", c.folder + ".db"});
+    for (Json* json : {&files, &stored}) json->erase("note");  // how files tell the order of showing
+    CHECK(files.at(c.key).size() > 0);
+    CHECK(stored == files);
+    check_refused(bench, {"elo", c.verb}, 3, {"results.db: there is no such results store"});
+    check_refused(bench, {"elo", c.verb, c.folder, "--parser", "threeclass-2"}, 2, {"stored votes"});
+  }
+}
+
+TEST_CASE("a table of ratings has a column for each judge and the paper's beside a published one") {
+  Workbench bench;
+  write_judgments(bench);
+  bench.write("votes/red-vs-blue-claude-reviewer-threeclass.jsonl", row(1, "so\\n2", "2", "c"));
+  const Json table = json_of(bench, {"elo", "table", "votes"});
+  REQUIRE(table["columns"].size() == 2);
+  CHECK((table["columns"][0]["heading"] == "claude" && table["columns"][0]["preset"].is_null()));
+  // One judge prefers blue, the other red.
+  for (size_t column : {0, 1})
+    for (const Json& cell : table["columns"][column]["cells"]) {
+      CHECK(cell["rank"] == ((cell["system"] == "blue") == (column == 0) ? 1 : 2));
+      CHECK(cell["printed"].is_null());
+    }
+  CHECK(table["median_ranks"][0]["ours"] == 2);  // 1 and 2, rounded up
+  CHECK_THAT(bench.run({"elo", "table", "votes", "--judge", "claude"}).out,
+             Contains("claude, ours") && !Contains("gpt-4"));
+  // A judge whose words hold no verdict has a column that says so.
+  bench.write("more/red-vs-blue-mute-reviewer-threeclass.jsonl", row(1, "no", "-1", "m"));
+  CHECK_THAT(bench.run({"elo", "table", "votes", "more"}).out, Contains("mute: no verdict could be read"));
+  check_refused(bench, {"elo", "table", "more"}, 3, {"mute: no verdict could be read"});
+  REQUIRE(bench.run({"judge", "import", "votes"}).code == 0);
+  check_refused(bench, {"elo", "table", "--stored", "--preset", "qlora-vicuna-gpt4"}, 2,
+                {"preset qlora-vicuna-gpt4: unknown system `gpt-4`; known: blue (/"});
+  check_refused(bench, {"elo", "table", "--stored", "--preset", "qlora-vicuna-human"}, 3,
+                {"no vote by human on questions"});
+  check_refused(bench, {"elo", "table", "votes", "--human", "votes"}, 2, {"give no other votes too"});
+
+  const Path data = test_data() / "04_qlora_eval";
+  if (missing(data)) return;
+  for (const char* folder : {"ratings-gpt4/vicuna/pairwise", "prd_human"})
+    REQUIRE(bench.run({"judge", "import", (data / folder).string(), "--db", "paper.db"}).code == 0);
+  const Json paper = json_of(
+      bench, {"elo", "table", "--preset", "qlora", "--stored", "--db", "paper.db", "--orders", "500"});
+  for (size_t column : {0, 1})
+    for (const Json& cell : paper["columns"][column]["cells"])
+      CHECK(cell["ours"] == Approx(cell["meant"].get<double>()).margin(2.5));
+  CHECK(paper["columns"][2]["missing"] == "OA, GPT-4: no vote by gpt-4 on messages");
+  // Without the preset nobody is left out, and the table says what that changes.
+  CHECK_THAT(bench.run({"elo", "table", "--db", "paper.db", "--orders", "5"}).out,
+             Contains("Vicuna, human, paper") && Contains("The paper rated without claude"));
+}
+
+TEST_CASE("an unknown system is told with its place and where the known ones stand") {
+  Workbench bench;
+  write_judgments(bench);
+  const std::string blue = std::string("blue (votes/") + kBackward + ":1)";
   const std::string near =
       std::string("unknown system `bleu`; did you mean `blue` (votes/") + kBackward + ":1)?";
-  for (const char* verb : {"compute", "matrix", "plan", "agree", "bias"})
+  const std::string far = "unknown system `yellow`; known: " + blue + ", red (votes/" + kBackward + ":1)";
+  for (const char* verb : {"compute", "table", "matrix", "plan", "agree", "bias"}) {
     check_refused(bench, {"elo", verb, "votes", "--systems", "red,bleu"}, 2, {"--systems: " + near});
+    check_refused(bench, {"elo", verb, "votes", "--systems", "red,yellow"}, 2, {"--systems: " + far});
+  }
+  const std::vector<std::string> named = {"elo", "compute", "votes", "--model",
+                                          "bt",  "--name",  "t",     "--anchor"};
+  for (const auto& [anchor, says] : std::map<std::string, std::string>{{"bleu=1", near}, {"yellow=1", far}}) {
+    std::vector<std::string> arguments = named;
+    arguments.push_back(anchor);
+    check_refused(bench, arguments, 2, {"--anchor: " + says});
+  }
+  check_refused(bench, {"elo", "compute", "votes", "--preset", "qlora-vicuna-gpt4", "--name", "t"}, 2,
+                {"preset qlora-vicuna-gpt4: unknown system `gpt-4`; known: " + blue});
+  check_refused(bench, {"elo", "plan", "votes", "--new", "red"}, 2, {"red has matches already"});
+  bench.write("answers/red.jsonl", "{\"question_id\": 0, \"text\": \"r\"}\n");
+  check_refused(
+      bench, {"elo", "compute", "votes", "--model", "bt", "--answers", "answers", "--name", "t"}, 3,
+      {std::string("votes/") + kBackward + ":1: no answer of blue to prompt 0", "they answer for red"});
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "results.db"));
+
   bench.write_sweep("s.yaml", "tournaments:\n  - {name: t, files: votes, systems: [red, bleu]}\n");
-  check_refused(bench, {"sweep", "run", "s.yaml", "--dry-run"}, 2, {"s.yaml:18:5: `systems`: " + near});
+  check_refused(bench, {"sweep", "run", "s.yaml", "--dry-run"}, 2, {"s.yaml:18:44: `systems`: " + near});
+  bench.write_sweep("s.yaml",
+                    "tournaments:\n  - {name: t, files: votes, model: bt, anchors: [mean=1, yellow=2]}\n");
+  check_refused(bench, {"sweep", "run", "s.yaml", "--dry-run"}, 2, {"s.yaml:18:58: `anchors`: " + far});
 }
 
 TEST_CASE("items with one rater are told where a judge has several") {
@@ -175,7 +270,9 @@ TEST_CASE("points are shown relative to a reference") {
   CHECK(scores["scores"][0]["reference_first"]["value"] == 75.0);
   CHECK(scores["scores"][0]["system_first"]["value"] == 90.0);
   CHECK_THAT(bench.run({"elo", "relative", "points", "--paper"}).out, Contains("paper: first"));
-  check_refused(bench, {"elo", "relative", "points", "--reference", "rad"}, 2, {"did you mean `red`"});
+  check_refused(bench, {"elo", "relative", "points", "--reference", "rad"}, 2,
+                {"--reference: unknown system `rad`; did you mean `red` (points/gpt-3.5-vs-red-gpt4-reviewer"
+                 ".jsonl:1)?"});
 }
 
 TEST_CASE("bad judgments are refused with file and line and nothing of them is stored") {
@@ -209,6 +306,27 @@ TEST_CASE("bad judgments are refused with file and line and nothing of them is s
   }
   check_refused(bench, {"elo", "bias", "votes", "--systems", "red,bleu"}, 2, {"did you mean `blue`"});
   check_refused(bench, {"elo", "bias"}, 3, {"results.db"});
+}
+
+TEST_CASE("what the store has of a vote is not stored a second time under another name") {
+  Workbench bench;
+  write_judgments(bench);
+  REQUIRE(bench.run({"judge", "import", "votes"}).code == 0);
+  const Json before = json_of(bench, {"elo", "bias", "--bootstrap", "0"});
+  bench.write("other/red_vs_blue_gpt-4_reviewer_threeclass.jsonl", row(3, "so\\n1", "1", "g"));
+  check_refused(bench, {"judge", "import", "other"}, 3,
+                {"other/red_vs_blue_gpt-4_reviewer_threeclass.jsonl:1: gpt-4 judges red", "votes/red-vs-blue",
+                 ":4 does"});
+  // The same file by another path is the same file, and a tournament over files keeps them to itself.
+  CHECK(json_of(bench, {"judge", "import", (bench.path() / "votes").string()})["new_files"] == 0);
+  for (const char* files : {"./votes", "other"})
+    CHECK(bench.run({"elo", "compute", files, "--name", files, "--orders", "5"}).code == 0);
+  CHECK(json_of(bench, {"elo", "bias", "--bootstrap", "0"}) == before);
+  // A file that changed takes its own place.
+  bench.write(std::string("votes/") + kForward, row(1, "so\\n1", "1", "f1"));
+  CHECK(json_of(bench, {"judge", "import", "votes"})["new_files"] == 1);
+  CHECK(json_of(bench, {"elo", "bias", "--bootstrap", "0"})["judges"][0]["votes"] == 11);
+  check_refused(bench, {"elo", "bias", "--answers", "votes"}, 2, {"judge import --answers"});
 }
 
 TEST_CASE("a local model judges without a network and gives the same votes again") {

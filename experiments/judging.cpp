@@ -1,5 +1,6 @@
 #include "experiments/judging.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -63,6 +64,22 @@ Json counts_json(const std::map<std::string, std::pair<int64_t, int64_t>>& count
   return json;
 }
 
+// Votes that are there already under another file's name would count twice ever after. A file that is there
+// itself is replaced by what it holds now.
+void check_against_store(const std::string& db, std::span<const VoteFile> rows) {
+  if (!std::filesystem::exists(db)) return;
+  std::vector<JudgmentFile> all;
+  for (const VoteFile& stored : Store::open(db).votes()) {
+    const bool replaced = std::any_of(rows.begin(), rows.end(), [&](const VoteFile& row) {
+      return row.path == stored.path ||
+             (row.content == stored.content && Path(row.path).filename() == Path(stored.path).filename());
+    });
+    if (!replaced) all.push_back(judgment_file(stored));
+  }
+  for (const VoteFile& row : rows) all.push_back(judgment_file(row));
+  check_claims(all);
+}
+
 }  // namespace
 
 ImportReport import_votes(const VoteSource& source) {
@@ -74,6 +91,7 @@ ImportReport import_votes(const VoteSource& source) {
     report.votes += static_cast<int64_t>(file.votes.size());
     for (const Vote& vote : file.votes) report.invalid += !vote.valid();
   }
+  check_against_store(source.db, rows);
   report.files = static_cast<int64_t>(rows.size());
   report.new_files = Store::open(source.db).write_votes(rows);
   return report;

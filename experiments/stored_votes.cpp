@@ -1,5 +1,7 @@
 #include "experiments/stored_votes.h"
 
+#include <filesystem>
+
 #include "core/base/check.h"
 
 namespace qlora {
@@ -15,7 +17,8 @@ Verdict verdict_of_score(int score) {
 }  // namespace
 
 VoteFile vote_file(const JudgmentFile& file) {
-  VoteFile out{file.path, file.content, {}};
+  // The store is read from other folders too, and two spellings of a path are one file.
+  VoteFile out{std::filesystem::absolute(file.path).lexically_normal().string(), file.content, {}};
   for (const Vote& vote : file.votes) {
     VoteRow row;
     row.judge = vote.judge;

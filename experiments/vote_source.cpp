@@ -31,6 +31,10 @@ std::vector<JudgmentFile> read(const VoteSource& source) {
       for (const Path& path : find_answer_files(text)) book.add(path);
     return load_judgments(source.files, source.answers.empty() ? nullptr : &book);
   }
+  QLORA_CHECK(
+      source.answers.empty(), usage,
+      "--answers puts files in order; stored votes have the order that `qlora judge import --answers` "
+      "gave them");
   return stored_votes(source.db, source.parser);
 }
 

@@ -22,6 +22,7 @@ TEST_CASE("landed migrations are never edited") {
       "07299fd964cbed83c3a38955db99376b692901fed51ffe28c4ccef0b38b4668a",
       "98e313bff3781a0938dcde8a77cd26acbe0def6089420b2adb6bd7531ca4806a",
       "1a8e1a6fa19e3630ef6f8c578e1cf81def7a6c38819bd4bee2cc8f004070ba7e",
+      "48aa088af6709e7a5542dd60ac718a3e9aa3cfd23bd071cb455a8db9d26abd36",
   };
   REQUIRE(migrations().size() == frozen.size());
   for (size_t i = 0; i < frozen.size(); ++i) {

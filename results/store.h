@@ -126,9 +126,10 @@ class Store {
   // Stores files of votes, all or none. A file that is there already (by content and path) is left as it is.
   // Returns how many are new.
   int64_t write_votes(std::span<const VoteFile>);
-  // The files of votes, in the order in which they were stored, each vote as `parser` reads it where that was
-  // tried, and otherwise as its file says; empty: as the files say. Of a path that was stored with several
-  // contents, the newest.
+  // The files of votes that were given here (those that a tournament alone brought along are its own), in the
+  // order in which they were stored, each vote as `parser` reads it where that was tried, and otherwise as
+  // its file says; empty: as the files say. Of a path that was stored with several contents, the newest; a
+  // file that was named by several paths counts once.
   std::vector<VoteFile> votes(const std::string& parser = "") const;
   // Ids of the votes of votes(), file by file, in the same order.
   std::vector<std::vector<int64_t>> vote_ids() const;

@@ -1,6 +1,7 @@
 // Votes: judgments as their files hold them, and what parsers made of their words since.
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "core/base/check.h"
 #include "core/base/names.h"
@@ -35,12 +36,28 @@ VoteRow vote_row(const Statement& row) {
   return v;
 }
 
+// The files whose votes count, in the order in which they were stored: of each path the newest content, and
+// of a file that was named in several ways ("votes/x", "./votes/x") the first.
+std::vector<int64_t> counted_files(const Database& db) {
+  Statement rows(
+      db,
+      "SELECT vote_file_id, sha256, path FROM vote_file f WHERE given AND vote_file_id = (SELECT "
+      "max(vote_file_id) FROM vote_file g WHERE g.given AND g.path = f.path) ORDER BY vote_file_id");
+  std::set<std::pair<Digest, std::string>> seen;
+  std::vector<int64_t> files;
+  while (rows.step())
+    if (seen.emplace(rows.digest(1), Path(rows.text(2)).filename().string()).second)
+      files.push_back(rows.integer(0));
+  return files;
+}
+
 }  // namespace
 
 int64_t Store::Impl::vote_file_id(const VoteFile& file) const {
   Statement find(database, "SELECT vote_file_id FROM vote_file WHERE sha256 = ? AND path = ?");
   if (find.bind(file.content, file.path).step()) return find.integer(0);
-  Statement make(database, "INSERT INTO vote_file(sha256, path) VALUES (?, ?) RETURNING vote_file_id");
+  Statement make(database,
+                 "INSERT INTO vote_file(sha256, path, given) VALUES (?, ?, 0) RETURNING vote_file_id");
   make.bind(file.content, file.path).step();
   int64_t id = make.integer(0);
   make.reset();
@@ -74,9 +91,10 @@ int64_t Store::Impl::vote_file_id(const VoteFile& file) const {
 int64_t Store::write_votes(std::span<const VoteFile> files) {
   impl_->flush();
   Transaction transaction(impl_->database);
-  constexpr const char* kCount = "SELECT count(*) FROM vote_file";
+  constexpr const char* kCount = "SELECT count(*) FROM vote_file WHERE given";
   int64_t before = impl_->database.integer(kCount);
-  for (const VoteFile& file : files) impl_->vote_file_id(file);
+  Statement give(impl_->database, "UPDATE vote_file SET given = 1 WHERE vote_file_id = ?");
+  for (const VoteFile& file : files) give.run(impl_->vote_file_id(file));
   int64_t added = impl_->database.integer(kCount) - before;
   transaction.commit();
   return added;
@@ -96,38 +114,34 @@ std::vector<VoteFile> Store::votes(const std::string& parser) const {
       "SELECT f.sha256, f.path, j.name, v.item, v.turn, a.name, b.name, v.shown_first, v.rater, v.prompt, "
       "ifnull(p.score, v.score), iif(p.score IS NULL, v.score_a, p.score_a), "
       "iif(p.score IS NULL, v.score_b, p.score_b), v.points, v.answer_a, v.answer_b, v.length_a, v.length_b, "
-      "v.review, v.raw, v.source_line, v.source_part, f.vote_file_id "
+      "v.review, v.raw, v.source_line, v.source_part "
       "FROM vote v JOIN vote_file f ON f.vote_file_id = v.source_file JOIN judge j USING (judge_id) "
       "JOIN system a ON a.system_id = v.system_a LEFT JOIN system b ON b.system_id = v.system_b "
       "LEFT JOIN vote_parse p ON p.vote_id = v.vote_id AND p.parser = ? "
-      "WHERE f.vote_file_id = (SELECT max(vote_file_id) FROM vote_file g WHERE g.path = f.path) "
-      "ORDER BY v.source_file, v.source_line, v.source_part");
-  rows.bind(parser);
+      "WHERE f.vote_file_id = ? ORDER BY v.source_line, v.source_part");
   std::vector<VoteFile> files;
-  int64_t file = -1;
-  while (rows.step()) {
-    if (rows.integer(22) != file) {
-      file = rows.integer(22);
-      files.push_back({rows.text(1), rows.digest(0), {}});
+  for (int64_t file : counted_files(db)) {
+    rows.bind(parser, file);
+    for (bool first = true; rows.step(); first = false) {
+      if (first) files.push_back({rows.text(1), rows.digest(0), {}});
+      files.back().votes.push_back(vote_row(rows));
     }
-    files.back().votes.push_back(vote_row(rows));
+    rows.reset();
   }
   return files;
 }
 
 std::vector<std::vector<int64_t>> Store::vote_ids() const {
   Statement rows(impl_->database,
-                 "SELECT vote_id, source_file FROM vote JOIN vote_file f ON f.vote_file_id = source_file "
-                 "WHERE f.vote_file_id = (SELECT max(vote_file_id) FROM vote_file g WHERE g.path = f.path) "
-                 "ORDER BY source_file, source_line, source_part");
+                 "SELECT vote_id FROM vote WHERE source_file = ? ORDER BY source_line, source_part");
   std::vector<std::vector<int64_t>> ids;
-  int64_t file = -1;
-  while (rows.step()) {
-    if (rows.integer(1) != file) {
-      file = rows.integer(1);
-      ids.emplace_back();
+  for (int64_t file : counted_files(impl_->database)) {
+    rows.bind(file);
+    for (bool first = true; rows.step(); first = false) {
+      if (first) ids.emplace_back();
+      ids.back().push_back(rows.integer(0));
     }
-    ids.back().push_back(rows.integer(0));
+    rows.reset();
   }
   return ids;
 }

@@ -82,6 +82,26 @@ TEST_CASE("of a file that has grown the newest content counts") {
   CHECK(store.vote_ids()[1].size() == 2);
 }
 
+TEST_CASE("a file counts once however its path is spelled, and a tournament's own files do not count") {
+  TemporaryFolder dir;
+  Store store = Store::open(dir.path() / "r.db");
+  std::vector<VoteFile> files = sample_files();
+  TournamentRow row;
+  row.key = key_of("tournament");
+  row.name = "t";
+  row.files = files;
+  store.write_tournament(row);
+  CHECK((store.votes().empty() && store.vote_ids().empty()));
+  CHECK(store.write_votes(files) == 2);  // now they are given too
+  for (VoteFile& file : files) file.path = "elsewhere/" + file.path;
+  CHECK(store.write_votes(files) == 2);
+  REQUIRE((store.votes().size() == 2 && store.vote_ids().size() == 2));
+  CHECK(store.votes()[0].path == sample_files()[0].path);
+  files[0].path = "elsewhere/another-name.jsonl";  // a name says whose votes they are
+  store.write_votes(files);
+  CHECK(store.votes().size() == 3);
+}
+
 TEST_CASE("a bad vote leaves nothing of its files in the store") {
   TemporaryFolder dir;
   Store store = Store::open(dir.path() / "r.db");
