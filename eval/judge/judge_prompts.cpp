@@ -1,6 +1,7 @@
 #include "eval/judge/judge_prompts.h"
 
 #include <array>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -122,15 +123,16 @@ std::string fill_prompt(const JudgePrompt& prompt, std::string_view question, st
 
 std::vector<JudgeQuestion> read_judge_questions(const Path& path) {
   std::vector<JudgeQuestion> questions;
-  std::set<std::string> seen;
+  std::map<std::string, int> seen;  // lines
   for_each_row(read_file(path), path.string(), [&](const Row& row) {
     JudgeQuestion question;
     question.text = question_text(row);
     question.item = is_instruction(row) ? alpaca_eval_item(question.text)
                                         : row.id(row.has("question_id") ? "question_id" : "message_id");
     question.category = row.text_or_empty("category");
-    QLORA_CHECK(seen.insert(question.item).second, data, "{}: question {} stands in this file already",
-                row.where(), question.item);
+    auto [place, fresh] = seen.try_emplace(question.item, row.line());
+    QLORA_CHECK(fresh, data, "{}: the question id {} is that of line {} already", row.where(), question.item,
+                place->second);
     questions.push_back(std::move(question));
   });
   QLORA_CHECK(!questions.empty(), data, "{}: no question in this file", path.string());

@@ -307,7 +307,7 @@ TEST_CASE("MMLU rows of JSON give the same questions as the CSV tree") {
              text + R"({"question": "q", "subject": "astronomy", "choices": ["a"], "answer": 0})"
                     "\n");
   CHECK(message_of([&] { read_mmlu(rows, options); }) ==
-        (rows / "test.jsonl").string() + ":6: `choices` must be a list of 4 texts");
+        (rows / "test.jsonl").string() + ":6: `choices` must be a list of 4 texts, found 1 of them");
   write_file(rows / "test.jsonl",
              text +
                  R"({"question": "q", "subject": "astronomy", "choices": ["a", "b", "c", "d"], "answer": 4})"
@@ -343,7 +343,7 @@ TEST_CASE("MMLU rows of Parquet lie in the layouts of Hugging Face") {
   }
   const Path wrong = Path(QLORA_SOURCE_DIR) / "eval/tasks/fixtures/mmlu_wrong_types.parquet";
   CHECK(message_of([&] { read_mmlu(wrong, asking("lm_eval", 0)); }) ==
-        wrong.string() + ": row 1: `choices` must be a list of 4 texts");
+        wrong.string() + ": row 1: `choices` must be a list of 4 texts, found string");
 }
 
 TEST_CASE("rendered prompts are asked as they stand and know their shots") {

@@ -64,8 +64,9 @@ void add(MmluRows& rows, const Json& outer, const std::string& place) {
   } else {
     q.question = text_of(row, "question", place);
     const Json& choices = field(row, "choices", place);
-    QLORA_CHECK(choices.is_array() && choices.size() == 4, data, "{}: `choices` must be a list of 4 texts",
-                place);
+    QLORA_CHECK(choices.is_array() && choices.size() == 4, data,
+                "{}: `choices` must be a list of 4 texts, found {}", place,
+                choices.is_array() ? fmt::format("{} of them", choices.size()) : choices.type_name());
     for (size_t i = 0; i < 4; ++i) {
       QLORA_CHECK(choices[i].is_string(), data, "{}: choice {} must be text, found {}", place, i + 1,
                   choices[i].type_name());
