@@ -139,10 +139,13 @@ ModelFolder::ModelFolder(const Path& folder) try : path_(folder) {
   fail(ErrorKind::data, "{}: cannot be read as a model folder: {}", folder.string(), e.code().message());
 }
 
-ModelFolder::ModelFolder(const Path& config_json, const std::vector<TensorInfo>& tensors)
+ModelFolder::ModelFolder(const Path& config_json, const std::vector<TensorInfo>& tensors,
+                         std::span<const std::byte> values)
     : path_(config_json.parent_path()) {
-  for (const TensorInfo& tensor : tensors)
-    announced_[tensor.name] = {.type = tensor.type, .shape = tensor.shape, .bytes = {}};
+  for (const TensorInfo& tensor : tensors) {
+    TensorView& view = announced_[tensor.name] = {.type = tensor.type, .shape = tensor.shape, .bytes = {}};
+    if (!values.empty()) view.bytes = values.first(view.stored_bytes());
+  }
 }
 
 std::vector<std::string> ModelFolder::names() const {

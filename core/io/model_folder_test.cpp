@@ -124,3 +124,13 @@ TEST_CASE(
   CHECK(changed(tensor("b", kOnes)) != hash);
   CHECK(changed(tensor("b", kTwos)) == hash);
 }
+
+TEST_CASE("weights that are only announced may have values to measure with, the same for all of them") {
+  const std::vector<TensorInfo> tensors = {{"a", DType::f32, {2}}, {"b", DType::f32, {1}}};
+  const ModelFolder none("config.json", tensors),
+      filled("config.json", tensors, std::as_bytes(std::span(kTwos)));
+  CHECK(none.find("a")->bytes.empty());
+  CHECK(to_floats(*filled.find("a")) == kTwos);
+  CHECK(to_floats(*filled.find("b")) == std::vector<float>{2});
+  CHECK(filled.names() == none.names());
+}

@@ -99,8 +99,11 @@ class ModelFolder {
  public:
   // Throws Error(data) when the folder, its config.json, or its weights are missing, with what to do.
   explicit ModelFolder(const Path& folder);
-  // Weights that are not there, of a model of which only `config_json` is: for planning. Views have no bytes.
-  ModelFolder(const Path& config_json, const std::vector<TensorInfo>&);
+  // Weights that are not there, of a model of which only `config_json` is. For planning, views have no bytes;
+  // for measuring, all begin with `values`, which stay valid and may be a mapped file.
+  // REQUIRES: values for the largest tensor, or none.
+  ModelFolder(const Path& config_json, const std::vector<TensorInfo>&,
+              std::span<const std::byte> values = {});
   const Path& path() const { return path_; }
   std::vector<std::string> names() const;  // sorted
   const TensorView* find(std::string_view name) const;

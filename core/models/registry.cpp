@@ -68,8 +68,12 @@ std::shared_ptr<const Model> shapes_of_model(const Path& config_json, Memory& me
                                              const LoadOptions& options) {
   LoadOptions shapes = options;
   shapes.shapes_only = true;
-  return family_of(config_json)
-      .make(read_hf_config(config_json), announced_weights(config_json), memory, shapes);
+  return load_weights(announced_weights(config_json), config_json, memory, shapes);
+}
+
+std::shared_ptr<const Model> load_weights(const ModelFolder& folder, const Path& config_json, Memory& memory,
+                                          const LoadOptions& options) {
+  return family_of(config_json).make(read_hf_config(config_json), folder, memory, options);
 }
 
 }  // namespace qlora

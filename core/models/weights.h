@@ -27,6 +27,10 @@ void check_weights(const ModelFolder&, std::span<const WeightSpec> expected,
 // in.
 ModelFolder announced_weights(const Path& config_json);
 
+// The model that config.json describes, of weights that the folder has.
+std::shared_ptr<const Model> load_weights(const ModelFolder&, const Path& config_json, Memory&,
+                                          const LoadOptions&);
+
 // Bytes that loading takes at most beside the weights that are loaded already: a slice of a tensor, and the
 // codes of the largest before they are uploaded.
 size_t loading_bytes(const ModelFolder&, const QuantConfig&);

@@ -1,0 +1,118 @@
+// The laws of training and generation on the device that QLORA_CASES_BACKEND names (cuda, or the emulation by
+// default): what scripts/gpu_check.sh runs where there is a GPU. Its kernels give the same bits whatever
+// shares a batch, but products of a library need not, so a device has bounds where the emulation has bits.
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstdlib>
+
+#include "core/models/generate.h"
+#include "core/train/test_runs.h"
+
+using namespace qlora;
+using namespace qlora::test;
+
+namespace {
+
+// Of losses of one run in two ways: the largest mean and worst difference, as parts of the loss.
+constexpr double kMean = 0.0015, kWorst = 0.006;
+
+std::string device_name() {
+  const char* chosen = std::getenv("QLORA_CASES_BACKEND");
+  return chosen == nullptr ? "cuda-emulated" : chosen;
+}
+bool emulated() {
+  return device_name() == "cuda-emulated";
+}
+
+// A model whose heads the tensor cores take, with bf16 operands.
+struct DeviceLab {
+  std::unique_ptr<Backend> backend = make_backend(device_name());
+  Memory memory{*backend};
+  std::shared_ptr<const Model> model =
+      load_tiny_model(memory,
+                      {.vocab = 300,
+                       .hidden = 128,
+                       .intermediate = 192,
+                       .layers = 2,
+                       .heads = 2,
+                       .kv_heads = 1,
+                       .head_dim = 64},
+                      {.quant = {.format = Format::nf4, .double_quant = true}, .operands = Operands::bf16});
+
+  std::vector<RunPlan> plans() const {
+    std::vector<RunPlan> all = four_plans(model->config().vocab_size);
+    for (RunPlan& plan : all) plan.train.max_steps = emulated() ? 2 : 20;
+    return all;
+  }
+  std::map<std::string, Outcome> train(const std::vector<RunPlan>& plans) {
+    TrainPack pack(model, memory, {.checkpointing = Checkpointing::selective});
+    for (const RunPlan& plan : plans) pack.add(make_run(plan, *model, memory, DType::f32));
+    Recorder recorder;
+    while (pack.active()) pack.micro_step(recorder);
+    std::map<std::string, Outcome> out;
+    for (auto& run : pack.runs()) out[run->id()] = outcome_of(*run, recorder);
+    return out;
+  }
+};
+
+// The same bits, or on a device losses within the bounds; says which.
+void check_same(const std::string& what, const Outcome& one, const Outcome& other) {
+  INFO(what);
+  REQUIRE(one.losses.size() == other.losses.size());
+  REQUIRE(!one.losses.empty());
+  double mean = 0, worst = 0;
+  for (size_t i = 0; i < one.losses.size(); ++i) {
+    const double part = (other.losses[i] - one.losses[i]) / one.losses[i];
+    mean += part / static_cast<double>(one.losses.size());
+    worst = std::max(worst, std::abs(part));
+  }
+  const bool bits = one == other;
+  std::printf("%-40s %s, losses differ by %.2e at most, %.1e in the mean\n", what.c_str(),
+              bits ? "the same bits" : "other bits", worst, mean);
+  if (emulated()) CHECK(bits);
+  CHECK(std::abs(mean) <= kMean);
+  CHECK(worst <= kWorst);
+}
+
+}  // namespace
+
+TEST_CASE("Laws on a device: a run packed with others learns what it learns alone", "[.device]") {
+  DeviceLab lab;
+  const std::map<std::string, Outcome> packed = lab.train(lab.plans());
+  for (const RunPlan& plan : lab.plans())
+    check_same("packed = alone, run " + plan.id, lab.train({plan}).at(plan.id), packed.at(plan.id));
+}
+
+TEST_CASE("Laws on a device: a batch cut into micro-batches learns the same", "[.device]") {
+  DeviceLab lab;
+  RunPlan plan = lab.plans()[0];
+  plan.train.micro_batch = 4;
+  plan.train.accumulation = 1;
+  const Outcome whole = lab.train({plan}).at(plan.id);
+  plan.train.micro_batch = 1;
+  plan.train.accumulation = 4;
+  check_same("4 x 1 = 1 x 4", whole, lab.train({plan}).at(plan.id));
+}
+
+TEST_CASE("Laws on a device: run to run, the same bits", "[.device]") {
+  DeviceLab lab;
+  const std::map<std::string, Outcome> first = lab.train(lab.plans());
+  CHECK(lab.train(lab.plans()) == first);
+}
+
+TEST_CASE("Laws on a device: an answer does not depend on what is answered beside it", "[.device]") {
+  DeviceLab lab;
+  std::vector<Prompt> prompts;
+  for (int32_t i = 0; i < 5; ++i) {
+    Prompt prompt;
+    for (int32_t t = 0; t < 3 + 7 * i; ++t) prompt.tokens.push_back((31 * i + 17 * t) % 300);
+    prompts.push_back(prompt);
+  }
+  for (Numerics numerics : {Numerics::exact, Numerics::decode}) {
+    const GenerateOptions options{.max_new_tokens = emulated() ? 4 : 32, .numerics = numerics};
+    const auto together = generate(*lab.model, lab.memory, DType::f32, prompts, options);
+    for (size_t i = 0; i < prompts.size(); ++i)
+      CHECK(generate(*lab.model, lab.memory, DType::f32, {&prompts[i], 1}, options).at(0) == together[i]);
+  }
+}
