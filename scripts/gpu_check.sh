@@ -121,12 +121,14 @@ elif [ "$emulated" = 1 ]; then
   small=(batch=2 tokens=20 seconds=0 memory=1G lora_r=8)
   measure step-tiny 60 "${steps[@]}" step tiny "${small[@]}" decode=1
   measure step-tiny-paged 60 "${steps[@]}" step tiny "${small[@]}" optim=paged_adamw_32bit
+  measure graphs-tiny 60 env QLORA_CUDA_GRAPHS=on "${steps[@]}" step tiny "${small[@]}" decode=1
   measure packed-tiny 90 "${steps[@]}" packed tiny "${small[@]}"
 else
   measure step-7b 75 "${steps[@]}" step 7b batch=8 tokens=512 decode=1
   measure step-1.1b 30 "${steps[@]}" step 1.1b batch=8 tokens=512
   measure packed-1.1b 45 "${steps[@]}" packed 1.1b tokens=512 seconds=4
   measure step-135m 20 "${steps[@]}" step 135m batch=8 tokens=512 seconds=5 decode=1
+  measure graphs-135m 20 env QLORA_CUDA_GRAPHS=on "${steps[@]}" step 135m batch=1 tokens=64 seconds=2 decode=1
 fi
 if command -v python3 > /dev/null; then
   tiny=()

@@ -8,6 +8,7 @@
 
 #include "core/models/generate.h"
 #include "core/train/test_runs.h"
+#include "kernels/cuda/emulated/grid.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -21,7 +22,7 @@ std::string device_name() {
   const char* chosen = std::getenv("QLORA_CASES_BACKEND");
   return chosen == nullptr ? "cuda-emulated" : chosen;
 }
-bool emulated() {
+bool on_processor() {
   return device_name() == "cuda-emulated";
 }
 
@@ -42,7 +43,7 @@ struct DeviceLab {
 
   std::vector<RunPlan> plans() const {
     std::vector<RunPlan> all = four_plans(model->config().vocab_size);
-    for (RunPlan& plan : all) plan.train.max_steps = emulated() ? 2 : 20;
+    for (RunPlan& plan : all) plan.train.max_steps = on_processor() ? 2 : 20;
     return all;
   }
   std::map<std::string, Outcome> train(const std::vector<RunPlan>& plans) {
@@ -70,7 +71,7 @@ void check_same(const std::string& what, const Outcome& one, const Outcome& othe
   const bool bits = one == other;
   std::printf("%-40s %s, losses differ by %.2e at most, %.1e in the mean\n", what.c_str(),
               bits ? "the same bits" : "other bits", worst, mean);
-  if (emulated()) CHECK(bits);
+  if (on_processor()) CHECK(bits);
   CHECK(std::abs(mean) <= kMean);
   CHECK(worst <= kWorst);
 }
@@ -110,9 +111,25 @@ TEST_CASE("Laws on a device: an answer does not depend on what is answered besid
     prompts.push_back(prompt);
   }
   for (Numerics numerics : {Numerics::exact, Numerics::decode}) {
-    const GenerateOptions options{.max_new_tokens = emulated() ? 4 : 32, .numerics = numerics};
+    const GenerateOptions options{.max_new_tokens = on_processor() ? 4 : 32, .numerics = numerics};
     const auto together = generate(*lab.model, lab.memory, DType::f32, prompts, options);
     for (size_t i = 0; i < prompts.size(); ++i)
       CHECK(generate(*lab.model, lab.memory, DType::f32, {&prompts[i], 1}, options).at(0) == together[i]);
   }
+}
+
+TEST_CASE("Laws on a device: graphs change no bit", "[.device]") {
+  auto all = [](const char* graphs) {
+    ::setenv("QLORA_CUDA_GRAPHS", graphs, 1);
+    DeviceLab lab;
+    ::unsetenv("QLORA_CUDA_GRAPHS");
+    const GenerateOptions options{.max_new_tokens = on_processor() ? 6 : 32, .numerics = Numerics::decode};
+    const std::vector<Prompt> prompts = {{.tokens = {5, 7, 11}}, {.tokens = {13, 2, 3, 17, 19}}};
+    return std::pair(generate(*lab.model, lab.memory, DType::f32, prompts, options),
+                     lab.train({lab.plans()[0]}));
+  };
+  const auto plain = all("off");
+  emulated::reset_counters();
+  CHECK(all("on") == plain);
+  if (on_processor()) CHECK(emulated::counters().graphs > 0);
 }

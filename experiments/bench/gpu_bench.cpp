@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -151,7 +152,10 @@ Request read_request(int argc, char** argv) {
   return request;
 }
 
-void row(const std::string& name, double value, const char* unit, const std::string& note = "") {
+// QLORA_CUDA_GRAPHS=on has rows of its own.
+void row(std::string name, double value, const char* unit, const std::string& note = "") {
+  const char* graphs = std::getenv("QLORA_CUDA_GRAPHS");
+  if (graphs != nullptr && std::string_view(graphs) == "on") name += ", graphs";
   fmt::print("{:<52} {:>10.5g} {:<10} {}\n", name, value, unit, note);
   std::fflush(stdout);
 }

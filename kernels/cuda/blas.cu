@@ -30,7 +30,7 @@ int as_int(int64_t n) {
 
 }  // namespace
 
-Blas::Blas(const FoundBlas& found, Stream& stream) : table_(found.table) {
+Blas::Blas(const FoundBlas& found, Stream& stream) : table_(found.table), stream_(stream) {
   check(table_.create(&handle_), "no handle");
   try {
     check(table_.set_stream(handle_, stream.raw()), "setting the stream");
@@ -49,6 +49,7 @@ Blas::~Blas() {
 // What is row-major here is its transpose there: yᵀ[n, m] = w xᵀ.
 void Blas::product(const BlasProduct& p) {
   const float beta = p.adds ? 1.0f : 0.0f;
+  stream_.break_off();
   check(table_.gemm(handle_, p.w_is_kn ? kAsIs : kTransposed, kAsIs, as_int(p.n), as_int(p.m), as_int(p.k),
                     &p.alpha, p.w, kBf16, as_int(p.w_pitch), p.x, kBf16, as_int(p.x_pitch), &beta, p.y, kF32,
                     as_int(p.y_pitch), kSumsInF32, kItsChoice),

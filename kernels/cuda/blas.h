@@ -36,6 +36,7 @@ class Blas {
 
  private:
   BlasTable table_;
+  Stream& stream_;
   void* handle_ = nullptr;
   Scratch workspace_;
 };

@@ -10,6 +10,10 @@
 #include <vector>
 
 #include "kernels/cuda/gpu.h"
+#include "kernels/cuda/repeats.h"
+#if defined(__CUDACC__)
+#include "kernels/cuda/graph.h"
+#endif
 
 namespace qlora::cuda {
 
@@ -42,7 +46,8 @@ class Event {
   std::unique_ptr<State> state_;
 };
 
-// Work in order. Errors of the work (a fault of a kernel) are thrown by whatever waits for it.
+// Work in order. Errors of the work (a fault of a kernel) are thrown by whatever waits for it. What comes
+// again may be held back until somebody waits, and then go to the device at once (repeats.h).
 class Stream {
  public:
   Stream();
@@ -69,15 +74,22 @@ class Stream {
   // What libraries call the stream: a cudaStream_t, or this.
   void* raw();
 
+  // What is held back goes now: somebody else, as a library, is about to give the stream work.
+  void break_off();
+  static void break_off_all();  // of all streams
+
   // kernel<<<grid, block, shared>>>(arguments...)
   template <class... P, class... A>
   void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... arguments) {
 #if defined(__CUDACC__)
-    allow_shared(reinterpret_cast<const void*>(kernel), shared);
-    kernel<<<grid, block, shared, handle()>>>(static_cast<P>(arguments)...);
-    check_launch();
+    [&](P... values) {
+      const void* const places[] = {&values...};
+      constexpr size_t kSizes[] = {sizeof(P)...};
+      launch({reinterpret_cast<const void*>(kernel), grid, block, shared, sizeof...(P), places, kSizes});
+    }(static_cast<P>(arguments)...);
 #else
-    enqueue([=] { emulated::run_grid(grid, block, shared, [&] { kernel(static_cast<P>(arguments)...); }); });
+    enqueue({WorkKind::kernel, reinterpret_cast<const void*>(kernel)},
+            [=] { emulated::run_grid(grid, block, shared, [&] { kernel(static_cast<P>(arguments)...); }); });
 #endif
   }
 
@@ -85,14 +97,11 @@ class Stream {
   friend class Event;
   struct State;
 #if defined(__CUDACC__)
-  cudaStream_t handle() const;
-  // More than 48 KiB of shared memory must be asked for.
-  static void allow_shared(const void* kernel, size_t bytes);
-  static void check_launch();
+  void launch(const KernelCall&);
 #else
   friend struct StreamOfBlas;  // emulated/blas.cpp
-  void enqueue(std::function<void()> work);
-  std::vector<std::shared_ptr<State>> others() const;
+  void enqueue(WorkPiece, std::function<void()> work);
+  std::vector<std::shared_ptr<State> > others() const;
 #endif
   std::shared_ptr<State> state_;
 };

@@ -44,7 +44,7 @@ Schedule& chosen() {
 }
 
 struct {
-  std::atomic<uint64_t> launches, blocks, phases, conflicts;
+  std::atomic<uint64_t> launches, blocks, phases, conflicts, graphs;
 } counted;
 
 constexpr size_t kSharedAlignment = 1024;
@@ -412,14 +412,18 @@ void set_schedule(Schedule how) {
 }
 
 Counters counters() {
-  return {counted.launches, counted.blocks, counted.phases, counted.conflicts};
+  return {counted.launches, counted.blocks, counted.phases, counted.conflicts, counted.graphs};
 }
 void reset_counters() {
-  counted.launches = counted.blocks = counted.phases = counted.conflicts = 0;
+  counted.launches = counted.blocks = counted.phases = counted.conflicts = counted.graphs = 0;
 }
 void count_banks(uint64_t phases, uint64_t conflicts) {
   counted.phases += phases;
   counted.conflicts += conflicts;
+}
+
+void count_graph() {
+  ++counted.graphs;
 }
 
 std::byte* shared_memory() {

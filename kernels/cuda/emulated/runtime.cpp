@@ -134,6 +134,29 @@ struct Stream::State {
   const std::thread::id host = std::this_thread::get_id();
   std::deque<std::function<void()>> work;
   uint64_t given = 0, done = 0;  // pieces of work
+  Repeats repeats{graphs_are_on()};
+  std::vector<std::function<void()>> held = {};  // back
+
+  // As CUDA does it (cuda/runtime.cu).
+  void give(WorkPiece piece, std::function<void()> piece_of_work) {
+    if (repeats.next(piece)) return held.push_back(std::move(piece_of_work));
+    go();
+    work.push_back(std::move(piece_of_work));
+    ++given;
+  }
+  void go() {
+    for (std::function<void()>& piece_of_work : held) work.push_back(std::move(piece_of_work));
+    given += held.size();
+    held.clear();
+  }
+  void break_off() {
+    repeats.next({WorkKind::other});
+    go();
+  }
+  void end_section() {
+    if (repeats.end() != Repeats::kNone) emulated::count_graph();
+    go();
+  }
 
   // The first `target` pieces are done after it. Work may come to an event and run other streams.
   void run_to(uint64_t target) {
@@ -193,9 +216,17 @@ Stream::~Stream() {
   std::erase(shared.streams, this);
 }
 
-void Stream::enqueue(std::function<void()> work) {
-  state_->work.push_back(std::move(work));
-  ++state_->given;
+void Stream::enqueue(WorkPiece piece, std::function<void()> work) {
+  state_->give(piece, std::move(work));
+}
+
+void Stream::break_off() {
+  state_->break_off();
+}
+
+void Stream::break_off_all() {
+  std::lock_guard lock(shared.mutex);
+  for (Stream* stream : shared.streams) stream->state_->break_off();
 }
 
 void* Stream::raw() {
@@ -203,6 +234,7 @@ void* Stream::raw() {
 }
 
 void Stream::wait() {
+  state_->end_section();
   throw_kept();
   if (state_->work.empty()) return;
   Opened opened;
@@ -224,45 +256,50 @@ Event::Event() : state_(std::make_unique<State>()) {}
 Event::~Event() = default;
 
 void Stream::record(Event& event) {
+  state_->break_off();
   event.state_->stream = state_;
   event.state_->done = state_->given;
 }
 
 void Stream::wait_for(const Event& event) {
   if (event.state_->stream == nullptr) return;
-  enqueue([other = event.state_->stream, done = event.state_->done] { other->run_to(done); });
+  enqueue({}, [other = event.state_->stream, done = event.state_->done] { other->run_to(done); });
 }
 
 void Stream::load(void* device, const void* host, size_t bytes) {
+  state_->break_off();
   copy(device, host, bytes);
 }
 
 void Stream::store(void* host, const void* device, size_t bytes) {
+  state_->break_off();
   copy(host, device, bytes);
 }
 
 void Stream::copy_in(void* device, const void* host, size_t bytes) {
   const auto* from = static_cast<const std::byte*>(host);
-  enqueue([device, kept = std::vector<std::byte>(from, from + bytes)] {
+  enqueue({WorkKind::upload}, [device, kept = std::vector<std::byte>(from, from + bytes)] {
     if (!kept.empty()) std::memcpy(device, kept.data(), kept.size());
   });
 }
 
 void Stream::copy_out(void* host, const void* device, size_t bytes) {
-  enqueue([=] {
+  state_->end_section();
+  state_->work.push_back([=] {
     if (bytes > 0) std::memcpy(host, device, bytes);
   });
+  ++state_->given;
   wait();
 }
 
 void Stream::copy(void* to, const void* from, size_t bytes) {
-  enqueue([=] {
+  enqueue({WorkKind::copy}, [=] {
     if (bytes > 0) std::memmove(to, from, bytes);
   });
 }
 
 void Stream::fill(void* device, size_t bytes, uint8_t value) {
-  enqueue([=] {
+  enqueue({WorkKind::fill}, [=] {
     if (bytes > 0) std::memset(device, value, bytes);
   });
 }
@@ -274,6 +311,7 @@ void* allocate_device(size_t bytes) {
 namespace {
 
 void wait_for_all() {
+  Stream::break_off_all();
   std::vector<Stream*> streams;
   {
     std::lock_guard lock(shared.mutex);

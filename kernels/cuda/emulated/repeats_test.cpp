@@ -1,0 +1,135 @@
+// Work that comes again (repeats.h): what is held back, and that nothing but the time changes by it.
+
+#include "kernels/cuda/repeats.h"
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+
+#include "kernels/cuda/emulated/schedules.h"
+#include "kernels/cuda/runtime.h"
+
+using namespace qlora;
+using namespace qlora::cuda;
+using emulated::test::for_every_schedule;
+
+namespace {
+
+constexpr size_t kLength = Repeats::kFewest;
+const int kKernels[2] = {};
+
+WorkPiece kernel(int i) {
+  return {WorkKind::kernel, &kKernels[i]};
+}
+
+// A section of so many equal pieces: how many were held back, and whether all went at once.
+std::pair<size_t, bool> section(Repeats& repeats, WorkPiece piece, size_t length = kLength) {
+  size_t held = 0;
+  for (size_t i = 0; i < length; ++i) held += repeats.next(piece) ? 1 : 0;
+  return {held, repeats.end() != Repeats::kNone};
+}
+
+// Numbers on the device that every step changes by kernels, uploads, copies and fills.
+class Machine {
+ public:
+  explicit Machine(bool graphs) {
+    if (graphs) ::setenv("QLORA_CUDA_GRAPHS", "on", 1);
+    stream_ = std::make_unique<Stream>();
+    ::unsetenv("QLORA_CUDA_GRAPHS");
+    numbers_ = static_cast<int*>(allocate_device(3 * kCount * sizeof(int)));
+    stream_->fill(numbers_, 3 * kCount * sizeof(int), 0);
+    stream_->wait();
+  }
+  ~Machine() { release_device(numbers_); }
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  enum class Between { nothing, another_kernel, a_release, a_wait };
+  std::vector<int> step(int number, Between between = Between::nothing) {
+    std::vector<int> uploaded(kCount, number * number);
+    for (int i = 0; i < 12; ++i) {
+      stream_->copy_in(numbers_ + kCount, uploaded.data(), uploaded.size() * sizeof(int));
+      stream_->launch(
+          +[](int* all, int by) { all[threadIdx.x] = 3 * all[threadIdx.x] + by + all[kCount + threadIdx.x]; },
+          dim3(1), dim3(kCount), 0, numbers_, number + i);
+      if (i == 7 && between == Between::another_kernel)
+        stream_->launch(
+            +[](int* all) { all[threadIdx.x] += 5; }, dim3(1), dim3(kCount), 0, numbers_);
+      if (i == 7 && between == Between::a_release) release_device(allocate_device(256));
+      if (i == 7 && between == Between::a_wait) stream_->wait();
+      uploaded[3] += i;  // what was uploaded stays what it was
+    }
+    stream_->copy(numbers_ + 2 * kCount, numbers_, kCount * sizeof(int));
+    stream_->fill(numbers_, sizeof(int), static_cast<uint8_t>(number));
+    std::vector<int> out(3 * kCount);
+    stream_->copy_out(out.data(), numbers_, out.size() * sizeof(int));
+    return out;
+  }
+
+ private:
+  static constexpr int kCount = 32;
+  std::unique_ptr<Stream> stream_;
+  int* numbers_ = nullptr;
+};
+
+}  // namespace
+
+TEST_CASE("CUDA repeats: a section that came twice is held back the third time") {
+  Repeats repeats(true);
+  using Held = std::pair<size_t, bool>;
+  CHECK(section(repeats, kernel(0)) == Held{0, false});
+  CHECK(section(repeats, kernel(0)) == Held{0, false});
+  CHECK(section(repeats, kernel(0)) == Held{kLength, true});
+  // Another one, longer, goes piece by piece from where it differs; what follows is unknown.
+  CHECK(section(repeats, kernel(0), kLength + 1) == Held{kLength, false});
+  CHECK(section(repeats, kernel(1)) == Held{0, false});
+  // A shorter one does not go as the whole.
+  Repeats shorter(true);
+  for (int i = 0; i < 2; ++i) section(shorter, kernel(0));
+  CHECK(section(shorter, kernel(0), kLength - 1) == Held{kLength - 1, false});
+}
+
+TEST_CASE("CUDA repeats: sections in turn are each expected after the one before") {
+  Repeats repeats(true);
+  for (int i = 0; i < 2; ++i)
+    for (int k : {0, 1}) section(repeats, kernel(k));
+  for (int i = 0; i < 3; ++i)
+    for (int k : {0, 1}) CHECK(section(repeats, kernel(k)).second);
+  CHECK(repeats.end() == Repeats::kNone);  // a wait without work is no section
+  CHECK(section(repeats, kernel(0)).second);
+  // More sections than are kept are forgotten, oldest first.
+  for (size_t length = kLength + 1; length < kLength + 20; ++length)
+    CHECK(!section(repeats, kernel(0), length).second);
+}
+
+TEST_CASE(
+    "CUDA repeats: short work, work that cannot be held back, and a stream without graphs go as they come") {
+  Repeats off(false), on(true);
+  for (int i = 0; i < 4; ++i) {
+    CHECK(section(off, kernel(0)).first == 0);
+    CHECK(section(on, kernel(0), Repeats::kFewest - 1).first == 0);
+  }
+  Repeats pages(true);
+  for (int i = 0; i < 4; ++i) {
+    pages.next({WorkKind::other});
+    CHECK(section(pages, kernel(0)).first == 0);
+  }
+}
+
+TEST_CASE("CUDA repeats: held back or not, a stream's work comes to the same") {
+  using Between = Machine::Between;
+  for_every_schedule([] {
+    Machine plain(false), graphs(true);
+    emulated::reset_counters();
+    for (int number = 0; number < 5; ++number) CHECK(graphs.step(number) == plain.step(number));
+    CHECK(emulated::counters().graphs == 3);
+    for (Between between : {Between::another_kernel, Between::a_release, Between::a_wait}) {
+      INFO("between: " << static_cast<int>(between));
+      CHECK(graphs.step(7, between) == plain.step(7, between));
+      CHECK(graphs.step(8) == plain.step(8));
+    }
+    CHECK(emulated::counters().graphs >= 3);
+    const uint64_t before = emulated::counters().graphs;
+    for (int number = 0; number < 3; ++number) CHECK(graphs.step(number) == plain.step(number));
+    CHECK(emulated::counters().graphs > before);
+  });
+}
