@@ -46,20 +46,19 @@ std::vector<Json> read_lines(const Path& path) {
   return rows;
 }
 
-// The answers, the same questions rendered by us, and nothing where data is missing.
+// The answers, and the same questions rendered by us.
 struct Loaded {
   std::vector<Json> golden;
   const Task* task = nullptr;
   TaskData data;
   TaskPlan plan;
 };
-std::optional<Loaded> load(const Case& c, const Tokenizer& tokenizer, int64_t limit = 0) {
+Loaded load(const Case& c, const Tokenizer& tokenizer, int64_t limit = 0) {
   const Path golden = test::goldens() / "lm_eval_tasks" / (std::string(c.file) + ".jsonl.gz");
   const Path source = test::test_data() / "06_eval" / c.source;
-  if (!std::filesystem::exists(golden) || !std::filesystem::exists(source)) {
-    test::skip_part("no " + golden.string() + " or " + source.string());
-    return std::nullopt;
-  }
+  CAPTURE(golden.string(), source.string());
+  REQUIRE(std::filesystem::exists(golden));
+  REQUIRE(std::filesystem::exists(source));
   Loaded l{.golden = read_lines(golden), .task = &find_task(c.task), .data = {}, .plan = {}};
   if (limit > 0 && l.golden.size() > static_cast<size_t>(limit)) l.golden.resize(static_cast<size_t>(limit));
   l.data = read_task(*l.task, source, {});
@@ -73,12 +72,10 @@ std::optional<Loaded> load(const Case& c, const Tokenizer& tokenizer, int64_t li
 }
 
 // The stand-in for LAMBADA has no source of its own: its rows are put together again.
-std::optional<Loaded> load_lambada(const Tokenizer& tokenizer, int64_t limit = 0) {
+Loaded load_lambada(const Tokenizer& tokenizer, int64_t limit = 0) {
   const Path golden = test::goldens() / "lm_eval_tasks/lambada_openai_standin.jsonl.gz";
-  if (!std::filesystem::exists(golden)) {
-    test::skip_part("no " + golden.string());
-    return std::nullopt;
-  }
+  CAPTURE(golden.string());
+  REQUIRE(std::filesystem::exists(golden));
   Loaded l{.golden = read_lines(golden), .task = &find_task("lambada_openai"), .data = {}, .plan = {}};
   if (limit > 0) l.golden.resize(static_cast<size_t>(limit));
   test::TemporaryFolder dir;
@@ -113,6 +110,7 @@ void check_requests(const Loaded& l) {
       CHECK(item.lengths == row["choice_lengths"].get<std::vector<int64_t>>());
     if (row.contains("labels")) CHECK(item.labels == row["labels"].get<std::vector<int64_t>>());
   }
+  CHECK(at > 0);
   CHECK(at == l.plan.requests.size());
 }
 
@@ -125,6 +123,7 @@ bool continuous(const Task& task, const std::string& metric) {
 // equal. The two best choices of an item are never nearer than 1e-4 (winogrande) here, and ours differ from
 // the harness' by some 1e-5: an item that flips is an error of ours.
 void check_answers(const Loaded& l, const TaskReport& report) {
+  REQUIRE(!l.golden.empty());
   REQUIRE(report.results.size() == l.golden.size());
   double worst = 0;
   for (size_t i = 0; i < l.golden.size(); ++i) {
@@ -166,6 +165,11 @@ void check_score(const Task& task, const TaskScore& ours, double theirs) {
   CHECK(ours.value == Approx(theirs).epsilon(continuous(task, ours.metric) ? 1e-4 : 1e-12).margin(1e-12));
 }
 
+bool data_missing(const Path& model) {
+  return test::missing(model) || test::missing(test::goldens() / "lm_eval_tasks") ||
+         test::missing(test::test_data() / "06_eval");
+}
+
 std::vector<Case> choices() {
   return {std::begin(kChoices), std::end(kChoices)};
 }
@@ -174,19 +178,19 @@ std::vector<Case> choices() {
 
 TEST_CASE("requests of tasks equal those of lm-evaluation-harness byte for byte", "[golden]") {
   const Path folder = test::test_data() / "02_tokenizers/smollm2";
-  if (test::missing(folder) || test::missing(test::goldens() / "lm_eval_tasks")) return;
+  if (data_missing(folder)) return;
   const auto tokenizer = load_tokenizer(folder);
   for (const Case& c : choices()) {
     CAPTURE(std::string(c.file));
-    if (auto l = load(c, *tokenizer)) check_requests(*l);
+    check_requests(load(c, *tokenizer));
   }
-  if (auto l = load_lambada(*tokenizer)) check_requests(*l);
+  check_requests(load_lambada(*tokenizer));
 }
 
 // All items with QLORA_LONG_TESTS=1, else the first few of each task.
 TEST_CASE("SmolLM2's answers to tasks equal those of lm-evaluation-harness", "[golden][slow]") {
   const Path folder = test::smollm2();
-  if (test::missing(folder) || test::missing(test::goldens() / "lm_eval_tasks")) return;
+  if (data_missing(folder)) return;
   const bool all = std::getenv("QLORA_LONG_TESTS") != nullptr;
   auto backend = make_backend("auto");
   Memory memory(*backend);
@@ -195,15 +199,14 @@ TEST_CASE("SmolLM2's answers to tasks equal those of lm-evaluation-harness", "[g
   auto lm = make_model_lm(model, memory, {}, {});
   const Json summary = parse_json(read_file(test::goldens() / "lm_eval_tasks/summary.json"), "summary.json");
   const std::vector<SubjectIndex> base = {-1};
-  auto check = [&](const std::string& file, const std::optional<Loaded>& l) {
-    if (!l) return;
+  auto check = [&](const std::string& file, const Loaded& l) {
     CAPTURE(file);
-    const TaskReport report = run_task(*lm, *tokenizer, *l->task, l->data, l->plan, base)[0];
-    check_answers(*l, report);
+    const TaskReport report = run_task(*lm, *tokenizer, *l.task, l.data, l.plan, base)[0];
+    check_answers(l, report);
     if (!all) return;
     for (const auto& [name, value] : summary[file]["metrics"].items())
       for (const TaskScore& s : report.scores)
-        if (s.metric == name && s.group.empty()) check_score(*l->task, s, value.get<double>());
+        if (s.metric == name && s.group.empty()) check_score(*l.task, s, value.get<double>());
   };
   auto limit_of = [&](const Case& c) -> int64_t {
     if (all) return 0;
