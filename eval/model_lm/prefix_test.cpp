@@ -12,9 +12,10 @@ namespace {
 
 // One tiny model with two adapters.
 struct Fixture {
-  explicit Fixture(const test::Variant& variant, const test::TinyConfig& config = {.max_positions = 1024})
+  explicit Fixture(const test::Variant& variant, const test::TinyConfig& config = {.max_positions = 1024},
+                   const QuantConfig& quant = {})
       : backend(make_backend(variant.backend)), memory(*backend) {
-    model = test::load_tiny_model(memory, config, {.operands = variant.operands});
+    model = test::load_tiny_model(memory, config, {.quant = quant, .operands = variant.operands});
     first = test::make_tiny_adapter(*model, memory, DType::f32, {.rank = 3, .dropout = 0.1f, .seed = 5});
     second = test::make_tiny_adapter(*model, memory, DType::f32, {.rank = 8, .seed = 6, .only = "q_proj"});
   }
@@ -69,6 +70,18 @@ TEST_CASE("answers have the same bits with and without prefix reuse on every bac
     check_same(*f.lm(true), *plain, requests);
     // Whatever goes together, and however little is kept at a time.
     check_same(*f.lm(true, 1, 1), *plain, requests);
+    check_same(*f.lm(true, 700, 300), *plain, requests);
+  }
+}
+
+TEST_CASE("answers have the same bits with and without prefix reuse over an nf4 base on every backend") {
+  const Requests requests(4, 12);
+  for (const test::Variant& variant : test::runnable_variants()) {
+    CAPTURE(variant);
+    Fixture f(variant, {.max_positions = 1024}, {.format = Format::nf4, .double_quant = true});
+    REQUIRE(f.model->bytes() < Fixture(variant).model->bytes());
+    auto plain = f.lm(false, 1);
+    check_same(*f.lm(true), *plain, requests);
     check_same(*f.lm(true, 700, 300), *plain, requests);
   }
 }
