@@ -118,16 +118,6 @@ void add_request(Sha256& hash, const P& protocol, const MmluPrompt& prompt) {
   }
 }
 
-void check_rendered(const MmluData& data, const MmluOptions& options) {
-  int64_t most = -1;
-  for (const MmluSubject& s : data.subjects)
-    for (const MmluQuestion& q : s.questions)
-      if (!q.rendered.empty()) most = std::max(most, q.rendered_shots);
-  QLORA_CHECK(most < 0 || most == options.shots, usage,
-              "MMLU: these data are rendered prompts with {} shots, but shots is {}; ask for --shots {}",
-              most, options.shots, most);
-}
-
 // Of one question and one subject.
 struct Answers {
   std::array<float, 4> logits{}, log_probs{};
@@ -183,7 +173,6 @@ MmluPlan plan_mmlu(const MmluData& data, const MmluOptions& options, const Token
   const P& protocol = mmlu_protocol_named(options.protocol);
   const int64_t most = options.max_length > 0 ? options.max_length : protocol.window;
   const int64_t window = most == 0 ? context_length : std::min(most, context_length);
-  check_rendered(data, options);
   MmluPlan plan;
   Sha256 requests;
   for (const MmluSubject& s : data.subjects) {

@@ -120,6 +120,7 @@ MmluData read_rows(const std::vector<Path>& files, const std::vector<Path>& dev,
   MmluData data;
   Sha256 content;
   MmluRows rows = read_all_rows(files, content), examples;
+  check_rendered(files.front(), rows, options);
   if (options.shots > 0) examples = read_all_rows(dev, content);
   std::vector<std::string> names;
   for (const auto& [name, questions] : rows) names.push_back(name);
@@ -139,15 +140,22 @@ MmluData read_rows(const std::vector<Path>& files, const std::vector<Path>& dev,
   return data;
 }
 
-// The file of rendered prompts of QLoRA's data/mmlu, by its name; empty: there is none.
+// The file of rendered prompts of QLoRA's data/mmlu, by its name, which may say more (".derived") before
+// its ending; empty: there is none.
 Path rendered_file(const Path& folder, const MmluOptions& options) {
-  if (options.shots != 0 && options.shots != 5) return {};
-  for (const char* ending : {".json", ".json.gz"}) {
-    const char* shots = options.shots == 0 ? "zero" : "five";
-    Path file = folder / fmt::format("{}_shot_mmlu_{}{}", shots, options.split, ending);
-    if (std::filesystem::is_regular_file(file)) return file;
+  if ((options.shots != 0 && options.shots != 5) || !std::filesystem::is_directory(folder)) return {};
+  const std::string begin =
+      fmt::format("{}_shot_mmlu_{}", options.shots == 0 ? "zero" : "five", options.split);
+  std::vector<Path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!entry.is_regular_file() || !name.starts_with(begin + ".")) continue;
+    if (name == begin + ".json") return entry.path();
+    if (name.ends_with(".json") || name.ends_with(".json.gz")) found.push_back(entry.path());
   }
-  return {};
+  QLORA_CHECK(found.size() < 2, data, "{}: {} and {} may be meant; give the file as --data", folder.string(),
+              found[0].filename().string(), found[1].filename().string());
+  return found.empty() ? Path() : found[0];
 }
 
 }  // namespace

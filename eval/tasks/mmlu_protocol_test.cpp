@@ -10,6 +10,7 @@
 #include "core/base/test_errors.h"
 #include "eval/tasks/harness_samples.h"
 #include "eval/tasks/mmlu_harness.h"
+#include "eval/tasks/mmlu_rows.h"
 #include "eval/tasks/mmlu_test_tools.h"
 
 using namespace qlora;
@@ -356,12 +357,41 @@ TEST_CASE("rendered prompts are asked as they stand and know their shots") {
   write_file(file, R"({"subject": "high_school_biology", "input": ")" + escaped +
                        R"(", "output": "A"})"
                        "\n");
-  MmluData data = read_mmlu(file, a.options);
-  MmluPlan plan = plan_mmlu(data, a.options, a.tokenizer, 4096);
+  MmluOptions of_file = a.options;
+  of_file.split = "val";
+  MmluData data = read_mmlu(file, of_file);
+  MmluPlan plan = plan_mmlu(data, of_file, a.tokenizer, 4096);
   REQUIRE(plan.items.size() == 1);
   CHECK(plan.contexts[0] == plan_mmlu(a.data, a.options, a.tokenizer, 4096).contexts[1]);
   MmluOptions other = asking("qlora", 0);
-  CHECK(message_of([&] {
-          plan_mmlu(data, other, a.tokenizer, 4096);
-        }).find("rendered prompts with 1 shots") != std::string::npos);
+  other.split = "val";
+  CHECK(message_of([&] { read_mmlu(file, other); }) ==
+        file.string() + ": these are rendered prompts with 1 shots, but shots is 0; give --shots 1");
+  other.split = "test";
+  CHECK(message_of([&] { read_mmlu(file, other); }) ==
+        file.string() +
+            ": by its name it holds questions of split val, but the split is test; give --split val");
+  other.protocol = "lm_eval";
+  CHECK(message_of([&] { read_mmlu(file, other); }) ==
+        file.string() +
+            ": these are prompts as QLoRA rendered them, which only protocol qlora asks, but the protocol is "
+            "lm_eval; give --protocol qlora, or as --data the tree of CSV files");
+  CHECK(is_rendered(data));
+  CHECK_FALSE(is_rendered(a.data));
+  CHECK(rendered_split(file, "test") == "val");
+  CHECK(rendered_split(dir.path(), "test") == "test");
+}
+
+TEST_CASE("a subject whose rendered prompts were cut is asked with the shots of its file") {
+  test::TemporaryFolder dir;
+  const std::string example = R"(E\nAnswer: A\n\n)", question = R"(Q\nAnswer:", "output": "C"})";
+  write_file(dir.path() / "five_shot_mmlu_test.derived.json",
+             R"({"subject": "anatomy", "input": ")" + example + example + question + "\n" +
+                 R"({"subject": "virology", "input": ")" + example + question + "\n");
+  MmluOptions options = asking("qlora", 2);
+  options.subjects = {"virology"};
+  const MmluData data = read_mmlu(dir.path() / "five_shot_mmlu_test.derived.json", options);
+  const MmluPlan plan = plan_mmlu(data, options, LetterTokenizer(), 4096);
+  CHECK(plan.items.at(0).shots == 1);
+  CHECK(plan.dropped_shots == 1);
 }

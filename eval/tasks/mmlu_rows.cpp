@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "core/base/check.h"
 #include "core/base/json.h"
@@ -99,7 +100,65 @@ void add_json(MmluRows& rows, const std::string& text, const Path& file) {
   }
 }
 
+// "val" and "test" as words of a file's name.
+std::string split_in(const std::string& name) {
+  constexpr std::string_view kParting = "_-. ";
+  std::set<std::string> found;
+  for (size_t at = 0; at < name.size();) {
+    const size_t end = std::min(name.find_first_of(kParting, at), name.size());
+    const std::string word = name.substr(at, end - at);
+    if (word == "val" || word == "validation") found.insert("val");
+    if (word == "test") found.insert("test");
+    at = end + 1;
+  }
+  return found.size() == 1 ? *found.begin() : "";
+}
+
+int64_t most_shots(const MmluRows& rows) {
+  int64_t most = 0;  // of a truncated prompt there are fewer
+  for (const auto& [name, questions] : rows)
+    for (const MmluQuestion& q : questions) most = std::max(most, q.rendered_shots);
+  return most;
+}
+
 }  // namespace
+
+bool is_rendered(const MmluData& data) {
+  return std::any_of(data.subjects.begin(), data.subjects.end(), [](const MmluSubject& s) {
+    return !s.questions.empty() && !s.questions.front().rendered.empty();
+  });
+}
+
+bool is_rendered(const MmluRows& rows) {
+  return std::any_of(rows.begin(), rows.end(),
+                     [](const auto& of_subject) { return !of_subject.second.front().rendered.empty(); });
+}
+
+std::string rendered_split(const Path& file, const std::string& otherwise) {
+  const std::string split = split_in(file.filename().string());
+  if (split.empty() || !std::filesystem::is_regular_file(file)) return otherwise;
+  Sha256 ignored;
+  MmluRows rows;
+  read_mmlu_rows(file, ignored, rows);
+  return is_rendered(rows) ? split : otherwise;
+}
+
+void check_rendered(const Path& file, const MmluRows& rows, const MmluOptions& options) {
+  if (!is_rendered(rows)) return;
+  QLORA_CHECK(
+      options.protocol == "qlora", usage,
+      "{}: these are prompts as QLoRA rendered them, which only protocol qlora asks, but the protocol "
+      "is {}; give --protocol qlora, or as --data the tree of CSV files",
+      file.string(), options.protocol);
+  const std::string split = split_in(file.filename().string());
+  QLORA_CHECK(split.empty() || split == options.split, usage,
+              "{}: by its name it holds questions of split {}, but the split is {}; give --split {}",
+              file.string(), split, options.split, split);
+  const int64_t most = most_shots(rows);
+  QLORA_CHECK(most == options.shots, usage,
+              "{}: these are rendered prompts with {} shots, but shots is {}; give --shots {}", file.string(),
+              most, options.shots, most);
+}
 
 void read_mmlu_rows(const Path& file, Sha256& content, MmluRows& rows) {
   const std::string text = read_file(file);

@@ -19,4 +19,16 @@ using MmluRows = std::map<std::string, std::vector<MmluQuestion>>;  // by subjec
 // Throws Error(data) with file and row.
 void read_mmlu_rows(const Path& file, Sha256& content, MmluRows& into);
 
+// Whether the data are rendered prompts.
+bool is_rendered(const MmluData&);
+bool is_rendered(const MmluRows&);
+
+// The split that a file of rendered prompts has in its name: "val" or "test"; else, and for any other data,
+// `otherwise`.
+std::string rendered_split(const Path& file, const std::string& otherwise);
+
+// Rendered prompts are asked as they stand, so that protocol, split and shots are theirs: throws Error(usage)
+// when the options are others. Rows that are not rendered pass.
+void check_rendered(const Path& file, const MmluRows&, const MmluOptions&);
+
 }  // namespace qlora

@@ -122,9 +122,12 @@ TEST_CASE("QLoRA's folder of rendered prompts is read by shots and split") {
   test::TemporaryFolder dir;
   write_file(dir.path() / "zero_shot_mmlu_val.json",
              R"({"subject": "anatomy", "input": "Q\nAnswer:", "output": "B"})");
-  write_file(dir.path() / "five_shot_mmlu_test.json",
-             R"({"subject": "anatomy", "input": "E\nAnswer: A\n\nQ\nAnswer:", "output": "C"})");
+  std::string five;
+  for (int i = 0; i < 5; ++i) five += R"(E\nAnswer: A\n\n)";
+  write_file(dir.path() / "five_shot_mmlu_test.derived.json",
+             R"({"subject": "anatomy", "input": ")" + five + R"(Q\nAnswer:", "output": "C"})");
   MmluOptions options;
+  options.protocol = "qlora";
   options.split = "val";
   options.shots = 0;
   CHECK(read_mmlu(dir.path(), options).subjects.at(0).questions.at(0).answer == 1);
