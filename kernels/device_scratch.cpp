@@ -60,6 +60,7 @@ void DeviceScratchNeed::add(const Linear& a) {
   need(kDecoded, sizes.decoded * kNarrowed);
   need(kAdapter, sizes.adapter * kNarrowed);
   need(kWorkspace, cuda::kBlasWorkspace);
+  if (sizes.stack.stays) need(kKept, static_cast<int64_t>(cuda::keep_bytes()));
 }
 
 void DeviceScratchNeed::add(const LinearBackward& a) {
@@ -82,7 +83,10 @@ void DeviceScratchNeed::add(const LinearBackward& a) {
   need(kNarrow, a.rows * sizes.pitch * kNarrowed);
   need(kDecoded, sizes.decoded * kNarrowed);
   need(kAdapter, sizes.adapter * kNarrowed);
+  need(kDropped, sizes.x * kNarrowed);
+  need(kLow, sizes.low * kNarrowed);
   need(kWorkspace, cuda::kBlasWorkspace);
+  if (sizes.stack.stays) need(kKept, static_cast<int64_t>(cuda::keep_bytes()));
 }
 
 void DeviceScratchNeed::sequences(const Attention& a) {

@@ -40,7 +40,7 @@ class DeviceScratchNeed {
   size_t slabs() const { return bytes_[kSlabs]; }
 
  private:
-  // One for each cuda::Room, and cuBLAS's workspace.
+  // One for each cuda::Room, then cuBLAS's workspace, and decoded weights that stay.
   enum Buffer {
     kSum,
     kLowRank,
@@ -52,7 +52,9 @@ class DeviceScratchNeed {
     kDropped,
     kDecoded,
     kAdapter,
+    kLow,
     kWorkspace,
+    kKept,
     kBuffers
   };
   void need(Buffer, int64_t bytes);

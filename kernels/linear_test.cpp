@@ -6,7 +6,7 @@
 #include <functional>
 
 #include "kernels/cases/cases.h"
-#include "kernels/cuda/emulated/chosen_blas.h"
+#include "kernels/cuda/emulated/chosen.h"
 #include "kernels/cuda/emulated/grid.h"
 
 using namespace qlora;
@@ -40,6 +40,11 @@ std::vector<Sizes> long_sizes() {
 // cuBLAS.
 Sizes many_rows() {
   return {70, {33, 20}, {40, 30, 41, 4, 70}, {0, 0, 1, 2, 2}};
+}
+
+// The same with long sequences, of which gradients are products by cuBLAS too.
+Sizes long_rows() {
+  return {20, {18, 11}, {300, 270, 260, 5, 530}, {0, 0, 1, 2, 2}};
 }
 
 // A micro-batch: sequences, in the order in which their rows lie.
@@ -342,7 +347,8 @@ TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the l
   for (const std::string& name : available_backends()) {
     for (Operands operands : kOperands) {
       for (Format format : {Format::dense, Format::nf4}) check_cuts(name, Problem(format, {}, operands));
-      check_cuts(name, Problem(Format::nf4, many_rows(), operands));
+      for (const Sizes& sizes : {many_rows(), long_rows()})
+        check_cuts(name, Problem(Format::nf4, sizes, operands));
       if (name == "reference" || name == kEmulatedGpu) continue;  // their sums have no pieces
       for (const Sizes& sizes : long_sizes()) check_cuts(name, Problem(Format::nf4, sizes, operands));
     }
@@ -375,9 +381,11 @@ TEST_CASE("A run has the same bits alone in the linear layer and packed between 
   for (const std::string& name : available_backends()) {
     for (Operands operands : kOperands) {
       check_alone(name, Problem(Format::nf4, {}, operands));
-      Problem many(Format::nf4, many_rows(), operands);
-      many.adapters[0].scale = 1.5;  // no power of two
-      check_alone(name, many);
+      for (const Sizes& sizes : {many_rows(), long_rows()}) {
+        Problem many(Format::nf4, sizes, operands);
+        many.adapters[0].scale = 1.5;  // no power of two
+        check_alone(name, many);
+      }
       if (name == "reference" || name == kEmulatedGpu) continue;  // their sums have no pieces
       for (const Sizes& sizes : long_sizes()) check_alone(name, Problem(Format::nf4, sizes, operands));
     }
@@ -385,13 +393,13 @@ TEST_CASE("A run has the same bits alone in the linear layer and packed between 
 }
 
 TEST_CASE("The linear layer on a GPU has the same bits with the emulated cuBLAS and without it") {
-  for (Format format : {Format::dense, Format::nf4}) {
-    Problem p(format, many_rows(), Operands::bf16);
+  for (const Sizes& sizes : {many_rows(), long_rows()}) {
+    Problem p(Format::nf4, sizes, Operands::bf16);
     p.adapters[0].scale = 1.5;
     std::vector<Outcome> all;
     uint64_t launches[2] = {};
     for (const char* choice : {"", "off"}) {
-      emulated::test::ChosenBlas chosen(choice);
+      emulated::test::Chosen chosen("QLORA_CUBLAS", choice);
       auto backend = make_test_backend(kEmulatedGpu);
       emulated::reset_counters();
       all.push_back(run(p, *backend, DType::f32, {{0, 1}, {2}, {3, 4}, p.everything()}));

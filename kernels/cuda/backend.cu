@@ -1,5 +1,6 @@
 #include "kernels/cuda/backend.h"
 
+#include "kernels/cuda/kept.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/optimizer.h"
 
@@ -19,8 +20,12 @@ class CudaBackend : public Backend {
   bool computes_in(DType type) const override { return type == DType::f32; }
 
   void* allocate(size_t bytes) override { return allocate_device(bytes); }
-  void release(void* p, size_t) noexcept override { release_device(p); }
+  void release(void* p, size_t bytes) noexcept override {
+    forget(p, bytes);
+    release_device(p);
+  }
   void copy(void* to, const void* from, size_t bytes, CopyKind kind) override {
+    if (kind != CopyKind::device_to_host) forget(to, bytes);
     switch (kind) {
       case CopyKind::host_to_device:
         return device_.stream.copy_in(to, from, bytes);
@@ -30,7 +35,10 @@ class CudaBackend : public Backend {
         return device_.stream.copy(to, from, bytes);
     }
   }
-  void fill(void* p, size_t bytes, uint8_t value) override { device_.stream.fill(p, bytes, value); }
+  void fill(void* p, size_t bytes, uint8_t value) override {
+    forget(p, bytes);
+    device_.stream.fill(p, bytes, value);
+  }
   void synchronize() override {
     device_.stream.wait();
     wait_for_pages(device_);
@@ -60,6 +68,11 @@ class CudaBackend : public Backend {
   void adamw8(const AdamW8& a) override { cuda::adamw8(device_, a); }
 
  private:
+  // Of weights that were there, nothing decoded is right any more.
+  void forget(const void* p, size_t bytes) {
+    if (device_.kept_weights != nullptr) device_.kept_weights->forget(p, bytes);
+  }
+
   Device device_;
 };
 

@@ -50,9 +50,9 @@ Blas::~Blas() {
 void Blas::product(const BlasProduct& p) {
   const float beta = p.adds ? 1.0f : 0.0f;
   stream_.break_off();
-  check(table_.gemm(handle_, p.w_is_kn ? kAsIs : kTransposed, kAsIs, as_int(p.n), as_int(p.m), as_int(p.k),
-                    &p.alpha, p.w, kBf16, as_int(p.w_pitch), p.x, kBf16, as_int(p.x_pitch), &beta, p.y, kF32,
-                    as_int(p.y_pitch), kSumsInF32, kItsChoice),
+  check(table_.gemm(handle_, p.w_is_kn ? kAsIs : kTransposed, p.x_is_km ? kTransposed : kAsIs, as_int(p.n),
+                    as_int(p.m), as_int(p.k), &p.alpha, p.w, kBf16, as_int(p.w_pitch), p.x, kBf16,
+                    as_int(p.x_pitch), &beta, p.y, kF32, as_int(p.y_pitch), kSumsInF32, kItsChoice),
         "a product of " + std::to_string(p.m) + " x " + std::to_string(p.n) + " x " + std::to_string(p.k));
 }
 

@@ -11,8 +11,9 @@ FoundBlas find_blas();
 
 // y[m, n] = alpha * x w, or added to y; rows of bf16 in, f32 out. Row-major, pitches in elements.
 struct BlasProduct {
-  const bf16* x = nullptr;  // [m, k]
+  const bf16* x = nullptr;  // [m, k], or with x_is_km [k, m]
   int64_t x_pitch = 0;
+  bool x_is_km = false;
   const bf16* w = nullptr;  // [n, k], or with w_is_kn [k, n]
   int64_t w_pitch = 0;
   bool w_is_kn = false;

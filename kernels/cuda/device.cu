@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/blas.h"
+#include "kernels/cuda/kept.h"
 
 namespace qlora::cuda {
 
@@ -47,6 +48,11 @@ Blas* Device::blas() {
     blas_looked_for = true;
   }
   return blas_made.get();
+}
+
+Kept* Device::kept(size_t bytes) {
+  if (kept_weights == nullptr) kept_weights = std::make_shared<Kept>(bytes);
+  return kept_weights.get();
 }
 
 }  // namespace qlora::cuda

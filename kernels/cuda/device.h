@@ -44,11 +44,13 @@ enum class Room : uint8_t {
   dropped,
   decoded,
   adapter,
+  low,
   count
 };
 
 struct Paging;
 class Blas;
+class Kept;
 
 struct Device {
   Stream stream = {};
@@ -57,9 +59,12 @@ struct Device {
   std::shared_ptr<Paging> paging = {};  // made by the first call that pages (optimizer.h)
   std::shared_ptr<Blas> blas_made = {};
   bool blas_looked_for = false;
+  std::shared_ptr<Kept> kept_weights = {};
 
   // Null where there is no cuBLAS, or it is not wanted.
   Blas* blas();
+  // Decoded weights that stay, with that much room.
+  Kept* kept(size_t bytes);
 
   template <class T>
   T* room(Room which, size_t n) {

@@ -5,6 +5,7 @@
 
 #include "kernels/cuda/adapters.h"
 #include "kernels/cuda/blas.h"
+#include "kernels/cuda/kept.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/many_rows.h"
 #include "kernels/cuda/operands.h"
@@ -18,6 +19,14 @@ bf16* room_of(Device& d, Room which, int64_t elements) {
 
 Matrix floats(const void* p, int64_t rows, int64_t columns) {
   return {p, DType::f32, columns, rows, columns};
+}
+
+// The call's stack among those that stay.
+template <class Call>
+Stack* kept(Device& d, const Call& a, const StackSizes& sizes) {
+  std::array<WeightView, kMostTerms> weights;
+  std::transform(a.terms.begin(), a.terms.end(), weights.begin(), [](const auto& term) { return term.w; });
+  return d.kept(keep_bytes())->stack(std::span(weights).first(a.terms.size()), sizes.rows, sizes.pitch);
 }
 
 // One call's products, forward.
@@ -48,8 +57,12 @@ class Forward {
       if (forward_tail(*p.term, a_.rows) == 0) after_up.push_back(p);
     }
     cuda::multiply_down(d_, a_, keys, after_down);
-    for (const LinearTerm& term : a_.terms)
-      if (term.y != nullptr) multiply(term);
+    if (sizes_.stack.stays) stack_ = kept(d_, a_, sizes_.stack);
+    int64_t row = 0;
+    for (size_t i = 0; i < a_.terms.size(); ++i) {
+      if (a_.terms[i].y != nullptr) multiply(i, row);
+      row += padded(a_.terms[i].w.out);
+    }
     multiply_up(d_, a_, after_up);
   }
 
@@ -74,8 +87,9 @@ class Forward {
                    .k = in});
   }
 
-  // y = [x | s u] [w | b]ᵀ, some rows of w at a time
-  void multiply(const LinearTerm& term) {
+  // y = [x | s u] [w | b]ᵀ, some rows of w at a time; `first`: the term's in a stack that stays
+  void multiply(size_t i, int64_t first) {
+    const LinearTerm& term = a_.terms[i];
     const WeightView& w = term.w;
     BlasProduct p{.x = x_, .x_pitch = sizes_.pitch, .y_pitch = w.out, .m = a_.rows};
     const int64_t tail = forward_tail(term, a_.rows);
@@ -90,19 +104,23 @@ class Forward {
     if (part != nullptr)
       narrow(d_, floats(part->u, a_.rows, part->rank), {x_ + sizes_.in, sizes_.pitch, a_.rows, tail},
              static_cast<float>(part->scale));
-    const int64_t pitch = sizes_.in + tail, most = piece(w.out, pitch);
+    const bool stays = stack_ != nullptr;
+    p.k = sizes_.in + tail;
+    p.w_pitch = stays ? stack_->pitch : p.k;
+    bf16* const to = stays ? stack_->at + first * p.w_pitch : w_;
+    p.w = to;
+    const int64_t most = stays ? w.out : piece(w.out, p.k);
     for (int64_t row = 0; row < w.out; row += most) {
-      const int64_t rows = std::min(most, w.out - row);
-      decode(d_, w, {row, 0, rows, w.in}, {w_, pitch, rows, sizes_.in});
-      if (part != nullptr)
-        narrow(d_, floats(static_cast<const float*>(part->b) + row * part->rank, rows, part->rank),
-               {w_ + sizes_.in, pitch, rows, tail});
-      p.w = w_;
-      p.w_pitch = p.k = pitch;
+      p.n = std::min(most, w.out - row);
       p.y = static_cast<float*>(term.y) + row;
-      p.n = rows;
+      if (!stays || !stack_->decoded[i])
+        decode(d_, w, {row, 0, p.n, w.in}, {to, p.w_pitch, stays ? padded(p.n) : p.n, sizes_.in});
+      if (part != nullptr)
+        narrow(d_, floats(static_cast<const float*>(part->b) + row * part->rank, p.n, part->rank),
+               {to + sizes_.in, p.w_pitch, p.n, tail});
       blas_.product(p);
     }
+    if (stays) stack_->decoded[i] = true;
   }
 
   Device& d_;
@@ -110,6 +128,7 @@ class Forward {
   const Linear& a_;
   const ForwardSizes sizes_;
   bf16 *const x_, *const dropped_, *const w_, *const adapter_;
+  Stack* stack_ = nullptr;
 };
 
 // And backward.
@@ -122,11 +141,13 @@ class Backward {
         sizes_(sizes_of(a)),
         dy_(room_of(d, Room::narrow, a.rows * sizes_.pitch)),
         w_(room_of(d, Room::decoded, sizes_.decoded)),
-        adapter_(room_of(d, Room::adapter, sizes_.adapter)) {}
+        adapter_(room_of(d, Room::adapter, sizes_.adapter)),
+        x_(room_of(d, Room::dropped, sizes_.x)),
+        low_(room_of(d, Room::low, sizes_.low)) {}
 
   void run() {
-    BackwardParts parts = parts_of(a_.terms), grouped;
-    const RowKey* keys = upload_keys(d_, parts, a_.keys, a_.rows);
+    BackwardParts parts = parts_of(a_.terms), grouped, gradients;
+    keys_ = upload_keys(d_, parts, a_.keys, a_.rows);
     place_low_rank(d_, parts);
     int64_t column = 0, tail = sizes_.out;
     for (const LinearBackwardTerm& term : a_.terms) {
@@ -134,49 +155,85 @@ class Backward {
       narrow(d_, floats(term.dy, a_.rows, term.w.out), {dy_ + column, sizes_.pitch, a_.rows, out});
       for (const auto& p : parts) {
         if (p.term != &term) continue;
-        if (whole_part(term, a_.rows) == nullptr) {
-          grouped.push_back(p);
-          continue;
-        }
-        low_rank_gradient(*p.part, term.w.out, dy_ + column, p.du);
-        if (!sizes_.joins) continue;
-        narrow(d_, floats(p.du, a_.rows, p.part->rank),
-               {dy_ + tail, sizes_.pitch, a_.rows, padded(p.part->rank)});
-        tail += padded(p.part->rank);
+        const bool whole = whole_part(term, a_.rows) != nullptr;
+        if (!whole) grouped.push_back(p);
+        if (!whole || !sizes_.gradients) gradients.push_back(p);
+        if (!whole) continue;
+        multiply_low_rank(p, dy_ + column, sizes_.joins ? dy_ + tail : nullptr);
+        if (sizes_.joins) tail += padded(p.part->rank);
       }
       column += out;
     }
     low_rank_gradients(d_, a_, grouped);
-    adapter_gradients(d_, a_, keys, parts);
-    if (a_.dx != nullptr) multiply(parts, keys);
+    adapter_gradients(d_, a_, keys_, gradients);
+    if (a_.dx != nullptr) multiply(parts);
   }
 
  private:
-  // du = s dy b
-  void low_rank_gradient(const LoraPart& part, int64_t out, const bf16* dy, float* du) {
-    const int64_t pitch = padded(part.rank);
-    narrow(d_, floats(part.b, out, part.rank), {adapter_, pitch, out, pitch});
+  // Of a whole part: du = s dy b, in bf16 too where it joins the product, and the gradients.
+  void multiply_low_rank(const BackwardParts::value_type& p, const bf16* dy, bf16* joining) {
+    const LoraPart& part = *p.part;
+    const int64_t out = p.term->w.out, rank = padded(part.rank);
+    narrow(d_, floats(part.b, out, part.rank), {adapter_, rank, out, rank});
     blas_.product({.x = dy,
                    .x_pitch = sizes_.pitch,
                    .w = adapter_,
-                   .w_pitch = pitch,
+                   .w_pitch = rank,
                    .w_is_kn = true,
-                   .y = du,
+                   .y = p.du,
                    .y_pitch = part.rank,
                    .m = a_.rows,
                    .n = part.rank,
                    .k = out,
                    .alpha = static_cast<float>(part.scale)});
+    const Block beside{joining, sizes_.pitch, a_.rows, rank};
+    const Block apart{sizes_.gradients ? low_ + a_.rows * rank : nullptr, rank, a_.rows, rank};
+    const Block& du = joining != nullptr ? beside : apart;
+    if (du.to != nullptr) narrow(d_, floats(p.du, a_.rows, part.rank), du);
+    if (sizes_.gradients) gradients_of(*p.term, part, dy, du);
+  }
+
+  // grad_b += s dyᵀ u;  grad_a += duᵀ drop(x), sequence after sequence
+  void gradients_of(const LinearBackwardTerm& term, const LoraPart& part, const bf16* dy, const Block& du) {
+    const int64_t in = term.w.in, x_pitch = padded(in), rank = padded(part.rank);
+    narrow(d_, floats(part.u, a_.rows, part.rank), {low_, rank, a_.rows, rank});
+    const Matrix x = floats(a_.x, a_.rows, in);
+    const Block narrowed{x_, x_pitch, a_.rows, x_pitch};
+    if (part.dropout.p > 0) {
+      narrow(d_, x, narrowed, part.dropout, keys_);
+    } else if (!x_is_whole_) {
+      narrow(d_, x, narrowed);
+    }
+    x_is_whole_ = part.dropout.p <= 0;
+    BlasProduct p{.x_is_km = true, .w_is_kn = true, .adds = true};
+    for (size_t s = 0; s + 1 < a_.sequences.size(); ++s) {
+      const int64_t lo = a_.sequences[s], hi = std::min<int64_t>(a_.sequences[s + 1], a_.rows);
+      if (hi <= lo) continue;
+      p.k = hi - lo;
+      if (part.grad_b != nullptr) {
+        p.x = dy + lo * sizes_.pitch, p.x_pitch = sizes_.pitch, p.m = term.w.out;
+        p.w = low_ + lo * rank, p.w_pitch = rank, p.n = part.rank;
+        p.y = static_cast<float*>(part.grad_b), p.y_pitch = part.rank,
+        p.alpha = static_cast<float>(part.scale);
+        blas_.product(p);
+      }
+      if (part.grad_a != nullptr) {
+        p.x = du.to + lo * du.pitch, p.x_pitch = du.pitch, p.m = part.rank;
+        p.w = x_ + lo * x_pitch, p.w_pitch = x_pitch, p.n = in;
+        p.y = static_cast<float*>(part.grad_a), p.y_pitch = in, p.alpha = 1;
+        blas_.product(p);
+      }
+    }
   }
 
   // A destination that already holds something receives the finished sum once: cuBLAS adds it so; else it is
   // finished aside.
-  void multiply(const BackwardParts& parts, const RowKey* keys) {
+  void multiply(const BackwardParts& parts) {
     const int64_t n = a_.rows * a_.terms[0].w.in;
     const bool adds = a_.mode == Write::accumulate, aside = adds && !sizes_.joins;
     float* dx = aside ? d_.room<float>(Room::y, static_cast<size_t>(n)) : static_cast<float*>(a_.dx);
     multiply_base(dx, adds && !aside);
-    if (!sizes_.joins) share_gradient(d_, a_, keys, parts, dx);
+    if (!sizes_.joins) share_gradient(d_, a_, keys_, parts, dx);
     if (aside) add(d_, {.a = a_.dx, .b = dx, .y = a_.dx, .n = n});
   }
 
@@ -197,30 +254,37 @@ class Backward {
       p.w_pitch = first.in;
       return blas_.product(p);
     }
-    p.w = w_;
+    Stack* const stays = sizes_.stack.stays ? kept(d_, a_, sizes_.stack) : nullptr;
+    Stack passing{.at = w_};
+    Stack& stack = stays != nullptr ? *stays : passing;
+    p.w = stack.at;
     p.k = sizes_.pitch;
     for (int64_t column = 0; column < first.in; column += sizes_.columns) {
       p.n = std::min(sizes_.columns, first.in - column);
-      p.w_pitch = padded(p.n);
+      if (stays == nullptr) passing = {.pitch = padded(p.n), .at = w_};
+      p.w_pitch = stack.pitch;
       p.y = dx + column;
-      stack(column, p.n, p.w_pitch);
+      fill(stack, column, p.n);
       blas_.product(p);
     }
   }
 
-  // Columns of all weights and, where they join, of all a, one below the other.
-  void stack(int64_t column, int64_t columns, int64_t pitch) {
-    bf16* to = w_;
-    for (const LinearBackwardTerm& term : a_.terms) {
-      decode(d_, term.w, {0, column, term.w.out, columns}, {to, pitch, padded(term.w.out), pitch});
-      to += padded(term.w.out) * pitch;
+  // Columns of all weights that are not there and, where they join, of all a, one below the other.
+  void fill(Stack& stack, int64_t column, int64_t columns) {
+    const int64_t pitch = stack.pitch, width = padded(columns);
+    bf16* to = stack.at;
+    for (size_t i = 0; i < a_.terms.size(); ++i) {
+      const WeightView& w = a_.terms[i].w;
+      if (!stack.decoded[i]) decode(d_, w, {0, column, w.out, columns}, {to, pitch, padded(w.out), width});
+      stack.decoded[i] = true;
+      to += padded(w.out) * pitch;
     }
     if (!sizes_.joins) return;
     for (const LinearBackwardTerm& term : a_.terms) {
       const LoraPart* part = whole_part(term, a_.rows);
       if (part == nullptr) continue;
       const auto* a = static_cast<const float*>(part->a) + column;
-      narrow(d_, {a, DType::f32, term.w.in, part->rank, columns}, {to, pitch, padded(part->rank), pitch});
+      narrow(d_, {a, DType::f32, term.w.in, part->rank, columns}, {to, pitch, padded(part->rank), width});
       to += padded(part->rank) * pitch;
     }
   }
@@ -229,7 +293,9 @@ class Backward {
   Blas& blas_;
   const LinearBackward& a_;
   const BackwardSizes sizes_;
-  bf16 *const dy_, *const w_, *const adapter_;
+  bf16 *const dy_, *const w_, *const adapter_, *const x_, *const low_;
+  const RowKey* keys_ = nullptr;
+  bool x_is_whole_ = false;  // what x_ holds
 };
 
 }  // namespace

@@ -8,8 +8,13 @@
 // All are padded with zeros to multiples of eight, 16 bytes.
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <string>
 
+#include "core/base/error.h"
 #include "kernels/args_matmul.h"
 
 namespace qlora::cuda {
@@ -21,6 +26,21 @@ inline constexpr int64_t kFewRows = 64;
 inline constexpr int64_t kDecodedBytes = int64_t{128} << 20;
 // What NVIDIA recommends for compute capability 9.0.
 inline constexpr size_t kBlasWorkspace = size_t{32} << 20;
+
+// What QLORA_CUDA_KEEP says in MiB, 0 where it is not set: room for decoded weights that stay (kept.h). As
+// large as the matrices of a layer, it spares backward with recomputing a third of all decoding. Throws
+// Error.
+inline size_t keep_bytes() {
+  const char* text = std::getenv("QLORA_CUDA_KEEP");
+  if (text == nullptr || *text == '\0') return 0;
+  size_t mib = 0;
+  const char* end = text + std::strlen(text);
+  if (const auto [stop, error] = std::from_chars(text, end, mib);
+      error != std::errc() || stop != end || mib > (size_t{1} << 20))
+    throw Error(ErrorKind::usage,
+                "QLORA_CUDA_KEEP: expected a number of MiB, found `" + std::string(text) + "`");
+  return mib << 20;
+}
 
 inline int64_t padded(int64_t n) {
   return (n + 7) / 8 * 8;
@@ -72,6 +92,12 @@ inline bool joins_backward(const LinearBackward& a) {
   });
 }
 
+// Whether sequences are long enough, on average, for a whole run's gradients to be two products of each.
+inline bool long_sequences(const LinearBackward& a) {
+  constexpr int64_t kLong = 256;
+  return !a.sequences.empty() && a.rows >= kLong * (static_cast<int64_t>(a.sequences.size()) - 1);
+}
+
 // Whether a product reads the weight where it lies.
 inline bool reads_in_place(const WeightView& w) {
   return w.format == Format::dense && w.type == DType::bf16;
@@ -83,12 +109,35 @@ inline int64_t piece(int64_t n, int64_t width) {
   return std::min(n, most);
 }
 
+// The matrices of a call with room for the adapters of its only run, as they may stay: the same forward and
+// backward.
+struct StackSizes {
+  int64_t rows = 0, pitch = 0;
+  bool stays = false;
+};
+template <class Call>
+StackSizes stack_of(const Call& a) {
+  StackSizes s;
+  int64_t tail = 0;
+  for (const auto& term : a.terms) {
+    const LoraPart* part = whole_part(term, a.rows);
+    const int64_t rank = part == nullptr ? 0 : padded(part->rank);
+    s.rows += padded(term.w.out) + rank;
+    s.pitch = padded(term.w.in);
+    tail = std::max(tail, rank);
+  }
+  s.pitch += tail;
+  s.stays = static_cast<size_t>(2 * s.rows * s.pitch) <= keep_bytes();
+  return s;
+}
+
 // The products of a layer forward.
 struct ForwardSizes {
   int64_t in = 0, pitch = 0;  // of x: padded, and with the longest tail
   int64_t decoded = 0;        // elements, the largest piece of a term
   int64_t dropped = 0;        // elements of x that dropout has been over
   int64_t adapter = 0;        // elements of a
+  StackSizes stack = {};
 };
 inline ForwardSizes sizes_of(const Linear& a) {
   ForwardSizes s;
@@ -105,18 +154,24 @@ inline ForwardSizes sizes_of(const Linear& a) {
       s.decoded = std::max(s.decoded, piece(term.w.out, s.in + own) * (s.in + own));
   }
   s.pitch = s.in + tail;
+  s.stack = stack_of(a);
+  if (s.decoded == 0) s.stack.stays = false;
+  if (s.stack.stays) s.decoded = 0;
   return s;
 }
 
 // The product of a layer backward.
 struct BackwardSizes {
-  bool joins = false;     // the parts
-  bool in_place = false;  // of the weight
-  int64_t out = 0;        // columns of all dy, padded
-  int64_t pitch = 0;      // of [dy | du]
-  int64_t columns = 0;    // of dx at a time
-  int64_t decoded = 0;    // elements
-  int64_t adapter = 0;    // elements of b
+  bool joins = false;      // the parts
+  bool in_place = false;   // of the weight
+  int64_t out = 0;         // columns of all dy, padded
+  int64_t pitch = 0;       // of [dy | du]
+  int64_t columns = 0;     // of dx at a time
+  int64_t decoded = 0;     // elements
+  int64_t adapter = 0;     // elements of b
+  bool gradients = false;  // of whole parts, by cuBLAS
+  StackSizes stack = {};
+  int64_t x = 0, low = 0;  // elements of x for them; of u, and of du where that is not beside dy
 };
 inline BackwardSizes sizes_of(const LinearBackward& a) {
   BackwardSizes s;
@@ -130,11 +185,20 @@ inline BackwardSizes sizes_of(const LinearBackward& a) {
     }
   }
   s.pitch = s.out + tails;
+  s.gradients = s.adapter > 0 && long_sequences(a);
+  for (const LinearBackwardTerm& term : a.terms)
+    if (const LoraPart* part = whole_part(term, a.rows); part != nullptr && s.gradients) {
+      s.x = a.rows * padded(term.w.in);
+      s.low = std::max(s.low, a.rows * padded(part->rank) * (s.joins ? 1 : 2));
+    }
   if (a.dx == nullptr) return s;
   const WeightView& first = a.terms[0].w;
   s.in_place = a.terms.size() == 1 && tails == 0 && reads_in_place(first);
-  s.columns = s.in_place ? first.in : piece(first.in, s.pitch);
-  s.decoded = s.in_place ? 0 : s.pitch * padded(s.columns);
+  s.stack = stack_of(a);
+  if (s.in_place) s.stack.stays = false;
+  const bool all = s.in_place || s.stack.stays;
+  s.columns = all ? first.in : piece(first.in, s.pitch);
+  s.decoded = all ? 0 : s.pitch * padded(s.columns);
   return s;
 }
 

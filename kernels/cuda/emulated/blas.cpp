@@ -5,6 +5,7 @@
 #include "kernels/cuda/blas.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -55,8 +56,8 @@ struct Product {
         }
         float* to = c + j * ldc;
         for (int64_t i = 0; i < m; ++i) {
-          const float sum = alpha * sums[static_cast<size_t>(i)];
-          to[i] = beta == 0 ? sum : sum + beta * to[i];  // what beta = 0 finds is not read
+          const float start = beta == 0 ? 0.0f : beta * to[i];  // what beta = 0 finds is not read
+          to[i] = std::fma(alpha, sums[static_cast<size_t>(i)], start);
         }
       }
     });
@@ -74,7 +75,7 @@ int destroy(void* handle) {
 }
 
 int set_stream(void* handle, void* stream) {
-  static_cast<Handle*>(handle)->stream = static_cast<Stream*>(stream);
+  *static_cast<Handle*>(handle) = {.stream = static_cast<Stream*>(stream)};  // cuBLAS forgets the workspace
   return 0;
 }
 

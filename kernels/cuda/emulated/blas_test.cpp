@@ -10,11 +10,11 @@
 
 #include "core/base/half.h"
 #include "kernels/cases/cases.h"
-#include "kernels/cuda/emulated/chosen_blas.h"
+#include "kernels/cuda/emulated/chosen.h"
 
 using namespace qlora;
 using namespace qlora::cuda;
-using emulated::test::ChosenBlas;
+using emulated::test::Chosen;
 using qlora::test::Array;
 using qlora::test::normals;
 
@@ -126,22 +126,22 @@ TEST_CASE("cuBLAS: the emulated one refuses what cuBLAS refuses") {
 
 TEST_CASE("cuBLAS: where there is none, one line says why") {
   {
-    ChosenBlas off("off");
+    Chosen off("QLORA_CUBLAS", "off");
     CHECK_FALSE(find_blas().usable);
     CHECK(find_blas().text == "no cuBLAS (QLORA_CUBLAS=off)");
     CHECK(find_blas_library().text == find_blas().text);
   }
   {
-    ChosenBlas missing("/nowhere/libcublas.so.13");
+    Chosen missing("QLORA_CUBLAS", "/nowhere/libcublas.so.13");
     const FoundBlas found = find_blas_library();
     CHECK_FALSE(found.usable);
     CHECK_THAT(found.text, Catch::StartsWith("no cuBLAS (QLORA_CUBLAS: /nowhere/libcublas.so.13: "));
   }
   {
-    ChosenBlas other("libm.so.6");
+    Chosen other("QLORA_CUBLAS", "libm.so.6");
     CHECK(find_blas_library().text == "no cuBLAS (libm.so.6 has no cublasCreate_v2)");
   }
-  ChosenBlas unset("");
+  Chosen unset("QLORA_CUBLAS", "");
   const FoundBlas found = find_blas_library();
   INFO(found.text);  // this machine's, if it has one
   CHECK_THAT(found.text,
