@@ -5,6 +5,7 @@
 
 #include "core/lora/lora.h"
 #include "experiments/place.h"
+#include "kernels/cuda/blas_table.h"
 
 namespace qlora {
 namespace {
@@ -47,6 +48,13 @@ bool is_gpu(const ModelPlan& plan) {
   return plan.memory.device.kernels == CountedKernels::cuda;
 }
 
+std::string kernels_text(const ModelPlan& plan) {
+  if (!is_gpu(plan)) return "";
+  return cuda::blas_is_off()
+             ? "without cuBLAS, because QLORA_CUBLAS is off"
+             : "weights decoded for cuBLAS, its workspace; QLORA_CUBLAS=off: less, and slower";
+}
+
 std::string base_text(const RunConfig& config) {
   if (config.integer("bits") == 32) return "not quantized";
   return config.text("quant_type") + (config.flag("double_quant") ? ", double quantization" : "");
@@ -70,7 +78,7 @@ std::string describe_parts(const ModelPlan& plan) {
       "buffers of ops", m.parts.buffers,
       fmt::format("at that moment; a chunk of logits takes {} at another", format_bytes(m.parts.logits)));
   out += line("gaps", m.gaps(), "alignment, and what nothing fits into");
-  out += line("kernels' own", m.scratch);
+  out += line("kernels' own", m.scratch, kernels_text(plan));
   if (m.slabs > 0) out += line("slabs", m.slabs, "of paged states, on their way");
   return out;
 }

@@ -6,6 +6,7 @@
 No weights are needed: `qlora model plan` counts from the sizes that a config.json says.
 """
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -26,11 +27,11 @@ the arenas of tensors with their gaps, what kernels keep for themselves, slabs o
 GPU takes what is planned for it within 3% (`experiments/model_plan_test.cpp`).
 
 NF4 with double quantization, rank 64 on all linears of the blocks, one example of 512 tokens that are all learned,
-bf16 products, activations f32, `gradient_checkpointing: block`. Today's kernels decode weights as they multiply, and
-keep none decoded; a path through cuBLAS would take a matrix or two in bf16, 0.08 GiB each at 7B. Of the card,
-{context} MiB are taken to be the CUDA context's, which only a GPU can tell. `usable` is what remains of such a card
-where error correction is on (24 GB: 22.3 GiB) or a desktop shares it (6 GB: 5.7 GiB); for 12 and 48 GB the smaller of
-the two shares, 0.93. GiB everywhere.
+bf16 products, activations f32, `gradient_checkpointing: block`. Products of many rows go through cuBLAS, with weights
+decoded to bf16, at most 128 MiB at a time, and a workspace of 32 MiB. Where only our own tiles fit, which decode as they
+multiply (`QLORA_CUBLAS=off`: slower), the table has them. Of the card, {context} MiB are taken to be the CUDA context's,
+which only a GPU can tell. `usable` is what remains of such a card where error correction is on (24 GB: 22.3 GiB) or a
+desktop shares it (6 GB: 5.7 GiB); for 12 and 48 GB the smaller of the two shares, 0.93. GiB everywhere.
 
 """
 
@@ -42,10 +43,20 @@ def config(hidden, layers, heads, intermediate):
             "tie_word_embeddings": False, "torch_dtype": "float16"}
 
 
-def plan(program, path, optimizer, tokens=512):
+def plan(program, path, optimizer, cublas, tokens=512):
     command = [program, "model", "plan", path, "--backend", "cuda", "--context", CONTEXT, "--json", "--tokens",
                str(tokens), "--lora_r", "64", "--optim", optimizer]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    environment = {**os.environ, "QLORA_CUBLAS": "" if cublas else "off"}
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+
+
+def plan_for(program, path, optimizer, usable):
+    """The plan through cuBLAS; that of our tiles where only they fit."""
+    reports = {name: plan(program, path, optimizer, name == "cuBLAS") for name in ("cuBLAS", "our tiles")}
+    for name, report in reports.items():
+        if report["bytes"]["total"] <= usable * GIB:
+            return name, report
+    return "cuBLAS", reports["cuBLAS"]
 
 
 def gib(size):
@@ -71,22 +82,22 @@ def main():
             path = pathlib.Path(folder) / f"{name}.json"
             path.write_text(json.dumps(config(hidden, layers, heads, intermediate)), encoding="utf-8")
             for optimizer, place in OPTIMIZERS:
-                report = plan(program, str(path), optimizer)
+                products, report = plan_for(program, str(path), optimizer, usable)
                 b = report["bytes"]
                 fits = b["total"] <= usable * GIB
-                totals.append([name, card, "f32", "f32", place, str(report["tokens"]), gib(b["context"]),
+                totals.append([name, card, "f32", "f32", place, products, str(report["tokens"]), gib(b["context"]),
                                f"{usable:.1f}", gib(b["total"]), "yes" if fits else "**no**"])
-                parts.append([name, place, gib(b["base_quantized"]), gib(b["base_dense"]), gib(b["adapter"]),
+                parts.append([name, place, products, gib(b["base_quantized"]), gib(b["base_dense"]), gib(b["adapter"]),
                               gib(b["gradients"]), gib(b["optimizer"]), gib(b["activations"] + b["buffers"]),
                               gib(b["gaps"]), gib(b["kernels"]), gib(b["slabs"]), gib(b["logits_chunk"]),
                               gib(b["paged"])])
     text = TEXT.format(context=CONTEXT[:-1])
-    text += table(["model", "card", "adapter", "gradients", "Adam's states", "tokens", "context", "usable", "in all",
-                   "fits"], totals)
+    text += table(["model", "card", "adapter", "gradients", "Adam's states", "products", "tokens", "context", "usable",
+                   "in all", "fits"], totals)
     text += "\nWhat that is made of; the last two are not part of the sum: a chunk of logits exists when the blocks'\n"
     text += "activations do not, and paged states lie in pinned memory of the host.\n\n"
-    text += table(["model", "Adam's states", "codes", "tables, norms", "adapter", "gradients", "Adam", "activations",
-                   "gaps", "kernels' own", "slabs", "(logits)", "(host)"], parts)
+    text += table(["model", "Adam's states", "products", "codes", "tables, norms", "adapter", "gradients", "Adam",
+                   "activations", "gaps", "kernels' own", "slabs", "(logits)", "(host)"], parts)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
 
