@@ -41,6 +41,10 @@ TEST_CASE("Parquet files give the rows that were written whatever their pages an
 TEST_CASE("what the Parquet reader does not know is refused by name") {
   CHECK(message_of([] { read_parquet(fixture("int96")); }).find("column when has type INT96") !=
         std::string::npos);
+  CHECK(message_of([] { read_parquet(fixture("date")); }).find("column answer has type DATE") !=
+        std::string::npos);
+  CHECK(message_of([] { read_parquet(fixture("timestamp")); }).find("column answer has type TIMESTAMP") !=
+        std::string::npos);
   CHECK(message_of([] { read_parquet(fixture("nested_list")); }).find("a list inside a list") !=
         std::string::npos);
   CHECK(message_of([] { read_parquet(fixture("lz4")); }).find("column a: packed by codec 7") !=

@@ -83,6 +83,8 @@ TEST_CASE("bias and agreement are computed from files and from the store alike")
   CHECK(json_of(bench, {"elo", "matrix", "--preset", "arena"}) == json_of(bench, {"elo", "matrix"}));
   CHECK(json_of(bench, {"elo", "compute", "--parser", "threeclass-2"})["matches"] == 20);
 
+  CHECK_THAT(bench.run({"elo", "compute"}).out, Contains("19 matches (1 vote without a verdict left out)"));
+
   ProgramEnd text = bench.run({"elo", "agree", "votes", "--bootstrap", "0"});
   CHECK_THAT(text.out, Contains("Nothing to compare") && Contains("--answers can check it"));
   CHECK_THAT(bench.run({"elo", "bias", "votes"}).out, Contains("consistent %"));

@@ -13,6 +13,7 @@
 #include "experiments/place.h"
 #include "experiments/run_file.h"
 #include "experiments/stored_votes.h"
+#include "experiments/terminal.h"
 #include "experiments/tournament.h"
 #include "kernels/backend.h"
 
@@ -20,7 +21,6 @@ namespace qlora {
 namespace {
 
 constexpr int kLockSeconds = 600;  // how long a stopped sweep's worker may take to save and end
-constexpr double kPlainLineSeconds = 10;
 
 class SweepRunner {
  public:

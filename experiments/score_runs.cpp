@@ -13,12 +13,11 @@
 #include "experiments/place.h"
 #include "experiments/plan.h"
 #include "experiments/run_file.h"
+#include "experiments/terminal.h"
 #include "results/query.h"
 
 namespace qlora {
 namespace {
-
-constexpr double kPlainLineSeconds = 10;
 
 // What one task asks, in one state of its data.
 struct Questions {

@@ -12,6 +12,8 @@
 
 namespace qlora {
 
+inline constexpr double kPlainLineSeconds = 10;
+
 class Progress {
  public:
   // `every`: seconds between two plain lines when `out` is no terminal. `quiet`: notes only.

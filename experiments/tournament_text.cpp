@@ -75,6 +75,13 @@ void add_options(Json& json, const ModelReport& report) {
                {"seed", o.seed}});
 }
 
+// Votes without a verdict count against both of their systems.
+int64_t votes_without_verdict(const RatingReport& report) {
+  int64_t twice = 0;
+  for (const Rating& r : report.ratings) twice += r.invalid;
+  return twice / 2;
+}
+
 std::string term_line(const Term& t) {
   std::string line = fmt::format("{}: {:.3g}{}", t.name, t.value, t.unit.empty() ? "" : " " + t.unit);
   if (t.ci_lo && t.ci_hi) line += fmt::format(" ({:.3g} to {:.3g})", *t.ci_lo, *t.ci_hi);
@@ -104,6 +111,8 @@ std::string print_ratings(const TournamentRatings& ratings) {
   style.decimals = 1;
   std::string out = render_text(table, style);
   out += fmt::format("{}: {} matches", ratings.model(), report.matches);
+  if (const int64_t left_out = votes_without_verdict(report); left_out > 0)
+    out += fmt::format(" ({} vote{} without a verdict left out)", left_out, left_out == 1 ? "" : "s");
   if (online) {
     out += fmt::format(", {} orders, K = {}; order_sd is the noise of one order, no interval",
                        ratings.elo->options.orders, ratings.elo->options.k);

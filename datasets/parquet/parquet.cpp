@@ -1,5 +1,6 @@
 #include "datasets/parquet/parquet.h"
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
@@ -36,6 +37,24 @@ class SchemaReader {
     return children == nullptr ? 0 : children->integer;
   }
 
+  // What the values of a column stand for, where that is neither text nor a number as it is; else null. By
+  // the schema's LogicalType (a union, whose one field says which) and, of older files, ConvertedType.
+  static const char* meaning_of(const ThriftValue& node) {
+    static const std::map<int64_t, const char*> kLogical = {{5, "DECIMAL"},   {6, "DATE"},  {7, "TIME"},
+                                                            {8, "TIMESTAMP"}, {14, "UUID"}, {15, "FLOAT16"}};
+    static const std::map<int64_t, const char*> kConverted = {
+        {5, "DECIMAL"},   {6, "DATE"},       {7, "TIME"},     {8, "TIME"},
+        {9, "TIMESTAMP"}, {10, "TIMESTAMP"}, {21, "INTERVAL"}};
+    if (const ThriftValue* logical = node.field(10); logical != nullptr && !logical->record.empty()) {
+      const auto found = kLogical.find(logical->record.begin()->first);
+      return found == kLogical.end() ? nullptr : found->second;
+    }
+    const ThriftValue* converted = node.field(6);
+    if (converted == nullptr) return nullptr;
+    const auto found = kConverted.find(converted->integer);
+    return found == kConverted.end() ? nullptr : found->second;
+  }
+
   void node(ParquetLeaf above) {
     QLORA_CHECK(at_ < nodes_.list.size() && above.path.size() < 16, data,
                 "{}: damaged: its schema ends early", origin_);
@@ -54,6 +73,10 @@ class SchemaReader {
     QLORA_CHECK(type >= 0 && type < 8 && type != 3 && type != 7, data,
                 "{}: column {} has type {}; this reader knows text, whole numbers, reals and booleans",
                 origin_, above.name(), type >= 0 && type < 8 ? kTypes[type] : "unknown");
+    const char* meaning = meaning_of(here);
+    QLORA_CHECK(meaning == nullptr, data,
+                "{}: column {} has type {}; this reader knows text, whole numbers, reals and booleans",
+                origin_, above.name(), meaning);
     QLORA_CHECK(above.max_repetition <= 1, data, "{}: column {} is a list inside a list", origin_,
                 above.name());
     above.type = static_cast<int>(type);

@@ -49,8 +49,20 @@ void read_input(const Json& row, const std::string& where, Question& question) {
               "{}: `input` must end with a question and `### Assistant:`", where);
 }
 
-Question parse_question(const std::string& text, const std::string& where) {
-  const Json row = parse_json(text, where);
+// `last`: the file ends with it, without the end of a line.
+Json parse_row(const std::string& text, const std::string& where, bool last) {
+  try {
+    return parse_json(text, where);
+  } catch (const Error& e) {
+    QLORA_CHECK(!last, data, "{}: the last line is cut off; get the whole file, or remove that line", where);
+    const std::string reason = e.what();
+    const size_t at = reason.find("not valid JSON");
+    fail(ErrorKind::data, "{}: {}", where, at == std::string::npos ? reason : reason.substr(at));
+  }
+}
+
+Question parse_question(const std::string& text, const std::string& where, bool last) {
+  const Json row = parse_row(text, where, last);
   QLORA_CHECK(row.is_object(), data, "{}: a question must be a JSON object, found {}", where,
               row.type_name());
   Question question;
@@ -91,7 +103,7 @@ QuestionFile parse_questions(const Path& path, std::string_view content) {
     ++line;
     if (text.find_first_not_of(" \t\r") == std::string::npos) continue;
     const std::string where = fmt::format("{}:{}", file.path, line);
-    Question question = parse_question(text, where);
+    Question question = parse_question(text, where, end == content.size());
     question.line = line;
     auto [place, fresh] = seen.try_emplace(question.id, line);
     QLORA_CHECK(fresh, data, "{}: the question id {} is that of line {} already", where, question.id,

@@ -74,7 +74,9 @@ TEST_CASE("Bad question files are refused with file and line") {
   const std::string good = R"({"question_id": 1, "text": "Why?"})";
   CHECK_THAT(complaint(good + "\n" + R"({"question_id": "1", "text": "How?"})"),
              Contains("vicuna_questions.jsonl:2") && Contains("that of line 1 already"));
-  CHECK_THAT(complaint(good + "\n\n{\"question_id\": 2"), Contains("vicuna_questions.jsonl:3"));
+  CHECK_THAT(complaint(good + "\n\n{\"question_id\": 2"),
+             Contains("vicuna_questions.jsonl:3: the last line is cut off"));
+  CHECK_THAT(complaint("{\"question_id\": 2\n" + good), Contains("vicuna_questions.jsonl:1: not valid JSON"));
   CHECK_THAT(complaint(R"({"text": "Why?"})"), Contains(":1") && Contains("neither `question_id`"));
   CHECK_THAT(complaint(R"({"question_id": 1.5, "text": "Why?"})"), Contains("whole number"));
   CHECK_THAT(complaint(R"({"question_id": 1})"), Contains("no `text`"));

@@ -48,10 +48,7 @@ class Office {
         return &ask;
       }
       if (under_way_ == 0) {
-        const JudgeSpent& before = options_.spent_before;
-        stop(before.tokens == 0
-                 ? "the budget is spent"
-                 : fmt::format("the budget is spent; {} tokens of it by earlier runs", before.tokens));
+        stop(about_budget(ask));
         break;
       }
       changed_.wait(lock);  // what comes back may leave enough
@@ -84,6 +81,7 @@ class Office {
     report_.money += row.money;
     ++(vote != nullptr ? report_.answered : report_.failed);
     report_.invalid += vote != nullptr && !vote->valid();
+    if (vote == nullptr) report_.error = row.error;
     changed_.notify_all();
     if (error_) return;
     try {
@@ -137,6 +135,14 @@ class Office {
     if (options_.max_tokens_spent > 0 && tokens > options_.max_tokens_spent) return false;
     const double all = options_.spent_before.money + report_.money + reserved_money_ + money(prompt, answer);
     return options_.max_money_spent <= 0 || all <= options_.max_money_spent;
+  }
+  std::string about_budget(const JudgeAsk& ask) const {
+    const JudgeSpent& before = options_.spent_before;
+    std::string text = fmt::format("the budget is spent: {} tokens",
+                                   before.tokens + report_.prompt_tokens + report_.answer_tokens);
+    if (before.tokens > 0) text += fmt::format(", {} of them by earlier runs", before.tokens);
+    return text + fmt::format("; the next question may cost up to {} more",
+                              most_prompt_tokens(ask) + ask.request.max_tokens);
   }
   void reserve(const JudgeAsk& ask, int sign) {
     int64_t prompt = most_prompt_tokens(ask), answer = ask.request.max_tokens;

@@ -81,6 +81,7 @@ struct JudgeRunReport {
   int64_t requests = 0, prompt_tokens = 0, answer_tokens = 0;
   double money = 0;
   std::string stopped;  // why nothing more was asked: the budget, a refusal; empty: all was asked
+  std::string error;    // of the last ask that failed
 };
 
 // Asks, with one client a thread. `commit` gets every answer when it arrives, one call at a time; what it

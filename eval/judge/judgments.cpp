@@ -227,6 +227,13 @@ void check_claims(std::span<const JudgmentFile> files) {
           "two files",
           files[f].path, vote.line, vote.judge, vote.first, vote.pairwise() ? vote.second : "no other",
           vote.item, files[other].path, line);
+      // Votes without ids of their own may be several people's.
+      QLORA_CHECK(
+          fresh || vote.review.empty(), data,
+          "{}:{}: {} judges {} (shown first) and {} on item {} a second time, after line {}; remove one of "
+          "the two rows",
+          files[f].path, vote.line, vote.judge, vote.first, vote.pairwise() ? vote.second : "no other",
+          vote.item, line);
     }
 }
 

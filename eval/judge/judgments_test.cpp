@@ -122,6 +122,11 @@ TEST_CASE("a cut last line and a review that stands twice are errors with their 
   write_file(path, row + "\n" + row);
   CHECK_THAT(message_of(ErrorKind::data, [&] { read_judgments(path); }),
              Contains("threeclass.jsonl:3: review x stands in line 1 already"));
+  write_file(path, row + "{\"question_id\": 7, \"review_id\": \"y\", \"score\": 2}\n");
+  const std::vector<std::string> one = {path.string()};
+  CHECK_THAT(message_of(ErrorKind::data, [&] { load_judgments(one); }),
+             Contains("threeclass.jsonl:2: gpt-4 judges red (shown first) and blue on item 7 a second time, "
+                      "after line 1"));
 }
 
 TEST_CASE("two files that claim the same votes are refused with both lines") {

@@ -18,8 +18,6 @@
 namespace qlora {
 namespace {
 
-constexpr double kPlainLineSeconds = 10;
-
 struct DataTypeArguments {
   std::vector<std::string> models, data, types;
   int64_t length = 512, windows = 0, batch = 2;

@@ -302,7 +302,7 @@ void add_compute(CLI::App& elo, Invocation& in) {
   CLI::Option* name = verb->add_option("--name", spec.name, "store the ratings under this name, in --db");
   add_json_flag(*verb, in);
   verb->footer(
-      "Examples:\n  qlora elo compute --preset qlora-vicuna-gpt4\n"
+      "Examples:\n"
       "  qlora elo compute judgments/*.jsonl.gz --model bt --position judge --svg ratings.svg");
   verb->callback([=, &in] {
     arguments->stored = name->count() > 0;

@@ -8,6 +8,7 @@
 #include "experiments/cli/cli.h"
 #include "experiments/judge_study.h"
 #include "experiments/judging.h"
+#include "experiments/terminal.h"
 
 namespace qlora {
 namespace {
@@ -49,8 +50,13 @@ int judge_run(const Invocation& in, const RunOptions& options) {
                asks.size(), all.size(), bytes, bytes / 4);
     return 0;
   }
+  Progress progress(stderr, in.json, kPlainLineSeconds);
+  const auto missing = static_cast<int64_t>(asks.size());
+  progress.phase("asking " + options.setup.judge, 0, missing);
   const JudgeRunReport report =
-      ask_judge(options.setup, asks, journal, {.backend = in.backend, .threads = in.threads});
+      ask_judge(options.setup, asks, journal, {.backend = in.backend, .threads = in.threads},
+                [&](int64_t done) { progress.phase("asking " + options.setup.judge, done, missing); });
+  progress.clear();
   if (options.stored && report.left == 0) {
     VoteSource source;
     source.files = {options.out};
@@ -60,8 +66,10 @@ int judge_run(const Invocation& in, const RunOptions& options) {
   fmt::print("{}\n", in.json ? report_json(report).dump(1) : describe(report));
   if (is_local(options.setup) && !in.json) fmt::print("{}\n", kLocalJudgeCaution);
   if (report.left == 0) return 0;
+  std::string why = report.stopped;
+  if (why.empty() && !report.error.empty()) why = "the last one: " + report.error;
   fail(ErrorKind::judge, "{} of {} questions are not answered{}; the same command asks only these",
-       report.left, all.size(), report.stopped.empty() ? "" : " (" + report.stopped + ")");
+       report.left, all.size(), why.empty() ? "" : " (" + why + ")");
 }
 
 void add_limits(CLI::App& verb, JudgeSetup& options) {

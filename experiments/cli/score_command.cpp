@@ -18,8 +18,6 @@
 namespace qlora {
 namespace {
 
-constexpr double kPlainLineSeconds = 10;
-
 std::string names_of(const std::vector<EvalSpec>& evals) {
   std::string names;
   for (const EvalSpec& eval : evals) names += (names.empty() ? "" : ",") + eval.task;
