@@ -47,7 +47,9 @@ void add_task(CLI::App& eval, Invocation& in, const Task& task) {
           "--data", arguments->eval.data,
           task.folder ? "the folder" : "a file, or a folder with " + task.name + ".jsonl or the like")
       ->required();
-  verb->add_option("--limit", options.limit, "the first so many questions; 0: all")
+  verb->add_option("--limit", options.limit,
+                   task.folder ? "the first so many questions of each part of the task; 0: all"
+                               : "the first so many questions; 0: all")
       ->check(CLI::NonNegativeNumber);
   if (task.takes_shots) {
     verb->add_option("--shots", options.shots,
@@ -140,7 +142,7 @@ void add_several(CLI::App& eval, Invocation& in) {
                    "a folder with files of all tasks, and TASK=PATH for single ones")
       ->required();
   verb->add_option("--limit", arguments->limit,
-                   "the first so many questions of each (mmlu: of a subject); 0: all")
+                   "the first so many questions of each (mmlu: of a subject, bbh: of a part); 0: all")
       ->check(CLI::NonNegativeNumber);
   verb->add_option("--shots", arguments->shots, "examples before a question, of tasks that take them")
       ->check(CLI::NonNegativeNumber);
