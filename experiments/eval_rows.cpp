@@ -69,7 +69,9 @@ class StoredItems {
 bool is_own(const RunConfig& config, const EvalJob& job) {
   for (const EvalSpec& own : own_evals(config)) {
     if (own.task != job.task) continue;
-    if (own.task != "mmlu" || (own.data == job.data && mmlu_protocol(own.mmlu) == job.protocol)) return true;
+    if (own.task != "mmlu") return true;
+    for (const bool rendered : {false, true})
+      if (own.data == job.data && mmlu_protocol(own.mmlu, rendered) == job.protocol) return true;
   }
   return false;
 }

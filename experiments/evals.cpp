@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "eval/tasks/mmlu_rows.h"
 #include "experiments/config.h"
 #include "experiments/fields.h"
 
@@ -32,6 +33,7 @@ EvalSpec read_mmlu_eval(const YamlNode& node) {
   spec.data = std::get<std::string>(read_value(fields.at("data"), ValueKind::text, "data"));
   fields.read_word("protocol", spec.mmlu.protocol, mmlu_protocol_names());
   fields.read_word("split", spec.mmlu.split, {"test", "val"});
+  if (!fields.has("split")) spec.mmlu.split = rendered_split(spec.data, spec.mmlu.split);
   fields.read("shots", spec.mmlu.shots, 0);
   QLORA_CHECK(spec.mmlu.shots <= 5, usage, "{}: `shots` is at most 5", fields.at("shots").where.text());
   fields.read("limit", spec.mmlu.limit, 0);

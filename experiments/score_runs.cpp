@@ -8,6 +8,7 @@
 
 #include "core/base/check.h"
 #include "core/text/tokenizer.h"
+#include "eval/tasks/mmlu_rows.h"
 #include "experiments/eval_rows.h"
 #include "experiments/pack_runner.h"
 #include "experiments/place.h"
@@ -35,7 +36,7 @@ Questions read_questions(const EvalSpec& eval) {
   if (eval.task == "mmlu") {
     q.mmlu = read_mmlu(eval.data, eval.mmlu);
     q.hash = q.mmlu->content_hash;
-    q.protocol = mmlu_protocol(eval.mmlu);
+    q.protocol = mmlu_protocol(eval.mmlu, is_rendered(*q.mmlu));
   } else {
     q.task = &find_task(eval.task);
     q.data = read_task(*q.task, eval.data, eval.options);

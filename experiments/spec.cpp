@@ -85,7 +85,7 @@ Digest evaluation_key(const Digest& subject, int64_t step, const std::string& ta
   return sha256(canonical(json));
 }
 
-std::string mmlu_protocol(const MmluOptions& options) {
+std::string mmlu_protocol(const MmluOptions& options, bool rendered) {
   const MmluProtocol& protocol = mmlu_protocol_named(options.protocol);
   Json json = {{"name", options.protocol},
                {"version", protocol.version},
@@ -108,6 +108,7 @@ std::string mmlu_protocol(const MmluOptions& options) {
   if (options.chat_template != usual.chat_template) json["chat_template"] = options.chat_template;
   if (asks_in_turns(options)) json["fewshot_as_multiturn"] = true;
   if (!options.system_instruction.empty()) json["system_instruction"] = options.system_instruction;
+  if (rendered) json["rendered"] = true;
   return canonical(json);
 }
 

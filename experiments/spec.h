@@ -44,7 +44,8 @@ std::string pack_key(const RunConfig&, const ContentHashes&);
 Digest evaluation_key(const Digest& subject, int64_t step, const std::string& task,
                       const std::string& protocol, const std::string& data);
 // The protocols of tasks, as canonical JSON: what of the options changes a score.
-std::string mmlu_protocol(const MmluOptions&);
+// rendered: the questions are prompts as they were rendered (is_rendered() of eval/tasks/mmlu_rows.h).
+std::string mmlu_protocol(const MmluOptions&, bool rendered = false);
 std::string task_protocol(const Task&, const TaskData&, const TaskOptions&);
 std::string loss_protocol(const RunConfig&);
 

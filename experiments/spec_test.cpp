@@ -157,6 +157,8 @@ TEST_CASE("an evaluation has a key of its own") {
   CHECK(protocol.find("answer_loss") == std::string::npos);
   options.protocol = "qlora";
   CHECK(mmlu_protocol(options).find("answer_loss") != std::string::npos);
+  CHECK(mmlu_protocol(options).find("rendered") == std::string::npos);
+  CHECK(parse_json(mmlu_protocol(options, true), "protocol")["rendered"] == true);
   // The version is part of it: another one is another evaluation.
   for (const char* name : {"hendrycks", "lm_eval", "qlora"}) {
     options.protocol = name;

@@ -93,6 +93,30 @@ TEST_CASE("tasks are listed and scored and stored with their items") {
   CHECK(parse_json(kept.out, "stdout") == Json::parse("[{\"value\": null}]"));
 }
 
+TEST_CASE("a file of rendered MMLU prompts is asked as what it holds") {
+  Workbench bench;
+  bench.write("zero_shot_mmlu_val.json", R"({"subject": "anatomy", "input": "Q\nAnswer:", "output": "B"})");
+  auto explained = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = {
+        "eval",    "mmlu", "--model",   "model", "--data", "zero_shot_mmlu_val.json",
+        "--shots", "0",    "--explain", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    return bench.run(words);
+  };
+  const ProgramEnd end = explained({"--protocol", "qlora"});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  const Json protocol = parse_json(end.out, "stdout")["protocol"];
+  CHECK(protocol["split"] == "val");
+  CHECK(protocol["rendered"] == true);
+  const ProgramEnd split = explained({"--protocol", "qlora", "--split", "test"});
+  CHECK(split.code == 2);
+  CHECK_THAT(split.err, Contains("give --split val"));
+  const ProgramEnd other = explained({"--protocol", "lm_eval"});
+  CHECK(other.code == 2);
+  CHECK_THAT(other.err, Contains("give --protocol qlora"));
+}
+
 TEST_CASE("texts are generated and scored and rolled through") {
   Workbench bench;
   const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "eval/tasks/mmlu_rows.h"
 #include "experiments/compute_dtype.h"
 #include "experiments/eval_rows.h"
 #include "experiments/run_file.h"
@@ -50,7 +51,7 @@ class EvalLister {
       const MmluData& data = read(mmlu_, spec.data + "\n" + mmlu_protocol(spec.mmlu),
                                   [&] { return read_mmlu(spec.data, spec.mmlu); });
       planner_.check_mmlu(run, data, spec.mmlu);
-      return {mmlu_protocol(spec.mmlu), data.content_hash};
+      return {mmlu_protocol(spec.mmlu, is_rendered(data)), data.content_hash};
     }
     const Task& task = find_task(spec.task);
     const TaskData& data = read(tasks_, fmt::format("{}\n{}\n{}", spec.task, spec.data, spec.where.text()),

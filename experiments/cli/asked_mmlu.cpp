@@ -2,6 +2,7 @@
 #include <nlohmann/json.hpp>
 
 #include "eval/tasks/mmlu_harness.h"
+#include "eval/tasks/mmlu_rows.h"
 #include "experiments/cli/asked_task.h"
 #include "experiments/eval_rows.h"
 
@@ -67,7 +68,7 @@ class AskedMmlu final : public AskedTask {
       : path_(eval.data), options_(eval.mmlu), data_(read_mmlu(path_, options_)) {}
 
   EvalJob job() const override {
-    return {{}, "mmlu", 0, mmlu_protocol(options_), path_, data_.content_hash, options_};
+    return {{}, "mmlu", 0, mmlu_protocol(options_, is_rendered(data_)), path_, data_.content_hash, options_};
   }
   void plan(const Tokenizer& tokenizer, int64_t context_length) override {
     plan_ = plan_mmlu(data_, options_, tokenizer, context_length);

@@ -6,6 +6,7 @@
 
 #include "core/models/hf_config.h"
 #include "core/text/tokenizer.h"
+#include "eval/tasks/mmlu_rows.h"
 #include "experiments/cli/cli.h"
 #include "experiments/cli/score_command.h"
 #include "experiments/spec.h"
@@ -27,7 +28,7 @@ int explain(const Invocation& in, const std::string& model, const EvalSpec& eval
   const int64_t context = read_hf_config(Path(model) / "config.json").max_positions;
   const MmluPlan plan = plan_mmlu(data, eval.mmlu, *tokenizer, context);
   if (in.json) {
-    fmt::print("{}\n", Json{{"protocol", parse_json(mmlu_protocol(eval.mmlu), "protocol")},
+    fmt::print("{}\n", Json{{"protocol", parse_json(mmlu_protocol(eval.mmlu, is_rendered(data)), "protocol")},
                             {"prompts", plan.items.size()},
                             {"letter_ids", plan.letter_ids},
                             {"letter_tokens", plan.letter_tokens},
@@ -65,7 +66,10 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
       ->required();
   mmlu->add_option("--protocol", options.protocol, "how to ask and to score")
       ->check(CLI::IsMember(mmlu_protocol_names()));
-  mmlu->add_option("--split", options.split, "which questions")->check(CLI::IsMember({"test", "val"}));
+  CLI::Option* split =
+      mmlu->add_option("--split", options.split,
+                       "which questions (default: test; a file of rendered prompts: its own)")
+          ->check(CLI::IsMember({"test", "val"}));
   mmlu->add_option("--shots", options.shots, "examples before a question")->check(CLI::Range(0, 5));
   mmlu->add_option("--limit", options.limit, "questions of a subject; 0: all")->check(CLI::NonNegativeNumber);
   mmlu->add_option("--subjects", options.subjects, "only these")->delimiter(',');
@@ -88,6 +92,8 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
       "  qlora eval mmlu --runs sweep=NAME --data DIR --shots 5");
   mmlu->callback([=, &in] {
     in.work = [=, &in] {
+      MmluOptions& asked = arguments->eval.mmlu;
+      if (split->count() == 0) asked.split = rendered_split(arguments->eval.data, asked.split);
       return arguments->explain ? explain(in, arguments->score.model.model, arguments->eval)
                                 : score(in, arguments->score, {arguments->eval});
     };

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "core/base/check.h"
+#include "eval/tasks/mmlu_rows.h"
 #include "experiments/cli/cli.h"
 #include "experiments/cli/score_command.h"
 #include "results/table.h"
@@ -83,6 +84,7 @@ struct SeveralArguments {
   int64_t shots = -1, limit = 0, max_length = 0, max_new_tokens = 0;
   TaskOptions fewshot;  // the choice of examples
   MmluOptions mmlu;
+  CLI::Option* split = nullptr;
 };
 
 // The path for each task: TASK=PATH, or the one path without a name.
@@ -112,6 +114,7 @@ EvalSpec spec_of(const SeveralArguments& arguments, const std::string& task) {
     if (arguments.shots >= 0) eval.mmlu.shots = arguments.shots;
     eval.mmlu.limit = arguments.limit;
     eval.mmlu.max_length = arguments.max_length;
+    if (arguments.split->count() == 0) eval.mmlu.split = rendered_split(eval.data, eval.mmlu.split);
     return eval;
   }
   const Task& known = find_task(task);
@@ -153,7 +156,8 @@ void add_several(CLI::App& eval, Invocation& in) {
       ->check(CLI::PositiveNumber);
   verb->add_option("--protocol", arguments->mmlu.protocol, "of mmlu")
       ->check(CLI::IsMember(mmlu_protocol_names()));
-  verb->add_option("--split", arguments->mmlu.split, "of mmlu")->check(CLI::IsMember({"test", "val"}));
+  arguments->split =
+      verb->add_option("--split", arguments->mmlu.split, "of mmlu")->check(CLI::IsMember({"test", "val"}));
   verb->footer(
       "Examples:\n  qlora eval mnli,rte,boolq --model DIR --data DIR\n"
       "  qlora eval rte,mmlu --runs sweep=NAME --data DIR --data mmlu=TREE --shots 5");
