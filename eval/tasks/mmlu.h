@@ -67,8 +67,8 @@ struct MmluPlan {
   int64_t truncated_prompts = 0, dropped_shots = 0, cut_tokens = 0, max_prompt_tokens = 0;
   std::string request_hash;  // SHA-256 over all prompts and letters as text: names what was asked
 };
-// Throws Error(data) when a question does not fit and the protocol cuts nothing, when the tokenizer gives no
-// distinct answer tokens, or when rendered prompts have other shots than options.shots.
+// Throws Error(data) when a question does not fit and the protocol cuts nothing, or when the tokenizer gives
+// no distinct answer tokens.
 MmluPlan plan_mmlu(const MmluData&, const MmluOptions&, const Tokenizer&, int64_t context_length);
 
 // Scores several subjects (adapters of the Lm; -1 = base) in one pooled pass; one report each, same order.

@@ -49,9 +49,10 @@ struct MmluOptions {
 
 // Reads the questions, in the layout that is found at the path:
 //   DIR/<split>/<subject>_<split>.csv and DIR/dev/<subject>_dev.csv   hendrycks/test: no header, six columns
-//   DIR/<split>.jsonl and DIR/dev.jsonl (.json; .gz)                  rows {question, subject, choices,
-//   answer} FILE.json, FILE.jsonl (.gz) with rows {subject, input, output}    QLoRA's: prompts as they were
-//   rendered; DIR/zero_shot_mmlu_<split>.json and DIR/five_shot_mmlu_<split>.json (.gz) by options.shots
+//   DIR/<split>.jsonl and DIR/dev.jsonl (.json; .gz)    rows {question, subject, choices, answer}
+//   FILE.json, FILE.jsonl (.gz)                         rows {subject, input, output}: QLoRA's prompts as
+//   they were rendered; DIR/zero_shot_mmlu_<split>*.json and DIR/five_shot_mmlu_<split>*.json (.gz) by shots
+// Rendered prompts are an error with another protocol, split (by the file's name) or number of shots.
 // Dev is read with shots > 0. "validation" in a name stands for val. Rows may lie in a `doc` (lm-eval's
 // samples); an answer is a number from 0 or a letter. Throws Error(data) naming file and line, or
 // Error(usage) for an unknown protocol, split or subject (with the nearest).
