@@ -137,6 +137,8 @@ TEST_CASE("Adapters that run together give the bits of their products one by one
   for (const std::string& name : available_backends()) {
     if (name == "reference") continue;
     auto backend = make_test_backend(name);
+    if (!backend->host_memory())
+      continue;  // on a GPU an adapter's part is inside the product's sum (many_rows.h)
     for (Operands operands : {Operands::as_stored, Operands::bf16}) {
       for (int64_t more_rank : {0, 300}) {
         const Problem p(more_rank);
