@@ -138,7 +138,7 @@ class Office {
   }
   std::string about_budget(const JudgeAsk& ask) const {
     const JudgeSpent& before = options_.spent_before;
-    std::string text = fmt::format("the budget is spent: {} tokens",
+    std::string text = fmt::format("the budget has no room for another question: spent {} tokens",
                                    before.tokens + report_.prompt_tokens + report_.answer_tokens);
     if (before.tokens > 0) text += fmt::format(", {} of them by earlier runs", before.tokens);
     return text + fmt::format("; the next question may cost up to {} more",

@@ -134,7 +134,7 @@ class QuestionCommand {
       : in_(in),
         arguments_(arguments),
         file_(read_questions(arguments.questions)),
-        progress_(stderr, in.json, 10) {
+        progress_(stderr, in.json, kPlainLineSeconds) {
     if (arguments.limit > 0 && arguments.limit < static_cast<int64_t>(file_.questions.size()))
       file_.questions.resize(static_cast<size_t>(arguments.limit));
     out_ = arguments.out.empty() ? Path("generations") / file_.name : Path(arguments.out);

@@ -9,7 +9,7 @@ struct Management::Functions {
   struct Memory {
     unsigned long long total, free, used;
   };
-  void* library = nullptr;
+  void* nvml = nullptr;
   int (*init)() = nullptr;
   int (*shutdown)() = nullptr;
   int (*driver_version)(char*, unsigned) = nullptr;
@@ -18,7 +18,7 @@ struct Management::Functions {
 
   template <class Function>
   bool find(Function& function, const char* name) {
-    function = reinterpret_cast<Function>(dlsym(library, name));
+    function = reinterpret_cast<Function>(dlsym(nvml, name));
     return function != nullptr;
   }
   bool find_all() {
@@ -29,19 +29,19 @@ struct Management::Functions {
 };
 
 Management::Management() {
-  void* library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) return;
-  functions_ = new Functions{.library = library};
+  void* nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (nvml == nullptr) return;
+  functions_ = new Functions{.nvml = nvml};
   if (functions_->find_all() && functions_->init() == 0) return;
   delete functions_;
   functions_ = nullptr;
-  dlclose(library);
+  dlclose(nvml);
 }
 
 Management::~Management() {
   if (functions_ == nullptr) return;
   functions_->shutdown();
-  dlclose(functions_->library);
+  dlclose(functions_->nvml);
   delete functions_;
 }
 
