@@ -50,7 +50,7 @@ TEST_CASE("qlora doctor lists all GPUs, or says in one line why there is none") 
       {QLORA_TEST_PLUGIN, "0",
        "no device; a driver for CUDA 13.0 (580.65) or later is needed, one for CUDA 13.1 (581.2) was found"},
       {QLORA_TEST_PLUGIN, "old", "Old GPU, compute capability 7.5: compute capability 8.0 or more is needed"},
-      {QLORA_TEST_PLUGIN, "other", "of another build"},
+      {QLORA_TEST_PLUGIN, "other", "of another build (interface 0123456789abcdef, the program's is"},
       {"nowhere/libqlora_cuda.so", "", "is not there (built where nvcc is found"},
       {"./text.so", "", "the plug-in does not load"}};
   for (const auto& [plugin, gpus, reason] : none) {

@@ -40,12 +40,12 @@ Plugin look() {
                    " is not there (built where nvcc is found; QLORA_CUDA_PLUGIN names another place)");
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return without(std::string("the plug-in does not load: ") + dlerror());
-  VersionFunction version = nullptr;
-  if (!find(library, "qlora_cuda_version", version))
-    return without(path.string() + " is not a plug-in of this program");
-  if (version() != kPluginVersion)
-    return without(path.string() + " is of another build (version " + std::to_string(version()) + ", not " +
-                   std::to_string(kPluginVersion) + "); build both together");
+  InterfaceFunction named = nullptr;
+  if (!find(library, "qlora_cuda_interface", named))
+    return without(path.string() + " is not a plug-in of this program, or of a much older build of it");
+  if (const std::string found = named(); found != QLORA_CUDA_INTERFACE)
+    return without(path.string() + " is of another build (interface " + found + ", the program's is " +
+                   QLORA_CUDA_INTERFACE + "): build both together");
   Plugin found;
   if (!find(library, "qlora_cuda_report", found.report) ||
       !find(library, "qlora_cuda_measure", found.measure) || !find(library, "qlora_cuda_make", found.make) ||

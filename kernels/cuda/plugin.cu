@@ -66,8 +66,8 @@ void describe(DeviceEntry& entry, const Management& management, int device) {
 
 extern "C" {
 
-__attribute__((visibility("default"))) int qlora_cuda_version() {
-  return qlora::cuda::kPluginVersion;
+__attribute__((visibility("default"))) const char* qlora_cuda_interface() {
+  return QLORA_CUDA_INTERFACE;
 }
 
 __attribute__((visibility("default"))) void qlora_cuda_report(DeviceReport* report) {

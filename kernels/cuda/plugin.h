@@ -1,6 +1,8 @@
 #pragma once
 // The boundary between the program and its plug-in libqlora_cuda.so: functions with C names and plain data,
-// found at run time. Program and plug-in come from one build; the version guards against mixing two.
+// found at run time. A plug-in is taken only where it was built from the headers that the program was built
+// from. Both name QLORA_CUDA_INTERFACE, a hash of this file, kernels/backend.h, core/base/error.h and all
+// that they include; the build defines it for the files that name it (kernels/CMakeLists.txt).
 
 #include <cstddef>
 #include <cstdint>
@@ -10,9 +12,6 @@ namespace qlora {
 class Backend;
 
 namespace cuda {
-
-// Raise it with every change of Backend, of the arguments of its functions, or of what is below.
-inline constexpr int kPluginVersion = 4;
 
 inline constexpr int kMostDevices = 16;
 
@@ -39,9 +38,9 @@ struct MemoryReport {
   char trouble[256] = {};  // why it is not known, or empty
 };
 
-// qlora_cuda_version, qlora_cuda_report, qlora_cuda_measure (of the first device),
+// qlora_cuda_interface, qlora_cuda_report, qlora_cuda_measure (of the first device),
 // qlora_cuda_make, qlora_cuda_most_bytes
-using VersionFunction = int (*)();
+using InterfaceFunction = const char* (*)();
 using ReportFunction = void (*)(DeviceReport*);
 using MeasureFunction = void (*)(MemoryReport*);
 // A Backend that the caller deletes. Throws Error.

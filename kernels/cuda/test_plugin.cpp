@@ -28,8 +28,8 @@ void put(char (&to)[n], const char* text) {
 
 extern "C" {
 
-int qlora_cuda_version() {
-  return asked() == "other" ? kPluginVersion - 1 : kPluginVersion;
+const char* qlora_cuda_interface() {
+  return asked() == "other" ? "0123456789abcdef" : QLORA_CUDA_INTERFACE;
 }
 
 void qlora_cuda_report(DeviceReport* report) {
