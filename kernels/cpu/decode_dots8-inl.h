@@ -2,6 +2,10 @@
 
 constexpr int kDotOutputs = 2, kDotGroups = 1;
 constexpr int64_t kDotRows = 4;
+constexpr bool kDotAlone = false;  // a row by itself is as one of several
+QLORA_INLINE int64_t dot_room(int64_t) {
+  return 0;
+}
 
 // The low and high bytes of the levels, in both halves, and the order of bytes that brings words where
 // arrange_segment() has their x.

@@ -34,16 +34,20 @@ QLORA_INLINE __m256i whole_sixteen(const float* x, __m256 factor) {
   return evens_then_odds(_mm256_permute4x64_epi64(v, 0xd8));
 }
 
-// Rounds half a segment and writes it as kArranged says.
-QLORA_INLINE void arrange_half(const float* x, __m256 factor, uint8_t* out) {
+// Rounds half a segment and writes its pieces.
+QLORA_INLINE void arrange_half(const float* x, __m256 factor, const Place& to, int half) {
   const __m256i first = whole_sixteen(x, factor), last = whole_sixteen(x + 16, factor);
-  auto* to = reinterpret_cast<__m256i*>(out);
-  _mm256_storeu_si256(to, evens_then_odds(_mm256_permute2x128_si256(first, last, 0x20)));
-  _mm256_storeu_si256(to + 1, evens_then_odds(_mm256_permute2x128_si256(first, last, 0x31)));
+  const __m256i pieces[2] = {evens_then_odds(_mm256_permute2x128_si256(first, last, 0x20)),
+                             evens_then_odds(_mm256_permute2x128_si256(first, last, 0x31))};
+  uint8_t* out = to.at + half * to.half;
+  for (int i = 0; i < 2; ++i, out += 2 * to.piece) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(pieces[i]));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + to.piece), _mm256_extracti128_si256(pieces[i], 1));
+  }
 }
 
 // Rounds one segment of x. Returns the scale that undoes the rounding, that of the levels included.
-QLORA_INLINE float round_segment(const float* x, float level_scale, uint8_t* out) {
+QLORA_INLINE float round_segment(const float* x, float level_scale, const Place& to) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   __m256 top = _mm256_setzero_ps(), poison = _mm256_setzero_ps();
   for (int i = 0; i < kSegment; i += 8) {
@@ -57,8 +61,8 @@ QLORA_INLINE float round_segment(const float* x, float level_scale, uint8_t* out
   for (float b : bad) sum += b;
   // Below the factor's range everything is as good as zero.
   const __m256 factor = _mm256_set1_ps(size > 1e-30f ? static_cast<float>(kWhole) / size : 0.0f);
-  arrange_half(x, factor, out);
-  arrange_half(x + 32, factor, out + kArranged / 2);
+  arrange_half(x, factor, to, 0);
+  arrange_half(x + 32, factor, to, 1);
   return size * (1.0f / kWhole) * level_scale + sum;
 }
 
@@ -70,9 +74,10 @@ struct DecodeJob {
   const DotLevels& levels;
   const float* scales;  // [outputs of the task][segments]
   int64_t first;
-  // For every group of up to kDotRows rows: [segments][rows of the group], kArranged bytes and a scale each.
+  // For every group of up to kDotRows rows: DotRows.
   const uint8_t* x;
   const float* x_scales;
+  float* room;  // dot_room() floats
 };
 
 // What is asked for ahead of its use: two passes of outputs, or as much as memory takes to answer.
@@ -90,7 +95,8 @@ QLORA_INLINE void decode_pass(const DecodeJob& job, int64_t row, int64_t column,
                      .scales = job.scales + (column - job.first) * segments,
                      .scales_ld = many ? segments : 0,
                      .segments = segments,
-                     .ahead = codes + larger(kAhead, kWide * k)};
+                     .ahead = codes + larger(kAhead, kWide * k),
+                     .room = job.room};
   float sums[R * kWide];
   dot_segments<R, G>(job.levels, w, {job.x + row * segments * kArranged, job.x_scales + row * segments},
                      sums);
@@ -147,6 +153,12 @@ QLORA_INLINE int64_t eights_per_task(int64_t eights, int64_t k) {
   return larger((eights + threads * rounds - 1) / (threads * rounds), (32768 + 8 * k - 1) / (8 * k));
 }
 
+// Where segment i of row r goes, of a group of `rows` whose x begins at x.
+QLORA_INLINE Place place_of(uint8_t* x, int64_t rows, int64_t r, int64_t i) {
+  if (kDotAlone && rows == 1) return {x + i / 2 * 2 * kArranged + i % 2 * 2 * kPiece, 4 * kPiece, kPiece};
+  return {x + (i * rows + r) * kArranged, kPiece, kArranged / 2};
+}
+
 // False where codes do not fit: then nothing is written. All terms are one set of tasks, and x is rounded
 // once.
 static bool decode_rows(const DecodeArgs& a) {
@@ -154,15 +166,16 @@ static bool decode_rows(const DecodeArgs& a) {
   const WholeLevels whole(a.terms[0].w.levels);
   const DotLevels levels(whole);
   const int64_t k = a.terms[0].w.cols, segments = k / kSegment;
-  float* x_scales = cpu::scratch(cpu::Scratch::packed_x, a.rows * segments * (1 + kArranged / 4));
+  // (the half of a pair that is not there is read too)
+  float* x_scales = cpu::scratch(cpu::Scratch::packed_x, (a.rows * segments + 1) * (1 + kArranged / 4));
   auto* x = reinterpret_cast<uint8_t*>(x_scales + a.rows * segments);
   for (int64_t row = 0; row < a.rows; row += kDotRows) {
     const int64_t group = smaller(kDotRows, a.rows - row);
     for (int64_t r = 0; r < group; ++r)
-      for (int64_t i = 0; i < segments; ++i) {
-        const int64_t to = row * segments + i * group + r;
-        x_scales[to] = round_segment(a.x + (row + r) * k + i * kSegment, whole.scale, x + to * kArranged);
-      }
+      for (int64_t i = 0; i < segments; ++i)
+        x_scales[row * segments + i * group + r] =
+            round_segment(a.x + (row + r) * k + i * kSegment, whole.scale,
+                          place_of(x + row * segments * kArranged, group, r, i));
   }
   int64_t eights = 0;
   for (int64_t i = 0; i < a.count; ++i) eights += eights_of(a.terms[i]);
@@ -171,7 +184,9 @@ static bool decode_rows(const DecodeArgs& a) {
       const Codes& w = a.terms[i].w;
       const int64_t first = 8 * larger(0, begin - before), last = smaller(w.rows, 8 * (end - before));
       if (first >= last) continue;
-      const DecodeJob job{a, a.terms[i], levels, segment_scales(w, first, last), first, x, x_scales};
+      const DecodeJob job{
+          a,     a.terms[i], levels,   segment_scales(w, first, last),
+          first, x,          x_scales, cpu::scratch(cpu::Scratch::packed_w, dot_room(segments))};
       for (int64_t row = 0; row < a.rows; row += kDotRows)
         decode_block_of<static_cast<int>(kDotRows)>(a.rows - row, job, row, first, last);
     }

@@ -2,23 +2,32 @@
 
 constexpr int64_t kSegment = 64;  // values of k, in two halves
 constexpr int kWhole = 11585;     // 16 * kWhole^2 < 2^31: sixteen products meet in one lane
-// A segment of one row of x, rounded: of each half the elements 4i, 4i + 2, 4i + 1, 4i + 3, for i from 0
-// to 7.
-constexpr int64_t kArranged = kSegment * 2;
+// A segment of one row of x, rounded, in eight pieces: of each half the elements 4i, 4i + 2, 4i + 1, 4i + 3,
+// for i from 0 to 7.
+constexpr int64_t kPiece = 16, kArranged = 8 * kPiece;  // bytes
 
-// Rows of codes, `ld` bytes apart, with a scale a segment; `ahead`: what will be read next.
+// Rows of codes, `ld` bytes apart, with a scale a segment; `ahead`: what will be read next; `room`:
+// dot_room(segments) floats to work in.
 struct DotWeights {
   const uint8_t* codes;
   int64_t ld;
   const float* scales;
   int64_t scales_ld, segments;
   const uint8_t* ahead;
+  float* room;
 };
 
-// Rows of x: [segments][rows], kArranged bytes and a scale each.
+// Rows of x: [segments][rows], kArranged bytes and a scale each. Where kDotAlone, a row by itself has its
+// segments two and two: [pairs][four pieces of a half][halves of both], the last half pair as it comes.
 struct DotRows {
   const uint8_t* segments;
   const float* scales;
+};
+
+// Where a rounded segment goes: bytes from piece to piece, and from half to half.
+struct Place {
+  uint8_t* at;
+  int64_t piece, half;
 };
 
 // The levels of a format as whole numbers: level = scale * word.
