@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
-#include "core/base/json.h"
+#include "core/base/json_lines.h"
 #include "core/text/chat_render.h"
 
 namespace qlora {
@@ -50,19 +50,8 @@ void read_input(const Json& row, const std::string& where, Question& question) {
 }
 
 // `last`: the file ends with it, without the end of a line.
-Json parse_row(const std::string& text, const std::string& where, bool last) {
-  try {
-    return parse_json(text, where);
-  } catch (const Error& e) {
-    QLORA_CHECK(!last, data, "{}: the last line is cut off; get the whole file, or remove that line", where);
-    const std::string reason = e.what();
-    const size_t at = reason.find("not valid JSON");
-    fail(ErrorKind::data, "{}: {}", where, at == std::string::npos ? reason : reason.substr(at));
-  }
-}
-
 Question parse_question(const std::string& text, const std::string& where, bool last) {
-  const Json row = parse_row(text, where, last);
+  const Json row = parse_json_line(text, where, last);
   QLORA_CHECK(row.is_object(), data, "{}: a question must be a JSON object, found {}", where,
               row.type_name());
   Question question;

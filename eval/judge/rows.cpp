@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/base/json_lines.h"
 
 namespace qlora {
 
@@ -25,16 +26,13 @@ bool names_no_number(std::string_view text) {
 
 // One row's JSON; `cut`: the file ends with it, without the end of a line.
 Json parse_row(std::string_view text, const std::string& path, int line, bool cut) {
+  const std::string where = fmt::format("{}:{}", path, line);
   try {
-    return parse_json(text, path);
-  } catch (const Error& e) {
+    return parse_json_line(text, where, cut);
+  } catch (const Error&) {
     QLORA_CHECK(!names_no_number(text), data,
-                "{}:{}: a score must be a finite number; NaN and infinity are none", path, line);
-    QLORA_CHECK(!cut, data, "{}:{}: the last line is cut off; get the whole file, or remove that line", path,
-                line);
-    std::string reason = e.what();
-    size_t at = reason.find("not valid JSON");
-    fail(ErrorKind::data, "{}:{}: {}", path, line, at == std::string::npos ? reason : reason.substr(at));
+                "{}: a score must be a finite number; NaN and infinity are none", where);
+    throw;
   }
 }
 
