@@ -13,7 +13,8 @@ std::string CsvReader::field() {
   }
   const int opened = line_;
   for (++at_;; ++at_) {
-    QLORA_CHECK(at_ < text_.size(), data, "{}:{}: a quoted field never ends", origin_, opened);
+    QLORA_CHECK(at_ < text_.size(), data, "{}:{}: a quoted field never ends; is the file cut off?", origin_,
+                opened);
     if (text_[at_] == '"') {
       if (at_ + 1 >= text_.size() || text_[at_ + 1] != '"') break;
       ++at_;

@@ -33,6 +33,6 @@ TEST_CASE("a broken CSV quote is reported with its line") {
     }
     return std::string("accepted");
   };
-  CHECK(message("a,b\n\"c,d\n") == "t.csv:2: a quoted field never ends");
+  CHECK(message("a,b\n\"c,d\n") == "t.csv:2: a quoted field never ends; is the file cut off?");
   CHECK(message("\"a\"b,c\n") == "t.csv:1: text after the closing quote of a field");
 }

@@ -1,16 +1,10 @@
 #include "eval/judge/alpaca_eval_outputs.h"
 
-#include "core/base/hash.h"
-
 namespace qlora {
-
-std::string alpaca_eval_item(std::string_view instruction) {
-  return hex(sha256(instruction)).substr(0, 16);
-}
 
 std::vector<AlpacaEvalOutput> alpaca_eval_outputs(const Row& row) {
   if (!row.has("instruction") || row.has("question_id") || row.has("message_id")) return {};
-  const std::string item = alpaca_eval_item(row.text("instruction"));
+  const std::string item = item_of_words(row.text("instruction"));
   if (!row.has("output_1")) return {{row.text("generator"), item, row.text("output")}};
   std::vector<AlpacaEvalOutput> both;
   for (const char* number : {"1", "2"}) {

@@ -1,7 +1,8 @@
 #pragma once
 // Answers as AlpacaEval (Li et al. 2023) keeps them: model_outputs.json and reference_outputs.json, arrays of
 //   {"instruction", "output", "generator", "dataset"}
-// and annotations.json, whose rows hold both answers that were compared (layout_alpaca_eval.cpp).
+// and annotations.json, whose rows hold both answers that were compared (layout_alpaca_eval.cpp). An item has
+// no id there and is known by its instruction (item_of_words() in rows.h).
 
 #include <string>
 #include <string_view>
@@ -10,9 +11,6 @@
 #include "eval/judge/rows.h"
 
 namespace qlora {
-
-// An item has no id there and is known by its instruction.
-std::string alpaca_eval_item(std::string_view instruction);
 
 struct AlpacaEvalOutput {
   std::string system, item, text;

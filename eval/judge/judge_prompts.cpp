@@ -127,7 +127,7 @@ std::vector<JudgeQuestion> read_judge_questions(const Path& path) {
   for_each_row(read_file(path), path.string(), [&](const Row& row) {
     JudgeQuestion question;
     question.text = question_text(row);
-    question.item = is_instruction(row) ? alpaca_eval_item(question.text)
+    question.item = is_instruction(row) ? item_of_words(question.text)
                                         : row.id(row.has("question_id") ? "question_id" : "message_id");
     question.category = row.text_or_empty("category");
     auto [place, fresh] = seen.try_emplace(question.item, row.line());

@@ -19,6 +19,11 @@ namespace qlora {
 
 namespace {
 
+bool is_csv(const Path& path) {
+  const std::string name = path.filename().string();
+  return name.ends_with(".csv") || name.ends_with(".csv.gz");
+}
+
 bool is_judgment_file(std::string name) {
   auto drop = [&](std::string_view ending) {
     if (!name.ends_with(ending)) return false;
@@ -37,8 +42,10 @@ std::vector<Path> matching(const Path& folder, const std::string& pattern) {
   std::error_code missing;
   for (const auto& entry : std::filesystem::directory_iterator(folder, missing)) {
     std::string name = entry.path().filename().string();
-    bool wanted = pattern.empty() ? is_judgment_file(name) : ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
-    if (wanted && entry.is_regular_file()) found.push_back(entry.path());
+    if (!entry.is_regular_file()) continue;
+    bool wanted = pattern.empty() ? is_judgment_file(name) || is_human_csv(entry.path())
+                                  : ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
+    if (wanted) found.push_back(entry.path());
   }
   return found;
 }
@@ -180,7 +187,8 @@ JudgmentFile parse_judgments(const Path& path, std::string_view content) {
   file.content = sha256(content);
   JudgmentSource source{file.path, hex(file.content).substr(0, 12), std::nullopt};
   const Layout* layout = nullptr;
-  for_each_row(content, file.path, [&](const Row& row) {
+  const auto for_each = is_csv(path) ? for_each_csv_row : for_each_row;
+  for_each(content, file.path, [&](const Row& row) {
     if (layout == nullptr) {
       layout = &layout_of(row);
       file.layout = layout->name;

@@ -1,6 +1,6 @@
 #pragma once
-// Judgment files in any layout of layouts.h, JSON lines or an array, plain or gzip: found, read, checked, and
-// made into the matches that ratings are computed from.
+// Judgment files in any layout of layouts.h, JSON lines, an array or CSV, plain or gzip: found, read,
+// checked, and made into the matches that ratings are computed from.
 
 #include <cstdint>
 #include <span>
@@ -43,8 +43,8 @@ JudgmentFile read_judgments(const Path&);
 JudgmentFile parse_judgments(const Path&, std::string_view content);
 
 // Files, folders (what in them has the name of a judgment file: "-vs-" or "_vs_", "_pair", "_single",
-// "battle", "annotations", ending in .jsonl, .json or either with .gz) and patterns with * and ? in the last
-// part, sorted. Throws Error(data) when one of them matches nothing.
+// "battle", "annotations", ending in .jsonl, .json or either with .gz; or is_human_csv()) and patterns with *
+// and ? in the last part, sorted. Throws Error(data) when one of them matches nothing.
 std::vector<Path> find_judgment_files(std::span<const std::string> files_or_patterns);
 
 // Refuses, with Error(data) naming both lines, two files in which one judge, by one prompt, judges one pair

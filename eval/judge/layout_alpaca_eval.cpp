@@ -22,7 +22,7 @@ bool fits(const Row& row) {
 
 void read(const Row& row, const JudgmentSource&, std::vector<Vote>& votes) {
   Vote vote;
-  vote.item = alpaca_eval_item(row.text("instruction"));
+  vote.item = item_of_words(row.text("instruction"));
   const std::vector<AlpacaEvalOutput> outputs = alpaca_eval_outputs(row);
   QLORA_CHECK(outputs.size() == 2, data, "{}: expected `output_1` and `output_2`, and no id of a question",
               row.where());

@@ -7,7 +7,7 @@ namespace qlora {
 
 std::span<const Layout> layouts() {
   static const Layout kLayouts[] = {kFastchatPairLayout, kFastchatSingleLayout, kArenaLayout,
-                                    kAlpacaEvalLayout, kQloraLayout};
+                                    kAlpacaEvalLayout,   kHumanCsvLayout,       kQloraLayout};
   return kLayouts;
 }
 

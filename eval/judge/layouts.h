@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/base/file.h"
 #include "eval/judge/file_name.h"
 #include "eval/judge/rows.h"
 #include "eval/judge/vote.h"
@@ -34,12 +35,17 @@ struct Layout {
   std::map<std::string, std::string> (*write)(std::span<const Vote>);
 };
 
-// qlora, fastchat-pair, fastchat-single, arena, alpaca-eval.
+// qlora, fastchat-pair, fastchat-single, arena, alpaca-eval, human-csv.
 std::span<const Layout> layouts();
 // Throws Error(usage) with the nearest name.
 const Layout& layout(const std::string& name);
 
+// Whether a file's name ends in .csv or .csv.gz and its header is human-csv's. Throws Error(data) for a file
+// that cannot be read.
+bool is_human_csv(const Path&);
+
 // For layouts.cpp.
-extern const Layout kQloraLayout, kFastchatPairLayout, kFastchatSingleLayout, kArenaLayout, kAlpacaEvalLayout;
+extern const Layout kQloraLayout, kFastchatPairLayout, kFastchatSingleLayout, kArenaLayout, kAlpacaEvalLayout,
+    kHumanCsvLayout;
 
 }  // namespace qlora

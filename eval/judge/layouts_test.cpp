@@ -1,4 +1,5 @@
 // Every layout of judgment files: what it reads, what it refuses, and that it reads back what it writes.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <set>
 
@@ -37,6 +38,10 @@ const std::string kBattle =
 const std::string kAnnotation =
     R"({"instruction": "say it", "output_1": "ten bytes.", "output_2": "more than ten bytes.", )"
     R"("generator_1": "red", "generator_2": "blue", "annotator": "weighted", "preference": 1.25})";
+const std::string kHuman =
+    "hit_id_hash,worker_id_hash,system_a,system_b,prompt,generation_system_a,generation_system_b,answer\n"
+    "h1,w1,red,blue,\"Say it,\ntwice.\",it it,it,system_a\n"
+    "h1,w2,red,blue,\"Say it,\ntwice.\",it it,it,tie\n";
 const std::string kPoints =
     R"({"review_id": "r", "question_id": 1, "answer1_id": "x", "answer2_id": "y", "reviewer_id": 2, )"
     R"("metadata": {}, "text": "9 6.5\nwords", "score": [9.0, 6.5]})";
@@ -54,12 +59,14 @@ std::vector<Vote> votes_for(std::string_view layout) {
   for (const char* item : {"1", "a-message"})
     for (bool swap : {false, true})
       for (Verdict verdict : {Verdict::first_wins, Verdict::tie, Verdict::second_wins, Verdict::invalid}) {
-        if (layout == "arena" && verdict == Verdict::invalid) continue;
+        const bool human = layout == "human-csv";
+        if ((layout == "arena" || human) && verdict == Verdict::invalid) continue;
         Vote vote;
         vote.item = std::string(item) + std::to_string(review % 4);
         vote.first = swap ? "blue" : "red";
         vote.second = layout == "fastchat-single" ? "" : swap ? "red" : "blue";
-        vote.judge = "gpt-4";
+        vote.judge = human ? "human" : "gpt-4";
+        if (human) vote.rater = "w" + std::to_string(review % 3);
         vote.verdict = verdict;
         ++review;
         if (layout == "qlora") {
@@ -77,15 +84,16 @@ std::vector<Vote> votes_for(std::string_view layout) {
           if (verdict != Verdict::invalid) vote.first_score = 7.5;
           if (verdict != Verdict::invalid) vote.verdict = Verdict::tie;
         }
-        if (layout != "arena") vote.raw = "caf\u00e9 \"said\" so\n" + std::to_string(review);
+        if (layout != "arena" && !human) vote.raw = "caf\u00e9 \"said\" so\n" + std::to_string(review);
         votes.push_back(vote);
       }
   return votes;
 }
 
 std::string key_of(const Vote& v, bool with_item) {
-  return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", with_item ? v.item : "", v.turn, v.first, v.second,
-                     score_of(v.verdict), v.points, v.first_score.value_or(-1), v.judge, v.prompt, v.raw);
+  return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", with_item ? v.item : "", v.turn, v.first, v.second,
+                     score_of(v.verdict), v.points, v.first_score.value_or(-1), v.judge, v.prompt, v.rater,
+                     v.raw);
 }
 
 }  // namespace
@@ -100,15 +108,17 @@ TEST_CASE("every layout reads back what it writes") {
       write_file(dir.path() / name, content);
       names.push_back((dir.path() / name).string());
     }
-    const bool alpaca = layout.name == "alpaca-eval";  // names items by a hash of what is written
+    const bool alpaca = layout.name == "alpaca-eval";
+    // These name items by a hash of what is written.
+    const bool item_kept = !alpaca && layout.name != "human-csv";
     std::multiset<std::string> written, read;
-    for (const Vote& vote : votes) written.insert(key_of(vote, !alpaca));
+    for (const Vote& vote : votes) written.insert(key_of(vote, item_kept));
     for (const JudgmentFile& file : load_judgments(names)) {
       CHECK(file.layout == layout.name);
       for (const Vote& vote : file.votes) {
         Vote copy = vote;
         if (alpaca) copy.first_score = std::nullopt;  // a verdict is a share of 0, 1/2 or 1
-        read.insert(key_of(copy, !alpaca));
+        read.insert(key_of(copy, item_kept));
       }
     }
     CHECK(read == written);
@@ -179,7 +189,7 @@ TEST_CASE("single scores and battles and annotations and points are read") {
 TEST_CASE("files that FastChat and AlpacaEval wrote themselves are read") {
   const Path folder = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
   const std::vector<JudgmentFile> files = load_judgments(std::vector<std::string>{folder.string()});
-  REQUIRE(files.size() == 4);  // by name: annotations, battles, pairs, singles
+  REQUIRE(files.size() == 5);  // by name: annotations, battles, pairs, singles, the table of human votes
   const std::vector<Vote>&annotations = files[0].votes, &battles = files[1].votes, &pairs = files[2].votes,
         &singles = files[3].votes;
   auto verdicts = [](const std::vector<Vote>& votes) {
@@ -203,6 +213,35 @@ TEST_CASE("files that FastChat and AlpacaEval wrote themselves are read") {
   CHECK(files[3].layout == "fastchat-single");
   CHECK((singles[1].first_score == 3.5 && singles[1].first == "blue" && singles[1].turn == 2));
   CHECK_FALSE(singles[3].valid());
+}
+
+TEST_CASE("a table of human votes keeps every rater and knows an item by its prompt") {
+  const Path folder = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
+  const std::vector<std::string> path = {(folder / "human_annotations.csv").string()};
+  const std::vector<JudgmentFile> files = load_judgments(path);
+  const std::vector<Vote>& votes = files.at(0).votes;
+  REQUIRE((files[0].layout == "human-csv" && votes.size() == 6));
+  CHECK((votes[0].judge == "human" && votes[0].rater == "w1" && votes[0].first == "gpt-3.5" &&
+         votes[0].second == "red" && votes[0].verdict == Verdict::first_wins && votes[0].order_known));
+  CHECK((votes[0].first_length == 17 && votes[0].second_length == 10));
+  CHECK((votes[1].verdict == Verdict::tie && votes[1].item == votes[0].item && votes[1].rater == "w2"));
+  CHECK((votes[3].first == "red" && votes[3].verdict == Verdict::second_wins && votes[3].line == 5));
+  CHECK((votes[4].line == 8 && votes[3].item == item_of_words("Say \"hello\",\nthen stop.")));
+  // Two of three for gpt-3.5; then one each way and a tie.
+  const Matches majority = gather_matches(files, VoteRule::majority);
+  REQUIRE(majority.matches.size() == 2);
+  CHECK(std::count_if(majority.matches.begin(), majority.matches.end(),
+                      [](const Match& m) { return m.outcome == Outcome::tie; }) == 1);
+  CHECK(gather_matches(files, VoteRule::each).matches.size() == 6);
+}
+
+TEST_CASE("of a folder's tables only those with the header of human votes are judgments") {
+  test::TemporaryFolder dir;
+  write_file(dir.path() / "votes.csv", "\xEF\xBB\xBF" + replaced(kHuman, "answer\n", "answer\r\n"));
+  write_file(dir.path() / "prices.csv", "system_a,price\nred,3\n");
+  const std::vector<JudgmentFile> files = load_judgments(std::vector<std::string>{dir.path().string()});
+  REQUIRE(files.size() == 1);
+  CHECK((files[0].votes.size() == 2 && files[0].votes[1].line == 4));
 }
 
 TEST_CASE("bad rows of every layout are errors with file and line") {
@@ -231,6 +270,17 @@ TEST_CASE("bad rows of every layout are errors with file and line") {
             ":2: `instruction` must be text"},
            {"red-vs-blue-gpt4-reviewer.jsonl", replaced(kPoints, "6.5]", "Infinity]"),
             ":1: a score must be a finite"},
+           {"votes.csv", replaced(kHuman, "tie\n", "both\n"), "votes.csv:4: unknown answer `both`"},
+           {"votes.csv", replaced(kHuman, ",answer\n", ",choice\n"), "votes.csv:2: the row has no `answer`"},
+           {"votes.csv", replaced(kHuman, "prompt,", "answer,"),
+            "votes.csv:1: the header has column `answer`"},
+           {"votes.csv", replaced(kHuman, "h1,w2", "h1"), "votes.csv:4: 7 fields, but the header has 8"},
+           {"votes.csv", replaced(kHuman, "h1,w2,red", "h1,w2,"), "votes.csv:4: `system_a` is empty"},
+           {"votes.csv", replaced(kHuman, "h1,w2,red", "h1,w2,blue"),
+            "votes.csv:4: compares blue with itself"},
+           {"votes.csv", kHuman.substr(0, kHuman.size() - 10), "votes.csv:4: the last line is cut off"},
+           {"votes.csv", kHuman.substr(0, kHuman.size() - 21), "votes.csv:4: a quoted field never ends"},
+           {"votes.csv", "name,price\nred,3\n", "votes.csv:2: the fields of this row"},
            {"notes.jsonl", "{\"a\": 1}\n", "notes.jsonl:1: the fields of this row"},
            {"notes.jsonl", kPoints, "must be FIRST-vs-SECOND"},
        }) {
@@ -249,6 +299,7 @@ TEST_CASE("what a layout cannot hold is refused on writing") {
   std::vector<Vote> one_order = {vote};
   CHECK_THROWS_WITH(layout("fastchat-pair").write(one_order), Contains("one order only"));
   CHECK_THROWS_WITH(layout("fastchat-single").write(one_order), Contains("one answer alone"));
+  CHECK_THROWS_WITH(layout("human-csv").write(one_order), Contains("people's verdicts"));
   vote.turn = 2;
   CHECK_THROWS_AS(layout("qlora").write(std::vector<Vote>{vote}), Error);
   CHECK_THROWS_AS(layout("alpaca-eval").write(std::vector<Vote>{vote}), Error);

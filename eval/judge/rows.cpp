@@ -4,7 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/base/hash.h"
 #include "core/base/json_lines.h"
+#include "datasets/csv.h"
 
 namespace qlora {
 
@@ -147,6 +149,31 @@ void for_each_row(std::string_view content, const std::string& path,
     for_each_element(content, path, use);
   else
     for_each_line(content, path, use);
+}
+
+void for_each_csv_row(std::string_view content, const std::string& path,
+                      const std::function<void(const Row&)>& use) {
+  if (content.starts_with("\xEF\xBB\xBF")) content.remove_prefix(3);
+  CsvReader reader(content, path);
+  const std::vector<std::string> header = reader.next().value_or(std::vector<std::string>());
+  for (size_t i = 0; i < header.size(); ++i)
+    QLORA_CHECK(std::find(header.begin(), header.begin() + static_cast<ptrdiff_t>(i), header[i]) ==
+                    header.begin() + static_cast<ptrdiff_t>(i),
+                data, "{}:1: the header has column `{}` twice", path, header[i]);
+  while (const auto fields = reader.next()) {
+    const int line = reader.line();
+    const bool cut = fields->size() < header.size() && !content.ends_with('\n') && !reader.next();
+    QLORA_CHECK(!cut, data, "{}:{}: {}", path, line, kLastLineCut);
+    QLORA_CHECK(fields->size() == header.size(), data, "{}:{}: {} fields, but the header has {} columns",
+                path, line, fields->size(), header.size());
+    Json json = Json::object();
+    for (size_t i = 0; i < header.size(); ++i) json[header[i]] = (*fields)[i];
+    use(Row(json, path, line));
+  }
+}
+
+std::string item_of_words(std::string_view words) {
+  return hex(sha256(words)).substr(0, 16);
 }
 
 }  // namespace qlora

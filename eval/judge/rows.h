@@ -1,6 +1,6 @@
 #pragma once
-// Rows of JSON in a text: one object a line (JSON lines), or the elements of one array. For the readers of
-// this folder.
+// Rows of a text: one JSON object a line (JSON lines), the elements of one JSON array, or records of CSV. For
+// the readers of this folder.
 
 #include <functional>
 #include <optional>
@@ -42,5 +42,13 @@ class Row {
 // NaN or infinity (which are no JSON), a row that is no object.
 void for_each_row(std::string_view content, const std::string& path,
                   const std::function<void(const Row&)>& use);
+
+// The same of a CSV file's records: an object of texts by the names in the header. Throws Error(data) for a
+// record that has more or fewer fields than the header, a column that stands twice, a quote that never ends.
+void for_each_csv_row(std::string_view content, const std::string& path,
+                      const std::function<void(const Row&)>& use);
+
+// The id of an item that has none of its own: a short hash of its words.
+std::string item_of_words(std::string_view words);
 
 }  // namespace qlora

@@ -76,7 +76,7 @@ TEST_CASE("lengths of AlpacaEval's own questions are read for three models", "[g
   if (test::missing(folder)) return;
   Matches all;
   all.systems = {"text_davinci_003", "guanaco-65b"};
-  all.prompts = {alpaca_eval_item("How did US states get their names?")};
+  all.prompts = {item_of_words("How did US states get their names?")};
   all.matches = {{0, 1, Outcome::tie, 0}};
   const std::vector<Path> files = {folder / "alpaca_eval.jsonl", folder / "guanaco-65b/model_outputs.json.gz",
                                    folder / "guanaco-7b/model_outputs.json.gz"};
