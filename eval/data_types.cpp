@@ -24,6 +24,19 @@ const DataTypeForm kForms[] = {
     {"nf4+dq", {.format = Format::nf4, .double_quant = true}, kPlain, kScaledTwice, 27.41},
 };
 
+void add_windows(const std::string& text, const Tokenizer& tokenizer, int64_t length, int64_t most,
+                 std::vector<TokenExample>& windows) {
+  const auto full = [&] { return most > 0 && static_cast<int64_t>(windows.size()) == most; };
+  const std::vector<int32_t> ids = tokenizer.encode(text, false);
+  for (auto begin = ids.begin(); ids.end() - begin >= 2 && !full();
+       begin += std::min(length, ids.end() - begin)) {
+    TokenExample& window = windows.emplace_back();
+    window.ids.assign(begin, begin + std::min(length, ids.end() - begin));
+    window.labels = window.ids;
+    window.labels[0] = -100;
+  }
+}
+
 }  // namespace
 
 std::span<const DataTypeForm> data_type_forms() {
@@ -35,24 +48,24 @@ TextWindows text_windows(std::span<const Path> files, const Tokenizer& tokenizer
   QLORA_CHECK(length >= 2, usage, "windows of {} tokens: a window needs at least 2", length);
   TextWindows all;
   Sha256 content;
-  auto full = [&] { return most > 0 && static_cast<int64_t>(all.windows.size()) == most; };
   for (const Path& file : files) {
     const TaskData data = read_task(find_task("perplexity"), file, {});
     content.update(data.content_hash);
-    for (const TaskItem& item : data.items) {
-      const std::vector<int32_t> ids = tokenizer.encode(item.continuations.at(0), false);
-      for (auto begin = ids.begin(); ids.end() - begin >= 2 && !full();
-           begin += std::min(length, ids.end() - begin)) {
-        TokenExample& window = all.windows.emplace_back();
-        window.ids.assign(begin, begin + std::min(length, ids.end() - begin));
-        window.labels = window.ids;
-        window.labels[0] = -100;
-      }
-    }
+    for (const TaskItem& item : data.items)
+      add_windows(item.continuations.at(0), tokenizer, length, most, all.windows);
   }
   QLORA_CHECK(!all.windows.empty(), data, "no text of two tokens or more in {}",
               files.empty() ? "no file" : files[0].string());
   all.content_hash = hex(content.finish());
+  return all;
+}
+
+TextWindows text_windows(std::string_view text, const Tokenizer& tokenizer, int64_t length, int64_t most) {
+  QLORA_CHECK(length >= 2, usage, "windows of {} tokens: a window needs at least 2", length);
+  TextWindows all;
+  add_windows(std::string(text), tokenizer, length, most, all.windows);
+  QLORA_CHECK(!all.windows.empty(), data, "the text holds fewer than two tokens");
+  all.content_hash = hex(sha256(text));
   return all;
 }
 

@@ -32,5 +32,7 @@ struct TextWindows {
 // Files as task `perplexity` reads them: .txt is one text, other files have one in each row's `text`. `most`:
 // the first so many windows; 0: all. Throws Error(data) when there are none, Error(usage) for length < 2.
 TextWindows text_windows(std::span<const Path> files, const Tokenizer&, int64_t length, int64_t most);
+// The same of one text.
+TextWindows text_windows(std::string_view text, const Tokenizer&, int64_t length, int64_t most);
 
 }  // namespace qlora

@@ -73,6 +73,29 @@ TEST_CASE("perplexities by data type are a table over models that is not made tw
   CHECK(bench.run({"eval", "datatypes", "--model", "model", "--data", "empty.txt"}).code == 3);
 }
 
+TEST_CASE("without --data a built-in text is scored and said to be") {
+  Workbench bench;
+  const std::vector<std::string> ask = {"eval",     "datatypes", "--model",    "model",
+                                        "--types",  "f32,nf4",   "--windows",  "2",
+                                        "--length", "64",        "--no-store", "--json"};
+  const ProgramEnd end = bench.run(ask);
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  CHECK_THAT(end.err, Contains("built-in text finetuning.txt") && Contains("--data FILE takes another"));
+  const Json table = parse_json(end.out, "stdout");
+  CHECK(table["data"] == Json({"built-in:finetuning.txt"}));
+  CHECK_THAT(table["note"].get<std::string>(), Contains("--data FILE takes another"));
+  CHECK(table["rows"][0]["models"][0]["tokens"] == 2 * 63);
+  CHECK(std::isfinite(table["rows"][1]["mean"].get<double>()));
+  // It is the file of the source tree, word for word.
+  std::vector<std::string> same = ask;
+  same.insert(same.end(), {"--data", (Path(QLORA_SOURCE_DIR) / "eval/texts/finetuning.txt").string()});
+  const ProgramEnd given = bench.run(same);
+  CHECK(parse_json(given.out, "stdout")["rows"] == table["rows"]);
+  CHECK_FALSE(parse_json(given.out, "stdout").contains("note"));
+  CHECK_THAT(given.err, !Contains("built-in"));
+}
+
 TEST_CASE("SmolLM2's table of data types has the perplexities of transformers and bitsandbytes",
           "[golden][slow]") {
   const Path golden = goldens() / "smollm2/expected.json";

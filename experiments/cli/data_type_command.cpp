@@ -8,6 +8,7 @@
 
 #include "core/base/names.h"
 #include "eval/data_types.h"
+#include "eval/texts/bundled_text.h"
 #include "experiments/cli/cli.h"
 #include "experiments/cli/loaded_model.h"
 #include "experiments/eval_rows.h"
@@ -57,6 +58,7 @@ class DataTypeTable {
   }
 
   int run() {
+    if (files_.empty()) fmt::print(stderr, "qlora: {}\n", about_bundled());
     perplexities_.resize(forms_.size());
     for (const std::string& model : arguments_.models) score(model);
     progress_.clear();
@@ -72,7 +74,7 @@ class DataTypeTable {
 
   void score(const std::string& model) {
     const auto tokenizer = load_tokenizer(model);
-    const TextWindows text = text_windows(files_, *tokenizer, arguments_.length, arguments_.windows);
+    const TextWindows text = windows_of(*tokenizer);
     const ContentHashes content{model_content_hash(model), tokenizer->content_hash(), ""};
     for (size_t f = 0; f < forms_.size(); ++f) {
       const DataTypeForm& form = *forms_[f];
@@ -96,6 +98,21 @@ class DataTypeTable {
                                      ? stored(job.key)
                                      : compute(config, form, text, job, subject));
     }
+  }
+
+  TextWindows windows_of(const Tokenizer& tokenizer) const {
+    return files_.empty()
+               ? text_windows(bundled_text().text, tokenizer, arguments_.length, arguments_.windows)
+               : text_windows(files_, tokenizer, arguments_.length, arguments_.windows);
+  }
+
+  static std::string about_bundled() {
+    const BundledText bundled = bundled_text();
+    return fmt::format(
+        "without --data the built-in text {} is scored, {} bytes of plain English: too short to tell near "
+        "data "
+        "types apart; --data FILE takes another",
+        bundled.name, bundled.text.size());
   }
 
   Cell compute(const RunConfig& config, const DataTypeForm& form, const TextWindows& text, const EvalJob& job,
@@ -192,8 +209,15 @@ class DataTypeTable {
                       {"mean", mean(f)},
                       {"paper", forms_[f]->published ? Json(*forms_[f]->published) : Json(nullptr)}});
     }
-    fmt::print("{}\n",
-               Json{{"length", arguments_.length}, {"windows", arguments_.windows}, {"rows", rows}}.dump(1));
+    Json json = {{"length", arguments_.length},
+                 {"windows", arguments_.windows},
+                 {"data", arguments_.data},
+                 {"rows", rows}};
+    if (files_.empty()) {
+      json["data"].push_back(fmt::format("built-in:{}", bundled_text().name));
+      json["note"] = about_bundled();
+    }
+    fmt::print("{}\n", json.dump(1));
   }
 
   const Invocation& in_;
@@ -213,7 +237,8 @@ void add_data_type_command(CLI::App& eval, Invocation& in) {
       eval.add_subcommand("datatypes", "perplexity by the data type of the weights: Table 2 of QLoRA");
   verb->add_option("--model", arguments->models, "a base model's folder; several: their mean is given too")
       ->required();
-  verb->add_option("--data", arguments->data, "texts: .txt, or rows with `text`")->required();
+  verb->add_option("--data", arguments->data,
+                   "texts: .txt, or rows with `text`; none: a short one that is built in");
   verb->add_option("--types", arguments->types, "only these")->delimiter(',');
   verb->add_option("--length", arguments->length, "tokens of a window")->check(CLI::Range(2, 1 << 20));
   verb->add_option("--windows", arguments->windows, "the first so many windows; 0: all")
@@ -225,7 +250,8 @@ void add_data_type_command(CLI::App& eval, Invocation& in) {
   add_compute_options(*verb, in);
   add_json_flag(*verb, in);
   verb->footer(
-      "Examples:\n  qlora eval datatypes --model DIR --data wiki.txt --windows 16\n"
+      "Examples:\n  qlora eval datatypes --model DIR\n"
+      "  qlora eval datatypes --model DIR --data wiki.txt --windows 16\n"
       "  qlora eval datatypes --model DIR125M --model DIR1B --data a.txt b.jsonl --json");
   verb->callback([=, &in] { in.work = [=, &in] { return DataTypeTable(in, *arguments).run(); }; });
 }
