@@ -33,8 +33,8 @@ EvalSpec read_mmlu_eval(const YamlNode& node) {
   spec.data = std::get<std::string>(read_value(fields.at("data"), ValueKind::text, "data"));
   fields.read_word("protocol", spec.mmlu.protocol, mmlu_protocol_names());
   fields.read_word("split", spec.mmlu.split, {"test", "val"});
-  if (!fields.has("split")) spec.mmlu.split = rendered_split(spec.data, spec.mmlu.split);
   fields.read("shots", spec.mmlu.shots, 0);
+  if (!fields.has("split")) spec.mmlu.split = rendered_split(spec.data, spec.mmlu);
   QLORA_CHECK(spec.mmlu.shots <= 5, usage, "{}: `shots` is at most 5", fields.at("shots").where.text());
   fields.read("limit", spec.mmlu.limit, 0);
   fields.read("subjects", ValueKind::list, spec.mmlu.subjects);

@@ -109,6 +109,10 @@ TEST_CASE("a file of rendered MMLU prompts is asked as what it holds") {
   const Json protocol = parse_json(end.out, "stdout")["protocol"];
   CHECK(protocol["split"] == "val");
   CHECK(protocol["rendered"] == true);
+  // The folder says no more than its file's name does.
+  const ProgramEnd folder = bench.run({"eval", "mmlu", "--model", "model", "--data", ".", "--shots", "0",
+                                       "--explain", "--json", "--protocol", "qlora"});
+  CHECK((folder.code == 0 && folder.out == end.out));
   const ProgramEnd split = explained({"--protocol", "qlora", "--split", "test"});
   CHECK(split.code == 2);
   CHECK_THAT(split.err, Contains("give --split val"));

@@ -140,22 +140,20 @@ MmluData read_rows(const std::vector<Path>& files, const std::vector<Path>& dev,
   return data;
 }
 
-// The file of rendered prompts of QLoRA's data/mmlu, by its name, which may say more (".derived") before
-// its ending; empty: there is none.
-Path rendered_file(const Path& folder, const MmluOptions& options) {
-  if ((options.shots != 0 && options.shots != 5) || !std::filesystem::is_directory(folder)) return {};
-  const std::string begin =
-      fmt::format("{}_shot_mmlu_{}", options.shots == 0 ? "zero" : "five", options.split);
-  std::vector<Path> found;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (!entry.is_regular_file() || !name.starts_with(begin + ".")) continue;
-    if (name == begin + ".json") return entry.path();
-    if (name.ends_with(".json") || name.ends_with(".json.gz")) found.push_back(entry.path());
-  }
-  QLORA_CHECK(found.size() < 2, data, "{}: {} and {} may be meant; give the file as --data", folder.string(),
-              found[0].filename().string(), found[1].filename().string());
-  return found.empty() ? Path() : found[0];
+// A folder without the split's questions may be one of rendered prompts, of which others were asked for.
+void check_no_other_rendered(const Path& folder, const MmluOptions& options) {
+  if (std::filesystem::is_directory(folder / options.split)) return;
+  std::vector<std::string> others;
+  for (int64_t shots : {0, 5})
+    for (const char* split : {"test", "val"}) {
+      MmluOptions other = options;
+      other.shots = shots;
+      other.split = split;
+      if (const Path file = rendered_file(folder, other); !file.empty())
+        others.push_back(fmt::format("{} (--shots {} --split {})", file.filename().string(), shots, split));
+    }
+  QLORA_CHECK(others.empty(), usage, "{}: no prompts of split {} with {} shots are here, but {}",
+              folder.string(), options.split, options.shots, fmt::join(others, ", "));
 }
 
 }  // namespace
@@ -177,6 +175,7 @@ MmluData read_mmlu(const Path& path, const MmluOptions& options) {
              !files.empty()) {
     data = read_rows(files, row_files(path, {"dev"}), options);
   } else {
+    check_no_other_rendered(path, options);
     data = read_csv_tree(path, options);
   }
   data.split = options.split;

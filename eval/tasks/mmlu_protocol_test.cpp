@@ -378,8 +378,13 @@ TEST_CASE("rendered prompts are asked as they stand and know their shots") {
             "lm_eval; give --protocol qlora, or as --data the tree of CSV files");
   CHECK(is_rendered(data));
   CHECK_FALSE(is_rendered(a.data));
-  CHECK(rendered_split(file, "test") == "val");
-  CHECK(rendered_split(dir.path(), "test") == "test");
+  MmluOptions unsaid = asking("qlora", 1);
+  CHECK(rendered_split(file, unsaid) == "val");
+  CHECK(rendered_split(dir.path(), unsaid) == "test");  // one shot: no file of the folder's
+  unsaid.shots = 5;
+  CHECK(rendered_split(dir.path(), unsaid) == "val");
+  write_file(dir.path() / "five_shot_mmlu_test.json", "{}");
+  CHECK(rendered_split(dir.path(), unsaid) == "test");  // both are there
 }
 
 TEST_CASE("a subject whose rendered prompts were cut is asked with the shots of its file") {

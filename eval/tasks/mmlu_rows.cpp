@@ -134,13 +134,35 @@ bool is_rendered(const MmluRows& rows) {
                      [](const auto& of_subject) { return !of_subject.second.front().rendered.empty(); });
 }
 
-std::string rendered_split(const Path& file, const std::string& otherwise) {
-  const std::string split = split_in(file.filename().string());
-  if (split.empty() || !std::filesystem::is_regular_file(file)) return otherwise;
+Path rendered_file(const Path& folder, const MmluOptions& options) {
+  if ((options.shots != 0 && options.shots != 5) || !std::filesystem::is_directory(folder)) return {};
+  const std::string begin =
+      fmt::format("{}_shot_mmlu_{}", options.shots == 0 ? "zero" : "five", options.split);
+  std::vector<Path> found;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!entry.is_regular_file() || !name.starts_with(begin + ".")) continue;
+    if (name == begin + ".json") return entry.path();
+    if (name.ends_with(".json") || name.ends_with(".json.gz")) found.push_back(entry.path());
+  }
+  QLORA_CHECK(found.size() < 2, data, "{}: {} and {} may be meant; give the file as --data", folder.string(),
+              found[0].filename().string(), found[1].filename().string());
+  return found.empty() ? Path() : found[0];
+}
+
+std::string rendered_split(const Path& data, const MmluOptions& options) {
+  if (std::filesystem::is_directory(data)) {
+    MmluOptions other = options;
+    other.split = options.split == "test" ? "val" : "test";
+    const bool own = std::filesystem::exists(data / options.split) || !rendered_file(data, options).empty();
+    return !own && !rendered_file(data, other).empty() ? other.split : options.split;
+  }
+  const std::string split = split_in(data.filename().string());
+  if (split.empty() || !std::filesystem::is_regular_file(data)) return options.split;
   Sha256 ignored;
   MmluRows rows;
-  read_mmlu_rows(file, ignored, rows);
-  return is_rendered(rows) ? split : otherwise;
+  read_mmlu_rows(data, ignored, rows);
+  return is_rendered(rows) ? split : options.split;
 }
 
 void check_rendered(const Path& file, const MmluRows& rows, const MmluOptions& options) {

@@ -23,9 +23,14 @@ void read_mmlu_rows(const Path& file, Sha256& content, MmluRows& into);
 bool is_rendered(const MmluData&);
 bool is_rendered(const MmluRows&);
 
-// The split that a file of rendered prompts has in its name: "val" or "test"; else, and for any other data,
-// `otherwise`.
-std::string rendered_split(const Path& file, const std::string& otherwise);
+// The file of rendered prompts in a folder (QLoRA's data/mmlu) by the shots and the split in its name, which
+// may say more (".derived") before its ending; empty: there is none. Throws Error(data) when two may be
+// meant.
+Path rendered_file(const Path& folder, const MmluOptions&);
+
+// The split to ask where none was named: the one that a file of rendered prompts has in its name, or the only
+// one of which a folder has such a file (with so many shots) and nothing of the other; else the options'.
+std::string rendered_split(const Path& data, const MmluOptions&);
 
 // Rendered prompts are asked as they stand, so that protocol, split and shots are theirs: throws Error(usage)
 // when the options are others. Rows that are not rendered pass.

@@ -135,7 +135,11 @@ TEST_CASE("QLoRA's folder of rendered prompts is read by shots and split") {
   options.shots = 5;
   CHECK(read_mmlu(dir.path(), options).subjects.at(0).questions.at(0).answer == 2);
   options.shots = 0;
-  CHECK(message_of([&] { read_mmlu(dir.path(), options); }).find("is not there") != std::string::npos);
+  CHECK(
+      message_of(ErrorKind::usage, [&] { read_mmlu(dir.path(), options); }) ==
+      dir.path().string() +
+          ": no prompts of split test with 0 shots are here, but zero_shot_mmlu_val.json (--shots 0 --split "
+          "val), five_shot_mmlu_test.derived.json (--shots 5 --split test)");
 }
 
 TEST_CASE("a bad MMLU tree is reported with file and line") {

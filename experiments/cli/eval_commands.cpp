@@ -68,7 +68,7 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
       ->check(CLI::IsMember(mmlu_protocol_names()));
   CLI::Option* split =
       mmlu->add_option("--split", options.split,
-                       "which questions (default: test; a file of rendered prompts: its own)")
+                       "which questions (default: test; rendered prompts: what their file's name says)")
           ->check(CLI::IsMember({"test", "val"}));
   mmlu->add_option("--shots", options.shots, "examples before a question")->check(CLI::Range(0, 5));
   mmlu->add_option("--limit", options.limit, "questions of a subject; 0: all")->check(CLI::NonNegativeNumber);
@@ -93,7 +93,7 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
   mmlu->callback([=, &in] {
     in.work = [=, &in] {
       MmluOptions& asked = arguments->eval.mmlu;
-      if (split->count() == 0) asked.split = rendered_split(arguments->eval.data, asked.split);
+      if (split->count() == 0) asked.split = rendered_split(arguments->eval.data, asked);
       return arguments->explain ? explain(in, arguments->score.model.model, arguments->eval)
                                 : score(in, arguments->score, {arguments->eval});
     };

@@ -114,7 +114,7 @@ EvalSpec spec_of(const SeveralArguments& arguments, const std::string& task) {
     if (arguments.shots >= 0) eval.mmlu.shots = arguments.shots;
     eval.mmlu.limit = arguments.limit;
     eval.mmlu.max_length = arguments.max_length;
-    if (arguments.split->count() == 0) eval.mmlu.split = rendered_split(eval.data, eval.mmlu.split);
+    if (arguments.split->count() == 0) eval.mmlu.split = rendered_split(eval.data, eval.mmlu);
     return eval;
   }
   const Task& known = find_task(task);
