@@ -182,6 +182,23 @@ TEST_CASE("a table of ratings has a column for each judge and the paper's beside
              Contains("Vicuna, human, paper") && Contains("The paper rated without claude"));
 }
 
+TEST_CASE("systems are named with commas or blanks and never taken for files") {
+  Workbench bench;
+  write_judgments(bench);
+  bench.write("more/red-vs-green-gpt-4-reviewer-threeclass.jsonl", row(1, "so\\n1", "1", "g"));
+  for (const char* verb : {"compute", "table", "matrix", "plan", "agree", "bias"}) {
+    const Json commas = json_of(bench, {"elo", verb, "votes", "more", "--systems", "red,blue"});
+    CHECK(json_of(bench, {"elo", verb, "votes", "more", "--systems", "red", "blue"}) == commas);
+    CHECK(json_of(bench, {"elo", verb, "--systems", "red", "blue", "votes", "more"}) == commas);
+    CHECK(commas != json_of(bench, {"elo", verb, "votes", "more"}));
+    check_refused(bench, {"elo", verb, "votes", "--systems", "red", "bleu"}, 2, {"unknown system `bleu`"});
+    check_refused(bench, {"elo", verb, "votes", "red", "blue"}, 2,
+                  {"red: there is no such file, but a system", "--systems red,blue"});
+    check_refused(bench, {"elo", verb, "votes", "vots"}, 3, {"vots: no judgment file here"});
+    check_refused(bench, {"elo", verb, "vots/", "--systems", "red"}, 3, {"vots/: no judgment file here"});
+  }
+}
+
 TEST_CASE("an unknown system is told with its place and where the known ones stand") {
   Workbench bench;
   write_judgments(bench);

@@ -1,9 +1,13 @@
 #include "experiments/vote_source.h"
 
+#include <algorithm>
+#include <array>
+#include <filesystem>
 #include <set>
 
 #include "core/base/check.h"
 #include "eval/judge/answer_ids.h"
+#include "eval/judge/known_systems.h"
 #include "eval/ratings/answer_lengths.h"
 #include "eval/ratings/presets.h"
 #include "experiments/stored_votes.h"
@@ -20,6 +24,14 @@ std::set<std::string> systems_of(std::span<const JudgmentFile> files) {
       for (const std::string& name : {vote.first, vote.second})
         if (!name.empty()) names.insert(name);
   return names;
+}
+
+bool is_no_path(const std::string& text) {
+  static constexpr std::array<std::string_view, 4> kEndings = {".json", ".jsonl", ".csv", ".gz"};
+  const bool named_as_file = text.ends_with('/') || text.find_first_of("*?[") != std::string::npos ||
+                             std::any_of(kEndings.begin(), kEndings.end(),
+                                         [&](std::string_view ending) { return text.ends_with(ending); });
+  return !named_as_file && !std::filesystem::exists(text);
 }
 
 std::vector<JudgmentFile> read(const VoteSource& source) {
@@ -39,6 +51,24 @@ std::vector<JudgmentFile> read(const VoteSource& source) {
 }
 
 }  // namespace
+
+void settle_systems(std::vector<std::string>& files, std::vector<std::string>& systems) {
+  const auto first = std::stable_partition(files.begin(), files.end(),
+                                           [](const std::string& text) { return !is_no_path(text); });
+  if (first == files.end()) return;
+  const std::vector<std::string> names(first, files.end());
+  if (!systems.empty()) {
+    files.erase(first, files.end());
+    systems.insert(systems.end(), names.begin(), names.end());
+    return;
+  }
+  if (first == files.begin()) return;
+  const KnownSystems known = known_systems(load_judgments(std::vector<std::string>(files.begin(), first)));
+  for (const std::string& name : names)
+    QLORA_CHECK(known.count(system_alias(name)) == 0, usage,
+                "{}: there is no such file, but a system of that name; systems are written --systems {}",
+                name, names.size() > 1 ? fmt::format("{}", fmt::join(names, ",")) : name + ",OTHER");
+}
 
 std::vector<JudgmentFile> stored_votes(const std::string& db, const std::string& parser) {
   QLORA_CHECK(std::filesystem::exists(db), data,

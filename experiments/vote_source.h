@@ -23,6 +23,11 @@ struct LoadedVotes {
   int64_t by_name = 0;                // files of which only the name says the order
 };
 
+// `--systems A B` leaves B among the files. Moves to `systems`, when some are given, every file that is no
+// path (nothing of that name, no pattern, no file's ending). Throws Error(usage) for one that is no path
+// either and is a system of the other files: it says how to ask for it.
+void settle_systems(std::vector<std::string>& files, std::vector<std::string>& systems);
+
 // The votes that a store holds, by the reading of a parser (empty: the files' own), their claims checked.
 // Throws Error(data) when there are none.
 std::vector<JudgmentFile> stored_votes(const std::string& db, const std::string& parser);

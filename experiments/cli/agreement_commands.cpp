@@ -23,6 +23,7 @@ struct AgreementOptions {
 LoadedVotes load(const Invocation& in, AgreementOptions& options) {
   if (in.threads > 0) set_thread_count(in.threads);
   options.source.db = in.db;
+  settle_systems(options.source.files, options.source.systems);
   return load_votes(options.source);
 }
 
@@ -67,7 +68,9 @@ CLI::App* add_verb(CLI::App& elo, Invocation& in, const char* name, const char* 
                    "judgment files, folders, patterns; none: the votes of the store (--db)");
   verb->add_option("--answers", source.answers,
                    "generations (files, folders, patterns): who was shown first, by the answers' ids");
-  verb->add_option("--systems", source.systems, "only votes between these")->delimiter(',');
+  verb->add_option("--systems", source.systems, "only votes between these: A,B or A B")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   verb->add_option("--preset", source.preset, "only votes between the systems of a published tournament");
   verb->add_option("--parser", source.parser,
                    "of stored votes: the reading by this parser (see judge reparse)");

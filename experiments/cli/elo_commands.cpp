@@ -33,6 +33,7 @@ struct Source {
 // --stored. A parser chooses among their readings alone.
 std::optional<std::vector<JudgmentFile>> votes_of_store(const Invocation& in, Source& source) {
   TournamentSpec& spec = source.spec;
+  settle_systems(spec.files, spec.systems);
   QLORA_CHECK(spec.files.empty() || !spec.stored, usage,
               "--stored takes the store's votes: give no files too");
   const bool counts = !spec.preset.empty() && !preset(spec.preset).counts.empty();
@@ -203,6 +204,7 @@ int table(const Invocation& in, TableArguments& arguments) {
   if (in.threads > 0) set_thread_count(in.threads);
   Table7Spec& spec = arguments.spec;
   TournamentSpec& source = arguments.source.spec;
+  settle_systems(source.files, source.systems);
   const bool by_column = !spec.human.empty() || !spec.gpt4.empty() || !spec.oa.empty();
   QLORA_CHECK(!by_column || (source.files.empty() && !source.stored), usage,
               "--human, --gpt4 and --oa give a column's files: give no other votes too");
@@ -254,7 +256,7 @@ void add_source_options(CLI::App& verb, Source& source, Invocation& in) {
   verb.add_option("--preset", spec.preset, "settings by name (qlora elo presets), some with a tournament");
   verb.add_option("--votes", spec.votes, "several votes on a question: each, or majority")
       ->check(CLI::IsMember({"each", "majority"}));
-  verb.add_option("--systems", spec.systems, "only matches between these")
+  verb.add_option("--systems", spec.systems, "only matches between these: A,B or A B")
       ->delimiter(',')
       ->allow_extra_args(false);
   verb.add_flag("--stored", spec.stored, "the store's votes, also where the preset has counts");
