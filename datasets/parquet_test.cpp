@@ -51,6 +51,16 @@ TEST_CASE("what the Parquet reader does not know is refused by name") {
         std::string::npos);
 }
 
+TEST_CASE("text that is not UTF-8 is an error with file, row and column") {
+  std::string bytes = read_file(fixture("plain"));
+  // The last of five such rows; what stands later is the footer.
+  const size_t at = bytes.rfind("zwei Zeilen", bytes.rfind("question"));
+  REQUIRE(at != std::string::npos);
+  bytes[at] = '\xff';
+  CHECK(message_of(ErrorKind::data, [&] { parse_parquet(bytes, "f.parquet"); }) ==
+        "f.parquet: row 18: column question is not UTF-8 text");
+}
+
 TEST_CASE("a damaged Parquet file is an error and never worse") {
   for (const char* name : {"snappy", "plain", "gzip_groups", "zstd_v2"}) {
     CAPTURE(name);

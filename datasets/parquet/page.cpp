@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
-#include "core/text/utf8.h"
 
 namespace qlora {
 namespace {
@@ -105,10 +104,7 @@ std::vector<Json> read_plain(Cursor cursor, const ParquetLeaf& leaf, size_t coun
         values.emplace_back(std::bit_cast<double>(cursor.little(8)));
         break;
       default: {
-        const std::string_view text = cursor.take(cursor.little(4));
-        QLORA_CHECK(invalid_utf8(text) == text.size(), data, "{}: a value is not UTF-8 text",
-                    cursor.origin());
-        values.emplace_back(std::string(text));
+        values.emplace_back(std::string(cursor.take(cursor.little(4))));
       }
     }
   }

@@ -25,7 +25,7 @@ struct ParquetLeaf {
 // The entries of one column chunk in file order. An entry whose definition is below the leaf's has no value.
 struct ParquetColumn {
   std::vector<uint8_t> definitions, repetitions;
-  std::vector<Json> values;  // only of entries that have one
+  std::vector<Json> values;  // only of entries that have one; text as its bytes are, perhaps no UTF-8
 };
 
 // `bytes` is the whole file; `chunk` is the ColumnMetaData of its footer. Throws Error(data) naming origin

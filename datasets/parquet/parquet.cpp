@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/text/utf8.h"
 #include "datasets/parquet/page.h"
 
 namespace qlora {
@@ -134,6 +135,14 @@ class Assembler {
   size_t element_ = 0;
 };
 
+// `row` counts from 1.
+void check_text(const Json& value, const ParquetLeaf& leaf, size_t row, const std::string& origin) {
+  if (!value.is_string()) return;
+  const std::string& text = value.get_ref<const std::string&>();
+  QLORA_CHECK(invalid_utf8(text) == text.size(), data, "{}: row {}: column {} is not UTF-8 text", origin, row,
+              leaf.name());
+}
+
 void add_column(std::vector<Json>& rows, size_t first, size_t count, const ParquetLeaf& leaf,
                 const ParquetColumn& column, const std::string& origin) {
   Assembler assembler(leaf);
@@ -145,6 +154,7 @@ void add_column(std::vector<Json>& rows, size_t first, size_t count, const Parqu
     const bool present = column.definitions[i] == leaf.max_definition;
     QLORA_CHECK(!present || value < column.values.size(), data, "{}: damaged: column {} lacks values", origin,
                 leaf.name());
+    if (present) check_text(column.values[value], leaf, first + row, origin);
     assembler.put(rows[first + row - 1], column.repetitions[i], column.definitions[i],
                   present ? &column.values[value++] : nullptr);
   }
