@@ -123,8 +123,9 @@ MappedFile& MappedFile::operator=(MappedFile&& o) noexcept {
 
 void MappedFile::will_need() const noexcept {
   if (data_ == nullptr) return;
-  ::madvise(const_cast<std::byte*>(data_), size_, MADV_WILLNEED);
+  // In this order: what is read ahead comes by huge pages.
   ::madvise(const_cast<std::byte*>(data_), size_, MADV_HUGEPAGE);
+  ::madvise(const_cast<std::byte*>(data_), size_, MADV_WILLNEED);
 }
 
 void drop_pages(std::span<const std::byte> mapped) noexcept {

@@ -14,6 +14,9 @@ namespace {
 
 constexpr char kMagic[16] = "QLORATENSORS1\n";
 constexpr size_t kDataBegin = 4096, kAlignment = 256;
+// Pages of a file that was written by whole huge pages are huge in the system's cache, on file systems that
+// have such; mapped by small ones, a gigabyte is read at two thirds of the speed.
+constexpr size_t kPieceBytes = size_t{2} << 20;
 constexpr size_t kSampleBytes = 4096, kSampleStride = size_t{4} << 20;
 
 struct Footer {
@@ -123,14 +126,25 @@ struct TensorImageWriter::Index {
 };
 
 TensorImageWriter::TensorImageWriter(const Path& path) : file_(path), index_(std::make_unique<Index>()) {
+  piece_.reserve(kPieceBytes);
   write(std::as_bytes(std::span(kMagic)));
   pad_to(kDataBegin);
 }
 TensorImageWriter::~TensorImageWriter() = default;
 
 void TensorImageWriter::write(std::span<const std::byte> bytes) {
-  file_.write(bytes);
   at_ += bytes.size();
+  while (!bytes.empty()) {
+    const size_t n = std::min(kPieceBytes - piece_.size(), bytes.size());
+    piece_.insert(piece_.end(), bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n));
+    bytes = bytes.subspan(n);
+    if (piece_.size() == kPieceBytes) flush_piece();
+  }
+}
+
+void TensorImageWriter::flush_piece() {
+  file_.write(piece_);
+  piece_.clear();
 }
 
 void TensorImageWriter::pad_to(size_t multiple) {
@@ -158,8 +172,9 @@ void TensorImageWriter::commit(const std::string& about) {
                                        {"tensors", index_->tensors}});
   Footer footer{.offset = at_, .length = index.size(), .digest = sha256(index)};
   std::memcpy(footer.magic, kMagic, sizeof kMagic);
-  file_.write(index);
-  file_.write(std::as_bytes(std::span(&footer, 1)));
+  write(std::as_bytes(std::span(index)));
+  write(std::as_bytes(std::span(&footer, 1)));
+  flush_piece();
   file_.commit();
 }
 

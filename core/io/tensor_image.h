@@ -73,8 +73,10 @@ class TensorImageWriter {
   struct Index;
   void pad_to(size_t multiple);
   void write(std::span<const std::byte>);
+  void flush_piece();
 
   AtomicFile file_;
+  std::vector<std::byte> piece_;  // written, but not to the file yet
   size_t at_ = 0;
   Sha256 data_;
   SampledHash sample_;
