@@ -67,7 +67,7 @@ TEST_CASE("bias and agreement are computed from files and from the store alike")
   CHECK(json_of(bench, {"elo", "bias", "--bootstrap", "50"})["judges"] == bias["judges"]);
 
   // The second parser recovers the verdict; both readings stay.
-  Json reparse = json_of(bench, {"judge", "reparse"});
+  Json reparse = json_of(bench, {"judge", "reparse", "--parser", "threeclass-2"});
   CHECK((reparse["invalid_before"] == 1 && reparse["invalid_after"] == 0 &&
          reparse["recovered"]["first"] == 1));
   CHECK(json_of(bench, {"elo", "bias"})["judges"][0]["invalid"] == 1);

@@ -43,9 +43,12 @@ TEST_CASE("the release's verdicts are read and their names have the order right"
     CHECK(file.order == OrderSource::answer_ids);
     CHECK_FALSE(file.reversed);
   }
-  // Every stored score is what the release's parser makes of the words; the second version recovers some.
+  // Every stored score is what the release's parser makes of the words; later versions recover some.
   ReparseReport one = reparse(files, verdict_parser("threeclass-1"));
   CHECK((one.same == 4467 && one.differs == 0 && one.unread == 0 && one.recovered() == 0));
+  std::vector<JudgmentFile> again = files;
+  ReparseReport three = reparse(again, verdict_parser("threeclass-3"));
+  CHECK((three.same == 4467 && three.differs == 0 && three.recovered() == 3 && three.ties == 3));
   ReparseReport two = reparse(files, verdict_parser("threeclass-2"));
   CHECK((two.same == 4467 && two.differs == 0));
   CHECK((two.invalid_before == 13 && two.recovered() == 3 &&

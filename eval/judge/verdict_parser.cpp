@@ -9,6 +9,7 @@
 
 #include "core/base/check.h"
 #include "core/base/names.h"
+#include "eval/judge/last_verdict.h"
 
 namespace qlora {
 
@@ -142,6 +143,11 @@ Parsed threeclass_2(std::string_view text) {
   return {};
 }
 
+Parsed threeclass_3(std::string_view text) {
+  if (Parsed first = threeclass_1(text); first.verdict != Verdict::invalid) return first;
+  return {last_verdict(text), {}, {}};
+}
+
 Parsed points(std::optional<double> first, std::optional<double> second) {
   if (!first || !second) return {};
   return {verdict_of(*first, *second), first, second};
@@ -237,9 +243,10 @@ Parsed fastchat_1(std::string_view text) {
   return count == 1 ? found : Parsed{};
 }
 
-constexpr std::array<VerdictParser, 5> kParsers = {{
+constexpr std::array<VerdictParser, 6> kParsers = {{
     {"threeclass-1", "the QLoRA release's: the last line is 1, 2 or 3", false, threeclass_1},
     {"threeclass-2", "that, else the last sentence that names a choice", false, threeclass_2},
+    {"threeclass-3", "that of 1, else the last sentence if it says so beyond doubt", false, threeclass_3},
     {"scores-1", "the QLoRA release's: the first line is two numbers", true, scores_1},
     {"scores-2", "that, else the last pair in brackets, else points given in words", true, scores_2},
     {"fastchat-1", "[[A]], [[B]] or [[C]], exactly one of them", false, fastchat_1},

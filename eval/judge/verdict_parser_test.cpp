@@ -57,6 +57,114 @@ TEST_CASE("the second parser of verdicts reads sentences that say so") {
   }
 }
 
+TEST_CASE("the third parser of verdicts reads more forms of a verdict") {
+  struct Case {
+    const char* text;
+    int score;
+  };
+  for (const Case& c : std::vector<Case>{
+           {"reasons\n2", 2},
+           {"Both are fine.\nThe answer is 2", 2},
+           {"The answer is 2.", 2},
+           {"Reasons.\n\nScore: 1", 1},
+           {"Reasons.\n\n**Score:** 3", 3},
+           {"Rating: 2", 2},
+           {"So my final answer is Assistant 1.", 1},
+           {"Final verdict: option 3", 3},
+           {"Therefore, Assistant 2 provides the better answer.", 2},
+           {"Thus, Assistant 1 gave a better response than Assistant 2.", 1},
+           {"Overall, Assistant 2's answer is slightly better.", 2},
+           {"The answer from Assistant 1 is better than the answer from Assistant 2.", 1},
+           {"Answer 2 is the best.", 2},
+           {"Assistant 2 performed better because it gave an example, as Assistant 1 did only once.", 2},
+           {"Assistant 1 wins.", 1},
+           {"I choose option 3, as both assistants are equivalent in their coding abilities.", 3},
+           {"Since both gave wrong results, I choose 3 as both are equivalent.", 3},
+           {"Reasons.\n\nBest answer: 2", 2},
+           {"The best answer is the answer of Assistant 2.", 2},
+           {"The winner is Assistant 1.", 1},
+           {"I would choose option 2.", 2},
+           {"Based on detail and accuracy, I would rate Assistant 1's answer as superior to Assistant 2's "
+            "answer.",
+            1},
+           {"I would consider Assistant 2's response to be the best of the two.", 2},
+           {"Considering all this, Assistant 2's answer is slightly better than Assistant 1's answer.", 2},
+           {"Both answers are equally good.", 3},
+           {"The two responses are equivalent in quality.", 3},
+           {"It is a tie.", 3},
+           {"Reasons.\nAssistant 1", 1},
+           {"Assistant 2 provides the better answer. It has more detail.", 2},
+       }) {
+    INFO(c.text);
+    CHECK(score("threeclass-3", c.text) == c.score);
+  }
+}
+
+TEST_CASE("the third parser of verdicts takes nothing for a verdict that is none") {
+  for (const char* text : {"Assistant 2 is not better.",
+                           "Assistant 2 isn't better than Assistant 1.",
+                           "Assistant 1 performed better. But Assistant 2 is not better.",
+                           "Neither Assistant 1 nor Assistant 2 provides the better answer.",
+                           "Neither is better: 3 mistakes each.",
+                           "Assistant 2 is no better than Assistant 1.",
+                           "Is Assistant 2 better?",
+                           "Which one is better? I cannot say.",
+                           "Assistant 1 performed better in style. Therefore, I cannot choose.",
+                           "Assistant 2 would be better if it were shorter.",
+                           "It is unclear whether Assistant 1 is better.",
+                           "Either Assistant 1 or Assistant 2 is better.",
+                           "The answer is 2 or 3.",
+                           "The answer is 2/3.",
+                           "The answer is 2.5.",
+                           "The answer is 42.",
+                           "The answer is 2 apples.",
+                           "The answer is -1.",
+                           "The correct answer is 2.",
+                           "The answer is not 2.",
+                           "Score: 1/10",
+                           "Score: 1.5",
+                           "Score: 2.3",
+                           "Score: 1, 2",
+                           "Score: 10",
+                           "Score: 1 out of 10",
+                           "Score: 2%",
+                           "Assistant 1's score: 2",
+                           "Assistant 1\nScore: 8\nAssistant 2\nScore: 1",
+                           "Assistant 1: 8/10\nAssistant 2: 1/10\nScore: 1",
+                           "Assistant 2:\nScore: 1",
+                           "x is found by halving. The answer is 4. The answer is 2",
+                           "Assistant 2 provides the better introduction.",
+                           "Assistant 2 is better at grammar.",
+                           "Assistant 1 is better at code and Assistant 2 is better.",
+                           "Assistant 2 is better in style, but Assistant 1 is right.",
+                           "Assistant 1 is more detailed than Assistant 2.",
+                           "Assistant 1 is better than Assistant 1.",
+                           "Assistant 2 provides a better answer than Assistant 1 in style only.",
+                           "Assistant 3 is better.",
+                           "Assistant 3",
+                           "1. Assistant 1 is long.\n2. Assistant 2 is short.",
+                           "They are equally long.",
+                           "Both have two errors.",
+                           "The option 1 has an error.",
+                           "I choose 2 examples.",
+                           "Better 1 than none.",
+                           "I would rate Assistant 1's answer higher in terms of detail.",
+                           "I would choose Assistant 1 if it had an example.",
+                           "I would have rated Assistant 2 as better.",
+                           "I would rate Assistant 1 and Assistant 2 as better than most.",
+                           "error",
+                           "",
+                           "...",
+                           "s",
+                           "The answer is",
+                           "Score:",
+                           "Assistant",
+                           "I choose"}) {
+    INFO(text);
+    CHECK(score("threeclass-3", text) == -1);
+  }
+}
+
 TEST_CASE("points are read from the first line or from a pair or from words") {
   auto read = [](const char* parser, const std::string& text) {
     Parsed p = verdict_parser(parser).parse(text);
@@ -86,13 +194,14 @@ TEST_CASE("points are read from the first line or from a pair or from words") {
   CHECK(score("fastchat-1", "[A]") == -1);
 }
 
-TEST_CASE("a second version reads what the first reads and no parser fails on any text") {
+TEST_CASE("a later version reads what the first reads and no parser fails on any text") {
   std::vector<std::string> texts = {
       "",    "\n\n", "((((", "(1,",   "[[",        "assistant 1: ",      "a score of",
       "1 2", "3",    " 2\n", "9 9\n", "10 0.5\nx", std::string(1, '\0'), "\xff\xfe 1"};
   for (const VerdictParser& parser : verdict_parsers())
     for (const std::string& text : texts) parser.parse(text);
-  for (auto [one, two] : {std::pair{"threeclass-1", "threeclass-2"}, std::pair{"scores-1", "scores-2"}})
+  for (auto [one, two] : {std::pair{"threeclass-1", "threeclass-2"},
+                          std::pair{"threeclass-1", "threeclass-3"}, std::pair{"scores-1", "scores-2"}})
     for (const std::string& text : texts) {
       Parsed first = verdict_parser(one).parse(text), second = verdict_parser(two).parse(text);
       if (first.verdict == Verdict::invalid) continue;

@@ -14,7 +14,7 @@ namespace {
 
 struct JudgeOptions {
   VoteSource source;
-  std::string layout, parser = "threeclass-2", out;
+  std::string layout, parser = "threeclass-3", out;
 };
 
 int import(const Invocation& in, JudgeOptions& options) {
@@ -95,7 +95,7 @@ void add_judge_commands(CLI::App& app, Invocation& in) {
   verb->add_option("--out", options->out,
                    "a folder for the files with the recovered verdicts; none: only report");
   verb->footer(known_parsers() +
-               "\nExample:\n  qlora judge reparse ratings/oa --parser threeclass-2 --out better/");
+               "\nExample:\n  qlora judge reparse ratings/oa --parser threeclass-3 --out better/");
 }
 
 }  // namespace qlora
