@@ -14,6 +14,7 @@
 #include "kernels/args_attention.h"
 #include "kernels/args_matmul.h"
 #include "kernels/args_pointwise.h"
+#include "kernels/args_sample.h"
 #include "kernels/args_train.h"
 
 namespace qlora {
@@ -70,6 +71,9 @@ class Backend {
   virtual void sum_squares(const SumSquares&) = 0;
   virtual void adamw(const AdamW&) = 0;
   virtual void adamw8(const AdamW8&) = 0;
+
+  // ---- generation
+  virtual void sample(const Sample&) = 0;
 };
 
 // What `counting` has counted since the last reset.

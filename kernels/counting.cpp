@@ -189,6 +189,11 @@ class Counting final : public CountingBackend {
     // Two searches of eight comparisons each beside the update; codes are read and written, a byte each.
     count(static_cast<double>(n) * (14 + 2 * 8), static_cast<double>(n) * (3 * size(a.type) + 4));
   }
+  // An exponential a logit; logits are read as often as the kernel likes, once from memory.
+  void sample(const Sample& a) override {
+    need(a);
+    elements(a.rows * a.vocab, 20, 1, a.type);
+  }
 
  private:
   // Not every kernel of every backend keeps anything.

@@ -153,6 +153,10 @@ void DeviceScratchNeed::add(const AdamW8& a) {
           2 * 256 * kFloat + 4 * kRounding);
 }
 
+void DeviceScratchNeed::add(const Sample& a) {
+  uploads(static_cast<int64_t>(a.choices.size_bytes() + a.seen.size_bytes()) + 2 * kRounding);
+}
+
 size_t DeviceScratchNeed::bytes() const {
   size_t sum = 0;
   for (int i = 0; i < kBuffers; ++i)

@@ -35,6 +35,7 @@ class DeviceScratchNeed {
   void add(const SumSquares&);
   void add(const AdamW&);
   void add(const AdamW8&);
+  void add(const Sample&);
 
   size_t bytes() const;  // without slabs
   size_t slabs() const { return bytes_[kSlabs]; }

@@ -1,6 +1,6 @@
 #pragma once
-// The arithmetic of drawing a token (Sample in args_sample.h), with the same bits on the host and on a device: steps of
-// f32 that are each rounded by themselves, and whole numbers, whose sums depend on no order.
+// The arithmetic of drawing a token (Sample in args_sample.h), with the same bits on the host and on a
+// device: steps of f32 that are each rounded by themselves, and whole numbers, whose sums depend on no order.
 
 #include <bit>
 #include <cstdint>
@@ -45,8 +45,8 @@ QLORA_HOST_AND_DEVICE inline float rate_of(double temperature) {
 // The weight of the largest logit; a million of them fit into 64 bits.
 inline constexpr int kWeightBits = 40;
 
-// floor(2^40 exp((x - largest) / temperature)), the exponential to about 2^-22 of itself. REQUIRES: x <= largest, both
-// not NaN, largest finite.
+// floor(2^40 exp((x - largest) / temperature)), the exponential to about 2^-22 of itself. REQUIRES: x <=
+// largest, both not NaN, largest finite.
 QLORA_HOST_AND_DEVICE inline uint64_t weight_of(float x, float largest, float rate) {
   const float t = times(plus(x, -largest), rate);
   if (!(t > -64.0f)) return 0;

@@ -91,7 +91,8 @@ void TimedBackend::copy(void* dst, const void* src, size_t bytes, CopyKind kind)
   const double begin = now();
   inner_->copy(dst, src, bytes, kind);
   inner_->synchronize();
-  note("copy", begin, {.bytes = 2 * static_cast<double>(bytes)}, DType::u8);
+  note(kind == CopyKind::device_to_host ? "copy to host" : "copy", begin,
+       {.bytes = 2 * static_cast<double>(bytes)}, DType::u8);
 }
 void TimedBackend::fill(void* p, size_t bytes, uint8_t value) {
   const double begin = now();
@@ -163,6 +164,9 @@ void TimedBackend::adamw(const AdamW& a) {
 }
 void TimedBackend::adamw8(const AdamW8& a) {
   time("adamw8", &Backend::adamw8, a);
+}
+void TimedBackend::sample(const Sample& a) {
+  time("sample", &Backend::sample, a);
 }
 
 }  // namespace qlora

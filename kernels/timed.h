@@ -61,6 +61,7 @@ class TimedBackend final : public Backend {
   void sum_squares(const SumSquares&) override;
   void adamw(const AdamW&) override;
   void adamw8(const AdamW8&) override;
+  void sample(const Sample&) override;
 
  private:
   template <class Args>

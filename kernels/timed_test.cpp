@@ -24,7 +24,7 @@ TEST_CASE("a timed backend gives the bits of the backend behind it and notes eve
     int64_t calls = 0;
     for (const auto& [kernel, time] : timed.times()) {
       CHECK(time.seconds >= 0);
-      if (kernel != "copy" && kernel != "fill" && kernel != "allocate") calls += time.calls;
+      if (kernel.rfind("copy", 0) != 0 && kernel != "fill" && kernel != "allocate") calls += time.calls;
     }
     CHECK(calls > 0);
   }

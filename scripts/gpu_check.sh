@@ -102,7 +102,7 @@ section build-kernels 240 cmake --build "$build" --target "${targets[@]}"
 
 test=$build/bin/qlora_kernels_test
 export QLORA_CASES_BACKEND=$backend
-section parity $((emulated ? 200 : 90)) "$test" -w NoTests "The device of a GPU agrees*"
+section parity $((emulated ? 200 : 90)) "$test" -w NoTests "The device of a GPU agrees*,Every backend draws*"
 section same-bits $((emulated ? 400 : 60)) "$test" -w NoTests "The device of a GPU has the same bits*"
 bench=("$build/bin/qlora_device_bench" "$backend")
 [ "$emulated" = 0 ] || bench+=(--quick)

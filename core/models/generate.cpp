@@ -41,23 +41,6 @@ void append_sequence(Axis& axis, std::span<const int32_t> tokens, int64_t past, 
   }
 }
 
-// The rows of logits on the host, where they lie if it may read them there.
-class HostRows {
- public:
-  explicit HostRows(const Tensor& logits) : logits_(logits), vocab_(static_cast<size_t>(logits.cols())) {
-    if (logits.type() != DType::f32 || !logits.memory().backend().host_memory()) copy_ = logits.to_floats();
-  }
-  std::span<const float> operator[](size_t row) const {
-    const float* all = copy_.empty() ? logits_.as<const float>() : copy_.data();
-    return {all + row * vocab_, vocab_};
-  }
-
- private:
-  const Tensor& logits_;
-  size_t vocab_;
-  std::vector<float> copy_;
-};
-
 class Generation {
  public:
   Generation(const Model& model, Memory& memory, DType type, std::span<const Prompt> prompts,
@@ -258,14 +241,15 @@ class Generation {
     cache_.advance(axis.cu);
     std::vector<int32_t> all(slots.size());
     std::iota(all.begin(), all.end(), 0);
-    Tensor logits = logits_of(c, model_.head(), hidden, all);
-    HostRows rows(logits);
-    for (size_t i = 0; i < slots.size(); ++i) choose(slots_[slots[i]], rows[i]);
+    const Tensor logits = logits_of(c, model_.head(), hidden, all);
+    std::vector<Sampler*> samplers;
+    for (size_t s : slots) samplers.push_back(&*slots_[s].sampler);
+    const std::vector<int32_t> tokens = next_tokens(logits, samplers);
+    for (size_t i = 0; i < slots.size(); ++i) take(slots_[slots[i]], tokens[i]);
   }
 
-  void choose(Slot& slot, std::span<const float> logits) {
+  void take(Slot& slot, int32_t token) {
     const size_t prompt = *slot.prompt;
-    const int32_t token = slot.sampler->next(logits);
     answers_[prompt].push_back(token);
     const bool more = !options_.on_token || options_.on_token(prompt, token);
     slot.pending = {token};

@@ -6,6 +6,7 @@
 #include "core/ops/kv_cache.h"
 #include "core/ops/ops.h"
 #include "kernels/test_backends.h"
+#include "kernels/timed.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -130,6 +131,23 @@ TEST_CASE("answers end at a stop token or when told to or where positions end") 
   CHECK(told[0].size() == 1);
   CHECK(told[1].size() == 6);
   CHECK(seen == 7);
+}
+
+TEST_CASE("tokens are drawn on a device and nothing else of a step leaves it") {
+  TimedBackend backend(make_backend("cuda-emulated"));
+  Memory memory(backend);
+  TinyConfig config;
+  auto model = load_tiny_model(memory, config, {.quant = {.format = Format::nf4}});
+  auto texts = random_examples(9, {5, 7}, config.vocab);
+  const Sampling drawn{.temperature = 3, .top_p = 0.9, .repetition_penalty = 1.3, .key = 5};
+  const std::vector<Prompt> prompts = {{.tokens = texts[0], .sampling = drawn}, {.tokens = texts[1]}};
+  GenerateOptions options{.max_new_tokens = 5};
+  backend.reset();
+  const auto answers = generate(*model, memory, DType::f32, prompts, options);
+  CHECK(backend.times().at("sample").calls == 5);
+  CHECK(backend.times().at("copy to host").bytes == 2.0 * 5 * 2 * sizeof(int32_t));  // read and written
+  options.batch = 1;
+  CHECK(generate(*model, memory, DType::f32, prompts, options) == answers);
 }
 
 TEST_CASE("sampled answers do not depend on the batch or the order or what shares the cache") {

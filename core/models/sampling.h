@@ -7,6 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/tensor/tensor.h"
+
 namespace qlora {
 
 struct Sampling {
@@ -27,22 +29,27 @@ void check_sampling(const Sampling&);
 // on no order, no batch and no other question.
 uint64_t sampling_key(uint64_t seed, std::string_view question);
 
-// Chooses the tokens of one answer, one after another.
+// What the tokens of one answer are chosen by, one after another.
 class Sampler {
  public:
   // REQUIRES: check_sampling() passes.
   Sampler(const Sampling&, std::span<const int32_t> prompt);
-  // The next token from the logits of the whole vocabulary. Throws Error(failure) when they are not finite
-  // and a token is to be drawn.
-  int32_t next(std::span<const float> logits);
 
  private:
+  friend std::vector<int32_t> next_tokens(const Tensor&, std::span<Sampler* const>);
+  TokenChoice next(std::vector<int32_t>& seen) const;  // appends the tokens that get the penalty
+  void take(int32_t token);
   void see(int32_t token);
+
   Sampling sampling_;
   uint64_t place_ = 0;
-  std::vector<int32_t> seen_;   // each token once; kept for the penalty only
-  std::vector<bool> is_seen_;   // by token
-  std::vector<float> changed_;  // logits with the penalty
+  std::vector<int32_t> seen_;  // each token once; kept for the penalty only
+  std::vector<bool> is_seen_;  // by token
 };
+
+// The next token of each answer from its row of `logits` [samplers, vocabulary], f32 or f64, which are
+// undefined afterwards. They are chosen where they lie: only tokens are copied to the host. Throws
+// Error(failure) when logits are not finite.
+std::vector<int32_t> next_tokens(const Tensor& logits, std::span<Sampler* const>);
 
 }  // namespace qlora

@@ -7,17 +7,38 @@
 
 #include "core/base/error.h"
 #include "core/base/philox.h"
+#include "kernels/test_backends.h"
 
 using namespace qlora;
+using namespace qlora::test;
 
 namespace {
+
+// The next token, on one backend.
+class Drawer {
+ public:
+  explicit Drawer(const std::string& backend = "reference")
+      : backend_(make_backend(backend)), memory_(*backend_) {}
+  int32_t operator()(Sampler& sampler, const std::vector<float>& logits) {
+    const Tensor row =
+        Tensor::from_floats(memory_, {1, static_cast<int64_t>(logits.size())}, DType::f32, logits);
+    Sampler* const samplers[] = {&sampler};
+    return next_tokens(row, samplers).at(0);
+  }
+  int32_t operator()(Sampler&& sampler, const std::vector<float>& logits) { return (*this)(sampler, logits); }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  Memory memory_;
+};
 
 // How often each token is the first of an answer, over `n` questions.
 std::map<int32_t, int> first_tokens(const std::vector<float>& logits, Sampling sampling, int n) {
   std::map<int32_t, int> counts;
+  Drawer draw;
   for (int i = 0; i < n; ++i) {
     sampling.key = sampling_key(7, std::to_string(i));
-    ++counts[Sampler(sampling, {}).next(logits)];
+    ++counts[draw(Sampler(sampling, {}), logits)];
   }
   return counts;
 }
@@ -97,23 +118,28 @@ TEST_CASE("a nucleus of many tokens is that of a full sort") {
 TEST_CASE("the repetition penalty divides logits above zero and multiplies those below once a token") {
   const std::vector<float> logits = {2.0f, 1.5f, 1.2f, -1.0f};
   const std::vector<int32_t> prompt = {0, 0, 3};
-  Sampler sampler({.repetition_penalty = 1.5}, prompt);
-  // 2 / 1.5 = 1.333: then 1 is penalized to 1, then 2 to 0.8; the prompt's 0 counts once.
-  CHECK(sampler.next(logits) == 1);
-  CHECK(sampler.next(logits) == 0);
-  CHECK(sampler.next(std::vector<float>{-1.0f, -1.2f, -1.2f, -1.0f}) == 2);
-  CHECK(sampler.next(std::vector<float>{-1.0f, -1.2f, -1.3f, -0.9f}) == 3);
-  Sampler plain({}, prompt);
-  CHECK(plain.next(logits) == 0);
-  CHECK(plain.next(logits) == 0);
+  for (const std::string& name : runnable_backends(EmulatedGpu::included)) {
+    INFO(name);
+    Drawer draw(name);
+    Sampler sampler({.repetition_penalty = 1.5}, prompt);
+    // 2 / 1.5 = 1.333: then 1 is penalized to 1, then 2 to 0.8; the prompt's 0 counts once.
+    CHECK(draw(sampler, logits) == 1);
+    CHECK(draw(sampler, logits) == 0);
+    CHECK(draw(sampler, {-1.0f, -1.2f, -1.2f, -1.0f}) == 2);
+    CHECK(draw(sampler, {-1.0f, -1.2f, -1.3f, -0.9f}) == 3);
+    Sampler plain({}, prompt);
+    CHECK(draw(plain, logits) == 0);
+    CHECK(draw(plain, logits) == 0);
+  }
 }
 
 TEST_CASE("draws depend on seed and question and place alone") {
   const std::vector<float> logits(50, 0.0f);
+  Drawer draw;
   auto answer = [&](uint64_t seed, const std::string& question) {
     Sampler sampler({.temperature = 1, .key = sampling_key(seed, question)}, {});
     std::vector<int32_t> tokens;
-    for (int i = 0; i < 20; ++i) tokens.push_back(sampler.next(logits));
+    for (int i = 0; i < 20; ++i) tokens.push_back(draw(sampler, logits));
     return tokens;
   };
   CHECK(answer(1, "7") == answer(1, "7"));
@@ -123,9 +149,11 @@ TEST_CASE("draws depend on seed and question and place alone") {
 }
 
 TEST_CASE("greedy takes the first of equal logits and settings out of range are refused") {
-  CHECK(Sampler({}, {}).next(std::vector<float>{1, 3, 3}) == 1);
+  Drawer draw;
+  CHECK(draw(Sampler({}, {}), {1, 3, 3}) == 1);
   const float infinite = std::numeric_limits<float>::infinity();
-  CHECK_THROWS_AS(Sampler({.temperature = 1}, {}).next(std::vector<float>{1, infinite}), Error);
+  for (double temperature : {0.0, 1.0})
+    CHECK_THROWS_AS(draw(Sampler({.temperature = temperature}, {}), {1, infinite}), Error);
   CHECK_THROWS_WITH(check_sampling({.temperature = -1}), Catch::Contains("temperature -1"));
   CHECK_THROWS_WITH(check_sampling({.top_p = 0}), Catch::Contains("top_p"));
   CHECK_THROWS_WITH(check_sampling({.top_p = 1.5}), Catch::Contains("top_p"));

@@ -1,4 +1,4 @@
-// Cases of the loss, the gradient norm and the optimizer.
+// Cases of the loss, the gradient norm, the optimizer, and of drawing tokens.
 
 #include <algorithm>
 #include <cmath>
@@ -149,6 +149,35 @@ Case adam8_case(std::string name, std::vector<int64_t> sizes, StepScalars scalar
   return c;
 }
 
+Case sample_case(std::string name, int64_t rows, int64_t vocab, TokenChoice how) {
+  Case c{.kernel = "sample",
+         .shape = std::to_string(rows) + "x" + std::to_string(vocab) + " " + std::move(name)};
+  c.inputs = {normals(7, rows * vocab, 2)};
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    PhiloxStream random(3);
+    std::vector<TokenChoice> choices;
+    std::vector<int32_t> seen;
+    for (int64_t r = 0; r < rows; ++r) {
+      TokenChoice& choice = choices.emplace_back(how);
+      choice.random = uint64_t{random.next()} << 32 | random.next();
+      choice.seen_begin = static_cast<int32_t>(seen.size());
+      for (int64_t t = r; how.penalty != 1 && t < vocab; t += 5) seen.push_back(static_cast<int32_t>(t));
+      choice.seen_end = static_cast<int32_t>(seen.size());
+    }
+    int32_t* tokens = d.put_raw(std::vector<int32_t>(static_cast<size_t>(rows), -7));
+    d.backend().sample({.logits = d.put(in[0]),
+                        .choices = choices,
+                        .seen = seen,
+                        .tokens = tokens,
+                        .rows = rows,
+                        .vocab = vocab,
+                        .type = d.type()});
+    const std::vector<int32_t> chosen = d.get_raw(tokens, rows);
+    return {Array(chosen.begin(), chosen.end())};
+  };
+  return c;
+}
+
 }  // namespace
 
 Case paged_adam_case(size_t slab_bytes, int64_t steps) {
@@ -185,6 +214,12 @@ std::vector<Case> learning_cases() {
   const StepScalars plain{.sum_squares = 1e4, .gradient_scale = 0.01, .learning_rate = 1e-3};
   all.push_back(adam_case("paged, several slabs", sizes, plain, 0.1, 3, 16 * 900));
   all.push_back(adam_case("paged, one slab", sizes, plain, 0, 1, 16 * 9000));
+  all.push_back(sample_case("greedy", 3, 257, {.penalty = 1.2f}));
+  all.push_back(sample_case("of all", 0, 5, {.temperature = 1}));
+  all.push_back(sample_case("of all", 4, 33, {.temperature = 0.5}));
+  all.push_back(
+      sample_case("of the nucleus, penalized", 5, 1000, {.temperature = 0.7, .top_p = 0.9, .penalty = 1.3f}));
+  all.push_back(sample_case("of the likeliest", 3, 300, {.temperature = 2, .top_p = 0.8, .top_k = 20}));
   return all;
 }
 

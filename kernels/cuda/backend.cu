@@ -66,6 +66,7 @@ class CudaBackend : public Backend {
   void sum_squares(const SumSquares& a) override { cuda::sum_squares(device_, a); }
   void adamw(const AdamW& a) override { cuda::adamw(device_, a); }
   void adamw8(const AdamW8& a) override { cuda::adamw8(device_, a); }
+  void sample(const Sample& a) override { cuda::sample(device_, a); }
 
  private:
   // Of weights that were there, nothing decoded is right any more.

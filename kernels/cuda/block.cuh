@@ -33,4 +33,16 @@ __device__ inline float block_max(float value, float* partials) {
   return largest;
 }
 
+// The smallest.
+__device__ inline int block_min(int value, int* partials) {
+  const unsigned warps = blockDim.x / 32;
+  for (int apart = 16; apart > 0; apart /= 2) value = min(value, __shfl_xor_sync(kAllLanes, value, apart));
+  if (threadIdx.x % 32 == 0) partials[threadIdx.x / 32] = value;
+  __syncthreads();
+  int least = partials[0];
+  for (unsigned warp = 1; warp < warps; ++warp) least = min(least, partials[warp]);
+  __syncthreads();
+  return least;
+}
+
 }  // namespace qlora::cuda

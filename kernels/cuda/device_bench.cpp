@@ -263,6 +263,25 @@ void entropy_rows(Bench& b, double copy) {
         bytes / s / copy, "copy");
 }
 
+// The tokens of a step, drawn from the nucleus: what it adds to each.
+void sample_rows(Bench& b) {
+  const int64_t most = 16, vocab = b.quick() ? 300 : 32000;
+  float* logits = b.floats(most * vocab);
+  auto* tokens = static_cast<int32_t*>(b.room(most * sizeof(int32_t)));
+  const std::vector<TokenChoice> choices(most,
+                                         {.temperature = 0.7, .top_p = 0.9, .random = uint64_t{1} << 63});
+  for (int64_t rows : {int64_t{1}, most}) {
+    const double s = b.seconds([&](int) {
+      b.backend().sample({.logits = logits,
+                          .choices = std::span(choices).first(static_cast<size_t>(rows)),
+                          .tokens = tokens,
+                          .rows = rows,
+                          .vocab = vocab});
+    });
+    b.row(fmt::format("tokens of {}x{} logits, nucleus", rows, vocab), s * 1e6, "us");
+  }
+}
+
 void run(const std::string& name, bool quick) {
   const std::unique_ptr<Backend> backend = make_backend(name);
   Bench b(*backend, quick);
@@ -273,6 +292,7 @@ void run(const std::string& name, bool quick) {
   linear_rows(b, gemm);
   attention_rows(b);
   entropy_rows(b, copy);
+  sample_rows(b);
 }
 
 }  // namespace

@@ -48,6 +48,10 @@ __device__ __forceinline__ double warp_sum(double value) {
   for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(kAllLanes, value, apart);
   return value;
 }
+__device__ __forceinline__ uint64_t warp_sum(uint64_t value) {
+  for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(kAllLanes, value, apart);
+  return value;
+}
 __device__ __forceinline__ float warp_max(float value) {
   for (int apart = 16; apart > 0; apart /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, apart));
   return value;

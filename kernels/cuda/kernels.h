@@ -23,6 +23,8 @@ void cross_entropy(Device&, const CrossEntropy&);
 void sum_squares(Device&, const SumSquares&);
 void adamw(Device&, const AdamW&);
 void adamw8(Device&, const AdamW8&);
+// sample.cu
+void sample(Device&, const Sample&);
 // codes.cu
 void dequantize(Device&, const Dequantize&);
 // products.cu

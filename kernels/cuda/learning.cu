@@ -18,17 +18,6 @@ struct Entropy {
   int first[kMostWarps];
 };
 
-// The smallest of the block's values.
-__device__ int block_min(int value, int* partials) {
-  for (int apart = 16; apart > 0; apart /= 2) value = min(value, __shfl_xor_sync(kAllLanes, value, apart));
-  if (threadIdx.x % 32 == 0) partials[threadIdx.x / 32] = value;
-  __syncthreads();
-  int least = partials[0];
-  for (unsigned warp = 1; warp < kThreads / 32; ++warp) least = min(least, partials[warp]);
-  __syncthreads();
-  return least;
-}
-
 // loss = log(sum exp(x - largest)) + largest - x[target];  dx = weight (softmax(x) - onehot).  A block a row.
 __global__ void __launch_bounds__(kThreads)
     entropy(CrossEntropy a, const int32_t* targets, const float* weights) {

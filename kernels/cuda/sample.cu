@@ -1,10 +1,10 @@
 // Tokens drawn from logits (Sample in args_sample.h), where they lie: only the tokens go to the host.
 //
-// A ranking is never sorted. What is asked for - the k-th token, the one at which the nucleus ends, the one that is
-// drawn - is the first of the ranking at which a sum of whole numbers exceeds a target, and is found digit by digit of
-// its logit, from the highest on: the amounts of the tokens that share the digits found so far are added by their next
-// digit, and the digit at which the sum passes the target is the next one. Sums of whole numbers are the same in any
-// order. A block a row; every pass reads the row again, from the cache.
+// A ranking is never sorted. What is asked for - the k-th token, the one at which the nucleus ends, the one
+// that is drawn - is the first of the ranking at which a sum of whole numbers exceeds a target, and is found
+// digit by digit of its logit, from the highest on: the amounts of the tokens that share the digits found so
+// far are added by their next digit, and the digit at which the sum passes the target is the next one. Sums
+// of whole numbers are the same in any order. A block a row; every pass reads the row again, from the cache.
 
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/kernels.h"
@@ -24,16 +24,10 @@ struct Sampling {
   int first[kMostWarps];
 };
 
-// The larger key comes first.
-struct Entry {
-  uint32_t key = 0;
-  uint64_t amount = 0;
-};
-
-// The key at which the sum exceeds the target, the amounts before it, and of all entries that have it.
+// The key at which the sum exceeds the target, and the amounts before it.
 struct Found {
   uint32_t key = 0;
-  uint64_t before = 0, here = 0;
+  uint64_t before = 0;
 };
 
 // sums[bin] = what the threads have in it; a warp a bin.
@@ -47,71 +41,90 @@ __device__ void add_bins(Sampling& shared) {
   }
 }
 
-// entry(i) for i in [0, n). REQUIRES: the amounts add up to more than the target.
+// Entries i in [0, n), the largest key(i) first, have amount(i). REQUIRES: these add up to more than the
+// target.
 template <class Entries>
-__device__ Found find(Sampling& shared, int64_t n, uint64_t target, Entries entry) {
+__device__ Found find(Sampling& shared, const Entries& entries, int64_t n, uint64_t target) {
   Found found;
   uint64_t digits = 0;
   for (int shift = 30; shift >= 0; shift -= kDigit) {  // the first digit has two bits
     for (int bin = 0; bin < kBins; ++bin) shared.bins[bin][threadIdx.x] = 0;
     for (int64_t i = threadIdx.x; i < n; i += kThreads) {
-      const Entry e = entry(i);
-      if (e.amount > 0 && uint64_t{e.key} >> (shift + kDigit) == digits)
-        shared.bins[(e.key >> shift) % kBins][threadIdx.x] += e.amount;
+      const uint32_t key = entries.key(i);
+      if (uint64_t{key} >> (shift + kDigit) == digits)
+        shared.bins[(key >> shift) % kBins][threadIdx.x] += entries.amount(i);
     }
     __syncthreads();
     add_bins(shared);
     __syncthreads();
     unsigned bin = kBins - 1;
     while (bin > 0 && found.before + shared.sums[bin] <= target) found.before += shared.sums[bin--];
-    found.here = shared.sums[bin];
     digits = digits << kDigit | bin;
   }
   found.key = static_cast<uint32_t>(digits);
   return found;
 }
 
-// A row, as steps 3 to 6 see it.
-struct Drawing {
+// The tokens of a row, each counted once.
+struct Tokens {
   const float* x;
-  int64_t vocab;
-  float largest, rate;
-  uint32_t lowest;  // of the keys that top_k keeps
-
-  __device__ uint64_t weight(float value) const { return draw::weight_of(value, largest, rate); }
-  __device__ Entry operator()(int64_t i) const {
-    const uint32_t key = draw::order_of(x[i]);
-    return {key, key < lowest ? 0 : weight(x[i])};
-  }
+  __device__ uint32_t key(int64_t i) const { return draw::order_of(x[i]); }
+  __device__ uint64_t amount(int64_t) const { return 1; }
 };
 
-__device__ uint64_t mass_of(Sampling& shared, const Drawing& row) {
+// The tokens of a row with their weights, from the key `lowest` on.
+struct Weights {
+  const float* x;
+  float largest, rate;
+  uint32_t lowest;
+  __device__ uint32_t key(int64_t i) const { return draw::order_of(x[i]); }
+  __device__ uint64_t amount(int64_t i) const { return key(i) < lowest ? 0 : of(x[i]); }
+  __device__ uint64_t of(float value) const { return draw::weight_of(value, largest, rate); }
+};
+
+// The tokens with one logit, the smaller index first.
+struct EqualTokens {
+  const float* x;
+  uint32_t order;
+  __device__ uint32_t key(int64_t i) const { return ~static_cast<uint32_t>(i); }
+  __device__ uint64_t amount(int64_t i) const { return draw::order_of(x[i]) == order ? 1 : 0; }
+};
+
+__device__ uint64_t mass_of(Sampling& shared, const Weights& row, int64_t vocab) {
   uint64_t mass = 0;
-  for (int64_t i = threadIdx.x; i < row.vocab; i += kThreads) mass += row(i).amount;
+  for (int64_t i = threadIdx.x; i < vocab; i += kThreads) mass += row.amount(i);
   return block_sum(mass, shared.partials);
 }
 
 // The mass of the first of the ranking that reach `wanted`.
-__device__ uint64_t mass_reaching(Sampling& shared, const Drawing& row, uint64_t wanted) {
-  const Found last = find(shared, row.vocab, wanted - 1, row);
-  const uint64_t each = row.weight(draw::with_order(last.key));
+__device__ uint64_t mass_reaching(Sampling& shared, const Weights& row, int64_t vocab, uint64_t wanted) {
+  const Found last = find(shared, row, vocab, wanted - 1);
+  const uint64_t each = row.of(draw::with_order(last.key));
   return last.before + ((wanted - 1 - last.before) / each + 1) * each;
 }
 
-// The index of the token at which the sum of the ranking exceeds `place`.
-__device__ int32_t token_at(Sampling& shared, const Drawing& row, uint64_t place) {
-  const Found drawn = find(shared, row.vocab, place, row);
-  const uint64_t rank = (place - drawn.before) / row.weight(draw::with_order(drawn.key));
-  const auto equal_ones = [&](int64_t i) -> Entry {
-    return {~static_cast<uint32_t>(i), draw::order_of(row.x[i]) == drawn.key ? uint64_t{1} : 0};
-  };
-  return static_cast<int32_t>(~find(shared, row.vocab, rank, equal_ones).key);
+// The token at which the sum of the ranking exceeds `place`.
+__device__ int32_t token_at(Sampling& shared, const Weights& row, int64_t vocab, uint64_t place) {
+  const Found drawn = find(shared, row, vocab, place);
+  const uint64_t rank = (place - drawn.before) / row.of(draw::with_order(drawn.key));
+  return static_cast<int32_t>(~find(shared, EqualTokens{row.x, drawn.key}, vocab, rank).key);
+}
+
+// Steps 3 to 6 of Sample.
+__device__ int32_t drawn_token(Sampling& shared, const float* x, int64_t vocab, float largest,
+                               const TokenChoice& how) {
+  Weights row{x, largest, draw::rate_of(how.temperature), 0};
+  if (how.top_k > 0 && how.top_k < vocab)
+    row.lowest = find(shared, Tokens{x}, vocab, static_cast<uint64_t>(how.top_k - 1)).key;
+  uint64_t mass = mass_of(shared, row, vocab);
+  if (how.top_p < 1) mass = mass_reaching(shared, row, vocab, draw::wanted_mass(how.top_p, mass));
+  return token_at(shared, row, vocab, draw::place_in(how.random, mass));
 }
 
 __global__ void __launch_bounds__(kThreads)
-    choose(float* logits, int64_t vocab, const Choice* choices, const int32_t* seen, int32_t* tokens) {
+    choose(float* logits, int64_t vocab, const TokenChoice* choices, const int32_t* seen, int32_t* tokens) {
   auto& shared = shared_as<Sampling>();
-  const Choice how = choices[blockIdx.x];
+  const TokenChoice how = choices[blockIdx.x];
   float* x = logits + blockIdx.x * vocab;
   for (int i = how.seen_begin + static_cast<int>(threadIdx.x); i < how.seen_end; i += kThreads)
     x[seen[i]] = draw::penalized(x[seen[i]], how.penalty);
@@ -127,20 +140,9 @@ __global__ void __launch_bounds__(kThreads)
   }
   const float largest = block_max(mine, shared.largest);
   int32_t token = -1;
-  if (fabsf(largest) < INFINITY) {
-    if (how.temperature == 0) {
-      token = block_min(mine == largest ? where : 0x7fffffff, shared.first);
-    } else {
-      Drawing row{x, vocab, largest, draw::rate_of(how.temperature), 0};
-      if (how.top_k > 0 && how.top_k < vocab)
-        row.lowest = find(shared, vocab, static_cast<uint64_t>(how.top_k - 1), [&](int64_t i) -> Entry {
-                       return {draw::order_of(x[i]), 1};
-                     }).key;
-      uint64_t mass = mass_of(shared, row);
-      if (how.top_p < 1) mass = mass_reaching(shared, row, draw::wanted_mass(how.top_p, mass));
-      token = token_at(shared, row, draw::place_in(how.random, mass));
-    }
-  }
+  if (fabsf(largest) < INFINITY)
+    token = how.temperature == 0 ? block_min(mine == largest ? where : 0x7fffffff, shared.first)
+                                 : drawn_token(shared, x, vocab, largest, how);
   if (threadIdx.x == 0) tokens[blockIdx.x] = token;
 }
 

@@ -66,6 +66,8 @@ class Reference : public Backend {
   void adamw(const AdamW&) override;
   void adamw8(const AdamW8&) override;
 
+  void sample(const Sample&) override;
+
  protected:
   virtual void drop_rows(const DropRows&);
   // y = x Wᵀ of all terms that are read.

@@ -42,7 +42,7 @@ class Ranking {
 };
 
 // Steps 3 to 6 of Sample.
-int32_t drawn(std::span<const float> logits, const Choice& how, float largest) {
+int32_t drawn(std::span<const float> logits, const TokenChoice& how, float largest) {
   const float rate = draw::rate_of(how.temperature);
   std::vector<uint64_t> weights(logits.size());
   uint64_t mass = 0;
@@ -64,7 +64,7 @@ int32_t drawn(std::span<const float> logits, const Choice& how, float largest) {
   return static_cast<int32_t>(ranking[rank]);
 }
 
-int32_t chosen(std::span<float> logits, const Choice& how, std::span<const int32_t> seen) {
+int32_t chosen(std::span<float> logits, const TokenChoice& how, std::span<const int32_t> seen) {
   for (int32_t token : seen) {
     float& x = logits[static_cast<size_t>(token)];
     x = draw::penalized(x, how.penalty);
@@ -90,7 +90,7 @@ std::vector<float> floats_of(const double* x, int64_t n) {
 void Reference::sample(const Sample& a) {
   split(a.rows, a.vocab * 64, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const Choice& how = a.choices[static_cast<size_t>(row)];
+      const TokenChoice& how = a.choices[static_cast<size_t>(row)];
       const auto seen = a.seen.subspan(static_cast<size_t>(how.seen_begin),
                                        static_cast<size_t>(how.seen_end - how.seen_begin));
       if (a.type == DType::f64) {
