@@ -108,8 +108,32 @@ static void multiply_rest(const GemmArgs& g, int64_t k, int64_t end, const T* p,
   if (k < end) multiply_last<Operand, R>(g, k, weights_at<Operand>(p, g.ldw), s);
 }
 
+// Whether rows of w lie so that the lines of one k of all of them meet in a set or two of the first cache,
+// which then loses each before its end is read.
+QLORA_INLINE bool lines_meet(int64_t row_bytes) {
+  return row_bytes % 2048 == 0;
+}
+
+// A line of each of N rows of w: its first `count` values.
+template <int N, class T>
+struct Lines {
+  static constexpr int64_t kValues = 64 / static_cast<int64_t>(sizeof(T));
+  alignas(64) T values[N * kValues];
+};
+template <int N, class T>
+QLORA_INLINE void read_lines(const T* w, int64_t ldw, int64_t count, Lines<N, T>& lines) {
+  constexpr int64_t kValues = Lines<N, T>::kValues;
+  const int64_t bytes = smaller(kValues, count) * static_cast<int64_t>(sizeof(T));
+  if (bytes == 64) {
+    for (int i = 0; i < N; ++i) __builtin_memcpy(lines.values + i * kValues, w + i * ldw, 64);
+  } else {
+    for (int i = 0; i < N; ++i)
+      __builtin_memcpy(lines.values + i * kValues, w + i * ldw, static_cast<size_t>(bytes));
+  }
+}
+
 // Columns [column, column + 8 G) of y from dense w [n, k].
-template <class Operand, int R, int G, class T>
+template <class Operand, int R, int G, bool kLines, class T>
 static void small_dense(const SmallRows& job, const T* dense, int64_t column) {
   constexpr int64_t kStep = 16 / static_cast<int64_t>(sizeof(T));
   const GemmArgs& g = job.g;
@@ -117,13 +141,23 @@ static void small_dense(const SmallRows& job, const T* dense, int64_t column) {
   for (int i = 0; i < G; ++i)
     for (int r = 0; r < R; ++r) s[i][r] = _mm256_setzero_ps();
   const T* w = dense + column * g.ldw;
+  using Read = Lines<8 * G, T>;
+  Read lines;
   for (int64_t k0 = 0; k0 < g.k; k0 += job.chunk) {
     const int64_t end = smaller(g.k, k0 + job.chunk);
     int64_t k = k0;
     for (; k + kStep <= end; k += kStep) {
       prefetch_step(reinterpret_cast<const uint8_t*>(w), job, k / kStep * G * 128, G * 128);
+      const T* p = w + k;
+      int64_t ld = g.ldw;
+      if constexpr (kLines) {
+        const int64_t in_line = (k - k0) % Read::kValues;
+        if (in_line == 0) read_lines(p, ld, end - k, lines);
+        p = lines.values + in_line;
+        ld = Read::kValues;
+      }
 #pragma GCC unroll 4
-      for (int i = 0; i < G; ++i) multiply_rows<Operand, R>(g, k, w + i * 8 * g.ldw + k, g.ldw, s[i]);
+      for (int i = 0; i < G; ++i) multiply_rows<Operand, R>(g, k, p + i * 8 * ld, ld, s[i]);
     }
     for (int i = 0; i < G; ++i) {
       if (k < end) multiply_rest<Operand, R>(g, k, end, w + i * 8 * g.ldw + k, s[i]);
@@ -240,8 +274,12 @@ static void small_column(const SmallRows& job, int64_t column) {
 template <class Operand, int R, class T>
 QLORA_INLINE int64_t small_dense_groups(const SmallRows& job, const T* dense, int64_t c, int64_t end) {
   constexpr int G = groups_of(R);
-  for (; c + 8 * G <= end; c += 8 * G) small_dense<Operand, R, G>(job, dense, c);
-  for (; c + 8 <= end; c += 8) small_dense<Operand, R, 1>(job, dense, c);
+  if (G > 1 && lines_meet(job.g.ldw * static_cast<int64_t>(sizeof(T)))) {
+    for (; c + 8 * G <= end; c += 8 * G) small_dense<Operand, R, G, true>(job, dense, c);
+  } else {
+    for (; c + 8 * G <= end; c += 8 * G) small_dense<Operand, R, G, false>(job, dense, c);
+  }
+  for (; c + 8 <= end; c += 8) small_dense<Operand, R, 1, false>(job, dense, c);
   return c;
 }
 template <int R>
@@ -290,7 +328,8 @@ static void small_columns_of(int64_t rows, const SmallRows& job, int64_t begin, 
   small_columns<Operand, R>(job, begin, end);
 }
 
-// Codes with bf16 operands: small_codes-inl.h where operands are multiplied in pairs, else the packed product.
+// Codes with bf16 operands: small_codes-inl.h where operands are multiplied in pairs, else the packed
+// product.
 template <class Operand>
 QLORA_INLINE bool small_codes_take(Operand, const GemmArgs&) {
   return false;

@@ -23,11 +23,12 @@ struct Size {
   int64_t out, in, block;
 };
 
-// Whole and broken groups of columns, words of codes, blocks and chunks of k; blocks that straddle rows.
-const Size kSizes[] = {{32, 32, 32}, {17, 64, 64},   {40, 576, 64}, {70, 640, 128}, {33, 1536, 64},
-                       {8, 96, 64},  {5, 37, 5},     {9, 100, 64},  {50, 321, 32},  {64, 352, 32},
-                       {1, 7, 64},   {24, 1030, 64}, {576, 8, 64},  {100, 16, 64},  {41, 4160, 32},
-                       {7, 33, 64},  {96, 224, 4096}};
+// Whole and broken groups of columns, words of codes, blocks and chunks of k; blocks that straddle rows; rows
+// whose lines meet in a set of the first cache.
+const Size kSizes[] = {{32, 32, 32}, {17, 64, 64},    {40, 576, 64}, {70, 640, 128}, {33, 1536, 64},
+                       {8, 96, 64},  {5, 37, 5},      {9, 100, 64},  {50, 321, 32},  {64, 352, 32},
+                       {1, 7, 64},   {24, 1030, 64},  {576, 8, 64},  {100, 16, 64},  {41, 4160, 32},
+                       {7, 33, 64},  {96, 224, 4096}, {41, 1024, 64}};
 
 }  // namespace
 
@@ -74,9 +75,9 @@ TEST_CASE("A product of few rows has the bits of the same rows among many") {
 
 TEST_CASE("Few rows of strided operands write only what is theirs") {
   for (const cpu::Kernels* kernels : runnable_tables()) {
-    for (Layout layout : {Layout::nt, Layout::nn}) {
-      const int64_t n = 77, k = 45, many = 20, ldx = k + 3, ldy = n + 5,
-                    ldw = (layout == Layout::nt ? k : n) + 7;
+    // Of the last, lines of w's rows meet in a set of the first cache.
+    for (auto [layout, ldw] : {std::pair{Layout::nt, int64_t{52}}, {Layout::nn, 84}, {Layout::nt, 512}}) {
+      const int64_t n = 77, k = 45, many = 20, ldx = k + 3, ldy = n + 5;
       const Floats x = random_floats(many * ldx, 1), w = random_floats((n + k) * ldw, 2);
       Floats all(static_cast<size_t>(many * ldy), 7.0f);
       cpu::GemmArgs a{.layout = layout,
@@ -98,7 +99,7 @@ TEST_CASE("Few rows of strided operands write only what is theirs") {
         kernels->gemm(a);
         Floats expected(static_cast<size_t>(many * ldy), 7.0f);
         std::copy(all.begin(), all.begin() + rows * ldy, expected.begin());
-        INFO(kernels->name << " layout " << static_cast<int>(layout) << " rows " << rows);
+        INFO(kernels->name << " layout " << static_cast<int>(layout) << " ldw " << ldw << " rows " << rows);
         CHECK(same_bits(few, expected));
       }
     }
