@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kDigit = 5, kBins = 1 << kDigit;  // bits of a digit, and its values
+constexpr int kTopDigit = 30;                   // of 32 bits: it has two
 
 struct Sampling {
   uint64_t bins[kBins][kThreads];  // each thread adds up in a column of its own
@@ -41,13 +42,14 @@ __device__ void add_bins(Sampling& shared) {
   }
 }
 
-// Entries i in [0, n), the largest key(i) first, have amount(i). REQUIRES: these add up to more than the
-// target.
+// Entries i in [0, n), the largest key(i) first, have amount(i); keys are below 2^(top + kDigit). REQUIRES:
+// the amounts add up to more than the target.
 template <class Entries>
-__device__ Found find(Sampling& shared, const Entries& entries, int64_t n, uint64_t target) {
+__device__ Found find(Sampling& shared, const Entries& entries, int64_t n, uint64_t target,
+                      int top = kTopDigit) {
   Found found;
   uint64_t digits = 0;
-  for (int shift = 30; shift >= 0; shift -= kDigit) {  // the first digit has two bits
+  for (int shift = top; shift >= 0; shift -= kDigit) {
     for (int bin = 0; bin < kBins; ++bin) shared.bins[bin][threadIdx.x] = 0;
     for (int64_t i = threadIdx.x; i < n; i += kThreads) {
       const uint32_t key = entries.key(i);
@@ -85,8 +87,8 @@ struct Weights {
 // The tokens with one logit, the smaller index first.
 struct EqualTokens {
   const float* x;
-  uint32_t order;
-  __device__ uint32_t key(int64_t i) const { return ~static_cast<uint32_t>(i); }
+  uint32_t order, last;  // index
+  __device__ uint32_t key(int64_t i) const { return last - static_cast<uint32_t>(i); }
   __device__ uint64_t amount(int64_t i) const { return draw::order_of(x[i]) == order ? 1 : 0; }
 };
 
@@ -107,7 +109,10 @@ __device__ uint64_t mass_reaching(Sampling& shared, const Weights& row, int64_t 
 __device__ int32_t token_at(Sampling& shared, const Weights& row, int64_t vocab, uint64_t place) {
   const Found drawn = find(shared, row, vocab, place);
   const uint64_t rank = (place - drawn.before) / row.of(draw::with_order(drawn.key));
-  return static_cast<int32_t>(~find(shared, EqualTokens{row.x, drawn.key}, vocab, rank).key);
+  const EqualTokens equal{row.x, drawn.key, static_cast<uint32_t>(vocab - 1)};
+  int top = 0;
+  while (equal.last >> (top + kDigit) != 0) top += kDigit;
+  return static_cast<int32_t>(equal.last - find(shared, equal, vocab, rank, top).key);
 }
 
 // Steps 3 to 6 of Sample.
