@@ -101,9 +101,10 @@ void prefix_row(Bench& bench, const std::string& split, double goal) {
   auto with = make_model_lm(model, memory, {}, {.type = load.type});
   auto without = make_model_lm(model, memory, {}, {.type = load.type, .reuse_prefixes = false});
   std::vector<NextTokenAnswer> shared, whole;
-  with->next_token(std::span(work.questions).first(1));
+  with->next_token(std::span(work.questions).first(1));  // to warm up
+  without->next_token(std::span(work.whole).first(1));
   Effort effort = options.quick ? Effort{1, 1, 0} : Effort{3, 3, 0, 12};
-  effort.warm = !options.full;
+  effort.warm = false;
   const auto seconds = time_in_turn(
       {[&] { shared = with->next_token(work.questions); }, [&] { whole = without->next_token(work.whole); },
        [&] {
