@@ -230,7 +230,7 @@ struct RatingRow {
 struct TournamentRow {
   Digest key{};  // of the method, its parameters, and the content of its files
   std::string name;
-  std::string method = "elo";
+  std::string method = "elo";      // elo, bt, rao-kupper, davidson
   std::string params_json = "{}";  // JSON object: k, orders, votes, seed, bootstrap, systems, preset
   int64_t matches = 0;
   int64_t invalid = 0;  // votes without a valid verdict, dropped

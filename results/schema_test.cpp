@@ -23,6 +23,7 @@ TEST_CASE("landed migrations are never edited") {
       "98e313bff3781a0938dcde8a77cd26acbe0def6089420b2adb6bd7531ca4806a",
       "1a8e1a6fa19e3630ef6f8c578e1cf81def7a6c38819bd4bee2cc8f004070ba7e",
       "48aa088af6709e7a5542dd60ac718a3e9aa3cfd23bd071cb455a8db9d26abd36",
+      "c461f57af24f5df29baa660dd9505fb1616a921776f22e67d1a35a2eaf595589",
   };
   REQUIRE(migrations().size() == frozen.size());
   for (size_t i = 0; i < frozen.size(); ++i) {
@@ -145,6 +146,32 @@ TEST_CASE("migrations bring an older store forward whole or not at all and keep 
   Database old(copy, Database::Mode::read);
   CHECK(old.integer("PRAGMA user_version") == first);
   CHECK(old.integer("SELECT count(*) FROM metric_name WHERE name = 'loss'") == 1);
+}
+
+TEST_CASE("tournaments of an older store are kept with their ratings and files") {
+  test::TemporaryFolder dir;
+  Path path = dir.path() / "r.db";
+  {
+    Database db(path, Database::Mode::create);
+    migrate(db, migrations().first(7));
+    db.exec(
+        "INSERT INTO tournament SELECT value, randomblob(32), 't' || value, iif(value = 1, 'elo', "
+        "'bradley-terry'), '{}', 5, 0, '2024-01-01T00:00:00.000Z' FROM (SELECT 1 AS value UNION SELECT 2);"
+        "INSERT INTO system(system_id, name) VALUES (1, 'red');"
+        "INSERT INTO rating VALUES (1, 1, 1010, 3, NULL, NULL, '', 5, 4, 1, 0), "
+        "(2, 1, 1020, 0, 1000, 1040, 'sandwich', 5, 4, 1, 0);"
+        "INSERT INTO vote_file(vote_file_id, sha256, path) VALUES (1, zeroblob(32), 'votes.jsonl');"
+        "INSERT INTO tournament_file VALUES (2, 1)");
+  }
+  Store store = Store::open(path);
+  CHECK(std::get<double>(store.ratings("t1").at(0, "rating")) == 1010);
+  CHECK(std::get<double>(store.ratings("t2").at(0, "ci_hi")) == 1040);
+  Database db(path, Database::Mode::write);
+  CHECK(db.integer("SELECT count(*) FROM elo_latest WHERE tournament = 't2' AND method = 'bt'") == 1);
+  CHECK(db.integer("SELECT count(*) FROM tournament_file WHERE tournament_id = 2") == 1);
+  // What belongs to a tournament still goes with it.
+  db.exec("DELETE FROM tournament");
+  CHECK(db.integer("SELECT (SELECT count(*) FROM rating) + (SELECT count(*) FROM tournament_file)") == 0);
 }
 
 TEST_CASE("the write-ahead log is refused on network file systems") {

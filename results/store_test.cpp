@@ -322,3 +322,17 @@ TEST_CASE_METHOD(Fixture, "a tournament is stored once with its votes") {
   CHECK_THROWS_AS(store.write_tournament(row), Error);
   CHECK(count("SELECT count(*) FROM tournament") == 2);
 }
+
+TEST_CASE_METHOD(Fixture, "a tournament is stored by every model of ratings and by no other") {
+  TournamentRow row = tournament_row();
+  for (const char* method : {"elo", "bt", "rao-kupper", "davidson"}) {
+    row.method = row.name = method;
+    row.key = key_of(method);
+    store.write_tournament(row);
+    CHECK(text(store.ratings(method), 0, "system") == "red");
+  }
+  CHECK(count("SELECT count(*) FROM elo_latest WHERE method = tournament") == 8);
+  row.method = "dice";
+  row.key = key_of("dice");
+  CHECK_THROWS_AS(store.write_tournament(row), Error);
+}
