@@ -75,6 +75,14 @@ void number_raters(std::vector<Vote>& votes) {
       vote.rater = std::to_string(++numbered);
 }
 
+// Of rows that share a line (an array that is not indented), the votes are numbered on: line and part tell
+// all votes of a file apart.
+void number_parts(std::vector<Vote>& votes, size_t fresh) {
+  if (fresh == 0 || fresh == votes.size() || votes[fresh - 1].line != votes[fresh].line) return;
+  const int before = votes[fresh - 1].part + 1;
+  for (size_t i = fresh; i < votes.size(); ++i) votes[i].part += before;
+}
+
 void check_file(const JudgmentFile& file) {
   std::map<std::string, int> reviews;
   for (const Vote& vote : file.votes) {
@@ -195,7 +203,9 @@ JudgmentFile parse_judgments(const Path& path, std::string_view content) {
       file.order = layout->named ? OrderSource::name : OrderSource::row;
       if (layout->named) source.name = parse_judgment_name(path.filename().string());
     }
+    const size_t before = file.votes.size();
     layout->read(row, source, file.votes);
+    number_parts(file.votes, before);
   });
   check_file(file);
   number_raters(file.votes);

@@ -3,7 +3,7 @@
 //   "anony",
 //    "language", "tstamp"}
 // model_a stands on the left, which counts as shown first. A battle without a question_id has a prompt of its
-// own.
+// own, named by its place in the file.
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
@@ -30,10 +30,14 @@ Verdict winner_of(const Row& row) {
   fail(ErrorKind::data, "{}: {}", row.where(), unknown_name("winner", winner, known));
 }
 
+std::string item_of_place(const Row& row, const JudgmentSource& source) {
+  const std::string line = fmt::format("{}:{}", source.digits, row.line());
+  return row.on_line() == 0 ? line : fmt::format("{}:{}", line, row.on_line());
+}
+
 void read(const Row& row, const JudgmentSource& source, std::vector<Vote>& votes) {
   Vote vote;
-  vote.item =
-      row.has("question_id") ? row.id("question_id") : fmt::format("{}:{}", source.digits, row.line());
+  vote.item = row.has("question_id") ? row.id("question_id") : item_of_place(row, source);
   vote.turn = static_cast<int>(row.integer_or("turn", 1));
   vote.first = row.text("model_a");
   vote.second = row.text("model_b");

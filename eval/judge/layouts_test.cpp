@@ -215,6 +215,30 @@ TEST_CASE("files that FastChat and AlpacaEval wrote themselves are read") {
   CHECK_FALSE(singles[3].valid());
 }
 
+TEST_CASE("an array on one line holds as many votes as the same array on many") {
+  const std::string battle = replaced(kBattle, R"("question_id": "q1", )", "");
+  const std::string other = replaced(kAnnotation, "say it", "say more");
+  const std::vector<std::pair<std::string, std::string>> pairs = {
+      {battle, battle}, {kAnnotation, other}, {kPair, replaced(kPair, "81", "82")}};
+  for (const auto& [one, two] : pairs) {
+    const std::vector<Vote> lines = read_text("battle.json", "[" + one + ",\n" + two + ",\n" + two + "]");
+    const std::vector<Vote> line = read_text("battle.json", "[" + one + "," + two + ", " + two + "]");
+    INFO(one);
+    REQUIRE(line.size() == lines.size());
+    std::set<std::pair<int, int>> places;
+    std::set<std::string> items, items_of_lines;
+    for (size_t i = 0; i < line.size(); ++i) {
+      CHECK(line[i].line == 1);
+      CHECK(line[i].verdict == lines[i].verdict);
+      places.emplace(line[i].line, line[i].part);
+      items.insert(line[i].item);
+      items_of_lines.insert(lines[i].item);
+    }
+    CHECK(places.size() == line.size());
+    CHECK(items.size() == items_of_lines.size());
+  }
+}
+
 TEST_CASE("a table of human votes keeps every rater and knows an item by its prompt") {
   const Path folder = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
   const std::vector<std::string> path = {(folder / "human_annotations.csv").string()};

@@ -38,11 +38,11 @@ Json parse_row(std::string_view text, const std::string& path, int line, bool cu
   }
 }
 
-void use_row(std::string_view text, const std::string& path, int line, bool cut,
+void use_row(std::string_view text, const std::string& path, int line, int on_line, bool cut,
              const std::function<void(const Row&)>& use) {
   const Json json = parse_row(text, path, line, cut);
   QLORA_CHECK(json.is_object(), data, "{}:{}: expected a JSON object", path, line);
-  use(Row(json, path, line));
+  use(Row(json, path, line, on_line));
 }
 
 void for_each_line(std::string_view content, const std::string& path,
@@ -53,14 +53,14 @@ void for_each_line(std::string_view content, const std::string& path,
     bool last = end == content.size();
     content.remove_prefix(std::min(end + 1, content.size()));
     if (text.find_first_not_of(kBlank) == std::string_view::npos) continue;
-    use_row(text, path, line, last, use);
+    use_row(text, path, line, 0, last, use);
   }
 }
 
 // Walks over one array, so that every element keeps its line: strings and nesting are all that matters.
 void for_each_element(std::string_view content, const std::string& path,
                       const std::function<void(const Row&)>& use) {
-  int line = 1, depth = 0, start_line = 0;
+  int line = 1, depth = 0, start_line = 0, on_line = 0;
   size_t start = 0;
   bool quoted = false, closed = false;
   for (size_t i = 0; i < content.size(); ++i) {
@@ -75,10 +75,11 @@ void for_each_element(std::string_view content, const std::string& path,
                 path, line);
     bool separator = depth == 1 && (c == ',' || c == ']');
     if (separator && start != 0) {
-      use_row(content.substr(start, i - start), path, start_line, false, use);
+      use_row(content.substr(start, i - start), path, start_line, on_line, false, use);
       start = 0;
     } else if (depth == 1 && !separator && start == 0 && kBlank.find(c) == std::string_view::npos) {
       start = i;
+      on_line = start_line == line ? on_line + 1 : 0;
       start_line = line;
     }
     if (c == '"') quoted = true;

@@ -14,9 +14,13 @@ namespace qlora {
 // One row and where it stands, for reading its fields with errors that name file, line and field.
 class Row {
  public:
-  Row(const Json& json, const std::string& path, int line) : json_(json), path_(path), line_(line) {}
+  Row(const Json& json, const std::string& path, int line, int on_line = 0)
+      : json_(json), path_(path), line_(line), on_line_(on_line) {}
   const Json& json() const { return json_; }
   int line() const { return line_; }
+  int on_line() const {
+    return on_line_;
+  }                           // how many rows start before it on its line (arrays alone have such)
   std::string where() const;  // "path:line"
   bool has(const char* key) const;
 
@@ -34,7 +38,7 @@ class Row {
   const Json& field(const char* key) const;
   const Json& json_;
   const std::string& path_;
-  int line_;
+  int line_, on_line_;
 };
 
 // Calls `use` for every row of a file's content, in order; blank lines are skipped. `path` is for messages.

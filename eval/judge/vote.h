@@ -43,7 +43,8 @@ struct Vote {
   std::string first_answer, second_answer;  // ids of the answers
   int64_t first_length = 0, second_length = 0;  // of the answers, in bytes; 0 = unknown
   int line = 0;                                 // in its file, from 1
-  int part = 0;  // which vote of that line, from 0 (FastChat keeps both orders on one line)
+  int part =
+      0;  // which vote of that line, from 0 (FastChat keeps both orders on one line, a compact array all)
 
   bool valid() const { return verdict != Verdict::invalid; }
   bool pairwise() const { return !second.empty(); }
