@@ -327,6 +327,33 @@ TEST_CASE("bad judgments are refused with file and line and nothing of them is s
   check_refused(bench, {"elo", "bias"}, 3, {"results.db"});
 }
 
+TEST_CASE("an array on one line is stored and rated as on many") {
+  Workbench bench;
+  Json battles = Json::array(), annotations = Json::array();
+  for (int i = 0; i < 6; ++i) {
+    battles.push_back(
+        {{"model_a", "red"}, {"model_b", "blue"}, {"winner", i % 3 == 0 ? "model_b" : "model_a"}});
+    annotations.push_back({{"instruction", fmt::format("say {}", i)},
+                           {"output_1", "it"},
+                           {"output_2", "it too"},
+                           {"generator_1", "red"},
+                           {"generator_2", "blue"},
+                           {"annotator", "weighted"},
+                           {"preference", i % 3 == 0 ? 2.0 : 1.0}});
+  }
+  for (const auto& [name, rows] : {std::pair{"battle.json", battles}, {"annotations.json", annotations}}) {
+    bench.write(std::string("line/") + name, rows.dump());
+    bench.write(std::string("lines/") + name, rows.dump(1));
+    auto rated = [&](const std::string& folder) {
+      return json_of(bench,
+                     {"elo", "compute", fmt::format("{}/{}", folder, name), "--model", "bt"})["ratings"];
+    };
+    CHECK(rated("line") == rated("lines"));
+    CHECK(json_of(bench, {"judge", "import", std::string("line/") + name})["votes"] == 6);
+  }
+  CHECK(json_of(bench, {"elo", "matrix"})["pairs"][0]["wins"] == 8);
+}
+
 TEST_CASE("what the store has of a vote is not stored a second time under another name") {
   Workbench bench;
   write_judgments(bench);
@@ -423,4 +450,34 @@ TEST_CASE("a study is run by the program and goes on where it stood and never wr
     if (entry.is_regular_file()) CHECK(read_file(entry.path()).find("sk-of-the-test") == std::string::npos);
   ::unsetenv("OPENAI_BASE_URL");
   ::unsetenv("OPENAI_API_KEY");
+}
+
+TEST_CASE("ratings by every model are stored by the command line and by a sweep alike") {
+  Workbench bench;
+  std::string votes;
+  for (int i = 0; i < 12; ++i)
+    votes += row(i, "so", i % 4 == 0 ? "2" : i % 4 == 1 ? "3" : "1", fmt::format("f{}", i));
+  bench.write(std::string("votes/") + kForward, votes);
+  const std::vector<std::string> models = {"elo", "bt", "rao-kupper", "davidson"};
+  std::string tournaments = "tournaments:\n";
+  for (const std::string& model : models) {
+    CHECK(bench.run({"elo", "compute", "votes", "--model", model, "--name", "typed-" + model}).code == 0);
+    tournaments += fmt::format("  - {{name: swept-{0}, files: votes, model: {0}}}\n", model);
+  }
+  bench.write_sweep("s.yaml", tournaments + "  - {name: swept-arena, files: votes, preset: arena}\n");
+  CHECK(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).code == 0);
+  const ProgramEnd end = bench.run({"sweep", "run", "s.yaml", "--set", "max_steps=1"});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  auto best = [&](const std::string& name, const std::string& model) {
+    const Json rows = query(bench, fmt::format("SELECT * FROM elo_latest WHERE tournament = '{}'", name));
+    REQUIRE(rows.size() == 2);
+    CHECK(rows[0]["method"] == model);
+    CHECK(rows[0]["system"] == "red");
+    CHECK(rows[0]["ci_lo"] < rows[0]["rating"]);
+    return rows[0]["rating"].get<double>();
+  };
+  for (const std::string& model : models)
+    CHECK(best("typed-" + model, model) == best("swept-" + model, model));
+  best("swept-arena", "bt");
 }
