@@ -8,7 +8,7 @@
 #include <fstream>
 #include <set>
 
-#include "core/base/log.h"
+#include "core/base/test_warnings.h"
 #include "core/io/small_disk.h"
 #include "core/models/tiny_model.h"
 #include "core/ops/ops.h"
@@ -18,20 +18,6 @@ using namespace qlora::test;
 using Catch::Matchers::Contains;
 
 namespace {
-
-// Warnings of its lifetime.
-class Warnings {
- public:
-  Warnings()
-      : before_(set_log_sink([this](LogLevel level, std::string_view text) {
-          if (level == LogLevel::warning) texts.emplace_back(text);
-        })) {}
-  ~Warnings() { set_log_sink(before_); }
-  std::vector<std::string> texts;
-
- private:
-  LogSink before_;
-};
 
 struct Loaded {
   Memory memory;
