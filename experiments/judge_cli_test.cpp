@@ -194,8 +194,8 @@ TEST_CASE("systems are named with commas or blanks and never taken for files") {
     check_refused(bench, {"elo", verb, "votes", "--systems", "red", "bleu"}, 2, {"unknown system `bleu`"});
     check_refused(bench, {"elo", verb, "votes", "red", "blue"}, 2,
                   {"red: there is no such file, but a system", "--systems red,blue"});
-    check_refused(bench, {"elo", verb, "votes", "vots"}, 3, {"vots: no judgment file here"});
-    check_refused(bench, {"elo", verb, "vots/", "--systems", "red"}, 3, {"vots/: no judgment file here"});
+    check_refused(bench, {"elo", verb, "votes", "vots"}, 3, {"vots: no such file"});
+    check_refused(bench, {"elo", verb, "vots/", "--systems", "red"}, 3, {"vots/: no such file"});
   }
 }
 

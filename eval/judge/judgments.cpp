@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <set>
 #include <tuple>
 #include <utility>
 
 #include "core/base/check.h"
+#include "core/base/log.h"
 #include "core/base/names.h"
 #include "eval/judge/answer_ids.h"
 #include "eval/judge/known_systems.h"
@@ -24,29 +26,78 @@ bool is_csv(const Path& path) {
   return name.ends_with(".csv") || name.ends_with(".csv.gz");
 }
 
-bool is_judgment_file(std::string name) {
+constexpr const char* kJudgmentNames =
+    "*-vs-*, *_vs_*, *_pair, *_single, *battle* and annotations, each .jsonl or .json (also with .gz), and "
+    ".csv with the header of human votes";
+
+// Without .jsonl or .json (and .gz); nothing for other files.
+std::optional<std::string> stem_of_json(std::string name) {
   auto drop = [&](std::string_view ending) {
     if (!name.ends_with(ending)) return false;
     name.resize(name.size() - ending.size());
     return true;
   };
   drop(".gz");
-  if (!drop(".jsonl") && !drop(".json")) return false;
-  auto holds = [&](std::string_view part) { return name.find(part) != std::string::npos; };
-  return holds("-vs-") || holds("_vs_") || name.ends_with("_pair") || name.ends_with("_single") ||
-         holds("battle") || name == "annotations";
+  if (!drop(".jsonl") && !drop(".json")) return std::nullopt;
+  return name;
+}
+
+bool names_judgments(const std::string& stem) {
+  auto holds = [&](std::string_view part) { return stem.find(part) != std::string::npos; };
+  return holds("-vs-") || holds("_vs_") || stem.ends_with("_pair") || stem.ends_with("_single") ||
+         holds("battle") || stem == "annotations";
+}
+
+// `qlora judge run` keeps these beside the votes.
+bool keeps_books(const std::string& stem) {
+  return stem == "ledger" || stem == "prompts";
+}
+
+std::string list_of(const std::vector<std::string>& names) {
+  constexpr size_t kShown = 3;
+  const size_t shown = std::min(names.size(), kShown);
+  return fmt::format("{}{}", fmt::join(names.begin(), names.begin() + static_cast<ptrdiff_t>(shown), ", "),
+                     names.size() > shown ? ", ..." : "");
+}
+
+[[noreturn]] void explain_none(const Path& folder, const std::vector<std::string>& others,
+                               const std::vector<std::string>& folders) {
+  fail(ErrorKind::data, "{}: no judgment file here; in a folder, their names are {}{}{}", folder.string(),
+       kJudgmentNames,
+       others.empty() ? "" : fmt::format("; what has another name is given as a file ({})", list_of(others)),
+       folders.empty() ? "" : fmt::format("; folders inside are not searched ({})", list_of(folders)));
+}
+
+std::vector<Path> in_folder(const Path& folder) {
+  std::vector<Path> found;
+  std::vector<std::string> others, folders;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (entry.is_directory()) folders.push_back(name + "/");
+    if (!entry.is_regular_file()) continue;
+    const std::optional<std::string> stem = stem_of_json(name);
+    if ((stem && names_judgments(*stem)) || is_human_csv(entry.path()))
+      found.push_back(entry.path());
+    else if (stem && !keeps_books(*stem))
+      others.push_back(name);
+  }
+  std::sort(others.begin(), others.end());
+  std::sort(folders.begin(), folders.end());
+  if (found.empty()) explain_none(folder, others, folders);
+  if (!others.empty())
+    warn(
+        "{}: {} .json or .jsonl files are left out by their names ({}); to read them too, give them as files",
+        folder.string(), others.size(), list_of(others));
+  return found;
 }
 
 std::vector<Path> matching(const Path& folder, const std::string& pattern) {
   std::vector<Path> found;
   std::error_code missing;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, missing)) {
-    std::string name = entry.path().filename().string();
-    if (!entry.is_regular_file()) continue;
-    bool wanted = pattern.empty() ? is_judgment_file(name) || is_human_csv(entry.path())
-                                  : ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
-    if (wanted) found.push_back(entry.path());
-  }
+  for (const auto& entry : std::filesystem::directory_iterator(folder, missing))
+    if (entry.is_regular_file() &&
+        ::fnmatch(pattern.c_str(), entry.path().filename().string().c_str(), 0) == 0)
+      found.push_back(entry.path());
   return found;
 }
 
@@ -148,6 +199,22 @@ struct Group {
   std::vector<Verdict> verdicts;
 };
 
+[[noreturn]] void explain_no_match(std::span<const JudgmentFile> files,
+                                   std::span<const std::string> systems) {
+  int64_t alone = 0, pairs = 0;
+  for (const JudgmentFile& file : files)
+    for (const Vote& vote : file.votes) ++(vote.pairwise() ? pairs : alone);
+  std::string read = files.empty() ? "" : files.front().path;
+  if (files.size() > 1) read += fmt::format(" and {} other files", files.size() - 1);
+  if (pairs == 0 && alone > 0)
+    fail(ErrorKind::data,
+         "{}: {} scores of single answers, of which no match can be made; `qlora elo relative` compares such",
+         read, alone);
+  fail(ErrorKind::data, "{}: none of {} votes on two answers is a verdict{}", read, pairs,
+       systems.empty() ? "; `qlora judge reparse` reads the judge's words again"
+                       : fmt::format(" between two of {}", fmt::join(systems, ", ")));
+}
+
 void add_file(const JudgmentFile& file, VoteRule rule, const std::set<std::string>& wanted,
               MatchNumbers& numbers, Matches& result) {
   std::map<std::tuple<int32_t, int, int32_t, int32_t, int32_t>, Group> groups;
@@ -218,14 +285,13 @@ std::vector<Path> find_judgment_files(std::span<const std::string> files_or_patt
     Path path(text);
     std::vector<Path> here;
     if (std::filesystem::is_directory(path)) {
-      here = matching(path, "");
+      here = in_folder(path);
     } else if (std::filesystem::exists(path)) {
       here = {path};
     } else if (path.filename().string().find_first_of("*?[") != std::string::npos) {
       here = matching(path.has_parent_path() ? path.parent_path() : Path("."), path.filename().string());
     }
-    QLORA_CHECK(!here.empty(), data, "{}: no judgment file here; expected names are {}", text,
-                kExpectedJudgmentName);
+    QLORA_CHECK(!here.empty(), data, "{}: no such file or folder, and no pattern that matches a file", text);
     found.insert(here.begin(), here.end());
   }
   return {found.begin(), found.end()};
@@ -288,8 +354,7 @@ Matches gather_matches(std::span<const JudgmentFile> files, VoteRule rule,
   Matches result;
   MatchNumbers numbers;
   for (const JudgmentFile& file : files) add_file(file, rule, wanted, numbers, result);
-  QLORA_CHECK(!result.matches.empty(), data, "no valid judgment in {} files between the {} systems asked for",
-              files.size(), wanted.size());
+  if (result.matches.empty()) explain_no_match(files, systems);
   result.systems = numbers.systems.take();
   result.prompts = numbers.prompts.take();
   result.judges = numbers.judges.take();

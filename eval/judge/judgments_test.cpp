@@ -7,6 +7,7 @@
 #include "core/base/check.h"
 #include "core/base/test_data.h"
 #include "core/base/test_errors.h"
+#include "core/base/test_warnings.h"
 #include "eval/judge/judgments.h"
 
 using namespace qlora;
@@ -224,8 +225,13 @@ TEST_CASE("matches can be restricted to some systems") {
                     "--systems: unknown system `bleu`; did you mean `blue` (red-vs-blue:7)?");
   CHECK_THROWS_WITH(only_between(files, strange),
                     "unknown system `yellow`; known: blue (red-vs-blue:7), gpt-4 (:0), red (red-vs-blue:7)");
-  CHECK_THROWS_WITH(gather_matches(files, VoteRule::each, std::vector<std::string>{"red"}),
-                    Contains("no valid judgment"));
+  CHECK_THROWS_WITH(
+      gather_matches(files, VoteRule::each, std::vector<std::string>{"red"}),
+      Contains("red-vs-blue and 2 other files: none of 6 votes") && Contains("between two of red"));
+  for (JudgmentFile& file : files)
+    for (Vote& vote : file.votes) vote.second.clear();
+  CHECK_THROWS_WITH(gather_matches(files, VoteRule::each),
+                    Contains("6 scores of single answers") && Contains("elo relative"));
 }
 
 TEST_CASE("votes can be restricted to one judge") {
@@ -245,14 +251,25 @@ TEST_CASE("judgment files are found in folders and by patterns") {
                            "a_vs_c_x_reviewer_threeclass.jsonl", "questions.jsonl", "README.md",
                            "gpt-4_pair.jsonl", "annotations.json", "clean_battle_20230814.json"})
     write_file(dir.path() / name, "");
+  for (const char* name : {"ledger.jsonl", "prompts.jsonl"}) write_file(dir.path() / name, "");
   std::string folder = dir.path().string();
   auto find = [](std::vector<std::string> what) { return find_judgment_files(what); };
+  test::Warnings warnings;
   std::vector<Path> all = find({folder});
   REQUIRE(all.size() == 6);
+  REQUIRE(warnings.texts.size() == 1);
+  CHECK_THAT(warnings.texts[0],
+             Contains(folder + ": 1 .json or .jsonl files") && Contains("(questions.jsonl)"));
   CHECK(std::is_sorted(all.begin(), all.end()));
   CHECK(find({folder + "/a*.jsonl*", folder}).size() == 6);  // none twice
   CHECK(find({folder + "/*.gz"}).size() == 1);
   CHECK(find({all[0].string()}) == std::vector<Path>{all[0]});
   for (const char* bad : {"/none*", "/none.jsonl"})
-    CHECK_THAT(message_of(ErrorKind::data, [&] { find({folder + bad}); }), Contains(folder + bad));
+    CHECK_THAT(message_of(ErrorKind::data, [&] { find({folder + bad}); }),
+               Contains(folder + bad) && Contains("no such file"));
+  std::filesystem::create_directories(dir.path() / "inside/pairwise");
+  write_file(dir.path() / "inside/votes.jsonl", "");
+  CHECK_THAT(message_of(ErrorKind::data, [&] { find({folder + "/inside"}); }),
+             Contains("no judgment file here") && Contains("_single") && Contains("(votes.jsonl)") &&
+                 Contains("not searched (pairwise/)"));
 }
