@@ -17,7 +17,7 @@ constexpr std::string_view kHuman = "human";
 constexpr const char* kAnswers[] = {"system_a", "system_b", "tie"};  // in the order of Verdict
 
 bool fits(const Row& row) {
-  return row.has("system_a") && row.has("system_b");
+  return row.has("system_a") && row.has("system_b") && (row.has("prompt") || row.has("answer"));
 }
 
 std::string filled(const Row& row, const char* column) {

@@ -278,6 +278,10 @@ TEST_CASE("bad rows of every layout are errors with file and line") {
             "pair.jsonl:2: `g2_winner`"},
            {"gpt-4_pair.jsonl", kPair + "\n" + replaced(kPair, "\"blue\"", "\"red\""),
             ":2: judges red against itself"},
+TEST_CASE("a table of systems without answers is no table of human votes") {
+  CHECK_THAT(complaint("pairs.csv", "system_a,system_b,score\nred,blue,1\n"), Contains("no known layout"));
+}
+
            {"gpt-4_pair.jsonl", kPair + "\n" + kPair.substr(0, 50), ":2: the last line is cut off"},
            {"gpt-4_single.jsonl", replaced(kSingle, "\"score\": 7", "\"score\": NaN"),
             ":1: a score must be a finite"},
