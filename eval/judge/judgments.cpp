@@ -262,6 +262,7 @@ JudgmentFile parse_judgments(const Path& path, std::string_view content) {
   file.content = sha256(content);
   JudgmentSource source{file.path, hex(file.content).substr(0, 12), std::nullopt};
   const Layout* layout = nullptr;
+  int64_t shown = 0;
   const auto for_each = is_csv(path) ? for_each_csv_row : for_each_row;
   for_each(content, file.path, [&](const Row& row) {
     if (layout == nullptr) {
@@ -273,7 +274,13 @@ JudgmentFile parse_judgments(const Path& path, std::string_view content) {
     const size_t before = file.votes.size();
     layout->read(row, source, file.votes);
     number_parts(file.votes, before);
+    shown += names_were_shown(row);
   });
+  if (shown > 0)
+    warn(
+        "{}: in {} of {} battles the voter saw the systems' names (anony: false); they count like the "
+        "others, FastChat leaves them out",
+        file.path, shown, file.votes.size());
   check_file(file);
   number_raters(file.votes);
   return file;

@@ -73,8 +73,17 @@ std::map<std::string, std::string> write(std::span<const Vote> votes) {
 
 }  // namespace
 
-const Layout kArenaLayout = {
-    "arena", "battles of Chatbot Arena; votes without a verdict are left out on writing", false, fits, read,
-    write};
+bool names_were_shown(const Row& row) {
+  auto anonymous = row.json().find("anony");
+  return anonymous != row.json().end() && *anonymous == false;
+}
+
+const Layout kArenaLayout = {"arena",
+                             "battles of Chatbot Arena; written without those that have no verdict, and "
+                             "without anony, language, tstamp",
+                             false,
+                             fits,
+                             read,
+                             write};
 
 }  // namespace qlora

@@ -171,11 +171,19 @@ std::map<std::string, std::string> write_single(std::span<const Vote> votes) {
 
 }  // namespace
 
-const Layout kFastchatPairLayout = {"fastchat-pair", "FastChat's llm_judge, pairs: both orders on one line",
-                                    false,           pair_fits,
-                                    read_pair,       write_pair};
+const Layout kFastchatPairLayout = {"fastchat-pair",
+                                    "FastChat's llm_judge, pairs: both orders on one line; written without "
+                                    "g1_user_prompt, g2_user_prompt, tstamp",
+                                    false,
+                                    pair_fits,
+                                    read_pair,
+                                    write_pair};
 const Layout kFastchatSingleLayout = {
-    "fastchat-single", "FastChat's llm_judge, scores of single answers", false, single_fits, read_single,
+    "fastchat-single",
+    "FastChat's llm_judge, scores of single answers; written without user_prompt, tstamp",
+    false,
+    single_fits,
+    read_single,
     write_single};
 
 }  // namespace qlora

@@ -23,6 +23,9 @@ struct JudgmentSource {
   std::optional<JudgmentName> name;  // only where the layout is `named`
 };
 
+// A battle in which the voter saw whose answers they are (Chatbot Arena's anony: false).
+bool names_were_shown(const Row&);
+
 struct Layout {
   std::string_view name, about;
   bool named;  // the systems stand in the file's name alone

@@ -7,6 +7,7 @@
 #include "core/base/file.h"
 #include "core/base/test_data.h"
 #include "core/base/test_errors.h"
+#include "core/base/test_warnings.h"
 #include "eval/judge/judgments.h"
 #include "eval/judge/layouts.h"
 
@@ -259,6 +260,15 @@ TEST_CASE("a table of human votes keeps every rater and knows an item by its pro
   CHECK(gather_matches(files, VoteRule::each).matches.size() == 6);
 }
 
+TEST_CASE("battles whose voters saw the names are read with a warning") {
+  test::Warnings warnings;
+  read_text("battle.jsonl", kBattle + "\n");
+  CHECK(warnings.texts.empty());
+  CHECK(read_text("battle.jsonl", kBattle + "\n" + replaced(kBattle, "true", "false") + "\n").size() == 2);
+  REQUIRE(warnings.texts.size() == 1);
+  CHECK_THAT(warnings.texts[0], Contains("battle.jsonl: in 1 of 2 battles") && Contains("anony"));
+}
+
 TEST_CASE("of a folder's tables only those with the header of human votes are judgments") {
   test::TemporaryFolder dir;
   write_file(dir.path() / "votes.csv", "\xEF\xBB\xBF" + replaced(kHuman, "answer\n", "answer\r\n"));
@@ -266,6 +276,10 @@ TEST_CASE("of a folder's tables only those with the header of human votes are ju
   const std::vector<JudgmentFile> files = load_judgments(std::vector<std::string>{dir.path().string()});
   REQUIRE(files.size() == 1);
   CHECK((files[0].votes.size() == 2 && files[0].votes[1].line == 4));
+}
+
+TEST_CASE("a table of systems without answers is no table of human votes") {
+  CHECK_THAT(complaint("pairs.csv", "system_a,system_b,score\nred,blue,1\n"), Contains("no known layout"));
 }
 
 TEST_CASE("bad rows of every layout are errors with file and line") {
@@ -278,10 +292,6 @@ TEST_CASE("bad rows of every layout are errors with file and line") {
             "pair.jsonl:2: `g2_winner`"},
            {"gpt-4_pair.jsonl", kPair + "\n" + replaced(kPair, "\"blue\"", "\"red\""),
             ":2: judges red against itself"},
-TEST_CASE("a table of systems without answers is no table of human votes") {
-  CHECK_THAT(complaint("pairs.csv", "system_a,system_b,score\nred,blue,1\n"), Contains("no known layout"));
-}
-
            {"gpt-4_pair.jsonl", kPair + "\n" + kPair.substr(0, 50), ":2: the last line is cut off"},
            {"gpt-4_single.jsonl", replaced(kSingle, "\"score\": 7", "\"score\": NaN"),
             ":1: a score must be a finite"},
