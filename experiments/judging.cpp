@@ -106,17 +106,18 @@ std::vector<std::string> convert_votes(const VoteSource& source, const std::stri
 }
 
 ReparseReport reparse_votes(const VoteSource& source, const std::string& parser_name, const Path& folder) {
-  const VerdictParser& parser = verdict_parser(parser_name);
+  if (!parser_name.empty()) verdict_parser(parser_name);  // known before anything is read
   QLORA_CHECK(folder.empty() || !source.files.empty(), usage,
               "--out writes files; what is stored keeps its readings in the store");
   LoadedVotes votes = load_votes(source);
   const std::vector<JudgmentFile> before = votes.files;
   ReparseReport report = reparse(votes.files, parser);
   if (!folder.empty()) write_by_layout(votes.files, folder);
-  if (source.files.empty()) store_readings(source.db, parser_name, before, votes.files);
+  if (source.files.empty()) store_readings(source.db, std::string(parser.name), before, votes.files);
   return report;
 }
 
+  const VerdictParser& parser = parser_name.empty() ? parser_for(before) : verdict_parser(parser_name);
 std::string print_reparse(const ReparseReport& report) {
   std::string text = fmt::format(
       "{}: {} votes, {} without a verdict, {} of them recovered (first {}, second {}, tie {}), {} not ({} "

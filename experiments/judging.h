@@ -22,8 +22,9 @@ ImportReport import_votes(const VoteSource&);
 // is written.
 std::vector<std::string> convert_votes(const VoteSource&, const std::string& layout, const Path& folder);
 
-// Parses again. Of files: writes them, as read but with the recovered verdicts, into `folder` unless it is
-// empty. Of the store: keeps the readings there beside what the files say.
+// Parses again, by parser_for() unless one is named. Of files: writes them, as read but with the recovered
+// verdicts, into `folder` unless it is empty. Of the store: keeps the readings there beside what the files
+// say.
 ReparseReport reparse_votes(const VoteSource&, const std::string& parser, const Path& folder);
 
 std::string print_reparse(const ReparseReport&);

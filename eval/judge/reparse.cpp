@@ -1,5 +1,7 @@
 #include "eval/judge/reparse.h"
 
+#include <algorithm>
+
 #include "core/base/check.h"
 
 namespace qlora {
@@ -35,6 +37,22 @@ void recover(Vote& vote, const Parsed& parsed, ReparseReport& report) {
 }
 
 }  // namespace
+
+const VerdictParser& parser_for(std::span<const JudgmentFile> files) {
+  const VerdictParser* best = nullptr;
+  int64_t most = -1;
+  for (const char* name : {"threeclass-3", "fastchat-1", "scores-2"}) {
+    const VerdictParser& parser = verdict_parser(name);
+    int64_t read = 0;
+    for (const JudgmentFile& file : files)
+      for (const Vote& vote : file.votes)
+        read += vote.points == parser.points && vote.pairwise() &&
+                parser.parse(vote.raw).verdict != Verdict::invalid;
+    if (read > most) best = &parser;
+    most = std::max(most, read);
+  }
+  return *best;
+}
 
 ReparseReport reparse(std::span<JudgmentFile> files, const VerdictParser& parser) {
   ReparseReport report;

@@ -25,6 +25,10 @@ struct ReparseReport {
   int64_t recovered() const { return invalid_before - invalid_after; }
 };
 
+// Of the newest parsers of each kind, the one that reads the most of these votes; the first of them when none
+// reads any.
+const VerdictParser& parser_for(std::span<const JudgmentFile>);
+
 // Parses the votes of the parser's kind (verdicts, or points) again, in place. Throws Error(usage) when no
 // file has votes of that kind with a text.
 ReparseReport reparse(std::span<JudgmentFile>, const VerdictParser&);

@@ -238,4 +238,9 @@ TEST_CASE("parsing again changes only what had no verdict and counts the rest") 
   CHECK(files[0].votes[1].verdict == Verdict::first_wins);
   CHECK(files[0].votes[3].verdict == Verdict::second_wins);
   CHECK_THROWS_WITH(reparse(files, verdict_parser("scores-2")), Contains("points of two answers"));
+  CHECK(parser_for(files).name == "threeclass-3");
+  for (Vote& vote : files[0].votes) vote.raw = "So it is [[A]].";
+  CHECK(parser_for(files).name == "fastchat-1");
+  for (Vote& vote : files[0].votes) vote.raw = "no words of any parser";
+  CHECK(parser_for(files).name == "threeclass-3");
 }

@@ -14,7 +14,7 @@ namespace {
 
 struct JudgeOptions {
   VoteSource source;
-  std::string layout, parser = "threeclass-3", out;
+  std::string layout, parser, out;
 };
 
 int import(const Invocation& in, JudgeOptions& options) {
@@ -91,7 +91,9 @@ void add_judge_commands(CLI::App& app, Invocation& in) {
 
   verb = add("reparse", "reads verdicts again from the judges' words, of files or of the store, offline",
              reparse_again);
-  verb->add_option("--parser", options->parser, "KIND-VERSION")->capture_default_str();
+  verb->add_option(
+      "--parser", options->parser,
+      "KIND-VERSION (default: of threeclass-3, fastchat-1 and scores-2 the one that reads the most)");
   verb->add_option("--out", options->out,
                    "a folder for the files with the recovered verdicts; none: only report");
   verb->footer(known_parsers() +

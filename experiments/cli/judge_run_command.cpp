@@ -115,7 +115,9 @@ void add_judge_run_command(CLI::App& judge, Invocation& in) {
   verb->add_option("--prompts", setup.prompts, "prompts in the QLoRA release's layout (default: ours)");
   verb->add_flag("--points", setup.points, "ask for points from 0 to 10, not for a verdict");
   verb->add_option("--judge-name", setup.name, "the judge's name in the votes (default: the model)");
-  verb->add_option("--parser", setup.run.parser, "threeclass-N or scores-N (default: the newest)");
+  verb->add_option("--parser", setup.run.parser,
+                   "threeclass-N or scores-N (default: threeclass-2 or scores-2, so that a study goes on "
+                   "as it began; `qlora judge reparse` applies newer ones)");
   verb->add_option("--temperature", setup.temperature, "default: 0.2, of a local model 0")
       ->check(CLI::Range(0.0, 2.0));
   verb->add_option("--chat-template", setup.chat_template, "of a local model: a name, or auto: its own");
