@@ -88,6 +88,12 @@ TEST_CASE("bias and agreement are computed from files and from the store alike")
   ProgramEnd text = bench.run({"elo", "agree", "votes", "--bootstrap", "0"});
   CHECK_THAT(text.out, Contains("Nothing to compare") && Contains("--answers can check it"));
   CHECK_THAT(bench.run({"elo", "bias", "votes"}).out, Contains("consistent %"));
+  bench.write("people/red-vs-blue-human-reviewer-threeclass.jsonl",
+              "{\"question_id\": 1, \"text\": \"What?\", \"score\": 1}\n");
+  CHECK_THAT(bench.run({"elo", "bias", "people", "votes"}).out,
+             Contains("3 of 3 files alone; 2 of them have ids of answers"));
+  CHECK_THAT(bench.run({"elo", "bias", "people"}).out,
+             Contains("1 of 1 files alone.") && !Contains("--answers"));
 }
 
 TEST_CASE("votes of several judges count together with a note unless one is chosen") {

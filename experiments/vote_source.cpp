@@ -101,7 +101,10 @@ LoadedVotes load_votes(const VoteSource& source) {
   }
   for (const JudgmentFile& file : loaded.files) {
     loaded.reversed += file.reversed;
-    loaded.by_name += file.order == OrderSource::name;
+    if (file.order != OrderSource::name) continue;
+    ++loaded.by_name;
+    loaded.with_ids += std::any_of(file.votes.begin(), file.votes.end(),
+                                   [](const Vote& vote) { return !vote.first_answer.empty(); });
   }
   return loaded;
 }
@@ -119,8 +122,12 @@ std::string note_of(const LoadedVotes& loaded, const VoteSource& source) {
         loaded.reversed, loaded.files.size());
   if (loaded.by_name > 0)
     note += fmt::format(
-        "Who was shown first is known by the names of {} of {} files alone; --answers can check it.\n",
-        loaded.by_name, loaded.files.size());
+        "Who was shown first is known by the names of {} of {} files alone{}.\n", loaded.by_name,
+        loaded.files.size(),
+        loaded.with_ids == 0 ? ""
+        : loaded.with_ids == loaded.by_name
+            ? "; --answers can check it"
+            : fmt::format("; {} of them have ids of answers that --answers can check", loaded.with_ids));
   return note;
 }
 

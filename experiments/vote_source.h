@@ -20,7 +20,8 @@ struct LoadedVotes {
   std::vector<JudgmentFile> files;
   std::vector<std::string> left_out;  // systems of the files that are not among those asked for
   int64_t reversed = 0;               // files whose names had the order wrong
-  int64_t by_name = 0;                // files of which only the name says the order
+  int64_t by_name = 0;                // files of which only the name says the order;
+  int64_t with_ids = 0;               // of them, those whose votes have ids of answers
 };
 
 // `--systems A B` leaves B among the files. Moves to `systems`, when some are given, every file that is no
