@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "eval/judge/answer_ids.h"
 #include "eval/judge/layouts.h"
 #include "experiments/stored_votes.h"
 #include "results/store.h"
@@ -64,12 +65,16 @@ Json counts_json(const std::map<std::string, std::pair<int64_t, int64_t>>& count
   return json;
 }
 
+std::vector<VoteFile> votes_in(const std::string& db) {
+  if (!std::filesystem::exists(db)) return {};
+  return Store::open(db).votes();
+}
+
 // Votes that are there already under another file's name would count twice ever after. A file that is there
 // itself is replaced by what it holds now.
 void check_against_store(const std::string& db, std::span<const VoteFile> rows) {
-  if (!std::filesystem::exists(db)) return;
   std::vector<JudgmentFile> all;
-  for (const VoteFile& stored : Store::open(db).votes()) {
+  for (const VoteFile& stored : votes_in(db)) {
     const bool replaced = std::any_of(rows.begin(), rows.end(), [&](const VoteFile& row) {
       return row.path == stored.path ||
              (row.content == stored.content && Path(row.path).filename() == Path(stored.path).filename());
@@ -78,6 +83,7 @@ void check_against_store(const std::string& db, std::span<const VoteFile> rows) 
   }
   for (const VoteFile& row : rows) all.push_back(judgment_file(row));
   check_claims(all);
+  warn_of_two_answers(all);
 }
 
 }  // namespace
@@ -111,13 +117,13 @@ ReparseReport reparse_votes(const VoteSource& source, const std::string& parser_
               "--out writes files; what is stored keeps its readings in the store");
   LoadedVotes votes = load_votes(source);
   const std::vector<JudgmentFile> before = votes.files;
+  const VerdictParser& parser = parser_name.empty() ? parser_for(before) : verdict_parser(parser_name);
   ReparseReport report = reparse(votes.files, parser);
   if (!folder.empty()) write_by_layout(votes.files, folder);
   if (source.files.empty()) store_readings(source.db, std::string(parser.name), before, votes.files);
   return report;
 }
 
-  const VerdictParser& parser = parser_name.empty() ? parser_for(before) : verdict_parser(parser_name);
 std::string print_reparse(const ReparseReport& report) {
   std::string text = fmt::format(
       "{}: {} votes, {} without a verdict, {} of them recovered (first {}, second {}, tie {}), {} not ({} "

@@ -7,6 +7,7 @@
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "eval/judge/answer_ids.h"
 #include "eval/ratings/answer_lengths.h"
 #include "eval/ratings/presets.h"
 #include "experiments/stored_votes.h"
@@ -188,6 +189,7 @@ TournamentMatches matches_of_votes(const TournamentSpec& spec, std::vector<Judgm
   TournamentMatches out;
   out.files = spec.only_by.empty() ? std::move(votes) : only_by(votes, spec.only_by);
   check_systems(spec, known_systems(out.files));
+  warn_of_two_answers(out.files);
   out.matches = gather_matches(out.files, vote_rule_from(settings_of(spec).votes), chosen_systems(spec),
                                "preset " + spec.preset);
   out.note = left_out(spec, out.files);

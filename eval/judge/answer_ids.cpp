@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "core/base/check.h"
+#include "core/base/log.h"
 #include "eval/judge/alpaca_eval_outputs.h"
 #include "eval/judge/judgments.h"
 #include "eval/judge/rows.h"
@@ -226,6 +228,35 @@ void orient_by_answer_ids(std::span<JudgmentFile> files, const AnswerBook* answe
     if (file.order == OrderSource::name) orient(file, owners, answers);
     if (answers != nullptr) fill_lengths(file, *answers);
   }
+}
+
+void warn_of_two_answers(std::span<const JudgmentFile> files) {
+  struct Given {
+    const std::string* id;
+    const JudgmentFile* file;
+    int line;
+  };
+  std::map<std::tuple<std::string, std::string, int>, Given> given;  // system, item, turn
+  std::set<std::pair<std::string, std::string>> twice;
+  std::string first;
+  auto add = [&](const JudgmentFile& file, const Vote& vote, const std::string& system,
+                 const std::string& id) {
+    if (id.empty()) return;
+    const auto [place, fresh] =
+        given.try_emplace({system, vote.item, vote.turn}, Given{&id, &file, vote.line});
+    const Given& before = place->second;
+    if (fresh || *before.id == id || !twice.emplace(system, vote.item).second || !first.empty()) return;
+    first = fmt::format("{} has two answers to item {}, {} ({}:{}) and {} ({}:{})", system, vote.item,
+                        *before.id, before.file->path, before.line, id, file.path, vote.line);
+  };
+  for (const JudgmentFile& file : files)
+    for (const Vote& vote : file.votes) {
+      add(file, vote, vote.first, vote.first_answer);
+      add(file, vote, vote.second, vote.second_answer);
+    }
+  if (!first.empty())
+    warn("{}{}; are these two systems of one name? Their votes count together", first,
+         twice.size() > 1 ? fmt::format(", and {} more like this", twice.size() - 1) : "");
 }
 
 }  // namespace qlora

@@ -56,4 +56,8 @@ class AnswerBook {
 // of which is empty, as Flan-65B's is.)
 void orient_by_answer_ids(std::span<JudgmentFile>, const AnswerBook* answers = nullptr);
 
+// Warns once (log.h), naming system, item and both lines, when the ids say that a system gave two answers to
+// an item: two systems may have one name (runs of two sweeps), whose votes then count together.
+void warn_of_two_answers(std::span<const JudgmentFile>);
+
 }  // namespace qlora

@@ -4,6 +4,7 @@
 #include "core/base/check.h"
 #include "core/base/file.h"
 #include "core/base/test_data.h"
+#include "core/base/test_warnings.h"
 #include "eval/judge/answer_ids.h"
 #include "eval/judge/judgments.h"
 
@@ -73,6 +74,18 @@ TEST_CASE("a file that mixes orders is an error with both lines") {
   std::swap(files[0].votes[5].first_answer, files[0].votes[5].second_answer);
   orient_by_answer_ids(files);
   CHECK_FALSE(files[0].reversed);
+}
+
+TEST_CASE("two answers of one system to one item are warned of once") {
+  std::vector<JudgmentFile> files = {shown("ref", "red", "ref"), shown("blue", "red", "blue")};
+  test::Warnings warnings;
+  warn_of_two_answers(files);
+  CHECK(warnings.texts.empty());
+  for (size_t i : {3, 7}) files[1].votes[i].second_answer = "another" + std::to_string(i);
+  warn_of_two_answers(files);
+  REQUIRE(warnings.texts.size() == 1);
+  CHECK_THAT(warnings.texts[0], Contains("red has two answers to item 3, red3 (ref-vs-red:4) and another3 "
+                                         "(blue-vs-red:4), and 1 more like this"));
 }
 
 TEST_CASE("a book of answers decides and knows lengths and finds foreign answers") {
