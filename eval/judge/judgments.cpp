@@ -48,9 +48,20 @@ bool names_judgments(const std::string& stem) {
          holds("battle") || stem == "annotations";
 }
 
-// `qlora judge run` keeps these beside the votes.
-bool keeps_books(const std::string& stem) {
-  return stem == "ledger" || stem == "prompts";
+// By its first row, whatever its name; what cannot be read is none.
+bool holds_judgments(const Path& path) {
+  bool first = true, fits = false;
+  try {
+    std::string content = read_file(path);
+    if (!content.starts_with('[')) content.resize(std::min(content.find('\n'), content.size()));
+    for_each_row(content, path.string(), [&](const Row& row) {
+      if (first)
+        fits = std::any_of(layouts().begin(), layouts().end(), [&](const Layout& l) { return l.fits(row); });
+      first = false;
+    });
+  } catch (const Error&) {
+  }
+  return fits;
 }
 
 std::string list_of(const std::vector<std::string>& names) {
@@ -78,16 +89,16 @@ std::vector<Path> in_folder(const Path& folder) {
     const std::optional<std::string> stem = stem_of_json(name);
     if ((stem && names_judgments(*stem)) || is_human_csv(entry.path()))
       found.push_back(entry.path());
-    else if (stem && !keeps_books(*stem))
+    else if (stem)
       others.push_back(name);
   }
   std::sort(others.begin(), others.end());
   std::sort(folders.begin(), folders.end());
   if (found.empty()) explain_none(folder, others, folders);
+  std::erase_if(others, [&](const std::string& name) { return !holds_judgments(folder / name); });
   if (!others.empty())
-    warn(
-        "{}: {} .json or .jsonl files are left out by their names ({}); to read them too, give them as files",
-        folder.string(), others.size(), list_of(others));
+    warn("{}: {} files of judgments are left out by their names ({}); to read them too, give them as files",
+         folder.string(), others.size(), list_of(others));
   return found;
 }
 

@@ -44,8 +44,8 @@ JudgmentFile parse_judgments(const Path&, std::string_view content);
 
 // Files, folders (what in them has the name of a judgment file: "-vs-" or "_vs_", "_pair", "_single",
 // "battle", "annotations", ending in .jsonl, .json or either with .gz; or is_human_csv()) and patterns with *
-// and ? in the last part, sorted. Throws Error(data) when one of them matches nothing; warns of files of JSON
-// that a folder's names leave out.
+// and ? in the last part, sorted. Throws Error(data) when one of them matches nothing; warns of files of
+// judgments in a folder that have other names.
 std::vector<Path> find_judgment_files(std::span<const std::string> files_or_patterns);
 
 // Refuses, with Error(data) naming both lines, two files in which one judge, by one prompt, judges one pair

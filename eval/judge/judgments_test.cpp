@@ -251,7 +251,10 @@ TEST_CASE("judgment files are found in folders and by patterns") {
                            "a_vs_c_x_reviewer_threeclass.jsonl", "questions.jsonl", "README.md",
                            "gpt-4_pair.jsonl", "annotations.json", "clean_battle_20230814.json"})
     write_file(dir.path() / name, "");
-  for (const char* name : {"ledger.jsonl", "prompts.jsonl"}) write_file(dir.path() / name, "");
+  const std::string vote = R"({"question_id": 1, "text": "?", "score": 1})";
+  write_file(dir.path() / "mine.jsonl", vote + "\nand no more");
+  write_file(dir.path() / "all.json", "[" + vote + "]");
+  write_file(dir.path() / "prompts.jsonl", "{\"question_id\": 1}\n");
   std::string folder = dir.path().string();
   auto find = [](std::vector<std::string> what) { return find_judgment_files(what); };
   test::Warnings warnings;
@@ -259,7 +262,7 @@ TEST_CASE("judgment files are found in folders and by patterns") {
   REQUIRE(all.size() == 6);
   REQUIRE(warnings.texts.size() == 1);
   CHECK_THAT(warnings.texts[0],
-             Contains(folder + ": 1 .json or .jsonl files") && Contains("(questions.jsonl)"));
+             Contains(folder + ": 2 files of judgments") && Contains("(all.json, mine.jsonl)"));
   CHECK(std::is_sorted(all.begin(), all.end()));
   CHECK(find({folder + "/a*.jsonl*", folder}).size() == 6);  // none twice
   CHECK(find({folder + "/*.gz"}).size() == 1);
