@@ -28,6 +28,7 @@ void read_generate(const YamlNode& node, std::vector<GenerateSpec>& specs) {
   spec.where = node.where;
   spec.settings.chat_template = "auto";
   fields.read("template", ValueKind::text, spec.settings.chat_template);
+  if (spec.settings.chat_template == kOwnChatTemplate) spec.settings.chat_template = "auto";
   if (spec.settings.chat_template != "auto") chat_template_by_name(spec.settings.chat_template);
   fields.read("system", ValueKind::text, spec.settings.system);
   read_sampling(fields, spec.settings.sampling);
@@ -107,6 +108,7 @@ JudgeSpec read_judge(const YamlNode& node) {
       QLORA_CHECK(!fields.has(key), usage, "{}: `{}` is for an endpoint, and {} is a local model",
                   fields.at(key).where.text(), key, setup.judge);
     fields.read("chat_template", ValueKind::text, setup.chat_template);
+    if (setup.chat_template == kOwnChatTemplate) setup.chat_template = "auto";
     if (setup.chat_template != "auto") chat_template_by_name(setup.chat_template);
   } else {
     QLORA_CHECK(!fields.has("chat_template"), usage, "{}: `chat_template` is for a local model",

@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "core/text/chat_template.h"
 #include "eval/tasks/mmlu_rows.h"
 #include "experiments/config.h"
 #include "experiments/fields.h"
@@ -41,7 +42,10 @@ EvalSpec read_mmlu_eval(const YamlNode& node) {
   fields.read("samples", spec.mmlu.samples, 0);
   fields.read("max_length", spec.mmlu.max_length, 1);
   fields.read_word("bos", spec.mmlu.bos, mmlu_bos_rules());
-  fields.read_word("chat_template", spec.mmlu.chat_template, mmlu_chat_templates());
+  std::vector<std::string> templates = mmlu_chat_templates();
+  templates.emplace_back("auto");
+  fields.read_word("chat_template", spec.mmlu.chat_template, templates);
+  if (spec.mmlu.chat_template == "auto") spec.mmlu.chat_template = kOwnChatTemplate;
   if (bool turns = false; fields.has("fewshot_as_multiturn")) {
     fields.read("fewshot_as_multiturn", ValueKind::boolean, turns);
     spec.mmlu.fewshot_as_multiturn = turns;

@@ -98,7 +98,7 @@ const ChatTemplate& recognize_chat_template(std::string_view jinja) {
 }
 
 const ChatTemplate& chat_template_for(const Tokenizer& tokenizer, std::string_view name) {
-  const bool own = name.empty() || name == "auto";
+  const bool own = name.empty() || name == "auto" || name == kOwnChatTemplate;
   return own ? recognize_chat_template(tokenizer.chat_template()) : chat_template_by_name(name);
 }
 

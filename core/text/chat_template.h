@@ -44,7 +44,10 @@ const ChatTemplate& chat_template_by_name(std::string_view name);
 // Throws Error(data) when the text is none of the known templates (listing them), or empty.
 const ChatTemplate& recognize_chat_template(std::string_view jinja);
 
-// By name; `auto` or empty: the tokenizer's own.
+// Another word for `auto`, the tokenizer's own; MMLU's protocols store this one.
+inline constexpr const char* kOwnChatTemplate = "own";
+
+// By name; `auto`, `own` or empty: the tokenizer's own.
 const ChatTemplate& chat_template_for(const Tokenizer&, std::string_view name);
 
 // The ids of a conversation.

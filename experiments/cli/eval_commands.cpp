@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/models/hf_config.h"
+#include "core/text/chat_template.h"
 #include "core/text/tokenizer.h"
 #include "eval/tasks/mmlu_rows.h"
 #include "experiments/cli/cli.h"
@@ -57,6 +58,9 @@ int explain(const Invocation& in, const std::string& model, const EvalSpec& eval
 void add_eval_commands(CLI::App& app, Invocation& in) {
   CLI::App* eval = app.add_subcommand("eval", "score a model");
   eval->require_subcommand(1);
+  eval->footer(
+      group_footer("  qlora eval list\n  qlora eval mnli,rte,boolq --model DIR --data DIR\n"
+                   "  qlora eval mmlu --runs sweep=NAME --data TREE --shots 5"));
   auto arguments = std::make_shared<MmluArguments>();
   CLI::App* mmlu = eval->add_subcommand("mmlu", "multiple-choice questions, in the layout of hendrycks/test");
   arguments->eval.task = "mmlu";
@@ -78,7 +82,8 @@ void add_eval_commands(CLI::App& app, Invocation& in) {
       ->check(CLI::PositiveNumber);
   mmlu->add_option("--bos", options.bos, "the token of beginning: as the protocol has it, or")
       ->check(CLI::IsMember(mmlu_bos_rules()));
-  mmlu->add_option("--chat-template", options.chat_template, "ask in a conversation; own: the model's")
+  mmlu->add_option("--chat-template", options.chat_template, "ask in a conversation; own (auto): the model's")
+      ->transform([](const std::string& name) { return name == "auto" ? kOwnChatTemplate : name; })
       ->check(CLI::IsMember(mmlu_chat_templates()));
   mmlu->add_flag_function(
       "--fewshot-as-multiturn,!--no-fewshot-as-multiturn",

@@ -8,7 +8,7 @@ void add_generation_options(CLI::App& app, GenerationArguments& arguments) {
   GenerationSettings& s = arguments.settings;
   std::string names;
   for (const ChatTemplate& t : chat_templates()) names += std::string(names.empty() ? "" : ", ") + t.name;
-  app.add_option("--template", s.chat_template, "auto (the model's own), " + names);
+  app.add_option("--template", s.chat_template, "auto (or own: the model's), " + names);
   app.add_option("--system", s.system, "a system message, or the template's first sentences");
   app.add_flag("--greedy", arguments.greedy, "always the likeliest token");
   app.add_option("--temperature", s.sampling.temperature, "of sampling; 0: greedy")->capture_default_str();
