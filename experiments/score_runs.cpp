@@ -63,6 +63,7 @@ class RunsScorer {
     const std::vector<RunInfo> runs = choose_runs(store, options_.runs, notes);
     for (const std::string& note : notes) progress_.note(note);
     for (const RunInfo& run : runs) add(store, run);
+    if (options_.json) launch(runs);
     std::vector<const PlannedRun*> all;
     for (PlannedRun& run : planned_) all.push_back(&run);
     const std::vector<PlannedPack> packs = planner_.pack(all, place_.budget);
@@ -73,6 +74,22 @@ class RunsScorer {
   }
 
  private:
+  void launch(const std::vector<RunInfo>& runs) const {
+    std::vector<std::string> tasks, names;
+    for (const Questions& q : questions_) tasks.push_back(q.eval.task);
+    for (const RunInfo& run : runs) names.push_back(run.name);
+    size_t missing = 0;
+    for (const RunJob& run : jobs_) missing += run.evals.size();
+    fmt::print("{}\n", Json{{"type", "launch"},
+                            {"db", options_.db.string()},
+                            {"tasks", tasks},
+                            {"runs", names},
+                            {"evaluations", tasks.size() * names.size()},
+                            {"to_do", missing}}
+                           .dump());
+    std::fflush(stdout);
+  }
+
   // A run that the store has no score of is planned, and its part of a job made.
   void add(const Store& store, const RunInfo& info) {
     RunJob run;
@@ -185,12 +202,12 @@ class RunsScorer {
     const int code = signal != 0 ? 128 + signal : failures_.empty() ? 0 : 1;
     if (options_.json) {
       Json scores = Json::object();
-      for (const Questions& q : questions_) scores[q.eval.task] = to_json(results(q));
+      for (const Questions& q : questions_) scores[q.eval.task] = scores_json(q);
       if (questions_.size() == 1) scores = Json(scores.front());
       fmt::print("{}\n", Json{{"type", "done"}, {"exit_code", code}, {"scores", scores}}.dump());
     } else {
       for (const Questions& q : questions_)
-        fmt::print("{}, {} of {} runs\n{}", title(q), scored(q), runs, text_of(results(q)));
+        fmt::print("{}, {} of {} runs\n{}", title(q), scored(q), runs, text_of(results(q, "m.name AS run")));
     }
     std::fflush(stdout);
     return code;
@@ -236,23 +253,49 @@ class RunsScorer {
     return text;
   }
 
-  Table results(const Questions& q) const {
-    const std::string from =
-        " FROM evaluation e JOIN subject_model m USING(subject_model_id)"
-        " JOIN eval_result r USING(evaluation_id) JOIN metric_name n USING(metric_id)"
-        " JOIN subject s ON s.subject_id = r.subject_id AND s.name = ''"
-        " WHERE e.evaluation_key IN (" +
-        key_list(q) + ")";
+  // Rows of the tables, with their evaluations' keys; those of MMLU with their subjects and groups too.
+  Json scores_json(const Questions& q) const {
+    Json rows = to_json(results(q, "m.name AS run, lower(hex(e.evaluation_key)) AS key"));
+    if (!q.mmlu) return rows;
+    std::map<std::string, Json> subjects, groups;
+    const Table parts =
+        run_query(options_.db,
+                  "SELECT lower(hex(e.evaluation_key)) AS key, n.name AS metric, s.name AS part, r.value,"
+                  " r.standard_error, r.n" +
+                      from(q, "s.name <> '' AND n.name IN ('acc', 'acc_group')"));
+    for (const Json& part : to_json(parts)) {
+      auto& of = part["metric"] == "acc" ? subjects : groups;
+      of[part["key"].get<std::string>()][part["part"].get<std::string>()] = {
+          {"value", part["value"]}, {"standard_error", part["standard_error"]}, {"n", part["n"]}};
+    }
+    for (Json& row : rows) {
+      const auto key = row["key"].get<std::string>();
+      row["subjects"] = subjects[key];
+      row["groups"] = groups[key];
+    }
+    return rows;
+  }
+
+  static std::string from(const Questions& q, const std::string& which) {
+    return " FROM evaluation e JOIN subject_model m USING(subject_model_id)"
+           " JOIN eval_result r USING(evaluation_id) JOIN metric_name n USING(metric_id)"
+           " JOIN subject s ON s.subject_id = r.subject_id AND " +
+           which + " WHERE e.evaluation_key IN (" + key_list(q) + ")";
+  }
+
+  // The scores of whole tasks; `of`: the columns that say whose.
+  Table results(const Questions& q, const std::string& of) const {
+    const std::string whole = from(q, "s.name = ''");
     if (!q.mmlu)
-      return run_query(options_.db,
-                       "SELECT m.name AS run, n.name AS metric, r.value, r.standard_error AS se, r.n" + from +
-                           " ORDER BY metric, value DESC, run");
-    return run_query(options_.db,
-                     "SELECT m.name AS run, max(CASE n.name WHEN 'acc' THEN r.value END) AS micro,"
-                     " max(CASE n.name WHEN 'acc' THEN r.standard_error END) AS micro_se,"
-                     " max(CASE n.name WHEN 'acc_macro' THEN r.value END) AS macro,"
-                     " max(CASE n.name WHEN 'acc' THEN r.n END) AS n, e.shots" +
-                         from + " GROUP BY e.evaluation_id ORDER BY micro DESC, run");
+      return run_query(options_.db, "SELECT " + of +
+                                        ", n.name AS metric, r.value, r.standard_error AS se, r.n" + whole +
+                                        " ORDER BY metric, value DESC, run");
+    return run_query(options_.db, "SELECT " + of +
+                                      ", max(CASE n.name WHEN 'acc' THEN r.value END) AS micro,"
+                                      " max(CASE n.name WHEN 'acc' THEN r.standard_error END) AS micro_se,"
+                                      " max(CASE n.name WHEN 'acc_macro' THEN r.value END) AS macro,"
+                                      " max(CASE n.name WHEN 'acc' THEN r.n END) AS n, e.shots" +
+                                      whole + " GROUP BY e.evaluation_id ORDER BY micro DESC, run");
   }
 
   const ScoreRunsOptions& options_;

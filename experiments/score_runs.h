@@ -43,8 +43,9 @@ struct RunsScored {
 };
 
 // Scores what the store does not have; throws Error(memory) for a run that does not fit. Prints a table a
-// task (or JSON lines, of which the last has the tables: `scores`, a list of rows, or with several tasks one
-// by name). The exit code: 0, 1 when an evaluation failed, 130 or 143 when stopped.
+// task (or JSON lines: first `launch`, what is to do; last `done` with the tables: `scores`, a list of rows,
+// or with several tasks one by name; of MMLU with subjects and groups). The exit code: 0, 1 when an
+// evaluation failed, 130 or 143 when stopped.
 RunsScored score_runs(const ScoreRunsOptions&);
 
 }  // namespace qlora

@@ -71,7 +71,15 @@ TEST_CASE("runs of a sweep are scored together and stored as the sweep would hav
   ProgramEnd one = bench.run({"eval", "mmlu", "--data", "mmlu", "--shots", "2", "--runs", "dialogues",
                               "--json", "--db", "results.db"});
   CHECK(one.code == 0);
-  CHECK(parse_json(one.out, "stdout")["scores"].size() == 1);
+  const std::vector<Json> lines = records(one.out);
+  REQUIRE(lines.size() == 2);
+  CHECK((lines[0]["type"] == "launch" && lines[0]["runs"] == Json::array({"dialogues"})));
+  CHECK((lines[0]["evaluations"] == 1 && lines[0]["to_do"] == 0));
+  REQUIRE(lines[1]["scores"].size() == 1);
+  const Json& score = lines[1]["scores"][0];
+  CHECK(score["key"].get<std::string>().size() == 64);
+  CHECK((score["subjects"].size() == 2 && score["subjects"]["anatomy"]["n"] == 6));
+  CHECK(score["groups"].contains("stem@hendrycks"));
 }
 
 TEST_CASE("a choice of runs that cannot be scored is refused") {
@@ -228,7 +236,16 @@ TEST_CASE("scores of MMLU are written in the layout of the harness too") {
     const Json json = parse_json(text, "results");
     CHECK(json["results"]["mmlu"]["acc,none"] == report["micro"]["value"]);
     CHECK(json["results"]["mmlu_anatomy"]["sample_len"] == 6);
+    CHECK(json["config"]["limit"].is_null());
   }
   CHECK(samples == 12);
   CHECK(results == 1);
+
+  std::vector<std::string> some = command;
+  some.insert(some.end(), {"--samples", "4", "--no-store"});
+  some[std::find(some.begin(), some.end(), "harness") - some.begin()] = "some";
+  REQUIRE(bench.run(some).code == 0);
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "some/model"))
+    if (entry.path().extension() == ".json")
+      CHECK(parse_json(read_file(entry.path()), "results")["config"]["limit"] == 4);
 }

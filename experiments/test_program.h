@@ -10,6 +10,7 @@
 #include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -176,6 +177,14 @@ class Workbench {
 
   TemporaryFolder folder_;
 };
+
+// The JSON lines of a long verb; the last one is its end.
+inline std::vector<Json> records(const std::string& out) {
+  std::vector<Json> all;
+  std::istringstream lines(out);
+  for (std::string line; std::getline(lines, line);) all.push_back(parse_json(line, "stdout"));
+  return all;
+}
 
 // Rows of a store beneath the bench, as `qlora results query` gives them.
 inline Json query(const Workbench& bench, const std::string& sql, const std::string& db = "results.db") {

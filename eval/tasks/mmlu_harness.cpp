@@ -58,6 +58,7 @@ MmluHarness::Subject empty_subject(const std::string& name, const Path& path, co
   MmluHarness::Subject out;
   out.task = choice_task("mmlu_" + name, version_of(options, false), "MMLU: " + name, {}, nullptr);
   out.name = name;
+  out.task.protocol = options.protocol;
   out.task.metrics = {{"acc"}};
   out.data.path = path;
   out.data.content_hash = data.content_hash;

@@ -242,6 +242,9 @@ TEST_CASE("files of the harness say how many of a subject's questions were asked
   const Json results = parse_json(read_file(folder / "results_2026-01-02T03-04-05.json"), "results");
   CHECK(results["n-samples"]["mmlu_high_school_biology"] == Json{{"original", 3}, {"effective", 2}});
   CHECK((results["versions"]["mmlu"] == "qlora" && results["versions"]["mmlu_astronomy"] == "qlora"));
+  for (const auto& [task, config] : results["configs"].items())
+    CHECK(config["metadata"]["protocol"] == "qlora");
+  CHECK(results["configs"].size() == 2);
   for (const auto& [subject, lines] : {std::pair("astronomy", 1), std::pair("high_school_biology", 2)}) {
     const std::string text =
         read_file(folder / fmt::format("samples_mmlu_{}_2026-01-02T03-04-05.jsonl", subject));

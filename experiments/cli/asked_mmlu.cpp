@@ -85,7 +85,8 @@ class AskedMmlu final : public AskedTask {
     return mmlu_row(job, subject, report_, started, seconds);
   }
   HarnessParts harness(const Tokenizer& tokenizer, HarnessInfo& info) override {
-    info.limit = options_.limit;
+    // The harness has no number for all subjects together; `n-samples` has each subject's.
+    info.limit = options_.limit > 0 ? options_.limit : options_.samples;
     if (options_.chat_template == "own")
       info.chat_template = tokenizer.chat_template();
     else if (options_.chat_template != "none")

@@ -157,6 +157,19 @@ class QuestionCommand {
   }
 
  private:
+  void launch(const std::vector<std::string>& systems) const {
+    if (!in_.json) return;
+    fmt::print("{}\n", Json{{"type", "launch"},
+                            {"questions", file_.path},
+                            {"set", file_.name},
+                            {"count", file_.questions.size()},
+                            {"out", out_.string()},
+                            {"db", store_ ? Json(in_.db) : Json(nullptr)},
+                            {"systems", systems}}
+                           .dump());
+    std::fflush(stdout);
+  }
+
   void answer_model() {
     LoadedModel loaded(arguments_.model, in_.backend, in_.threads);
     const Digest base = base_key(
@@ -164,20 +177,32 @@ class QuestionCommand {
     AnsweringSubject subject{{}, 0, loaded.adapter()};
     subject.subject =
         scored_subject(store_ ? &*store_ : nullptr, arguments_.model, loaded.config(), base, subject.step);
+    launch({subject.subject.name});
     answer(loaded, std::span(&subject, 1));
+  }
+
+  static std::string base_name(const Group& group) {
+    const Path model = group.config.text("model_name_or_path");
+    return (model.filename().empty() ? model.parent_path() : model).filename().string();
   }
 
   void answer_runs() {
     QLORA_CHECK(store_, usage, "--runs: the runs are those of --db, --no-store does not fit");
-    for (const Group& group : group_runs(*store_, arguments_, progress_)) {
+    const std::vector<Group> groups = group_runs(*store_, arguments_, progress_);
+    std::vector<std::string> names;
+    for (const Group& group : groups) {
+      if (arguments_.base) names.push_back(base_name(group));
+      for (const auto& [subject, adapter] : group.runs) names.push_back(subject.name);
+    }
+    launch(names);
+    for (const Group& group : groups) {
       LoadedModel loaded(group.config, in_.backend, in_.threads);
       std::vector<LoadedAdapter> adapters;
       std::vector<AnsweringSubject> subjects;
       if (arguments_.base) {
         const Path model = group.config.text("model_name_or_path");
-        const Path name = model.filename().empty() ? model.parent_path().filename() : model.filename();
         subjects.push_back(
-            {base_subject(group.base, name.string(), model, quant_label(group.config)), 0, nullptr});
+            {base_subject(group.base, base_name(group), model, quant_label(group.config)), 0, nullptr});
       }
       for (size_t i = 0; i < group.runs.size(); ++i) {
         adapters.push_back(load_peft(group.runs[i].second, *loaded.model(), loaded.memory(), loaded.type()));
