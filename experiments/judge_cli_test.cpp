@@ -430,6 +430,9 @@ TEST_CASE("a study is run by the program and goes on where it stood and never wr
   std::vector<std::string> dry = run;
   dry.push_back("--dry-run");
   CHECK_THAT(bench.run(dry).out, Contains("6 of 6 questions"));
+  const Json planned = json_of(bench, dry);
+  CHECK((planned["dry_run"] == true && planned["questions"] == 6 && planned["missing"] == 6));
+  CHECK(planned["prompt_bytes"].get<int64_t>() > 6 * 100);
   ProgramEnd end = bench.run(run);
   CHECK(end.code == 5);
   CHECK_THAT(end.err, Contains("4 of 6") && Contains("HTTP 401: no more for [key]"));
@@ -454,8 +457,18 @@ TEST_CASE("a study is run by the program and goes on where it stood and never wr
   CHECK_FALSE(std::filesystem::is_empty(bench.path() / "votes/superseded"));
   for (const auto& entry : std::filesystem::recursive_directory_iterator(bench.path()))
     if (entry.is_regular_file()) CHECK(read_file(entry.path()).find("sk-of-the-test") == std::string::npos);
+  std::vector<std::string> dear = points;
+  *(std::find(dear.begin(), dear.end(), "--out") + 1) = "dear";
+  dear.insert(dear.end(), {"--budget-money", "1"});
+  end = bench.run(dear);
+  CHECK(end.code == 2);
+  CHECK_THAT(end.err, Contains("needs the prices") && !Contains("asking"));
   ::unsetenv("OPENAI_BASE_URL");
   ::unsetenv("OPENAI_API_KEY");
+  ProgramEnd keyless = bench.run({"judge", "run", "--judge", "gpt-4", "--questions", "q.jsonl", "--answers",
+                                  "red.jsonl", "blue.jsonl", "--out", "keyless"});
+  CHECK(keyless.code == 2);
+  CHECK_THAT(keyless.err, Contains("OPENAI_API_KEY is not set") && !Contains("asking"));
 }
 
 TEST_CASE("ratings by every model are stored by the command line and by a sweep alike") {

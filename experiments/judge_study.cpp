@@ -56,6 +56,15 @@ JudgeStudy study_of(const JudgeSetup& setup) {
   return study;
 }
 
+void check_can_ask(const JudgeSetup& setup) {
+  check_run_options(setup.run, setup.points);
+  QLORA_CHECK(is_local(setup) || !variable("OPENAI_API_KEY").empty() || !variable("OPENAI_BASE_URL").empty(),
+              usage,
+              "judge {}: {} wants a key, and OPENAI_API_KEY is not set; set it, or OPENAI_BASE_URL to the "
+              "address of another endpoint, or take a local model (model:FOLDER)",
+              setup.judge, setup.http.base_url);
+}
+
 RunConfig judge_config(const std::string& folder) {
   Settings settings;
   for (const auto& [name, text] :

@@ -29,6 +29,9 @@ bool is_local(const JudgeSetup&);
 std::string name_of(const JudgeSetup&);
 // The study without its questions and systems. Throws what reading the prompts throws.
 JudgeStudy study_of(const JudgeSetup&);
+// Throws Error(usage) where asking can only end badly: a budget in money without prices, an endpoint of which
+// neither a key nor an address is in the environment.
+void check_can_ask(const JudgeSetup&);
 // The configuration of a local judge: the model as its folder has it, not quantized.
 RunConfig judge_config(const std::string& folder);
 

@@ -44,6 +44,8 @@ class SweepRunner {
     plan_ = plan_work(planner_, sweep_, opened ? &*opened : nullptr, place_.budget);
     mark_done(plan_, opened ? &*opened : nullptr, options_.retry_failed);
     pack_work(planner_, plan_, place_.budget);  // refuses what is too large
+    for (const StudyNeed& study : plan_.answers.studies)
+      if (study.missing > 0) check_can_ask(study.setup);
     std::filesystem::create_directories(sweep_folder(sweep_));
     FileLock lock(sweep_folder(sweep_) / "lock");
     take(lock);

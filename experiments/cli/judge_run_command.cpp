@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/text/chat_template.h"
 #include "experiments/cli/cli.h"
 #include "experiments/judge_study.h"
 #include "experiments/judging.h"
@@ -41,18 +42,26 @@ int judge_run(const Invocation& in, const RunOptions& options) {
   const std::vector<JudgeAsk> all = plan_study(study, book);
   JudgeJournal journal(options.out);
   const std::vector<JudgeAsk> asks = journal.missing(all);
+  if (!options.dry && !asks.empty()) check_can_ask(options.setup);
   const int64_t others = options.dry ? journal.other_votes(all) : journal.set_aside_other_votes(all);
   if (others > 0) fmt::print(stderr, "{}\n", about_other_votes(others, options.out));
   if (options.dry) {
     size_t bytes = 0;
     for (const JudgeAsk& ask : asks) bytes += ask.request.system.size() + ask.request.user.size();
+    if (in.json) {
+      const Json plan = {
+          {"dry_run", true},       {"questions", all.size()},          {"missing", asks.size()},
+          {"prompt_bytes", bytes}, {"about_prompt_tokens", bytes / 4}, {"other_votes", others}};
+      fmt::print("{}\n", plan.dump(1));
+      return 0;
+    }
     fmt::print("{} of {} questions to the judge are missing; their prompts are {} bytes, about {} tokens\n",
                asks.size(), all.size(), bytes, bytes / 4);
     return 0;
   }
   Progress progress(stderr, in.json, kPlainLineSeconds);
   const auto missing = static_cast<int64_t>(asks.size());
-  progress.phase("asking " + options.setup.judge, 0, missing);
+  if (missing > 0) progress.phase("asking " + options.setup.judge, 0, missing);
   const JudgeRunReport report =
       ask_judge(options.setup, asks, journal, {.backend = in.backend, .threads = in.threads},
                 [&](int64_t done) { progress.phase("asking " + options.setup.judge, done, missing); });
@@ -120,7 +129,9 @@ void add_judge_run_command(CLI::App& judge, Invocation& in) {
                    "as it began; `qlora judge reparse` applies newer ones)");
   verb->add_option("--temperature", setup.temperature, "default: 0.2, of a local model 0")
       ->check(CLI::Range(0.0, 2.0));
-  verb->add_option("--chat-template", setup.chat_template, "of a local model: a name, or auto: its own");
+  verb->add_option("--chat-template", setup.chat_template,
+                   "of a local model: a name, or auto (own): the model's")
+      ->transform([](const std::string& name) { return name == kOwnChatTemplate ? "auto" : name; });
   verb->add_option("--max-tokens", setup.max_tokens, "of an answer")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
