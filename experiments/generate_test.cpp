@@ -31,7 +31,10 @@ Json generate(const Workbench& bench, const std::vector<std::string>& more) {
   const ProgramEnd end = bench.run(words);
   INFO(end.err);
   REQUIRE(end.code == 0);
-  return parse_json(end.out, "stdout")["systems"];
+  const std::vector<Json> lines = records(end.out);
+  CHECK((lines.size() == 2 && lines[0]["type"] == "launch"));
+  CHECK(lines[0]["systems"].size() == lines[1]["systems"].size());
+  return lines[1]["systems"];
 }
 
 // Answers by question id, from a file in FastChat's layout.
@@ -101,12 +104,10 @@ TEST_CASE("all runs of a sweep and their base answer together and only what is m
                                       "vicuna_questions.jsonl", "--seed", "1", "--out", "other"});
   CHECK(answers_of(bench, other[0]) != answers_of(bench, all[1]));
   CHECK_THAT(other[0]["system"].get<std::string>(), Contains("alpaca-"));
-  const Json stored =
-      parse_json(bench
-                     .run({"results", "query",
-                           "SELECT DISTINCT template, decode_numerics FROM generations", "--json"})
-                     .out,
-                 "query");
+  const Json stored = parse_json(
+      bench.run({"results", "query", "SELECT DISTINCT template, decode_numerics FROM generations", "--json"})
+          .out,
+      "query");
   REQUIRE(stored.size() == 1);
   CHECK(stored[0]["template"] == "oasst1");
   CHECK(stored[0]["decode_numerics"] == "fast");
@@ -123,10 +124,32 @@ TEST_CASE("later turns see the earlier answers and prompts without room are said
   auto answers = answers_of(bench, system);
   CHECK(answers["81"].size() == 2);
   CHECK(answers["81"][0] == answers["82"][0]);
-  write_questions(bench, "long.jsonl",
+  write_questions(bench, "too-long.jsonl",
                   {fmt::format(R"({{"question_id": 1, "text": "{}"}})", std::string(900, 'x'))});
-  const Json cut = generate(bench, {"--model", "model", "--questions", "long.jsonl"})[0];
+  const Json cut = generate(bench, {"--model", "model", "--questions", "too-long.jsonl"})[0];
   CHECK(cut["no_room"] == 1);
+  CHECK_THAT(cut["files"][0].get<std::string>(), Contains("too-long/model-too_long-generations-topp0.9"));
+}
+
+TEST_CASE("the model's own template goes by two words") {
+  Workbench bench;
+  const auto answer = [&](const char* own) {
+    return bench.run({"generate", "--model", "model", "--prompt", "x", "--greedy", "--max-new-tokens", "4",
+                      "--template", own, "--json"});
+  };
+  const ProgramEnd one = answer("auto");
+  INFO(one.err);
+  CHECK(one.code == 0);
+  CHECK(answer("own").out == one.out);
+  const auto key = [&](const char* own) {
+    const ProgramEnd end = bench.run({"eval", "mmlu", "--model", "model", "--data", "mmlu", "--samples", "1",
+                                      "--shots", "0", "--chat-template", own, "--json"});
+    INFO(end.err);
+    REQUIRE(end.code == 0);
+    return parse_json(end.out, "stdout")["key"];
+  };
+  CHECK(key("auto") == key("own"));
+  CHECK(key("own") != key("none"));
 }
 
 TEST_CASE("what cannot be asked is refused") {

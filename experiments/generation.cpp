@@ -284,7 +284,9 @@ std::vector<Path> write_answer_files(const Path& out, const QuestionFile& file,
   std::vector<Path> paths = {out / "model_answer" / (name + ".jsonl")};
   write_changed(paths[0], fastchat);
   if (one_turn) {
-    paths.insert(paths.begin(), out / fmt::format("{}-{}-generations-{}.jsonl", name, file.name,
+    std::string questions = file.name;
+    std::replace(questions.begin(), questions.end(), '-', '_');
+    paths.insert(paths.begin(), out / fmt::format("{}-{}-generations-{}.jsonl", name, questions,
                                                   sampling_label(settings.sampling)));
     write_changed(paths[0], release);
   }

@@ -98,7 +98,8 @@ std::vector<AnswerSet> answer_questions(const AnswerOptions&, const QuestionFile
                                         std::span<const AnsweringSubject>);
 
 // Writes OUT/<system>-<set>-generations-<sampling>.jsonl in the QLoRA release's layout (questions of one
-// turn) and OUT/model_answer/<system>.jsonl in FastChat's. Returns the paths.
+// turn; dashes of the set's name are _ there, so that system_alias() finds the system) and
+// OUT/model_answer/<system>.jsonl in FastChat's. Returns the paths.
 std::vector<Path> write_answer_files(const Path& out, const QuestionFile&, const GenerationSettings&,
                                      const AnswerSet&);
 

@@ -70,7 +70,8 @@ Question parse_question(const std::string& text, const std::string& where, bool 
 
 std::string set_name(const Path& path) {
   std::string name = path.filename().string();
-  name = name.substr(0, name.find('.'));
+  for (std::string_view ending : {".gz", ".jsonl", ".json"})
+    if (name.ends_with(ending)) name.resize(name.size() - ending.size());
   constexpr std::string_view kEnd = "_questions";
   if (name.size() > kEnd.size() && name.ends_with(kEnd)) name.resize(name.size() - kEnd.size());
   return name;

@@ -29,7 +29,7 @@ struct Question {
 
 struct QuestionFile {
   std::string path;
-  std::string name;  // of the set: the file's name without its extensions and "_questions"
+  std::string name;  // of the set: the file's name without .jsonl, .json, .gz and "_questions"
   Digest content{};  // of the unpacked bytes
   std::vector<Question> questions;
 };

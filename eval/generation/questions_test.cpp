@@ -70,6 +70,16 @@ TEST_CASE("Questions are read from the layouts of Vicuna and MT-bench and the re
         std::vector<ChatMessage>{{"user", "A?"}, {"assistant", "B."}, {"user", "C?"}});
 }
 
+TEST_CASE("A set of questions has its file's name without the endings that are known") {
+  const std::string row = R"({"question_id": 1, "text": "a"})";
+  for (const auto& [file, name] : {std::pair("x/vicuna_questions.jsonl", "vicuna"),
+                                   {"gpt-3.5-oa-generations.jsonl.gz", "gpt-3.5-oa-generations"},
+                                   {"q.v1.jsonl", "q.v1"},
+                                   {"q.json", "q"},
+                                   {"_questions.jsonl", "_questions"}})
+    CHECK(parse_questions(file, row).name == name);
+}
+
 TEST_CASE("Bad question files are refused with file and line") {
   const std::string good = R"({"question_id": 1, "text": "Why?"})";
   CHECK_THAT(complaint(good + "\n" + R"({"question_id": "1", "text": "How?"})"),

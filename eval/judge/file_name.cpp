@@ -73,12 +73,25 @@ std::string trained_alias(std::string_view name) {
   return "";
 }
 
+// SYSTEM-SET-generations-LABEL, as `qlora generate` names its files (a SET has no dash there): the system, ""
+// for any other name.
+std::string generated_alias(std::string_view name) {
+  static constexpr std::string_view kWord = "-generations-";
+  const size_t word = name.rfind(kWord);
+  if (word == std::string_view::npos) return "";
+  const std::string_view label = name.substr(word + kWord.size());
+  if (!label.starts_with("greedy") && !label.starts_with("topp")) return "";
+  const size_t dash = name.substr(0, word).rfind('-');
+  return dash == std::string_view::npos ? "" : std::string(name.substr(0, dash));
+}
+
 }  // namespace
 
 std::string system_alias(std::string_view name) {
   std::string_view bare = name;
   if (!drop_prefix(bare, "answer-")) drop_prefix(bare, "answer_");
   if (std::string trained = trained_alias(bare); !trained.empty()) return trained;
+  if (std::string generated = generated_alias(bare); !generated.empty()) return generated;
   drop_suffix(bare, "-oa-generations");
   static constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kAliases = {
       {{"gpt35", "gpt-3.5"}, {"gpt4", "gpt-4"}, {"chatgpt", "gpt-3.5"}}};

@@ -20,8 +20,9 @@ inline constexpr std::string_view kExpectedJudgmentName =
     "FIRST-vs-SECOND-JUDGE-reviewer-threeclass.jsonl (or .jsonl.gz, or with underscores)";
 
 // The name under which a system competes: the aliases of the release are folded
-// ("30b-guanaco-vicuna-generations-topp0.9-temp0.7" = guanaco-33b, "answer_gpt35" = gpt-3.5, ...); other
-// names stay as they are.
+// ("30b-guanaco-vicuna-generations-topp0.9-temp0.7" = guanaco-33b, "answer_gpt35" = gpt-3.5, ...), and
+// of the names of `qlora generate` ("lora_r8-q-generations-greedy") the system is left; other names stay as
+// they are.
 std::string system_alias(std::string_view name_in_file);
 
 // Takes a file's name (without its folder) apart. Throws Error(data) with the expected form.

@@ -33,6 +33,9 @@ TEST_CASE("the names of judgment files are taken apart") {
             "gpt-3.5", "guanaco-65b", "gpt-4"},
            {"vicuna-13b-oa-generations-vs-gpt-4-oa-generations-gpt-4-reviewer-threeclass.jsonl", "vicuna-13b",
             "gpt-4", "gpt-4"},
+           {"lora-8-e110-q-generations-topp0.9-temp0.7-vs-model-my_set-generations-greedy-rep1.1-gpt-4-"
+            "reviewer.jsonl",
+            "lora-8-e110", "model", "gpt-4"},
            {"7b-hh-rlhf-vicuna-generations-topp0.9-temp0.7-vs-gpt-3.5-gpt4-reviewer.jsonl", "hh-rlhf-7b",
             "gpt-3.5", "gpt-4"},
            {"13-self-instruct-vicuna-generations-topp0.9-temp0.7-secondround-vs-bard-gpt4-reviewer.jsonl",
