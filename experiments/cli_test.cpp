@@ -63,6 +63,11 @@ TEST_CASE("the program explains itself") {
     CHECK_THAT(end.out, Contains("Examples:"));
     CHECK(std::count(end.out.begin(), end.out.end(), '\n') <= 40);
   }
+  for (const char* group : {"eval", "elo", "judge", "results", "sweep", "model"}) {
+    const std::string help = bench.run({group, "-h"}).out;
+    CHECK_THAT(help, Contains(fmt::format("Examples:\n  qlora {} ", group)) && Contains("5 a judge") &&
+                         Contains("143 stopped"));
+  }
   check_refused(bench, {"swep", "run"}, 2, {"did you mean `qlora sweep`?"});
   check_refused(bench, {"sweep", "rum"}, 2, {"did you mean", "run"});
   check_refused(bench, {"train"}, 2, {"file"});
@@ -449,6 +454,9 @@ TEST_CASE("ratings by other models, their figures and their plans") {
   CHECK_THAT(text, Contains("916*") && Contains("913*") && Contains("each other's place"));
   check_refused(bench, {"elo", "table", "--preset", "qlra"}, 2, {"did you mean `qlora`"});
   check_refused(bench, {"elo", "compute", "--preset", published, "--position", "judge"}, 2, {"--model bt"});
+  for (const auto& [option, value] : {std::pair("--k", "4"), {"--orders", "10000"}, {"--rounds", "shuffle"}})
+    check_refused(bench, {"elo", "compute", "--preset", published, "--model", "bt", option, value}, 2,
+                  {"bt has none of them", "--model elo"});
   check_refused(bench, {"elo", "compute", "--preset", published, "--model", "bt", "--anchor", "bart=1"}, 2,
                 {"did you mean `bard`"});
   check_refused(bench, {"elo", "compute", "--preset", published, "--model", "bt", "--anchor", "bard"}, 2,

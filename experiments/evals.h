@@ -58,9 +58,9 @@ struct TournamentSpec {
   std::string model;                                // empty: the preset's, else elo
   std::string ties = "half";
   // online Elo
-  double k = 0;  // 0: the preset's, else 32
-  int64_t orders = 10'000;
-  std::string rounds = "shuffle";
+  double k = 0;        // 0: the preset's, else 32
+  int64_t orders = 0;  // 0: 10,000
+  std::string rounds;  // empty: shuffle
   // models with a likelihood
   std::string position = "none";
   std::vector<std::string> anchors;

@@ -19,7 +19,8 @@ namespace {
 struct Settings {
   std::string model = "elo", votes = "each", interval = "bootstrap", cluster = "prompt";
   double k = 32;
-  int64_t draws = 0;
+  int64_t draws = 0, orders = 10'000;
+  std::string rounds = "shuffle";
 };
 
 Settings settings_of(const TournamentSpec& spec) {
@@ -41,6 +42,8 @@ Settings settings_of(const TournamentSpec& spec) {
   if (!spec.interval.empty()) s.interval = spec.interval;
   if (!spec.cluster.empty()) s.cluster = spec.cluster;
   if (spec.k > 0) s.k = spec.k;
+  if (spec.orders > 0) s.orders = spec.orders;
+  if (!spec.rounds.empty()) s.rounds = spec.rounds;
   if (spec.bootstrap >= 0) s.draws = spec.bootstrap;
   if (spec.bootstrap == 0 && s.interval == "bootstrap") s.interval = "none";
   if (spec.bootstrap < 0 && s.draws == 0) s.draws = s.model == "elo" ? 200 : 1000;
@@ -55,8 +58,8 @@ EloOptions elo_options(const TournamentSpec& spec, const Settings& s) {
       "online Elo has no position term, anchors or length control: use --model bt, rao-kupper or davidson");
   EloOptions o;
   o.k = s.k;
-  o.orders = spec.orders;
-  o.rounds = rounds_from(spec.rounds);
+  o.orders = s.orders;
+  o.rounds = rounds_from(s.rounds);
   o.drop_ties = spec.ties == "drop";
   o.bootstrap = s.interval == "bootstrap" ? s.draws : 0;
   o.cluster = cluster_from(s.cluster);
@@ -89,6 +92,11 @@ Anchor anchor_of(const TournamentSpec& spec, size_t i) {
 }
 
 ModelOptions fitted_options(const TournamentSpec& spec, const Settings& s) {
+  QLORA_CHECK(
+      spec.k <= 0 && spec.orders == 0 && spec.rounds.empty(), usage,
+      "K, orders and rounds are online Elo's, and {} has none of them: leave them out, or use --model "
+      "elo",
+      s.model);
   ModelOptions o;
   o.model = rating_model_from(s.model);
   o.drop_ties = spec.ties == "drop";
@@ -112,7 +120,7 @@ ModelOptions fitted_options(const TournamentSpec& spec, const Settings& s) {
 Json parameters(const TournamentSpec& spec, const Settings& s, const std::vector<std::string>& systems) {
   Json params = {{"model", s.model}, {"votes", s.votes}, {"ties", spec.ties}, {"seed", spec.seed}};
   if (s.model == "elo") {
-    params.update({{"k", s.k}, {"orders", spec.orders}, {"rounds", spec.rounds}});
+    params.update({{"k", s.k}, {"orders", s.orders}, {"rounds", s.rounds}});
   } else {
     params.update({{"position", spec.position}, {"anchors", spec.anchors}});
     if (!spec.answers.empty()) params["length"] = true;

@@ -76,6 +76,12 @@ void add_compute_options(CLI::App& app, Invocation& in) {
   app.add_option("--threads", in.threads, "how many (default: all cores)")->check(CLI::Range(1, 4096));
 }
 
+std::string group_footer(const std::string& examples) {
+  return "Examples:\n" + examples +
+         "\nExit codes: 0 done, 1 something failed, 2 usage, 3 data, 4 memory, 5 a judge or its budget, "
+         "130 stopped (Ctrl-C), 143 stopped (SIGTERM).";
+}
+
 int run_command_line(int argc, char** argv) {
   Invocation in;
   if (argc > 0) in.program = argv[0];
@@ -84,8 +90,7 @@ int run_command_line(int argc, char** argv) {
   app.set_help_flag("-h,--help", "this text; also after every command");
   app.require_subcommand(1);
   app.footer(
-      "Examples:\n  qlora sweep run experiments/configs/quickstart.yaml\n  qlora results leaderboard\n"
-      "Exit codes: 0 done, 1 something failed, 2 usage, 3 data, 4 memory, 130 stopped.");
+      group_footer("  qlora sweep run experiments/configs/quickstart.yaml\n  qlora results leaderboard"));
   add_train_commands(app, in);
   add_model_commands(app, in);
   add_generate_commands(app, in);

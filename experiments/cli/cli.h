@@ -29,6 +29,9 @@ void add_db_option(CLI::App&, Invocation&);
 void add_json_flag(CLI::App&, Invocation&);
 void add_compute_options(CLI::App&, Invocation&);  // --backend, --threads
 
+// What stands below the help of a group of verbs: examples, a line each, and the exit codes.
+std::string group_footer(const std::string& examples);
+
 // key=value: `sets`, and the options of a run that are given as arguments (`--lora_r 8`, `--lora-r=8`), as
 // qlora.py and transformers have them. REQUIRES: the app allows extras.
 std::vector<std::string> assignments(const CLI::App&, std::vector<std::string> sets);
@@ -51,7 +54,7 @@ void add_doctor_commands(CLI::App&, Invocation&);          // doctor, version
 void add_measure_commands(CLI::App&, Invocation&);         // profile, bench
 
 // Parses and does; prints errors to stderr. Returns the exit code: 0, 1 something failed, 2 usage, 3 data, 4
-// memory, 130 stopped.
+// memory, 5 a judge or its budget, 130 and 143 stopped by SIGINT and SIGTERM.
 int run_command_line(int argc, char** argv);
 
 }  // namespace qlora

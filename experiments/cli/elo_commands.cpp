@@ -224,7 +224,7 @@ int table(const Invocation& in, TableArguments& arguments) {
   spec.systems = source.systems;
   spec.only_by = source.only_by;
   spec.rule = source.votes;
-  spec.orders = source.orders;
+  if (source.orders > 0) spec.orders = source.orders;
   spec.seed = source.seed;
   const Table7 found = compute_table_7(spec);
   print(in, to_json(found), render_text(found));
@@ -266,7 +266,11 @@ void add_source_options(CLI::App& verb, Source& source, Invocation& in) {
 }
 
 void add_model_options(CLI::App& verb, TournamentSpec& spec, const std::vector<std::string>& models) {
-  verb.add_option("--model", spec.model)->check(CLI::IsMember(models));
+  verb.add_option("--model", spec.model,
+                  fmt::format("how strengths are found{} (bt: Bradley-Terry; default: {})",
+                              models.front() == "elo" ? ": online Elo, or the likeliest" : "",
+                              spec.model.empty() ? "the preset's, else elo" : spec.model))
+      ->check(CLI::IsMember(models));
   verb.add_option("--position", spec.position, "fit what being shown first is worth: none, shared, judge")
       ->check(CLI::IsMember({"none", "shared", "judge"}));
 }
@@ -281,9 +285,10 @@ void add_compute(CLI::App& elo, Invocation& in) {
       ->check(CLI::IsMember({"half", "drop"}));
   verb->add_option("--k", spec.k, "elo: step of an update (default: the preset's, else 32)")
       ->check(CLI::PositiveNumber);
-  verb->add_option("--orders", spec.orders, "elo: random orders")
+  verb->add_option("--orders", spec.orders, "elo: random orders (default 10000)")
       ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}).description("UP TO 1E8"));
-  verb->add_option("--rounds", spec.rounds, "elo: an order is a shuffle, or a bootstrap (with replacement)")
+  verb->add_option("--rounds", spec.rounds,
+                   "elo: an order is a shuffle (default), or a bootstrap (with replacement)")
       ->check(CLI::IsMember({"shuffle", "bootstrap"}));
   verb->add_option("--anchor", spec.anchors, "mean=RATING (default 1000), or SYSTEM=RATING; may be repeated")
       ->allow_extra_args(false);
@@ -297,9 +302,9 @@ void add_compute(CLI::App& elo, Invocation& in) {
       ->check(CLI::IsMember({"prompt", "battle"}));
   verb->add_option("--bootstrap", spec.bootstrap, "draws (default 1000, elo 200); 0: no interval")
       ->check(CLI::NonNegativeNumber);
-  verb->add_option("--seed", spec.seed, "of orders and draws")->check(CLI::NonNegativeNumber);
+  verb->add_option("--seed", spec.seed, "of orders and draws (default 0)")->check(CLI::NonNegativeNumber);
   verb->add_option("--threads", in.threads, "of this machine; no result depends on it")
-      ->check(CLI::Range(1, 4096));
+      ->check(CLI::Range(1, 4096).description("UP TO 4096"));
   verb->add_option("--svg", arguments->svg, "draw the ratings into this file");
   CLI::Option* name = verb->add_option("--name", spec.name, "store the ratings under this name, in --db");
   add_json_flag(*verb, in);
@@ -358,11 +363,11 @@ void add_table(CLI::App& elo, Invocation& in) {
   verb->add_option("--gpt4", spec.gpt4,
                    "files of GPT-4's verdicts on the Vicuna prompts, instead of the counts");
   verb->add_option("--oa", spec.oa, "files of GPT-4's verdicts on the OpenAssistant prompts");
-  verb->add_option("--orders", source.orders, "random orders")
+  verb->add_option("--orders", source.orders, "random orders (default 10000)")
       ->check(CLI::Range(int64_t{1}, int64_t{100'000'000}).description("UP TO 1E8"));
-  verb->add_option("--seed", source.seed, "of the orders")->check(CLI::NonNegativeNumber);
+  verb->add_option("--seed", source.seed, "of the orders (default 0)")->check(CLI::NonNegativeNumber);
   verb->add_option("--threads", in.threads, "of this machine; no result depends on it")
-      ->check(CLI::Range(1, 4096));
+      ->check(CLI::Range(1, 4096).description("UP TO 4096"));
   add_json_flag(*verb, in);
   verb->footer(
       "Examples:\n  qlora elo table --preset qlora\n  qlora elo table judgments/\n  qlora elo table --db "
@@ -375,6 +380,9 @@ void add_table(CLI::App& elo, Invocation& in) {
 void add_elo_commands(CLI::App& app, Invocation& in) {
   CLI::App* elo = app.add_subcommand("elo", "ratings from pairwise judgments");
   elo->require_subcommand(1);
+  elo->footer(
+      group_footer("  qlora elo compute judgments/ --model bt\n  qlora elo table --preset qlora\n"
+                   "  qlora elo bias judgments/"));
   add_compute(*elo, in);
   add_table(*elo, in);
   add_matrix(*elo, in);

@@ -67,6 +67,9 @@ void add_judge_commands(CLI::App& app, Invocation& in) {
   CLI::App* judge =
       app.add_subcommand("judge", "judgments of answers: asked for, stored, converted, parsed again");
   judge->require_subcommand(1);
+  judge->footer(
+      group_footer("  qlora judge import judgments/\n  qlora judge run --judge model:DIR --questions q.jsonl "
+                   "--answers red.jsonl blue.jsonl --out votes/"));
   auto options = std::make_shared<JudgeOptions>();
   auto add = [&](const char* name, const char* about, int (*work)(const Invocation&, JudgeOptions&)) {
     CLI::App* verb = judge->add_subcommand(name, about);

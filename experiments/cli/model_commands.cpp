@@ -32,6 +32,7 @@ int import_model(const Invocation& in, const std::string& file, const std::strin
 
 void add_model_commands(CLI::App& app, Invocation& in) {
   CLI::App* model = app.add_subcommand("model", "model folders");
+  model->footer(group_footer("  qlora model show DIR\n  qlora model import model.gguf DIR"));
   model->require_subcommand(1);
   auto file = std::make_shared<std::string>(), folder = std::make_shared<std::string>();
   CLI::App* importer = model->add_subcommand("import", "make a Hugging Face folder of a GGUF file");

@@ -60,6 +60,7 @@ int run_sql(const Invocation& in, const std::string& sql) {
 
 void add_results_commands(CLI::App& app, Invocation& in) {
   CLI::App* results = app.add_subcommand("results", "what is stored");
+  results->footer(group_footer("  qlora results leaderboard\n  qlora results show RUN"));
   results->require_subcommand(1);
   auto text = std::make_shared<std::string>();
   auto all = std::make_shared<bool>(false);

@@ -124,6 +124,7 @@ void add_train_commands(CLI::App& app, Invocation& in) {
 
   CLI::App* sweep = app.add_subcommand("sweep", "train and score many runs");
   sweep->require_subcommand(1);
+  sweep->footer(group_footer("  qlora sweep run experiments/configs/quickstart.yaml\n  qlora sweep status"));
   CLI::App* run = sweep->add_subcommand("run", "do what is not done yet; again after a stop or a crash");
   add_run_arguments(*run, in, *arguments);
   run->footer(
