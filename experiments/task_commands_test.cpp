@@ -35,6 +35,7 @@ TEST_CASE("tasks are listed and scored and stored with their items") {
   CHECK(report["protocol"]["version"] == "2.0");
   CHECK(report["scores"][0]["metric"] == "acc");
   CHECK(report["scores"][0]["n"] == 2);
+  CHECK_FALSE(report["protocol"].contains("rows"));
   CHECK(report["cut_requests"] == 0);
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "harness/output/model")) {
@@ -230,6 +231,10 @@ TEST_CASE("a task's bad arguments are refused with what to do") {
   bench.write("piqa.jsonl", R"({"goal": "g", "sol1": "a", "sol2": "b", "label": 0})");
   refused({"eval", "piqa", "--model", "model", "--data", ".", "--shots", "2"}, 2, "piqa_train.jsonl");
   refused({"eval", "piqa", "--model", "nowhere", "--data", "."}, 3, "nowhere");
+  refused({"eval", "mmlu", "--model", "model", "--data", "mmlu/test/anatomy_test.csv"}, 2, "the tree's root");
+  refused({"eval", "mmlu", "--model", "model", "--data", "mmlu", "--protocol", "hendrycks", "--shots", "0",
+           "--max-length", "5"},
+          3, "but the given limit (--max-length) is 5");
 }
 
 namespace {

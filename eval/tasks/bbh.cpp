@@ -18,6 +18,14 @@ Path one_of(const Path& folder, const std::vector<std::string>& names) {
   return folder;
 }
 
+// The release's folder: what is given, or `bbh` in a folder of several tasks' data.
+Path release_of(const Path& given) {
+  const Path inner = given / "bbh";
+  const bool holds =
+      std::filesystem::is_directory(inner / "bbh") || std::filesystem::is_directory(inner / "data");
+  return holds ? inner : given;
+}
+
 // The release's file of a task: description, then examples, each after an empty line.
 struct Prompt {
   std::string description;            // without the empty line after it
@@ -25,7 +33,7 @@ struct Prompt {
 };
 
 Prompt read_prompt(TaskSource& source, const std::string& task) {
-  const Path file = one_of(source.path(), {"cot-prompts", "cot_prompts"}) / (task + ".txt");
+  const Path file = one_of(release_of(source.path()), {"cot-prompts", "cot_prompts"}) / (task + ".txt");
   std::string text = source.text_of(file);
   if (const size_t notice = text.find("-----\n"); notice != std::string::npos) text = text.substr(notice + 6);
   Prompt prompt;
@@ -52,12 +60,15 @@ std::string direct(const std::string& example) {
 
 template <bool chain, bool examples>
 std::vector<TaskItem> items(TaskSource& source) {
-  const Path folder = one_of(source.path(), {"bbh", "data"});
+  const Path folder = one_of(release_of(source.path()), {"bbh", "data"});
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(folder))
     if (entry.path().extension() == ".json") names.push_back(entry.path().stem().string());
   std::sort(names.begin(), names.end());
-  QLORA_CHECK(!names.empty(), data, "{}: no TASK.json of BIG-Bench-Hard", folder.string());
+  QLORA_CHECK(!names.empty(), data,
+              "{}: no TASK.json of BIG-Bench-Hard (looked for in bbh/bbh/, bbh/data/, bbh/, data/ and the "
+              "folder itself)",
+              source.path().string());
   std::vector<TaskItem> all;
   for (const std::string& name : names) {
     const Prompt prompt = read_prompt(source, name);

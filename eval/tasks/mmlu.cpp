@@ -13,6 +13,20 @@ using P = MmluProtocol;
 
 constexpr std::array<const char*, 4> kLetters = {"A", "B", "C", "D"};
 
+// Tokens that a prompt may have, and who says so.
+struct Window {
+  int64_t size = 0;
+  std::string of;
+};
+
+Window window_of(const MmluOptions& options, const P& protocol, int64_t context_length) {
+  if (options.max_length > 0 && options.max_length <= context_length)
+    return {options.max_length, "the given limit (--max-length)"};
+  if (options.max_length == 0 && protocol.window > 0 && protocol.window <= context_length)
+    return {protocol.window, fmt::format("the limit of protocol {}", protocol.name)};
+  return {context_length, "the model's context"};
+}
+
 struct Read {
   std::vector<int32_t> context;
   int64_t shots = 0, cut = 0;
@@ -29,26 +43,26 @@ std::string place_of(const MmluSubject& s, const MmluQuestion& q) {
 
 // The prompt that fits into the window, by the protocol's rule for those that do not.
 Read read_prompt(const MmluSubject& s, const MmluQuestion& q, const MmluOptions& options, const P& protocol,
-                 const Tokenizer& tokenizer, int64_t window) {
+                 const Tokenizer& tokenizer, const Window& window) {
   Read read;
   read.shots = q.rendered.empty() ? options.shots : q.rendered_shots;
   for (;; --read.shots) {
     read.prompt = mmlu_prompt(options, s, q, read.shots, tokenizer);
     read.context = encode(tokenizer, read.prompt);
-    if (size_of(read.context) <= window || read.shots == 0 || !q.rendered.empty() ||
+    if (size_of(read.context) <= window.size || read.shots == 0 || !q.rendered.empty() ||
         protocol.overlong == P::Overlong::cut_left)
       break;
   }
-  read.cut = std::max<int64_t>(size_of(read.context) - window, 0);
+  read.cut = std::max<int64_t>(size_of(read.context) - window.size, 0);
   if (read.cut == 0) return read;
   QLORA_CHECK(protocol.overlong != P::Overlong::drop_shots, data,
-              "{}: {} tokens without any shot, but the model's context is {}", place_of(s, q),
-              read.context.size(), window);
+              "{}: {} tokens without any shot, but {} is {}", place_of(s, q), read.context.size(), window.of,
+              window.size);
   const auto begin = read.context.begin();
   if (protocol.overlong == P::Overlong::cut_left)
     read.context.erase(begin, begin + read.cut);
   else
-    read.context.resize(static_cast<size_t>(window));
+    read.context.resize(static_cast<size_t>(window.size));
   return read;
 }
 
@@ -171,8 +185,7 @@ std::vector<Answers> ask_texts(Lm& lm, const MmluPlan& plan, std::span<const Sub
 MmluPlan plan_mmlu(const MmluData& data, const MmluOptions& options, const Tokenizer& tokenizer,
                    int64_t context_length) {
   const P& protocol = mmlu_protocol_named(options.protocol);
-  const int64_t most = options.max_length > 0 ? options.max_length : protocol.window;
-  const int64_t window = most == 0 ? context_length : std::min(most, context_length);
+  const Window window = window_of(options, protocol, context_length);
   MmluPlan plan;
   Sha256 requests;
   for (const MmluSubject& s : data.subjects) {

@@ -183,6 +183,11 @@ void check_rendered(const Path& file, const MmluRows& rows, const MmluOptions& o
 }
 
 void read_mmlu_rows(const Path& file, Sha256& content, MmluRows& rows) {
+  const Path unpacked = file.extension() == ".gz" ? file.stem() : file.filename();
+  QLORA_CHECK(unpacked.extension() != ".csv", usage,
+              "{}: a CSV is one file of an MMLU tree; give the tree's root, which holds dev/ and test/ or "
+              "val/, and name its subject (--subjects)",
+              file.string());
   const std::string text = read_file(file);
   content.update(file.filename().string()).update(std::string_view("\0", 1)).update(text);
   size_t before = 0, after = 0;

@@ -16,7 +16,7 @@ using MmluRows = std::map<std::string, std::vector<MmluQuestion>>;  // by subjec
 //   {"doc": {...}}                                                        the same inside lm-eval's samples
 //   {"subject", "input", "output"}                                        QLoRA's: a rendered prompt and its
 //   letter
-// Throws Error(data) with file and row.
+// Throws Error(data) with file and row, Error(usage) for a CSV, which is one file of a tree.
 void read_mmlu_rows(const Path& file, Sha256& content, MmluRows& into);
 
 // Whether the data are rendered prompts.

@@ -137,6 +137,16 @@ TEST_CASE("worked examples of BIG-Bench-Hard become direct ones") {
                        "step.\n"));
 }
 
+TEST_CASE("BIG-Bench-Hard is found in a folder of several tasks' data too") {
+  const Task& task = find_task("bbh_fewshot");
+  const TaskData alone = read_task(task, samples() / "bbh", {}), among = read_task(task, samples(), {});
+  CHECK(among.content_hash == alone.content_hash);
+  CHECK(among.items.size() == alone.items.size());
+  const test::TemporaryFolder empty;
+  CHECK_THROWS_WITH(read_task(task, empty.path(), {}),
+                    Catch::Contains("no TASK.json of BIG-Bench-Hard (looked for in bbh/bbh/"));
+}
+
 TEST_CASE("results are written in the layout of the harness") {
   const Task& task = find_task("crows_pairs_english");
   const TaskData data = read_task(task, samples(), {});

@@ -15,15 +15,16 @@ Json report_json(const Task& task, const TaskData& data, const TaskPlan& plan, c
   Json scores = Json::array();
   for (const TaskScore& s : report.scores) {
     scores.push_back(score_json(s.value, s.standard_error, s.n));
-    scores.back().update(
-        {{"metric", s.metric}, {"filter", s.filter}, {"group", s.group}, {"note", s.note}});
+    scores.back().update({{"metric", s.metric}, {"filter", s.filter}, {"group", s.group}, {"note", s.note}});
   }
+  Json protocol = parse_json(job.protocol, "protocol");
+  protocol.erase("rows");  // the form of stored rows: of the key, not of the way to ask
   Json json = {{"task", task.name},
                {"version", task.version},
                {"subject", subject.name},
                {"quant", subject.quant},
                {"key", hex(job.key)},
-               {"protocol", parse_json(job.protocol, "protocol")},
+               {"protocol", std::move(protocol)},
                {"data", data.path.string()},
                {"data_sha256", data.content_hash},
                {"items", plan.asked.size()},
