@@ -100,7 +100,9 @@ void Progress::scored(const std::string& run, const std::string& task, int64_t s
 }
 
 void Progress::phase(const std::string& what, int64_t done, int64_t all) {
-  show(all > 0 ? fmt::format("{} {}/{}", what, done, all) : what, false);
+  const bool ends = all > 0 && done >= all && what == unfinished_;
+  if (show(all > 0 ? fmt::format("{} {}/{}", what, done, all) : what, ends))
+    unfinished_ = done < all ? what : "";
 }
 
 // Runs of a pack report in one order; those that have reached their end report no more.
@@ -145,10 +147,11 @@ std::string Progress::training_line() const {
                      format_bytes(memory_));
 }
 
-void Progress::show(const std::string& line, bool final_state) {
-  if (quiet_) return;
+// Whether it was time to.
+bool Progress::show(const std::string& line, bool final_state) {
+  if (quiet_) return false;
   double since = std::chrono::duration<double>(Clock::now() - shown_).count();
-  if (!final_state && since < (terminal_ ? kRedraw : every_)) return;
+  if (!final_state && since < (terminal_ ? kRedraw : every_)) return false;
   shown_ = Clock::now();
   if (terminal_) {
     std::fputs(("\r\033[K" + line.substr(0, width_of(out_) - 1)).c_str(), out_);
@@ -157,6 +160,7 @@ void Progress::show(const std::string& line, bool final_state) {
     std::fputs((line + "\n").c_str(), out_);
   }
   std::fflush(out_);
+  return true;
 }
 
 }  // namespace qlora

@@ -33,7 +33,7 @@ class Progress {
             size_t memory);
   // A run was scored at a step on its way: a line of its own, and on the lines of training from now on.
   void scored(const std::string& run, const std::string& task, int64_t step, double score);
-  // Something that is not training; `all` 0 = unknown.
+  // Something that is not training; `all` 0 = unknown. What was shown before its end is shown at its end.
   void phase(const std::string& what, int64_t done, int64_t all);
   void clear();
 
@@ -48,13 +48,14 @@ class Progress {
     double value = 0;
   };
   using Clock = std::chrono::steady_clock;
-  void show(const std::string& line, bool final_state);
+  bool show(const std::string& line, bool final_state);
   std::string training_line() const;
   std::string scores_text() const;
   bool is_last_active(const std::string& run) const;
 
   std::FILE* out_;
   std::set<std::string> noted_;
+  std::string unfinished_;  // what the last line of a phase is about, unless that was its end
   bool quiet_, terminal_, drawn_ = false;
   double every_;
   std::vector<std::pair<std::string, Curve>> runs_;   // in the order of their first reports, which stays

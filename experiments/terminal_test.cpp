@@ -11,11 +11,11 @@ namespace {
 
 // What a Progress writes to a file, which is no terminal.
 template <class Body>
-std::string written(bool quiet, Body body) {
+std::string written(bool quiet, Body body, double every = 0) {
   test::TemporaryFolder folder;
   std::FILE* file = std::fopen((folder.path() / "out").c_str(), "w");
   {
-    Progress progress(file, quiet, 0);
+    Progress progress(file, quiet, every);
     body(progress);
   }
   std::fclose(file);
@@ -66,6 +66,21 @@ TEST_CASE("scores of runs on their way are noted and stay on the lines of traini
   CHECK_THAT(text, Contains("b: step 1: mmlu 0.2500\na: step 1: mmlu 0.3125\n") &&
                        Contains("step 1/2  loss 1.000 1.000  mmlu 0.250 0.312 (step 1)  ") &&
                        Contains("step 2/2  loss 1.000 1.000  mmlu 0.250 0.500 (steps 1-2)  "));
+}
+
+TEST_CASE("a phase that was shown before its end is shown at its end, and once") {
+  // Only the first line comes in time.
+  CHECK(written(
+            false,
+            [](Progress& progress) {
+              progress.phase("rte", 0, 4);
+              progress.phase("rte", 2, 4);
+              progress.phase("rte", 4, 4);
+              progress.phase("rte", 4, 4);
+              progress.phase("boolq", 1, 2);
+              progress.phase("boolq", 2, 2);
+            },
+            1000) == "rte 0/4\nrte 4/4\n");
 }
 
 TEST_CASE("quiet progress says only what is noted") {

@@ -137,6 +137,7 @@ class DataTypeTable {
       loss.loss_sum += part.loss_sum;
       loss.labels += part.labels;
     }
+    progress_.phase(what, all, all);
     if (store_) {
       const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       EvalRow row = loss_row(job, subject, loss.mean(), loss.labels, started, seconds);
