@@ -279,4 +279,12 @@ TEST_CASE("answers and judges that cannot be are refused before anything is trai
           "unknown judge `other`; known: self");
   refused(ask + kJudge + "tournaments: [{name: own, judge: self, systems: [nobody, base]}]\n", 2,
           "`systems`: unknown system `nobody`; known: ");
+
+  // A plan needs no key.
+  bench.write_sweep("keyless.yaml", ask + "judge: [{judge: gpt-4}]\n");
+  CHECK(bench.run({"sweep", "run", "keyless.yaml", "--dry-run"}).code == 0);
+  const ProgramEnd keyless = bench.run({"sweep", "run", "keyless.yaml"});
+  CHECK(keyless.code == 2);
+  CHECK_THAT(keyless.err, Contains("OPENAI_API_KEY is not set"));
+  CHECK_FALSE(std::filesystem::exists(bench.path() / "results.db"));
 }

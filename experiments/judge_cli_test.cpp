@@ -431,8 +431,7 @@ TEST_CASE("a study is run by the program and goes on where it stood and never wr
   dry.push_back("--dry-run");
   CHECK_THAT(bench.run(dry).out, Contains("6 of 6 questions"));
   const Json planned = json_of(bench, dry);
-  CHECK((planned["dry_run"] == true && planned["questions"] == 6 && planned["missing"] == 6));
-  CHECK(planned["prompt_bytes"].get<int64_t>() > 6 * 100);
+  CHECK((planned["questions"] == 6 && planned["missing"] == 6 && planned["prompt_bytes"] > 600));
   ProgramEnd end = bench.run(run);
   CHECK(end.code == 5);
   CHECK_THAT(end.err, Contains("4 of 6") && Contains("HTTP 401: no more for [key]"));
@@ -460,9 +459,7 @@ TEST_CASE("a study is run by the program and goes on where it stood and never wr
   std::vector<std::string> dear = points;
   *(std::find(dear.begin(), dear.end(), "--out") + 1) = "dear";
   dear.insert(dear.end(), {"--budget-money", "1"});
-  end = bench.run(dear);
-  CHECK(end.code == 2);
-  CHECK_THAT(end.err, Contains("needs the prices") && !Contains("asking"));
+  CHECK(bench.run(dear).err == "qlora: a budget in money needs the prices of a million tokens\n");
   ::unsetenv("OPENAI_BASE_URL");
   ::unsetenv("OPENAI_API_KEY");
   ProgramEnd keyless = bench.run({"judge", "run", "--judge", "gpt-4", "--questions", "q.jsonl", "--answers",
