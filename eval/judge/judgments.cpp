@@ -217,7 +217,8 @@ struct Group {
     for (const Vote& vote : file.votes) ++(vote.pairwise() ? pairs : alone);
   std::string read = files.empty() ? "" : files.front().path;
   if (files.size() > 1) read += fmt::format(" and {} other files", files.size() - 1);
-  if (pairs == 0 && alone > 0)
+  QLORA_CHECK(pairs + alone > 0, data, "{}: no judgment to read; is nothing missing?", read);
+  if (pairs == 0)
     fail(ErrorKind::data,
          "{}: {} scores of single answers, of which no match can be made; `qlora elo relative` compares such",
          read, alone);

@@ -235,6 +235,9 @@ TEST_CASE("matches can be restricted to some systems") {
     for (Vote& vote : file.votes) vote.second.clear();
   CHECK_THROWS_WITH(gather_matches(files, VoteRule::each),
                     Contains("6 scores of single answers") && Contains("elo relative"));
+  for (JudgmentFile& file : files) file.votes.clear();
+  CHECK_THROWS_WITH(gather_matches(files, VoteRule::each),
+                    "red-vs-blue and 2 other files: no judgment to read; is nothing missing?");
 }
 
 TEST_CASE("votes can be restricted to one judge") {
