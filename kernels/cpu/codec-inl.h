@@ -43,20 +43,20 @@ QLORA_INLINE void decode_segment(const ToFloat& to, const uint8_t* p, float firs
   }
 }
 
-// To bf16: the scaled levels are rounded once per block, and looked up. kFinite: all scales are finite.
-template <bool kFinite>
+// To bf16: the scaled levels are rounded once per block, and looked up. kOrdinary: as all_ordinary().
+template <bool kOrdinary>
 struct ToBf16 {
   HalfLevels levels;
   explicit ToBf16(const float* p) : levels(load_half_levels(p)) {}
 };
-template <bool kStream, bool kOneScale, bool kFinite>
-QLORA_INLINE void decode_segment(const ToBf16<kFinite>& to, const uint8_t* p, float first, float last,
+template <bool kStream, bool kOneScale, bool kOrdinary>
+QLORA_INLINE void decode_segment(const ToBf16<kOrdinary>& to, const uint8_t* p, float first, float last,
                                  uint16_t* out) {
-  const HalfTable table = half_table<kFinite>(to.levels, first);
+  const HalfTable table = half_table<kOrdinary>(to.levels, first);
   if constexpr (kOneScale)
     decode_halves<kStream>(to.levels, table, table, p, out);
   else
-    decode_halves<kStream>(to.levels, table, half_table<kFinite>(to.levels, last), p, out);
+    decode_halves<kStream>(to.levels, table, half_table<kOrdinary>(to.levels, last), p, out);
 }
 
 QLORA_INLINE void put_one(float* out, float value) {
@@ -97,15 +97,17 @@ static void decode_chunk(const Codes& w, int64_t begin, int64_t end, bool stream
   for (; e < end; ++e) put_one(out + e, decode_one(w, e));
 }
 
-static bool all_finite(const float* p, int64_t n) {
-  int32_t largest = 0;
+// Whether every product of a level and a scale is zero or a normal number: no level but zero is below 2^-20.
+static bool all_ordinary(const float* p, int64_t n) {
+  constexpr uint32_t kSmallest = 0x0d800000, kInfinity = 0x7f800000;  // 2^-100
+  uint32_t others = 0;
   for (int64_t i = 0; i < n; ++i) {
-    int32_t bits;
+    uint32_t bits;
     __builtin_memcpy(&bits, p + i, 4);
     bits &= 0x7fffffff;
-    largest = bits > largest ? bits : largest;
+    others |= static_cast<uint32_t>(bits != 0) & static_cast<uint32_t>(bits - kSmallest >= kInfinity - kSmallest);
   }
-  return largest < 0x7f800000;
+  return others == 0;
 }
 
 QLORA_INLINE void decode_chunk(const Codes& w, int64_t begin, int64_t end, bool stream, float* y) {
@@ -113,7 +115,7 @@ QLORA_INLINE void decode_chunk(const Codes& w, int64_t begin, int64_t end, bool 
 }
 QLORA_INLINE void decode_chunk(const Codes& w, int64_t begin, int64_t end, bool stream, uint16_t* y) {
   const int64_t first = begin / w.block, last = (end + w.block - 1) / w.block;
-  if (all_finite(w.absmax + (first - w.first_block), last - first))
+  if (all_ordinary(w.absmax + (first - w.first_block), last - first))
     decode_chunk<ToBf16<true>>(w, begin, end, stream, y);
   else
     decode_chunk<ToBf16<false>>(w, begin, end, stream, y);

@@ -6,18 +6,20 @@ struct HalfLevels {
   __m512i upper;        // the upper half of every lane, twice
   __m512i first, last;  // every word of the first and the last 32 codes, four times
   __m512i shifts;       // that bring a word's four codes down
+  __m512i places;       // where a quarter of a half finds its four codes among sixteen (VBMI)
 };
 QLORA_INLINE HalfLevels load_half_levels(const float* p) {
-  alignas(64) uint16_t upper[32], first[32], last[32], shifts[32];
+  alignas(64) uint16_t upper[32], first[32], last[32], shifts[32], places[32];
   constexpr uint16_t kShifts[4] = {4, 0, 12, 8};
   for (int i = 0; i < 32; ++i) {
     upper[i] = static_cast<uint16_t>(2 * (i % 16) + 1);
     first[i] = static_cast<uint16_t>(i / 4);
     last[i] = static_cast<uint16_t>(8 + i / 4);
     shifts[i] = kShifts[i % 4];
+    places[i] = static_cast<uint16_t>(i / 4 % 4 * 16 + kShifts[i % 4]);
   }
-  return {_mm512_loadu_ps(p), _mm512_load_si512(upper), _mm512_load_si512(first), _mm512_load_si512(last),
-          _mm512_load_si512(shifts)};
+  return {_mm512_loadu_ps(p),      _mm512_load_si512(upper),  _mm512_load_si512(first),
+          _mm512_load_si512(last), _mm512_load_si512(shifts), _mm512_load_si512(places)};
 }
 
 // bf16(level * scale) for every code, twice: lookups use five bits, the fifth of which is another code's.
@@ -25,11 +27,14 @@ struct HalfTable {
   __m512i words;
 };
 
-template <bool kFinite>
+template <bool kOrdinary>
 QLORA_INLINE HalfTable half_table(const HalfLevels& levels, float scale) {
   const __m512 products = _mm512_mul_ps(levels.levels, _mm512_set1_ps(scale));
+#if QLORA_PAIRS
+  if constexpr (kOrdinary) return {narrow({products}, {products}).v};
+#endif
   __m512i rounded = _mm512_castps_si512(products);
-  if constexpr (kFinite) {
+  if constexpr (kOrdinary) {
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(rounded, 16), _mm512_set1_epi32(1));
     rounded = _mm512_add_epi32(rounded, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   } else {
@@ -49,9 +54,22 @@ QLORA_INLINE void write(void* out, IVec a) {
 template <bool kStream>
 QLORA_INLINE void decode_halves(const HalfLevels& levels, const HalfTable& first, const HalfTable& last,
                                 const uint8_t* p, uint16_t* out) {
+#if QLORA_PAIRS
+  const auto sixteen = [&](int i) {
+    int64_t codes;
+    __builtin_memcpy(&codes, p + 8 * i, 8);
+    return codes;
+  };
+  const auto spread = [&](int i) {
+    const __m512i both = _mm512_mask_set1_epi64(_mm512_set1_epi64(sixteen(i)), 0xf0, sixteen(i + 1));
+    return _mm512_multishift_epi64_epi8(levels.places, both);
+  };
+  const __m512i a = spread(0), b = spread(2);
+#else
   const __m512i words = _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   const __m512i a = _mm512_srlv_epi16(_mm512_permutexvar_epi16(levels.first, words), levels.shifts);
   const __m512i b = _mm512_srlv_epi16(_mm512_permutexvar_epi16(levels.last, words), levels.shifts);
+#endif
   write<kStream>(out, {_mm512_permutexvar_epi16(a, first.words)});
   write<kStream>(out + 32, {_mm512_permutexvar_epi16(b, last.words)});
 }

@@ -16,20 +16,20 @@ struct HalfTable {
 };
 
 // Rounded to bf16 in the upper half of each lane; the lower half is without meaning.
-template <bool kFinite>
+template <bool kOrdinary>
 QLORA_INLINE __m256i upper_bf16(__m256 a) {
-  if constexpr (!kFinite) return _mm256_castps_si256(nearest_bf16(a));
+  if constexpr (!kOrdinary) return _mm256_castps_si256(nearest_bf16(a));
   const __m256i u = _mm256_castps_si256(a);
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
   return _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
 }
 
-// kFinite: no level * scale is infinite or NaN.
-template <bool kFinite>
+// kOrdinary: every level * scale is zero or a normal number.
+template <bool kOrdinary>
 QLORA_INLINE HalfTable half_table(const HalfLevels& levels, float scale) {
   const __m256 s = _mm256_set1_ps(scale);
-  const __m256i a = upper_bf16<kFinite>(_mm256_mul_ps(levels.a, s));
-  const __m256i b = upper_bf16<kFinite>(_mm256_mul_ps(levels.b, s));
+  const __m256i a = upper_bf16<kOrdinary>(_mm256_mul_ps(levels.a, s));
+  const __m256i b = upper_bf16<kOrdinary>(_mm256_mul_ps(levels.b, s));
   const __m256i order =
       _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15));
   const __m256i bytes = _mm256_shuffle_epi8(_mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa), order);
