@@ -58,13 +58,16 @@ class Backend {
   // ---- rows and elements
   virtual void rms_norm(const RmsNorm&) = 0;
   virtual void rms_norm_backward(const RmsNormBackward&) = 0;
+  virtual void layer_norm(const LayerNorm&) = 0;
+  virtual void layer_norm_backward(const LayerNormBackward&) = 0;
   virtual void rope_table(const RopeTable&) = 0;
   virtual void rope(const Rope&) = 0;
-  virtual void swiglu(const SwiGlu&) = 0;
-  virtual void swiglu_backward(const SwiGluBackward&) = 0;
+  virtual void activate(const Activate&) = 0;
+  virtual void activate_backward(const ActivateBackward&) = 0;
   virtual void add(const Add&) = 0;
   virtual void gather_rows(const GatherRows&) = 0;
   virtual void scatter_rows(const ScatterRows&) = 0;
+  virtual void copy_columns(const CopyColumns&) = 0;
 
   // ---- learning
   virtual void cross_entropy(const CrossEntropy&) = 0;

@@ -145,15 +145,29 @@ class Counting final : public CountingBackend {
     const bool adds = a.mode == Write::overwrite && a.beside != nullptr;
     elements(a.rows * a.cols, adds ? 9 : 8, 2 + visited(a.mode) + (adds ? 1 : 0), a.type);
   }
+  void layer_norm(const LayerNorm& a) override {
+    const bool sums = a.residual != nullptr;
+    elements(a.rows * a.cols, sums ? 8 : 7, sums ? 4 : 2, a.type);
+  }
+  void layer_norm_backward(const LayerNormBackward& a) override {
+    const bool adds = a.mode == Write::overwrite && a.beside != nullptr;
+    elements(a.rows * a.cols, adds ? 11 : 10, 2 + visited(a.mode) + (adds ? 1 : 0), a.type);
+  }
   void rope_table(const RopeTable& a) override {
     need(a);
     elements(a.rows * a.half, 3, 2, a.type);
   }
   void rope(const Rope& a) override {
-    elements(a.rows * a.heads * a.head_dim, 3, 2 + visited(a.mode) - 1, a.type);
+    const int64_t heads = a.rows * a.heads;
+    count(3 * product(heads, rotated(a)), product(heads, a.head_dim) * (1 + visited(a.mode)) * size(a.type));
   }
-  void swiglu(const SwiGlu& a) override { elements(a.n, 5, 3, a.type); }
-  void swiglu_backward(const SwiGluBackward& a) override { elements(a.n, 10, 5, a.type); }
+  // As many operations as silu takes, whichever it is.
+  void activate(const Activate& a) override {
+    elements(a.n, a.up != nullptr ? 5 : 4, a.up != nullptr ? 3 : 2, a.type);
+  }
+  void activate_backward(const ActivateBackward& a) override {
+    elements(a.n, a.up != nullptr ? 10 : 8, a.up != nullptr ? 5 : 3, a.type);
+  }
   void add(const Add& a) override { elements(a.n, 1, 3, a.type); }
   void gather_rows(const GatherRows& a) override {
     need(a);
@@ -164,6 +178,9 @@ class Counting final : public CountingBackend {
     count(0, (product(a.rows, a.cols) * (1 + visited(a.mode)) +
               (a.mode == Write::overwrite ? product(a.total - a.rows, a.cols) : 0)) *
                  size(a.type));
+  }
+  void copy_columns(const CopyColumns& a) override {
+    count(0, product(a.rows, a.cols) * (1 + visited(a.mode)) * size(a.type));
   }
 
   void cross_entropy(const CrossEntropy& a) override {

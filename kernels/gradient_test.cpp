@@ -87,72 +87,125 @@ TEST_CASE("The gradient of the norm is the slope of the norm") {
   }
 }
 
+TEST_CASE("The gradient of the centered norm is the slope of the norm") {
+  F64 f64;
+  constexpr int64_t kRows = 3, kCols = 11, kAll = kRows * kCols;
+  Array x = normals(1, kAll), w = normals(2, kCols), dy = normals(3, kAll), before = normals(4, kAll);
+  auto forward = [&](Device& d, const Array& at, void* mean, void* rstd) {
+    LayerNorm a{
+        .x = d.put(at), .w = d.put(w), .bias = d.put(w), .y = d.make(kAll), .mean = mean, .rstd = rstd};
+    a.rows = kRows;
+    a.cols = kCols;
+    a.eps = 0.1;
+    a.type = DType::f64;
+    d.backend().layer_norm(a);
+    return d.get(a.y, kAll);
+  };
+  auto loss = [&](const Array& at) {
+    Device d(f64.backend(), DType::f64);
+    return dot(dy, forward(d, at, nullptr, nullptr));
+  };
+  for (Write mode : kModes)
+    for (bool beside : {false, true}) {
+      if (beside && mode == Write::accumulate) continue;
+      Device d(f64.backend(), DType::f64);
+      void *mean = d.make(kRows), *rstd = d.make(kRows), *dx = destination(d, before, mode);
+      forward(d, x, mean, rstd);
+      d.backend().layer_norm_backward({.dy = d.put(dy),
+                                       .x = d.put(x),
+                                       .w = d.put(w),
+                                       .mean = mean,
+                                       .rstd = rstd,
+                                       .beside = beside ? d.put(before) : nullptr,
+                                       .dx = dx,
+                                       .rows = kRows,
+                                       .cols = kCols,
+                                       .mode = mode,
+                                       .type = DType::f64});
+      const bool adds = beside || mode == Write::accumulate;
+      check_slopes("x", x, loss, d.get(dx, kAll), adds ? &before : nullptr);
+    }
+}
+
 TEST_CASE("The inverse rotation is the gradient of the rotation") {
   F64 f64;
   constexpr int64_t kRows = 4, kHeads = 2, kDim = 6, kAll = kRows * kHeads * kDim;
   Array x = normals(1, kAll), dy = normals(2, kAll), before = normals(3, kAll);
   std::vector<int32_t> positions = {0, 1, 7, 100};
   std::vector<float> frequencies = {1.0f, 0.1f, 0.01f};
-  auto rotate = [&](Device& d, const Array& values, bool inverse, Write mode) {
-    void *cos = d.make(kRows * kDim / 2), *sin = d.make(kRows * kDim / 2);
-    d.backend().rope_table({.positions = positions.data(),
-                            .inv_freq = frequencies.data(),
-                            .cos = cos,
-                            .sin = sin,
-                            .rows = kRows,
-                            .half = kDim / 2,
-                            .type = DType::f64});
-    Rope a{.x = d.put(values), .y = destination(d, before, mode), .cos = cos, .sin = sin};
-    a.rows = kRows;
-    a.heads = kHeads;
-    a.head_dim = kDim;
-    a.inverse = inverse;
-    a.mode = mode;
-    a.type = DType::f64;
-    d.backend().rope(a);
-    return d.get(a.y, kAll);
-  };
-  auto loss = [&](const Array& at) {
-    Device d(f64.backend(), DType::f64);
-    return dot(dy, rotate(d, at, false, Write::overwrite));
-  };
-  for (Write mode : kModes) {
-    Device d(f64.backend(), DType::f64);
-    check_slopes("x", x, loss, rotate(d, dy, true, mode), mode == Write::accumulate ? &before : nullptr);
+  for (int64_t rotary : {0, 2, 4}) {
+    const int64_t half = rotary > 0 ? rotary / 2 : kDim / 2;
+    auto rotate = [&](Device& d, const Array& values, bool inverse, Write mode) {
+      void *cos = d.make(kRows * half), *sin = d.make(kRows * half);
+      d.backend().rope_table({.positions = positions.data(),
+                              .inv_freq = frequencies.data(),
+                              .cos = cos,
+                              .sin = sin,
+                              .rows = kRows,
+                              .half = half,
+                              .type = DType::f64});
+      Rope a{.x = d.put(values), .y = destination(d, before, mode), .cos = cos, .sin = sin};
+      a.rows = kRows;
+      a.heads = kHeads;
+      a.head_dim = kDim;
+      a.rotary_dim = rotary;
+      a.inverse = inverse;
+      a.mode = mode;
+      a.type = DType::f64;
+      d.backend().rope(a);
+      return d.get(a.y, kAll);
+    };
+    auto loss = [&](const Array& at) {
+      Device d(f64.backend(), DType::f64);
+      return dot(dy, rotate(d, at, false, Write::overwrite));
+    };
+    for (Write mode : kModes) {
+      Device d(f64.backend(), DType::f64);
+      check_slopes("x of the first " + std::to_string(2 * half), x, loss, rotate(d, dy, true, mode),
+                   mode == Write::accumulate ? &before : nullptr);
+    }
   }
 }
 
-TEST_CASE("The gradients of the gated activation are its slopes") {
+TEST_CASE("The gradients of the activations are their slopes gated and not") {
   F64 f64;
   constexpr int64_t kAll = 40;
   Array gate = normals(1, kAll, 3), up = normals(2, kAll), dy = normals(3, kAll), before = normals(4, kAll);
-  auto loss = [&](const Array& g, const Array& u) {
-    Device d(f64.backend(), DType::f64);
-    void* y = d.make(kAll);
-    d.backend().swiglu({.gate = d.put(g), .up = d.put(u), .y = y, .n = kAll, .type = DType::f64});
-    return dot(dy, d.get(y, kAll));
-  };
-  for (Write gate_mode : kModes) {
-    Write up_mode = gate_mode == Write::overwrite ? Write::accumulate : Write::overwrite;
-    Device d(f64.backend(), DType::f64);
-    void *dgate = destination(d, before, gate_mode), *dup = destination(d, before, up_mode);
-    d.backend().swiglu_backward({.dy = d.put(dy),
-                                 .gate = d.put(gate),
-                                 .up = d.put(up),
-                                 .dgate = dgate,
-                                 .dup = dup,
-                                 .n = kAll,
-                                 .gate_mode = gate_mode,
-                                 .up_mode = up_mode,
-                                 .type = DType::f64});
-    bool gate_adds = gate_mode == Write::accumulate;
-    check_slopes(
-        "gate", gate, [&](const Array& at) { return loss(at, up); }, d.get(dgate, kAll),
-        gate_adds ? &before : nullptr);
-    check_slopes(
-        "up", up, [&](const Array& at) { return loss(gate, at); }, d.get(dup, kAll),
-        gate_adds ? nullptr : &before);
-  }
+  for (Activation kind : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu})
+    for (bool gated : {true, false})
+      for (Write gate_mode : kModes) {
+        auto loss = [&](const Array& g, const Array& u) {
+          Device d(f64.backend(), DType::f64);
+          Activate a{
+              .kind = kind, .gate = d.put(g), .up = gated ? d.put(u) : nullptr, .y = d.make(kAll), .n = kAll};
+          a.type = DType::f64;
+          d.backend().activate(a);
+          return dot(dy, d.get(a.y, kAll));
+        };
+        Write up_mode = gate_mode == Write::overwrite ? Write::accumulate : Write::overwrite;
+        Device d(f64.backend(), DType::f64);
+        void* dgate = destination(d, before, gate_mode);
+        void* dup = gated ? destination(d, before, up_mode) : nullptr;
+        d.backend().activate_backward({.kind = kind,
+                                       .dy = d.put(dy),
+                                       .gate = d.put(gate),
+                                       .up = gated ? d.put(up) : nullptr,
+                                       .dgate = dgate,
+                                       .dup = dup,
+                                       .n = kAll,
+                                       .gate_mode = gate_mode,
+                                       .up_mode = up_mode,
+                                       .type = DType::f64});
+        bool gate_adds = gate_mode == Write::accumulate;
+        INFO("kind " << static_cast<int>(kind));
+        check_slopes(
+            "gate", gate, [&](const Array& at) { return loss(at, up); }, d.get(dgate, kAll),
+            gate_adds ? &before : nullptr);
+        if (!gated) continue;
+        check_slopes(
+            "up", up, [&](const Array& at) { return loss(gate, at); }, d.get(dup, kAll),
+            gate_adds ? nullptr : &before);
+      }
 }
 
 TEST_CASE("The gradient of the cross entropy is the weighted slope of the loss") {

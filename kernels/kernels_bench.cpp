@@ -194,7 +194,7 @@ void attention(int64_t length, int64_t count, Operands operands, const Report& e
 void elements(int64_t m, const Report& emit) {
   const int64_t dim = 576, ffn = 1536, vocab = 49152;
   Floats x = random_floats(m * ffn, 1), w = random_floats(ffn, 2), u = random_floats(m * ffn, 3), y(x.size());
-  Floats dy(static_cast<size_t>(m * dim)), rstd(static_cast<size_t>(m)), dgate(x.size());
+  Floats dy(static_cast<size_t>(m * dim)), rstd(static_cast<size_t>(m)), mean(rstd), dgate(x.size());
   auto moved = [](int64_t floats) { return 4.0 * static_cast<double>(floats); };
   emit({fmt::format("rms_norm, {} x {}", m, dim), 0, moved(2 * m * dim), m, m, &dy,
         [&](Backend& b, int64_t n) {
@@ -211,23 +211,50 @@ void elements(int64_t m, const Report& emit) {
                                .rows = n,
                                .cols = dim});
         }});
+  emit({fmt::format("layer_norm, {} x {}", m, dim), 0, moved(2 * m * dim), m, m, &dy,
+        [&](Backend& b, int64_t n) {
+          b.layer_norm({.x = x.data(),
+                        .w = w.data(),
+                        .bias = w.data(),
+                        .y = dy.data(),
+                        .mean = mean.data(),
+                        .rstd = rstd.data(),
+                        .rows = n,
+                        .cols = dim});
+        }});
+  emit({fmt::format("layer_norm backward, {} x {}", m, dim), 0, moved(3 * m * dim), m, m, &dy,
+        [&](Backend& b, int64_t n) {
+          b.layer_norm_backward({.dy = u.data(),
+                                 .x = x.data(),
+                                 .w = w.data(),
+                                 .mean = mean.data(),
+                                 .rstd = rstd.data(),
+                                 .dx = dy.data(),
+                                 .rows = n,
+                                 .cols = dim});
+        }});
+  for (auto [name, kind] : {std::pair{"gelu", Activation::gelu}, {"gelu_tanh", Activation::gelu_tanh}})
+    emit({fmt::format("{}, {} x {}", name, m, ffn), 0, moved(2 * m * ffn), m, m, &y,
+          [&, kind = kind](Backend& b, int64_t n) {
+            b.activate({.kind = kind, .gate = x.data(), .y = y.data(), .n = n * ffn});
+          }});
   emit({fmt::format("swiglu, {} x {}", m, ffn), 0, moved(3 * m * ffn), m, m, &y, [&](Backend& b, int64_t n) {
-          b.swiglu({.gate = x.data(), .up = u.data(), .y = y.data(), .n = n * ffn});
+          b.activate({.gate = x.data(), .up = u.data(), .y = y.data(), .n = n * ffn});
         }});
   emit({fmt::format("swiglu backward, {} x {}", m, ffn), 0, moved(5 * m * ffn), m, m, &y,
         [&](Backend& b, int64_t n) {
-          b.swiglu_backward({.dy = w.data(),
-                             .gate = x.data(),
-                             .up = u.data(),
-                             .dgate = dgate.data(),
-                             .dup = y.data(),
-                             .n = std::min(n * ffn, ffn)});
-          b.swiglu_backward({.dy = u.data(),
-                             .gate = x.data(),
-                             .up = u.data(),
-                             .dgate = dgate.data(),
-                             .dup = y.data(),
-                             .n = n * ffn});
+          b.activate_backward({.dy = w.data(),
+                               .gate = x.data(),
+                               .up = u.data(),
+                               .dgate = dgate.data(),
+                               .dup = y.data(),
+                               .n = std::min(n * ffn, ffn)});
+          b.activate_backward({.dy = u.data(),
+                               .gate = x.data(),
+                               .up = u.data(),
+                               .dgate = dgate.data(),
+                               .dup = y.data(),
+                               .n = n * ffn});
         }});
   const int64_t rows = std::min<int64_t>(m, 128);
   Floats logits = random_floats(rows * vocab, 5), loss(static_cast<size_t>(rows)), dlogits(logits.size());

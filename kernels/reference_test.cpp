@@ -181,7 +181,7 @@ TEST_CASE("The norm the activation and the loss of the reference are their formu
   RmsNorm n{.x = in, .w = o.put(w), .y = y, .rows = kRows, .cols = kCols, .eps = 1e-3, .type = DType::f64};
   o.backend().rms_norm(n);
   check_close(o.get(y, kAll), norm);
-  o.backend().swiglu({.gate = in, .up = in, .y = y, .n = kAll, .type = DType::f64});
+  o.backend().activate({.gate = in, .up = in, .y = y, .n = kAll, .type = DType::f64});
   check_close(o.get(y, kAll), gated);
   CrossEntropy e{.logits = in, .targets = targets.data(), .loss = losses, .rows = kRows, .vocab = kCols};
   e.type = DType::f64;

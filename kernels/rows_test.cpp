@@ -107,20 +107,49 @@ TEST_CASE("A row of a norm and of its gradient has the same bits alone and among
   }
 }
 
+TEST_CASE("A row of a centered norm and of its gradient has the same bits alone and among others") {
+  for (int64_t cols : {5, 64, 577}) {
+    Array x = normals(1, kRows * cols), w = normals(2, cols), dy = normals(3, kRows * cols);
+    check_rows("centered norm and gradient", kRows, cols, [&](Device& d, int64_t lo, int64_t hi) {
+      int64_t rows = hi - lo;
+      LayerNorm f{
+          .x = d.put(slice(x, lo, hi, cols)), .w = d.put(w), .bias = d.put(w), .y = d.make(rows * cols)};
+      f.mean = d.make(rows);
+      f.rstd = d.make(rows);
+      f.rows = rows;
+      f.cols = cols;
+      d.backend().layer_norm(f);
+      // As above, what the gradient adds to.
+      LayerNormBackward b{
+          .dy = d.put(slice(dy, lo, hi, cols)), .x = f.x, .w = f.w, .mean = f.mean, .rstd = f.rstd};
+      b.dx = f.y;
+      b.rows = rows;
+      b.cols = cols;
+      b.mode = Write::accumulate;
+      d.backend().layer_norm_backward(b);
+      return d.get(f.y, rows * cols);
+    });
+  }
+}
+
 TEST_CASE("A row of the activation and of the loss has the same bits alone and among others") {
   for (int64_t cols : {7, 64, 301}) {
     Array gate = normals(1, kRows * cols, 3), up = normals(2, kRows * cols);
-    check_rows("activation", kRows, cols, [&](Device& d, int64_t lo, int64_t hi) {
-      int64_t n = (hi - lo) * cols;
-      SwiGlu f{
-          .gate = d.put(slice(gate, lo, hi, cols)), .up = d.put(slice(up, lo, hi, cols)), .y = d.make(n)};
-      f.n = n;
-      d.backend().swiglu(f);
-      SwiGluBackward b{.dy = f.y, .gate = f.gate, .up = f.up, .dgate = d.make(n), .dup = d.make(n), .n = n};
-      d.backend().swiglu_backward(b);
-      d.backend().add({.a = b.dgate, .b = b.dup, .y = f.y, .n = n});
-      return d.get(f.y, n);
-    });
+    for (Activation kind : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu})
+      check_rows("activation", kRows, cols, [&](Device& d, int64_t lo, int64_t hi) {
+        int64_t n = (hi - lo) * cols;
+        Activate f{
+            .kind = kind, .gate = d.put(slice(gate, lo, hi, cols)), .up = d.put(slice(up, lo, hi, cols))};
+        f.y = d.make(n);
+        f.n = n;
+        d.backend().activate(f);
+        ActivateBackward b{.kind = kind, .dy = f.y, .gate = f.gate, .up = f.up, .dgate = d.make(n)};
+        b.dup = d.make(n);
+        b.n = n;
+        d.backend().activate_backward(b);
+        d.backend().add({.a = b.dgate, .b = b.dup, .y = f.y, .n = n});
+        return d.get(f.y, n);
+      });
     check_rows("loss", kRows, cols, [&](Device& d, int64_t lo, int64_t hi) {
       int64_t n = (hi - lo) * cols;
       std::vector<int32_t> targets;
@@ -180,12 +209,9 @@ struct Sequences {
 }  // namespace
 
 TEST_CASE("Attention and its gradients have the same bits for a sequence alone and in a batch") {
-  const Sequences batches[] = {{2, 1, 16, 0, {5, 1, 70, 33, 2}},
-                               {3, 3, 64, 0, {1, 64, 65, 7}},
-                               {4, 2, 80, 9, {30, 3, 12}},
-                               {9, 3, 64, 0, {40, 90}},
-                               {1, 1, 128, 9, {20, 65}},
-                               {1, 1, 256, 0, {33, 5}}};
+  const Sequences batches[] = {{2, 1, 16, 0, {5, 1, 70, 33, 2}}, {3, 3, 64, 0, {1, 64, 65, 7}},
+                               {4, 2, 80, 9, {30, 3, 12}},       {9, 3, 64, 0, {40, 90}},
+                               {1, 1, 128, 9, {20, 65}},         {1, 1, 256, 0, {33, 5}}};
   for (const std::string& name : available_backends())
     for (Operands operands : {Operands::as_stored, Operands::bf16}) {
       auto backend = make_test_backend(name);

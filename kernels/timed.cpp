@@ -132,17 +132,23 @@ void TimedBackend::rms_norm(const RmsNorm& a) {
 void TimedBackend::rms_norm_backward(const RmsNormBackward& a) {
   time("rms_norm_backward", &Backend::rms_norm_backward, a);
 }
+void TimedBackend::layer_norm(const LayerNorm& a) {
+  time(a.residual != nullptr ? "layer_norm of a sum" : "layer_norm", &Backend::layer_norm, a);
+}
+void TimedBackend::layer_norm_backward(const LayerNormBackward& a) {
+  time("layer_norm_backward", &Backend::layer_norm_backward, a);
+}
 void TimedBackend::rope_table(const RopeTable& a) {
   time("rope_table", &Backend::rope_table, a);
 }
 void TimedBackend::rope(const Rope& a) {
   time("rope", &Backend::rope, a);
 }
-void TimedBackend::swiglu(const SwiGlu& a) {
-  time("swiglu", &Backend::swiglu, a);
+void TimedBackend::activate(const Activate& a) {
+  time(a.up != nullptr ? "gated activation" : "activation", &Backend::activate, a);
 }
-void TimedBackend::swiglu_backward(const SwiGluBackward& a) {
-  time("swiglu_backward", &Backend::swiglu_backward, a);
+void TimedBackend::activate_backward(const ActivateBackward& a) {
+  time(a.up != nullptr ? "gated activation backward" : "activation backward", &Backend::activate_backward, a);
 }
 void TimedBackend::add(const Add& a) {
   time("add", &Backend::add, a);
@@ -152,6 +158,9 @@ void TimedBackend::gather_rows(const GatherRows& a) {
 }
 void TimedBackend::scatter_rows(const ScatterRows& a) {
   time("scatter_rows", &Backend::scatter_rows, a);
+}
+void TimedBackend::copy_columns(const CopyColumns& a) {
+  time("columns", &Backend::copy_columns, a);
 }
 void TimedBackend::cross_entropy(const CrossEntropy& a) {
   time("cross_entropy", &Backend::cross_entropy, a);

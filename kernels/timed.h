@@ -50,13 +50,16 @@ class TimedBackend final : public Backend {
   void attention_backward(const AttentionBackward&) override;
   void rms_norm(const RmsNorm&) override;
   void rms_norm_backward(const RmsNormBackward&) override;
+  void layer_norm(const LayerNorm&) override;
+  void layer_norm_backward(const LayerNormBackward&) override;
   void rope_table(const RopeTable&) override;
   void rope(const Rope&) override;
-  void swiglu(const SwiGlu&) override;
-  void swiglu_backward(const SwiGluBackward&) override;
+  void activate(const Activate&) override;
+  void activate_backward(const ActivateBackward&) override;
   void add(const Add&) override;
   void gather_rows(const GatherRows&) override;
   void scatter_rows(const ScatterRows&) override;
+  void copy_columns(const CopyColumns&) override;
   void cross_entropy(const CrossEntropy&) override;
   void sum_squares(const SumSquares&) override;
   void adamw(const AdamW&) override;

@@ -14,6 +14,8 @@ struct Lora {
   Param a, b;         // a [rank, in], b [out, rank]
   double scale = 1;   // alpha / rank (or alpha / sqrt(rank))
   float dropout = 0;  // of the input, in training only
+  // The base weight is stored [in, out], which PEFT's files say by this name. a and b are as of any linear.
+  bool fan_in_fan_out = false;
   int64_t rank() const { return a.value.rows(); }
 };
 

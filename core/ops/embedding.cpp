@@ -1,22 +1,44 @@
+#include <utility>
+#include <vector>
+
 #include "core/ops/operand.h"
 #include "core/ops/ops.h"
 
 namespace qlora {
 
-Var embedding(Context& c, const Tensor& table) {
-  const Axis& axis = axis_of(c, "embedding");
+namespace {
+
+Var rows_of(Context& c, const char* op, const Tensor& table, std::span<const int32_t> ids) {
   QLORA_CHECK(table.type() == c.type || table.type() == DType::bf16, failure,
-              "embedding: the table holds {} elements, the context computes in {}", name_of(table.type()),
+              "{}: the table holds {} elements, the context computes in {}", op, name_of(table.type()),
               name_of(c.type));
-  Tensor y(c.memory, {axis.rows(), table.cols()}, c.type);
+  const auto rows = static_cast<int64_t>(ids.size());
+  Tensor y(c.memory, {rows, table.cols()}, c.type);
   c.backend.gather_rows({.table = table.data(),
-                         .ids = axis.tokens.data(),
+                         .ids = ids.data(),
                          .y = y.data(),
-                         .rows = axis.rows(),
+                         .rows = rows,
                          .cols = table.cols(),
                          .type = c.type,
                          .table_type = table.type()});
   return {std::move(y)};
+}
+
+}  // namespace
+
+Var embedding(Context& c, const Tensor& table) {
+  return rows_of(c, "embedding", table, axis_of(c, "embedding").tokens);
+}
+
+Var position_embedding(Context& c, const Tensor& table, int64_t first) {
+  std::vector<int32_t> ids = axis_of(c, "position_embedding").positions;
+  for (int32_t& id : ids) {
+    QLORA_CHECK(id >= 0 && id + first < table.rows(), data,
+                "position {} of a sequence is beyond the {} that the model has an embedding for", id,
+                table.rows() - first);
+    id += static_cast<int32_t>(first);
+  }
+  return rows_of(c, "position_embedding", table, ids);
 }
 
 }  // namespace qlora

@@ -18,19 +18,28 @@ Var linear(Context&, const FrozenLinear& weight, const Var& x);
 
 // Rows of a frozen table [vocab, dim] at the axis' tokens. No gradient.
 Var embedding(Context&, const Tensor& table);
+// Rows of a frozen table at the axis' positions, `first` rows further down. No gradient. A position that the
+// table does not have is an Error(data).
+Var position_embedding(Context&, const Tensor& table, int64_t first = 0);
 Var rms_norm(Context&, const Tensor& weight, const Var& x, double eps);
 // x + y and its norm, in one pass.
 struct NormOfSum {
   Var sum, norm;
 };
 NormOfSum add_rms_norm(Context&, const Tensor& weight, const Var& x, const Var& y, double eps);
+struct LayerNormWeights {
+  Tensor weight, bias;  // [dim]; bias may be empty
+};
+Var layer_norm(Context&, const LayerNormWeights&, const Var& x, double eps);
+NormOfSum add_layer_norm(Context&, const LayerNormWeights&, const Var& x, const Var& y, double eps);
 
 // cos and sin of the axis' positions, made once per forward pass.
 struct RopeAngles {
-  Tensor cos, sin;  // [rows, head_dim / 2]
+  Tensor cos, sin;  // [rows, elements of a head that are rotated / 2]
 };
 RopeAngles rope_angles(Context&, std::span<const float> inv_freq);
-Var rope(Context&, const RopeAngles&, const Var& x, int64_t heads);  // x [rows, heads * head_dim]
+// x [rows, heads * head_dim]. Heads that are wider than the angles keep what lies past them.
+Var rope(Context&, const RopeAngles&, const Var& x, int64_t heads);
 
 struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0, window = 0;
@@ -41,7 +50,13 @@ struct AttentionShape {
 // first. With c.prefixes, sequences go on from shared beginnings. With c.wanted and no tape, only what lies
 // between the first and the last wanted row of each sequence is computed.
 Var attention(Context&, const Var& q, const Var& k, const Var& v, const AttentionShape&, int64_t layer);
+// act(x), act(gate) * up, and that with silu.
+Var activate(Context&, Activation, const Var& x);
+Var gated(Context&, Activation, const Var& gate, const Var& up);
 Var swiglu(Context&, const Var& gate, const Var& up);
+// The parts of a fused projection. A row of x is so many groups of columns, a group one part after another,
+// of `widths`; result i [rows, groups * widths[i]] has part i of every group.
+std::vector<Var> split_columns(Context&, const Var& x, int64_t groups, std::span<const int64_t> widths);
 Var add(Context&, const Var& a, const Var& b);
 // Rows of x at distinct ids.
 Var gather_rows(Context&, const Var& x, std::span<const int32_t> ids);

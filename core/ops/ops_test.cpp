@@ -31,6 +31,21 @@ TEST_CASE_METHOD(OpLab, "gradients of a sum and its norm equal central differenc
         }) < 1e-8);
 }
 
+TEST_CASE_METHOD(OpLab, "gradients of the centered norm equal central differences alone and of a sum") {
+  const LayerNormWeights w{random({5}), random({5})}, plain{random({5}), {}};
+  CHECK(gradient_error({random({4, 5})}, [&](Context& c, std::span<const Var> in) {
+          return add(c, in[0], layer_norm(c, w, in[0], 1e-5));
+        }) < 1e-8);
+  CHECK(gradient_error({random({4, 5})}, [&](Context& c, std::span<const Var> in) {
+          return layer_norm(c, plain, in[0], 1e-5);
+        }) < 1e-8);
+  auto of_sum = [&](Context& c, std::span<const Var> in) {
+    NormOfSum y = add_layer_norm(c, w, in[0], in[1], 1e-5);
+    return add(c, add(c, y.sum, in[0]), swiglu(c, y.norm, in[1]));
+  };
+  CHECK(gradient_error({random({4, 5}), random({4, 5})}, of_sum) < 1e-8);
+}
+
 TEST_CASE_METHOD(OpLab, "a sum and its norm in one pass have the bits of both ops") {
   for (const char* name : {"reference", "auto"}) {
     auto other = make_backend(name);
@@ -81,6 +96,61 @@ TEST_CASE_METHOD(OpLab,
   CHECK(gradient_error({random({3, 4})}, one) < 1e-8);
 }
 
+TEST_CASE_METHOD(OpLab, "gradients of every activation equal central differences") {
+  for (Activation kind : {Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+    auto alone = [&](Context& c, std::span<const Var> in) { return add(c, activate(c, kind, in[0]), in[0]); };
+    CHECK(gradient_error({random({3, 4})}, alone) < 1e-8);
+    auto two = [&](Context& c, std::span<const Var> in) { return gated(c, kind, in[0], in[1]); };
+    CHECK(gradient_error({random({3, 4}), random({3, 4})}, two) < 1e-8);
+  }
+}
+
+TEST_CASE_METHOD(OpLab, "the parts of a fused projection lie where they were and give their gradients back") {
+  const std::vector<int64_t> widths = {3, 1, 2};
+  Context c = context();
+  const Var x{random({2, 12})};
+  const std::vector<double> all = x.value.to_doubles();
+  const std::vector<Var> parts = split_columns(c, x, 2, widths);
+  CHECK(parts[0].value.to_doubles() == std::vector<double>{all[0], all[1], all[2], all[6], all[7], all[8],
+                                                           all[12], all[13], all[14], all[18], all[19],
+                                                           all[20]});
+  CHECK(parts[1].value.to_doubles() == std::vector<double>{all[3], all[9], all[15], all[21]});
+  auto one_part = [&](Context& inner, std::span<const Var> in) {
+    std::vector<Var> p = split_columns(inner, in[0], 2, widths);
+    return add(inner, swiglu(inner, p[1], in[1]), add(inner, swiglu(inner, in[1], p[1]), in[1]));
+  };
+  CHECK(gradient_error({random({5, 12}), random({5, 2})}, one_part) < 1e-8);  // nobody reads the others
+  auto again = [&](Context& inner, std::span<const Var> in) {
+    std::vector<Var> p = split_columns(inner, in[0], 1, std::vector<int64_t>{2, 2, 2});
+    return add(inner, swiglu(inner, p[0], p[2]),
+               split_columns(inner, in[0], 2, std::vector<int64_t>{1, 2})[0]);
+  };
+  CHECK(gradient_error({random({5, 6})}, again) < 1e-8);
+  CHECK_THROWS_WITH(split_columns(c, x, 3, widths),
+                    Contains("split_columns: x is [2, 12], expected [rows, 18]"));
+}
+
+TEST_CASE_METHOD(OpLab, "gradients of rope on part of a head equal central differences") {
+  const std::vector<float> inv_freq = {1.0f, 0.1f};
+  auto op = [&](Context& c, std::span<const Var> in) {
+    return add(c, rope(c, rope_angles(c, inv_freq), in[0], 2), in[0]);
+  };
+  CHECK(gradient_error({random({rows(), 14})}, op) < 1e-8);
+}
+
+TEST_CASE_METHOD(OpLab, "positions are looked up where the axis has them and beyond the table refused") {
+  Context c = context();
+  const Tensor table = random({8, 3});
+  const Var x = position_embedding(c, table, 2);
+  CHECK_FALSE(x.needs_grad());
+  for (int64_t i = 0; i < rows(); ++i) {
+    const auto at = axis.positions[static_cast<size_t>(i)] + 2;
+    CHECK(x.value.slice_rows(i, i + 1).to_doubles() == table.slice_rows(at, at + 1).to_doubles());
+  }
+  CHECK_THROWS_WITH(position_embedding(c, random({7, 3}), 2),
+                    Contains("position 5 of a sequence is beyond the 5"));
+}
+
 TEST_CASE_METHOD(OpLab, "gradients of gathered rows reach those rows alone") {
   std::vector<int32_t> ids = {4, 0, 2};
   auto op = [&](Context& c, std::span<const Var> in) { return gather_rows(c, in[0], ids); };
@@ -125,7 +195,7 @@ TEST_CASE_METHOD(OpLab, "shape errors name the op and the operand and both shape
   CHECK_THROWS_WITH(rms_norm(c, random({6}), x, 1e-5),
                     Contains("rms_norm: x is [10, 8], expected [rows, 6]"));
   CHECK_THROWS_WITH(add(c, x, Var{random({rows(), 7})}), Contains("add: b is [10, 7], expected [10, 8]"));
-  CHECK_THROWS_WITH(swiglu(c, x, Var{random({2, 8})}), Contains("swiglu: up is [2, 8]"));
+  CHECK_THROWS_WITH(swiglu(c, x, Var{random({2, 8})}), Contains("gated: up is [2, 8]"));
   AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 2};
   CHECK_THROWS_WITH(attention(c, x, x, x, shape, 0), Contains("attention: k is [10, 8], expected [10, 4]"));
   CHECK_THROWS_WITH(gather_rows(c, x, std::vector<int32_t>{10}), Contains("no row 10 in [10, 8]"));

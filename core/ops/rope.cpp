@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "core/ops/operand.h"
 #include "core/ops/ops.h"
 
@@ -19,7 +21,8 @@ RopeAngles rope_angles(Context& c, std::span<const float> inv_freq) {
 }
 
 Var rope(Context& c, const RopeAngles& angles, const Var& x, int64_t heads) {
-  int64_t rows = angles.cos.rows(), head_dim = 2 * angles.cos.cols();
+  const int64_t rows = angles.cos.rows(), rotary = 2 * angles.cos.cols();
+  const int64_t head_dim = std::max(rotary, x.value.cols() / heads);
   check_operand(c, "rope", "x", x.value, rows, heads * head_dim);
   Tensor y(c.memory, x.value.shape(), c.type);
   Rope args{.x = x.value.data(),
@@ -29,6 +32,7 @@ Var rope(Context& c, const RopeAngles& angles, const Var& x, int64_t heads) {
             .rows = rows,
             .heads = heads,
             .head_dim = head_dim,
+            .rotary_dim = rotary,
             .type = c.type};
   c.backend.rope(args);
   if (c.tape == nullptr || !x.needs_grad()) return {std::move(y)};

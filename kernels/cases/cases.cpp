@@ -123,7 +123,8 @@ std::vector<Case> with_bf16_operands(std::vector<Case> plain) {
 
 std::vector<Case> all_cases() {
   std::vector<Case> all;
-  for (auto* family : {matmul_cases, linear_cases, attention_cases, row_cases, learning_cases}) {
+  for (auto* family :
+       {matmul_cases, linear_cases, attention_cases, row_cases, element_cases, learning_cases}) {
     for (Case& c : family()) all.push_back(std::move(c));
   }
   return all;

@@ -100,6 +100,7 @@ std::vector<Case> matmul_cases();
 std::vector<Case> linear_cases();
 std::vector<Case> attention_cases();
 std::vector<Case> row_cases();
+std::vector<Case> element_cases();
 std::vector<Case> learning_cases();
 std::vector<Case> all_cases();
 // Steps of AdamW one after another, of several tensors, with states in host memory unless slab_bytes is 0.

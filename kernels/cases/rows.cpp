@@ -1,4 +1,4 @@
-// Cases of norms, rotary embedding, activations, sums and row movements.
+// Cases of norms, rotary embedding and row movements.
 
 #include <cmath>
 #include <string>
@@ -80,6 +80,89 @@ Case norm_backward_case(int64_t rows, int64_t cols, Write mode, bool beside) {
   return c;
 }
 
+// The mean and 1 / sqrt(mean square + eps) of every row of x, as f32.
+std::pair<Array, Array> moments(const Array& x, int64_t rows, int64_t cols, double eps) {
+  Array means, rstds;
+  for (int64_t r = 0; r < rows; ++r) {
+    double sum = 0, squares = 0;
+    for (int64_t i = r * cols; i < (r + 1) * cols; ++i) sum += x[static_cast<size_t>(i)];
+    const double mean = sum / static_cast<double>(cols);
+    for (int64_t i = r * cols; i < (r + 1) * cols; ++i)
+      squares += std::pow(x[static_cast<size_t>(i)] - mean, 2);
+    const double rstd = 1 / std::sqrt(squares / static_cast<double>(cols) + eps);
+    means.push_back(static_cast<double>(static_cast<float>(mean)));
+    rstds.push_back(static_cast<double>(static_cast<float>(rstd)));
+  }
+  return {means, rstds};
+}
+
+// Rows lie about 3, so that the mean matters.
+Array off_center(uint64_t seed, int64_t n) {
+  Array x = normals(seed, n);
+  for (double& v : x) v = static_cast<double>(static_cast<float>(v + 3));
+  return x;
+}
+
+Case layer_norm_case(int64_t rows, int64_t cols, bool keeps, bool biased, bool of_sum) {
+  const int64_t n = rows * cols;
+  Case c{.kernel = "layer_norm", .shape = sizes(rows, cols), .length = cols};
+  c.shape += std::string(keeps ? "" : " without mean and rstd") + (biased ? "" : " without bias") +
+             (of_sum ? " of a sum" : "");
+  c.inputs = {off_center(1, n), normals(2, cols), normals(3, cols), normals(4, n)};
+  // What is left of x beside the mean, and of that beside the bias, may be small.
+  c.cancels = {4};
+  if (keeps) c.cancels = {4, 0, 0};
+  if (of_sum) c.cancels.push_back(1);
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    void *y = d.make(n), *sum = of_sum ? d.make(n) : nullptr;
+    void *mean = keeps ? d.make(rows) : nullptr, *rstd = keeps ? d.make(rows) : nullptr;
+    d.backend().layer_norm({.x = d.put(in[0]),
+                            .residual = of_sum ? d.put(in[3]) : nullptr,
+                            .sum = sum,
+                            .w = d.put(in[1]),
+                            .bias = biased ? d.put(in[2]) : nullptr,
+                            .y = y,
+                            .mean = mean,
+                            .rstd = rstd,
+                            .rows = rows,
+                            .cols = cols,
+                            .eps = 1e-3,
+                            .type = d.type()});
+    std::vector<Array> results = {d.get(y, n)};
+    if (keeps) results.push_back(d.get(mean, rows));
+    if (keeps) results.push_back(d.get(rstd, rows));
+    if (of_sum) results.push_back(d.get(sum, n));
+    return results;
+  };
+  return c;
+}
+
+Case layer_norm_backward_case(int64_t rows, int64_t cols, Write mode, bool beside) {
+  const int64_t n = rows * cols;
+  Case c{.kernel = "layer_norm_backward", .shape = sizes(rows, cols) + name_of(mode), .length = cols};
+  if (beside) c.shape += " beside another";
+  const Array x = off_center(1, n);
+  auto [means, rstds] = moments(x, rows, cols, 1e-3);
+  c.inputs = {x, normals(2, cols), normals(3, n), means, rstds, normals(4, n)};
+  c.cancels = {8};
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    void* dx = destination(d, in[5], mode);
+    d.backend().layer_norm_backward({.dy = d.put(in[2]),
+                                     .x = d.put(in[0]),
+                                     .w = d.put(in[1]),
+                                     .mean = d.put(in[3]),
+                                     .rstd = d.put(in[4]),
+                                     .beside = beside ? d.put(in[5]) : nullptr,
+                                     .dx = dx,
+                                     .rows = rows,
+                                     .cols = cols,
+                                     .mode = mode,
+                                     .type = d.type()});
+    return {d.get(dx, n)};
+  };
+  return c;
+}
+
 Case rope_table_case(int64_t rows, int64_t half) {
   Case c{.kernel = "rope_table", .shape = sizes(rows, half)};
   Array frequencies;
@@ -109,75 +192,36 @@ Case rope_table_case(int64_t rows, int64_t half) {
   return c;
 }
 
-Case rope_case(int64_t rows, int64_t heads, int64_t head_dim, bool inverse, Write mode, bool in_place) {
-  int64_t n = rows * heads * head_dim, half = rows * head_dim / 2;
+struct Turn {
+  int64_t rows, heads, head_dim;
+  int64_t rotary_dim = 0;
+  bool inverse = false;
+  Write mode = Write::overwrite;
+  bool in_place = false;
+};
+
+Case rope_case(const Turn& t) {
+  const int64_t n = t.rows * t.heads * t.head_dim, rotary = t.rotary_dim > 0 ? t.rotary_dim : t.head_dim;
+  const int64_t half = t.rows * rotary / 2;
   Case c{.kernel = "rope"};
-  c.shape = sizes(rows, heads) + "x" + std::to_string(head_dim) + name_of(mode) +
-            (inverse ? " inverse" : "") + (in_place ? " in place" : "");
+  c.shape = sizes(t.rows, t.heads) + "x" + std::to_string(t.head_dim) + name_of(t.mode) +
+            (t.inverse ? " inverse" : "") + (t.in_place ? " in place" : "");
+  if (t.rotary_dim > 0) c.shape += " of the first " + std::to_string(t.rotary_dim);
   c.inputs = {normals(1, n), normals(2, half), normals(3, half), normals(4, n)};
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
     void* x = d.put(in[0]);
-    void* y = in_place ? x : destination(d, in[3], mode);
+    void* y = t.in_place ? x : destination(d, in[3], t.mode);
     d.backend().rope({.x = x,
                       .y = y,
                       .cos = d.put(in[1]),
                       .sin = d.put(in[2]),
-                      .rows = rows,
-                      .heads = heads,
-                      .head_dim = head_dim,
-                      .inverse = inverse,
-                      .mode = mode,
+                      .rows = t.rows,
+                      .heads = t.heads,
+                      .head_dim = t.head_dim,
+                      .rotary_dim = t.rotary_dim,
+                      .inverse = t.inverse,
+                      .mode = t.mode,
                       .type = d.type()});
-    return {d.get(y, n)};
-  };
-  return c;
-}
-
-// Gates reach far into both saturated ends.
-Case swiglu_case(int64_t n) {
-  Case c{.kernel = "swiglu", .shape = std::to_string(n), .inputs = {normals(1, n, 6), normals(2, n)}};
-  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
-    void* y = d.make(n);
-    d.backend().swiglu({.gate = d.put(in[0]), .up = d.put(in[1]), .y = y, .n = n, .type = d.type()});
-    return {d.get(y, n)};
-  };
-  return c;
-}
-
-Case swiglu_backward_case(int64_t n, Write gate_mode, Write up_mode, bool wants_gate, bool wants_up) {
-  Case c{.kernel = "swiglu_backward"};
-  c.shape = std::to_string(n) + name_of(gate_mode) + name_of(up_mode) + (wants_gate ? "" : " without dgate") +
-            (wants_up ? "" : " without dup");
-  c.inputs = {normals(1, n, 3), normals(2, n), normals(3, n), normals(4, n), normals(5, n)};
-  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
-    void* dgate = wants_gate ? destination(d, in[3], gate_mode) : nullptr;
-    void* dup = wants_up ? destination(d, in[4], up_mode) : nullptr;
-    d.backend().swiglu_backward({.dy = d.put(in[2]),
-                                 .gate = d.put(in[0]),
-                                 .up = d.put(in[1]),
-                                 .dgate = dgate,
-                                 .dup = dup,
-                                 .n = n,
-                                 .gate_mode = gate_mode,
-                                 .up_mode = up_mode,
-                                 .type = d.type()});
-    std::vector<Array> results;
-    if (wants_gate) results.push_back(d.get(dgate, n));
-    if (wants_up) results.push_back(d.get(dup, n));
-    return results;
-  };
-  // 1 + g (1 - s) crosses zero.
-  c.cancels = Array(static_cast<size_t>(wants_gate) + static_cast<size_t>(wants_up), 1.0);
-  return c;
-}
-
-Case add_case(int64_t n, bool in_place) {
-  Case c{.kernel = "add", .shape = std::to_string(n) + (in_place ? " in place" : "")};
-  c.inputs = {normals(1, n), normals(2, n)};
-  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
-    void* b = d.put(in[1]);
-    void* y = in_place ? b : d.make(n);
-    d.backend().add({.a = d.put(in[0]), .b = b, .y = y, .n = n, .type = d.type()});
     return {d.get(y, n)};
   };
   return c;
@@ -221,6 +265,28 @@ Case scatter_case(std::vector<int32_t> ids, int64_t total, int64_t cols, Write m
   return c;
 }
 
+// Columns [first, first + cols) of rows of `wide` elements; out of them, or into them.
+Case columns_case(int64_t rows, int64_t wide, int64_t first, int64_t cols, bool out_of, Write mode) {
+  Case c{
+      .kernel = "copy_columns",
+      .shape = sizes(rows, cols) + (out_of ? " out of " : " into ") + std::to_string(wide) + name_of(mode)};
+  c.inputs = {normals(1, rows * (out_of ? wide : cols)), normals(2, rows * (out_of ? cols : wide))};
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    void *x = d.put(in[0]), *y = out_of ? destination(d, in[1], mode) : d.put(in[1]);
+    const size_t before = static_cast<size_t>(first) * size_of(d.type());
+    d.backend().copy_columns({.x = static_cast<std::byte*>(x) + (out_of ? before : 0),
+                              .y = static_cast<std::byte*>(y) + (out_of ? 0 : before),
+                              .rows = rows,
+                              .cols = cols,
+                              .x_stride = out_of ? wide : cols,
+                              .y_stride = out_of ? cols : wide,
+                              .mode = mode,
+                              .type = d.type()});
+    return {d.get(y, static_cast<int64_t>(in[1].size()))};
+  };
+  return c;
+}
+
 }  // namespace
 
 std::vector<Case> row_cases() {
@@ -229,26 +295,31 @@ std::vector<Case> row_cases() {
     for (bool of_sum : {false, true}) all.push_back(norm_case(rows, cols, rows != 3, of_sum));
     for (Write mode : kModes) all.push_back(norm_backward_case(rows, cols, mode, false));
     all.push_back(norm_backward_case(rows, cols, Write::overwrite, true));
+    for (bool of_sum : {false, true})
+      all.push_back(layer_norm_case(rows, cols, rows != 3, rows != 33, of_sum));
+    for (Write mode : kModes) all.push_back(layer_norm_backward_case(rows, cols, mode, false));
+    all.push_back(layer_norm_backward_case(rows, cols, Write::overwrite, true));
   }
   for (auto [rows, half] : {std::pair<int64_t, int64_t>{1, 1}, {45, 32}, {7, 40}}) {
     all.push_back(rope_table_case(rows, half));
   }
   for (int64_t head_dim : {2, 16, 64, 80, 96}) {
-    all.push_back(rope_case(5, 3, head_dim, false, Write::overwrite, false));
-    all.push_back(rope_case(70, 9, head_dim, true, Write::overwrite, true));
-    all.push_back(rope_case(9, 2, head_dim, true, Write::accumulate, false));
+    all.push_back(rope_case({5, 3, head_dim}));
+    all.push_back(rope_case({70, 9, head_dim, 0, true, Write::overwrite, true}));
+    all.push_back(rope_case({9, 2, head_dim, 0, true, Write::accumulate}));
   }
-  for (int64_t n : {0, 1, 31, 1000, 20011}) {
-    all.push_back(swiglu_case(n));
-    for (Write gate : kModes) {
-      for (Write up : kModes) all.push_back(swiglu_backward_case(n, gate, up, true, true));
+  for (auto [head_dim, rotary] : {std::pair<int64_t, int64_t>{16, 4}, {64, 16}, {80, 32}, {96, 94}}) {
+    all.push_back(rope_case({70, 3, head_dim, rotary, true}));
+    all.push_back(rope_case({5, 2, head_dim, rotary, false, Write::overwrite, true}));
+    all.push_back(rope_case({9, 2, head_dim, rotary, true, Write::accumulate}));
+  }
+  for (Write mode : kModes)
+    for (bool out_of : {false, true}) {
+      all.push_back(columns_case(7, 50, 13, 21, out_of, mode));
+      all.push_back(columns_case(300, 192, 64, 64, out_of, mode));
+      all.push_back(columns_case(0, 4, 1, 2, out_of, mode));
+      all.push_back(columns_case(3, 1, 0, 1, out_of, mode));
     }
-    all.push_back(add_case(n, false));
-    all.push_back(add_case(n, true));
-  }
-  all.push_back(swiglu_backward_case(100, Write::overwrite, Write::accumulate, false, true));
-  all.push_back(swiglu_backward_case(100, Write::accumulate, Write::overwrite, true, false));
-  all.push_back(add_case(70001, false));
   all.push_back(gather_case({3, 0, 3, 6, 1}, 7, 33));
   all.push_back(gather_case({3, 0, 3, 6, 1}, 7, 33, true));
   all.push_back(gather_case({}, 2, 8));

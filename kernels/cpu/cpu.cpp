@@ -123,11 +123,22 @@ class Cpu final : public Reference {
   void rms_norm_backward(const RmsNormBackward& a) override {
     a.type == DType::f32 ? kernels_.rms_norm_backward(a) : Reference::rms_norm_backward(a);
   }
-  void swiglu(const SwiGlu& a) override { a.type == DType::f32 ? kernels_.swiglu(a) : Reference::swiglu(a); }
-  void swiglu_backward(const SwiGluBackward& a) override {
-    a.type == DType::f32 ? kernels_.swiglu_backward(a) : Reference::swiglu_backward(a);
+  void layer_norm(const LayerNorm& a) override {
+    a.type == DType::f32 ? kernels_.layer_norm(a) : Reference::layer_norm(a);
+  }
+  void layer_norm_backward(const LayerNormBackward& a) override {
+    a.type == DType::f32 ? kernels_.layer_norm_backward(a) : Reference::layer_norm_backward(a);
+  }
+  void activate(const Activate& a) override {
+    a.type == DType::f32 ? kernels_.activate(a) : Reference::activate(a);
+  }
+  void activate_backward(const ActivateBackward& a) override {
+    a.type == DType::f32 ? kernels_.activate_backward(a) : Reference::activate_backward(a);
   }
   void rope(const Rope& a) override { a.type == DType::f32 ? kernels_.rope(a) : Reference::rope(a); }
+  void copy_columns(const CopyColumns& a) override {
+    a.type == DType::f32 ? kernels_.copy_columns(a) : Reference::copy_columns(a);
+  }
   void cross_entropy(const CrossEntropy& a) override {
     a.type == DType::f32 ? kernels_.cross_entropy(a) : Reference::cross_entropy(a);
   }

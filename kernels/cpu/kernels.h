@@ -185,9 +185,12 @@ struct Kernels {
 
   void (*rms_norm)(const RmsNorm&) = nullptr;
   void (*rms_norm_backward)(const RmsNormBackward&) = nullptr;
-  void (*swiglu)(const SwiGlu&) = nullptr;
-  void (*swiglu_backward)(const SwiGluBackward&) = nullptr;
+  void (*layer_norm)(const LayerNorm&) = nullptr;
+  void (*layer_norm_backward)(const LayerNormBackward&) = nullptr;
+  void (*activate)(const Activate&) = nullptr;
+  void (*activate_backward)(const ActivateBackward&) = nullptr;
   void (*rope)(const Rope&) = nullptr;
+  void (*copy_columns)(const CopyColumns&) = nullptr;
   void (*drop_rows)(const DropArgs&) = nullptr;
   void (*cross_entropy)(const CrossEntropy&) = nullptr;
   // y[i] = exp(x[i]), for tests.

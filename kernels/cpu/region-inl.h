@@ -18,6 +18,7 @@
 #include "kernels/cpu/codec-inl.h"
 #include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/rows-inl.h"
+#include "kernels/cpu/activations-inl.h"
 #include "kernels/cpu/loss-inl.h"
 #include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/table-inl.h"

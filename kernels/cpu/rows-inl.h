@@ -1,5 +1,5 @@
-// Norms, activations and rotary embedding: row by row or element by element. Tails run the same
-// instructions on masked lanes, so an element's bits do not depend on where it stands.
+// Norms, rotary embedding and columns: row by row. Tails run the same instructions on masked lanes, so an
+// element's bits do not depend on where it stands.
 
 // body(i, lanes) over [begin, end), lanes = kLanes but for the last.
 template <class F>
@@ -12,8 +12,6 @@ QLORA_INLINE void each(int64_t begin, int64_t end, const F& body) {
 QLORA_INLINE void put(float* p, Vec value, bool add, int64_t lanes) {
   store_some(p, add ? load_some(p, lanes) + value : value, lanes);
 }
-
-constexpr int64_t kElementsPerTask = 16384;
 
 // y = x / sqrt(mean(x²) + eps) * w, also of x + residual. Squares are summed in kLanes partial sums over the
 // columns.
@@ -74,38 +72,80 @@ static void rms_norm_backward(const RmsNormBackward& a) {
   });
 }
 
-// y = silu(gate) * up
-static void swiglu(const SwiGlu& a) {
-  const auto *gate = static_cast<const float*>(a.gate), *up = static_cast<const float*>(a.up);
-  auto* y = static_cast<float*>(a.y);
-  parallel(a.n, kElementsPerTask, [&](int64_t begin, int64_t end) {
-    each(begin, end, [&](int64_t i, int64_t lanes) {
-      const Vec g = load_some(gate + i, lanes);
-      store_some(y + i, g * sigmoid(g) * load_some(up + i, lanes), lanes);
-    });
+// y = (x - mean) / sqrt(mean((x - mean)²) + eps) * w + bias, also of x + residual. Sums as in rms_norm, the
+// second over a row that the first has read.
+static void layer_norm(const LayerNorm& a) {
+  const auto *w = static_cast<const float*>(a.w), *bias = static_cast<const float*>(a.bias);
+  const double n = static_cast<double>(a.cols);
+  parallel(a.rows, rows_per_task(a.cols), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* x = static_cast<const float*>(a.x) + row * a.cols;
+      float* y = static_cast<float*>(a.y) + row * a.cols;
+      Vec total = zero(), squares = zero();
+      if (a.residual != nullptr) {
+        const float* residual = static_cast<const float*>(a.residual) + row * a.cols;
+        float* both = static_cast<float*>(a.sum) + row * a.cols;
+        each(0, a.cols, [&](int64_t c, int64_t lanes) {
+          const Vec v = load_some(x + c, lanes) + load_some(residual + c, lanes);
+          store_some(both + c, v, lanes);
+          total = total + v;
+        });
+        x = both;
+      } else {
+        each(0, a.cols, [&](int64_t c, int64_t lanes) { total = total + load_some(x + c, lanes); });
+      }
+      const float mean = static_cast<float>(static_cast<double>(sum(total)) / n);
+      each(0, a.cols, [&](int64_t c, int64_t lanes) {
+        const Vec off = first_n(load_some(x + c, lanes) - set1(mean), lanes, zero());
+        squares = fma(off, off, squares);
+      });
+      const float rstd =
+          static_cast<float>(1.0 / __builtin_sqrt(static_cast<double>(sum(squares)) / n + a.eps));
+      if (a.mean != nullptr) static_cast<float*>(a.mean)[row] = mean;
+      if (a.rstd != nullptr) static_cast<float*>(a.rstd)[row] = rstd;
+      each(0, a.cols, [&](int64_t c, int64_t lanes) {
+        const Vec h = (load_some(x + c, lanes) - set1(mean)) * set1(rstd);
+        const Vec b = bias != nullptr ? load_some(bias + c, lanes) : zero();
+        store_some(y + c, fma(h, load_some(w + c, lanes), b), lanes);
+      });
+    }
   });
 }
 
-// With s = sigmoid(g):  d silu / dg = s (1 + g (1 - s)). All is read before anything is written: dgate and
-// dup may lie over gate and up.
-static void swiglu_backward(const SwiGluBackward& a) {
-  const auto *gate = static_cast<const float*>(a.gate), *up = static_cast<const float*>(a.up);
-  const auto* dy = static_cast<const float*>(a.dy);
-  auto *dgate = static_cast<float*>(a.dgate), *dup = static_cast<float*>(a.dup);
-  parallel(a.n, kElementsPerTask, [&](int64_t begin, int64_t end) {
-    each(begin, end, [&](int64_t i, int64_t lanes) {
-      const Vec g = load_some(gate + i, lanes), u = load_some(up + i, lanes), d = load_some(dy + i, lanes);
-      const Vec s = sigmoid(g), one = set1(1.0f);
-      if (dgate != nullptr)
-        put(dgate + i, d * u * (s * fma(g, one - s, one)), a.gate_mode == Write::accumulate, lanes);
-      if (dup != nullptr) put(dup + i, d * (g * s), a.up_mode == Write::accumulate, lanes);
-    });
+// With h = (x - mean) rstd and g = dy * w:  dx = rstd * (g - mean(g) - h * mean(g * h)), added to what is in
+// dx or beside it. Lanes past the row have g = 0.
+static void layer_norm_backward(const LayerNormBackward& a) {
+  const auto* w = static_cast<const float*>(a.w);
+  const auto* before = static_cast<const float*>(a.mode == Write::accumulate ? a.dx : a.beside);
+  parallel(a.rows, rows_per_task(a.cols), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* x = static_cast<const float*>(a.x) + row * a.cols;
+      const float* dy = static_cast<const float*>(a.dy) + row * a.cols;
+      float* dx = static_cast<float*>(a.dx) + row * a.cols;
+      const Vec mean = set1(static_cast<const float*>(a.mean)[row]);
+      const Vec rstd = set1(static_cast<const float*>(a.rstd)[row]);
+      Vec gradients = zero(), products = zero();
+      each(0, a.cols, [&](int64_t c, int64_t lanes) {
+        const Vec g = load_some(dy + c, lanes) * load_some(w + c, lanes);
+        gradients = gradients + g;
+        products = fma(g, (load_some(x + c, lanes) - mean) * rstd, products);
+      });
+      const float n = static_cast<float>(a.cols);
+      const Vec level = set1(sum(gradients) / n), pull = set1(sum(products) / n);
+      each(0, a.cols, [&](int64_t c, int64_t lanes) {
+        const Vec g = load_some(dy + c, lanes) * load_some(w + c, lanes);
+        const Vec h = (load_some(x + c, lanes) - mean) * rstd;
+        const Vec own = rstd * fnma(h, pull, g - level);
+        store_some(dx + c, before != nullptr ? load_some(before + row * a.cols + c, lanes) + own : own,
+                   lanes);
+      });
+    }
   });
 }
 
-// y1 = x1 cos - x2 sin,  y2 = x2 cos + x1 sin
+// y1 = x1 cos - x2 sin,  y2 = x2 cos + x1 sin, and what lies past them as it is
 static void rope(const Rope& a) {
-  const int64_t half = a.head_dim / 2;
+  const int64_t turned = a.rotary_dim > 0 ? a.rotary_dim : a.head_dim, half = turned / 2;
   const bool add = a.mode == Write::accumulate;
   const Vec sign = set1(a.inverse ? -1.0f : 1.0f);
   parallel(a.rows, rows_per_task(a.heads * a.head_dim), [&](int64_t begin, int64_t end) {
@@ -120,6 +160,19 @@ static void rope(const Rope& a) {
         put(y + j, fnma(x2, s, x1 * c), add, lanes);
         put(y + j + half, fma(x1, s, x2 * c), add, lanes);
       });
+      each(turned, a.head_dim,
+           [&](int64_t j, int64_t lanes) { put(y + j, load_some(x + j, lanes), add, lanes); });
+    }
+  });
+}
+
+static void copy_columns(const CopyColumns& a) {
+  const bool add = a.mode == Write::accumulate;
+  parallel(a.rows, rows_per_task(a.cols), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* x = static_cast<const float*>(a.x) + row * a.x_stride;
+      float* y = static_cast<float*>(a.y) + row * a.y_stride;
+      each(0, a.cols, [&](int64_t c, int64_t lanes) { put(y + c, load_some(x + c, lanes), add, lanes); });
     }
   });
 }

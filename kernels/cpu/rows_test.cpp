@@ -57,7 +57,7 @@ TEST_CASE("The vectorized exponential is within one unit in the last place and h
   }
 }
 
-TEST_CASE("Norms and activations of every width agree with the plain loops in f64") {
+TEST_CASE("Norms of every width agree with the plain loops in f64") {
   auto plain = make_backend("reference");
   for (const Kernels* kernels : test::runnable_tables()) {
     auto fast = cpu::make_cpu(*kernels);
@@ -79,8 +79,8 @@ TEST_CASE("Norms and activations of every width agree with the plain loops in f6
       CHECK(worst(y, yd) < 1e-6);
       CHECK(worst(rstd, rstd_d) < 1e-6);
       for (Write mode : {Write::overwrite, Write::accumulate}) {
-        Floats dx = random_floats(n, 4), dup = dx;
-        Doubles dx_d = wide(dx), dup_d = dx_d;
+        Floats dx = random_floats(n, 4);
+        Doubles dx_d = wide(dx);
         fast->rms_norm_backward({.dy = dy.data(),
                                  .x = x.data(),
                                  .w = w.data(),
@@ -99,32 +99,90 @@ TEST_CASE("Norms and activations of every width agree with the plain loops in f6
                                   .mode = mode,
                                   .type = DType::f64});
         CHECK(worst(dx, dx_d) < 2e-6);
-        fast->swiglu_backward({.dy = dy.data(),
-                               .gate = x.data(),
-                               .up = y.data(),
-                               .dgate = dx.data(),
-                               .dup = dup.data(),
-                               .n = n,
-                               .gate_mode = mode,
-                               .up_mode = mode});
-        Doubles up = wide(y);
-        plain->swiglu_backward({.dy = dyd.data(),
-                                .gate = xd.data(),
-                                .up = up.data(),
-                                .dgate = dx_d.data(),
-                                .dup = dup_d.data(),
-                                .n = n,
-                                .gate_mode = mode,
-                                .up_mode = mode,
-                                .type = DType::f64});
-        CHECK(worst(dx, dx_d) < 3e-6);
-        CHECK(worst(dup, dup_d) < 3e-6);
       }
-      fast->swiglu({.gate = x.data(), .up = dy.data(), .y = y.data(), .n = n});
-      plain->swiglu({.gate = xd.data(), .up = dyd.data(), .y = yd.data(), .n = n, .type = DType::f64});
-      CHECK(worst(y, yd) < 1e-6);
     }
   }
+}
+
+TEST_CASE("Centered norms of every width agree with the plain loops in f64") {
+  auto plain = make_backend("reference");
+  for (const Kernels* kernels : test::runnable_tables()) {
+    auto fast = cpu::make_cpu(*kernels);
+    for (int64_t cols : {2, 7, 16, 33, 64, 577}) {
+      const int64_t rows = 5, n = rows * cols;
+      INFO(kernels->name << " " << cols);
+      Floats x = random_floats(n, 1, 3), w = random_floats(cols, 2), dy = random_floats(n, 3), y(x.size()),
+             mean(5), rstd(5), dx(x.size());
+      Doubles xd = wide(x), wd = wide(w), dyd = wide(dy), yd(x.size()), mean_d(5), rstd_d(5), dx_d(x.size());
+      LayerNorm a{.x = x.data(), .w = w.data(), .bias = w.data(), .y = y.data(), .mean = mean.data()};
+      a.rstd = rstd.data();
+      a.rows = rows;
+      a.cols = cols;
+      LayerNorm b = a;
+      b.x = xd.data(), b.w = b.bias = wd.data(), b.y = yd.data(), b.mean = mean_d.data(),
+      b.rstd = rstd_d.data();
+      b.type = DType::f64;
+      fast->layer_norm(a);
+      plain->layer_norm(b);
+      CHECK(worst(y, yd) < 2e-6);
+      CHECK(worst(mean, mean_d) < 1e-6);
+      CHECK(worst(rstd, rstd_d) < 1e-6);
+      LayerNormBackward c{
+          .dy = dy.data(), .x = a.x, .w = a.w, .mean = a.mean, .rstd = a.rstd, .dx = dx.data()};
+      c.rows = rows;
+      c.cols = cols;
+      LayerNormBackward d = c;
+      d.dy = dyd.data(), d.x = b.x, d.w = b.w, d.mean = b.mean, d.rstd = b.rstd, d.dx = dx_d.data();
+      d.type = DType::f64;
+      fast->layer_norm_backward(c);
+      plain->layer_norm_backward(d);
+      CHECK(worst(dx, dx_d) < 3e-6);
+    }
+  }
+}
+
+TEST_CASE("Activations and their slopes of every number are close to the plain loops in f64") {
+  auto plain = make_backend("reference");
+  Floats x;
+  for (float v = -40.0f; v < 40.0f; v += 0.00317f) x.push_back(v);
+  const auto n = static_cast<int64_t>(x.size());
+  const Floats ones(x.size(), 1.0f);
+  const Doubles xd = wide(x), ones_d = wide(ones);
+  for (const Kernels* kernels : test::runnable_tables())
+    for (Activation kind : {Activation::silu, Activation::gelu, Activation::gelu_tanh, Activation::relu}) {
+      auto fast = cpu::make_cpu(*kernels);
+      Floats y(x.size()), slope(x.size()), again(x.size());
+      Doubles yd(x.size()), slope_d(x.size());
+      fast->activate({.kind = kind, .gate = x.data(), .y = y.data(), .n = n});
+      plain->activate({.kind = kind, .gate = xd.data(), .y = yd.data(), .n = n, .type = DType::f64});
+      fast->activate_backward({.kind = kind,
+                               .dy = ones.data(),
+                               .gate = x.data(),
+                               .up = ones.data(),
+                               .dgate = slope.data(),
+                               .dup = again.data(),
+                               .n = n});
+      plain->activate_backward({.kind = kind,
+                                .dy = ones_d.data(),
+                                .gate = xd.data(),
+                                .dgate = slope_d.data(),
+                                .n = n,
+                                .type = DType::f64});
+      double value_error = 0, slope_error = 0;
+      for (size_t i = 0; i < x.size(); ++i) {
+        const double error = std::abs(static_cast<double>(y[i]) - yd[i]);
+        value_error = worse(value_error, error / (std::abs(yd[i]) + 1e-9));
+        slope_error = worse(slope_error, std::abs(static_cast<double>(slope[i]) - slope_d[i]));
+      }
+      INFO(kernels->name << " kind " << static_cast<int>(kind));
+      CHECK(value_error < 5e-6);  // mostly of the exponent, where little is left
+      CHECK(slope_error < 2e-6);
+      CHECK(same_bits(again, y));
+      const float nan = std::nanf("");
+      float nothing = 0;
+      fast->activate({.kind = kind, .gate = &nan, .y = &nothing, .n = 1});
+      CHECK(std::isnan(nothing));
+    }
 }
 
 TEST_CASE("Rotary embedding of every head size agrees with the plain loops in f64") {

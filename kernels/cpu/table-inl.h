@@ -20,9 +20,12 @@ static Kernels make_table(const char* name) {
   t.attention_backward_bf16 = attention_backward<Bf16Best>;
   t.rms_norm = rms_norm;
   t.rms_norm_backward = rms_norm_backward;
-  t.swiglu = swiglu;
-  t.swiglu_backward = swiglu_backward;
+  t.layer_norm = layer_norm;
+  t.layer_norm_backward = layer_norm_backward;
+  t.activate = activate;
+  t.activate_backward = activate_backward;
   t.rope = rope;
+  t.copy_columns = copy_columns;
   t.drop_rows = drop_rows;
   t.cross_entropy = cross_entropy;
   t.exp = exp_many;

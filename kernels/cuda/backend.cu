@@ -55,13 +55,16 @@ class CudaBackend : public Backend {
   void attention_backward(const AttentionBackward& a) override { cuda::attention_backward(device_, a); }
   void rms_norm(const RmsNorm& a) override { cuda::rms_norm(device_, a); }
   void rms_norm_backward(const RmsNormBackward& a) override { cuda::rms_norm_backward(device_, a); }
+  void layer_norm(const LayerNorm& a) override { cuda::layer_norm(device_, a); }
+  void layer_norm_backward(const LayerNormBackward& a) override { cuda::layer_norm_backward(device_, a); }
   void rope_table(const RopeTable& a) override { cuda::rope_table(device_, a); }
   void rope(const Rope& a) override { cuda::rope(device_, a); }
-  void swiglu(const SwiGlu& a) override { cuda::swiglu(device_, a); }
-  void swiglu_backward(const SwiGluBackward& a) override { cuda::swiglu_backward(device_, a); }
+  void activate(const Activate& a) override { cuda::activate(device_, a); }
+  void activate_backward(const ActivateBackward& a) override { cuda::activate_backward(device_, a); }
   void add(const Add& a) override { cuda::add(device_, a); }
   void gather_rows(const GatherRows& a) override { cuda::gather_rows(device_, a); }
   void scatter_rows(const ScatterRows& a) override { cuda::scatter_rows(device_, a); }
+  void copy_columns(const CopyColumns& a) override { cuda::copy_columns(device_, a); }
   void cross_entropy(const CrossEntropy& a) override { cuda::cross_entropy(device_, a); }
   void sum_squares(const SumSquares& a) override { cuda::sum_squares(device_, a); }
   void adamw(const AdamW& a) override { cuda::adamw(device_, a); }

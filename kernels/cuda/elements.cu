@@ -15,22 +15,73 @@ __device__ __forceinline__ void store(float& destination, float value, Write mod
   destination = mode == Write::accumulate ? destination + value : value;
 }
 
-// y = g / (1 + exp(-g)) u
-__global__ void __launch_bounds__(kThreads) gated(const float* gate, const float* up, float* y, int64_t n) {
+// act(g), and act'(g).
+struct Curve {
+  float value, slope;
+};
+
+// g / (1 + exp(-g));  with s = 1 / (1 + exp(-g)):  s (1 + g (1 - s))
+struct Silu {
+  static __device__ float value(float g) { return g / (1.0f + expf(-g)); }
+  static __device__ Curve at(float g) {
+    const float s = 1.0f / (1.0f + expf(-g));
+    return {g * s, s * (1.0f + g * (1.0f - s))};
+  }
+};
+
+// g P(g),  P(g) + g p(g);  P(g) = erfc(-g / sqrt(2)) / 2,  p(g) = exp(-g² / 2) / sqrt(2 pi)
+struct Gelu {
+  static __device__ float below(float g) { return 0.5f * erfcf(-g * 0.707106781f); }
+  static __device__ float value(float g) { return g * below(g); }
+  static __device__ Curve at(float g) {
+    const float share = below(g);
+    return {g * share, share + g * (expf(-0.5f * g * g) * 0.398942280f)};
+  }
+};
+
+// With 2 u = 2 sqrt(2 / pi) (g + 0.044715 g³) and s = 1 / (1 + exp(-2 u)):  g s,  s + g s (1 - s) 2 u'.  With
+// e = exp(-2 |u|) and t = 1 / (1 + e), nothing cancels: s is t or e t, and s (1 - s) is e t².
+struct GeluTanh {
+  struct Share {
+    float s, rest;  // s (1 - s)
+  };
+  static __device__ Share share(float g) {
+    const float e = expf(-1.59576912f * fabsf(g + 0.044715f * g * g * g)), t = 1.0f / (1.0f + e);
+    return {g < 0.0f ? e * t : t, e * t * t};
+  }
+  static __device__ float value(float g) { return g * share(g).s; }
+  static __device__ Curve at(float g) {
+    const Share share_of_g = share(g);
+    const float rise = 1.59576912f * (1.0f + 3.0f * 0.044715f * g * g);
+    return {g * share_of_g.s, share_of_g.s + g * share_of_g.rest * rise};
+  }
+};
+
+struct Relu {
+  static __device__ float value(float g) { return g < 0.0f ? 0.0f : g; }  // NaN stays
+  static __device__ Curve at(float g) { return {value(g), g > 0.0f ? 1.0f : 0.0f}; }
+};
+
+// y = act(g) u, or act(g)
+template <class Kind>
+__global__ void __launch_bounds__(kThreads)
+    activated(const float* gate, const float* up, float* y, int64_t n) {
   const int64_t i = item();
-  if (i < n) y[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+  if (i >= n) return;
+  const float value = Kind::value(gate[i]);
+  y[i] = up != nullptr ? value * up[i] : value;
 }
 
-// With s = 1 / (1 + exp(-g)):  d silu / dg = s (1 + g (1 - s))
-__global__ void __launch_bounds__(kThreads) gated_backward(SwiGluBackward a) {
+template <class Kind>
+__global__ void __launch_bounds__(kThreads) activated_backward(ActivateBackward a) {
   const int64_t i = item();
   if (i >= a.n) return;
   // Read before either is written: dgate and dup may lie over gate and up.
-  const float g = static_cast<const float*>(a.gate)[i], u = static_cast<const float*>(a.up)[i];
-  const float d = static_cast<const float*>(a.dy)[i], s = 1.0f / (1.0f + expf(-g));
-  if (a.dgate != nullptr)
-    store(static_cast<float*>(a.dgate)[i], d * u * (s * (1.0f + g * (1.0f - s))), a.gate_mode);
-  if (a.dup != nullptr) store(static_cast<float*>(a.dup)[i], d * (g * s), a.up_mode);
+  const Curve act = Kind::at(static_cast<const float*>(a.gate)[i]);
+  const float d = static_cast<const float*>(a.dy)[i];
+  const float arriving = a.up != nullptr ? d * static_cast<const float*>(a.up)[i] : d;
+  if (a.dgate != nullptr) store(static_cast<float*>(a.dgate)[i], arriving * act.slope, a.gate_mode);
+  if (a.dup != nullptr) store(static_cast<float*>(a.dup)[i], d * act.value, a.up_mode);
 }
 
 __global__ void __launch_bounds__(kThreads) sum(const float* a, const float* b, float* y, int64_t n) {
@@ -58,17 +109,46 @@ __global__ void __launch_bounds__(kThreads) scatter(ScatterRows a, const int32_t
   store(y, static_cast<const float*>(a.x)[i], a.mode);
 }
 
-}  // namespace
-
-void swiglu(Device& d, const SwiGlu& a) {
-  if (a.n > 0)
-    d.stream.launch(gated, dim3(blocks_for(a.n, kThreads)), dim3(kThreads), 0,
-                    static_cast<const float*>(a.gate), static_cast<const float*>(a.up),
-                    static_cast<float*>(a.y), a.n);
+// y[r, c] (+)= x[r, c], rows at their strides
+__global__ void __launch_bounds__(kThreads) columns(CopyColumns a) {
+  const int64_t i = item();
+  if (i >= a.rows * a.cols) return;
+  const int64_t row = i / a.cols, c = i % a.cols;
+  store(static_cast<float*>(a.y)[row * a.y_stride + c], static_cast<const float*>(a.x)[row * a.x_stride + c],
+        a.mode);
 }
 
-void swiglu_backward(Device& d, const SwiGluBackward& a) {
-  if (a.n > 0) d.stream.launch(gated_backward, dim3(blocks_for(a.n, kThreads)), dim3(kThreads), 0, a);
+// body(Kind{}) with the struct of that kind.
+template <class Body>
+void by_kind(Activation kind, const Body& body) {
+  switch (kind) {
+    case Activation::silu:
+      return body(Silu{});
+    case Activation::gelu:
+      return body(Gelu{});
+    case Activation::gelu_tanh:
+      return body(GeluTanh{});
+    case Activation::relu:
+      return body(Relu{});
+  }
+}
+
+}  // namespace
+
+void activate(Device& d, const Activate& a) {
+  if (a.n == 0) return;
+  by_kind(a.kind, [&]<class Kind>(Kind) {
+    d.stream.launch(activated<Kind>, dim3(blocks_for(a.n, kThreads)), dim3(kThreads), 0,
+                    static_cast<const float*>(a.gate), static_cast<const float*>(a.up),
+                    static_cast<float*>(a.y), a.n);
+  });
+}
+
+void activate_backward(Device& d, const ActivateBackward& a) {
+  if (a.n == 0) return;
+  by_kind(a.kind, [&]<class Kind>(Kind) {
+    d.stream.launch(activated_backward<Kind>, dim3(blocks_for(a.n, kThreads)), dim3(kThreads), 0, a);
+  });
 }
 
 void add(Device& d, const Add& a) {
@@ -100,6 +180,11 @@ void scatter_rows(Device& d, const ScatterRows& a) {
   d.uploads.begin();
   const int32_t* ids = d.uploads.put(d.stream, a.ids, static_cast<size_t>(a.rows));
   d.stream.launch(scatter, dim3(blocks_for(n, kThreads)), dim3(kThreads), 0, a, ids);
+}
+
+void copy_columns(Device& d, const CopyColumns& a) {
+  const int64_t n = a.rows * a.cols;
+  if (n > 0) d.stream.launch(columns, dim3(blocks_for(n, kThreads)), dim3(kThreads), 0, a);
 }
 
 }  // namespace qlora::cuda

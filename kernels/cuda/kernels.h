@@ -10,14 +10,17 @@ namespace qlora::cuda {
 // rows.cu
 void rms_norm(Device&, const RmsNorm&);
 void rms_norm_backward(Device&, const RmsNormBackward&);
+void layer_norm(Device&, const LayerNorm&);
+void layer_norm_backward(Device&, const LayerNormBackward&);
 void rope_table(Device&, const RopeTable&);
 void rope(Device&, const Rope&);
 // elements.cu
-void swiglu(Device&, const SwiGlu&);
-void swiglu_backward(Device&, const SwiGluBackward&);
+void activate(Device&, const Activate&);
+void activate_backward(Device&, const ActivateBackward&);
 void add(Device&, const Add&);
 void gather_rows(Device&, const GatherRows&);
 void scatter_rows(Device&, const ScatterRows&);
+void copy_columns(Device&, const CopyColumns&);
 // learning.cu
 void cross_entropy(Device&, const CrossEntropy&);
 void sum_squares(Device&, const SumSquares&);
