@@ -51,9 +51,10 @@ std::vector<double> endless(RatingModel model) {
 }
 
 // In what part of the tournaments and systems the interval holds the truth.
-double coverage(const std::vector<double>& truth, const ModelOptions& options) {
-  std::vector<int> held(kTournaments);
-  parallel_for(kTournaments, 1, [&](int64_t begin, int64_t end) {
+double coverage(const std::vector<double>& truth, const ModelOptions& options,
+                int64_t tournaments = kTournaments) {
+  std::vector<int> held(static_cast<size_t>(tournaments));
+  parallel_for(tournaments, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       ModelReport report = compute_strengths(simulated_tournament({}, static_cast<uint64_t>(i)), options);
       for (const Rating& r : report.ratings) {
@@ -64,7 +65,7 @@ double coverage(const std::vector<double>& truth, const ModelOptions& options) {
   });
   double sum = 0;
   for (int count : held) sum += count;
-  return sum / static_cast<double>(kTournaments * static_cast<int64_t>(truth.size()));
+  return sum / static_cast<double>(tournaments * static_cast<int64_t>(truth.size()));
 }
 
 }  // namespace
@@ -86,7 +87,8 @@ TEST_CASE("bootstrap intervals over prompts cover and those over matches do not"
   for (RatingModel model : {RatingModel::bt, RatingModel::davidson}) {
     std::vector<double> truth = endless(model);
     double prompts = coverage(truth, options_for(model, Interval::bootstrap, Cluster::prompt));
-    double matches = coverage(truth, options_for(model, Interval::bootstrap, Cluster::match));
+    // (so far from what they promise that fewer tournaments show it)
+    double matches = coverage(truth, options_for(model, Interval::bootstrap, Cluster::match), kTournaments / 4);
     CAPTURE(rating_model_name(model), prompts, matches);
     CHECK(prompts > 0.92);
     CHECK(prompts < 0.97);

@@ -34,6 +34,11 @@ TEST_CASE("things are timed in turn and every one of them once more to warm up")
   REQUIRE(seconds.size() == 2);
   CHECK(seconds[0].size() == 3);
   CHECK(seconds[1].size() == 3);
+  // A round that takes longer than the limit is enough, the first one too.
+  order.clear();
+  const auto one = time_in_turn({[&] { order += 'A'; }, [&] { order += 'B'; }}, {.limit = 0}, 0);
+  CHECK(order == "AB");
+  CHECK(one[1].size() == 1);
 }
 
 TEST_CASE("a paired row takes the ratio pair by pair and above 1 means that ours is faster") {

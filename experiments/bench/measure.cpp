@@ -43,18 +43,25 @@ std::vector<double> time_of(const std::function<void()>& body, const Effort& eff
 std::vector<std::vector<double>> time_in_turn(const std::vector<std::function<void()>>& things,
                                               const Effort& effort, double pause, double (*clock)()) {
   std::vector<std::vector<double>> seconds(things.size());
-  if (effort.warm)
-    for (const auto& thing : things) thing();
-  const double begin = now_seconds();
-  for (int round = 0; round < effort.most; ++round) {
-    const double passed = now_seconds() - begin;
-    if (round > 0 && (passed > effort.limit || (round >= effort.least && passed > effort.seconds))) break;
+  const auto round = [&] {
     for (size_t i = 0; i < things.size(); ++i) {
       if (pause > 0) std::this_thread::sleep_for(std::chrono::duration<double>(pause));
       const double before = clock();
       things[i]();
       seconds[i].push_back(clock() - before);
     }
+  };
+  double begin = now_seconds();
+  if (effort.warm) {
+    round();
+    if (now_seconds() - begin > effort.limit) return seconds;
+    for (auto& of_thing : seconds) of_thing.clear();
+    begin = now_seconds();
+  }
+  for (int rounds = 0; rounds < effort.most; ++rounds) {
+    const double passed = now_seconds() - begin;
+    if (rounds > 0 && (passed > effort.limit || (rounds >= effort.least && passed > effort.seconds))) break;
+    round();
   }
   return seconds;
 }

@@ -23,7 +23,7 @@ struct Effort {
   int most = 50;         // and at most
   double seconds = 0.2;  // enough once that many have passed
   double limit = 1e9;    // no further round after so many, whatever `least` says: long rounds scatter less
-  bool warm = true;      // a round before that is not counted
+  bool warm = true;      // a round before that is not counted, unless it takes longer than `limit`
 };
 
 // Seconds of `body`, once to warm up (unless told not to) and then again and again.
