@@ -30,8 +30,8 @@ enum class Operands : uint8_t { as_stored, bf16 };
 
 // How a product may round beyond that; chosen by the kind of request, never by the number of rows.
 //   exact   training, prompts, every likelihood: a row has the bits that it has among any number of rows.
-//   decode  token steps of generation: y = x Wᵀ from 4-bit codes may run in whole numbers on backends that
-//           have it (cpu/decode_rows-inl.h states its error). Elsewhere, and for all other weights, the same
+//   decode  token steps of generation: y = x Wᵀ from codes may run in whole numbers on backends that have
+//           it (cpu/decode_rows-inl.h states its error). Elsewhere, and for all other weights, the same
 //           as exact. A row's bits do not depend on the others here either.
 enum class Numerics : uint8_t { exact, decode };
 

@@ -120,20 +120,45 @@ void report(const Item& item, Backend& backend, Backend& plain, const cpu::Kerne
 
 using Report = std::function<void(const Item&)>;
 
+std::vector<uint8_t> random_codes(int64_t bytes) {
+  PhiloxStream stream(3);
+  std::vector<uint8_t> codes(static_cast<size_t>(bytes));
+  for (uint8_t& c : codes) c = static_cast<uint8_t>(stream.next());
+  return codes;
+}
+
+// The decode class, as bytes of the weight that are read in a second.
+void token_step(int64_t m, int64_t out, int64_t in, const Report& emit) {
+  const Floats absmax = random_floats(out * in / 64, 2), x = random_floats(m * in, 4);
+  const std::vector<uint8_t> codes = random_codes(out * in);
+  Floats y(static_cast<size_t>(m * out));
+  for (Format format : {Format::nf4, Format::int8}) {
+    const WeightView w{
+        .format = format, .out = out, .in = in, .data = codes.data(), .block = 64, .absmax = absmax.data()};
+    const int64_t bytes = packed_bytes(format, out * in) + out * in / 64 * 4;
+    emit({fmt::format("{} decode {}x{}, {} rows", name_of(format), out, in, m), 0, static_cast<double>(bytes),
+          m, std::min<int64_t>(m, 2), &y,
+          [&](Backend& b, int64_t rows) {
+            b.qgemm({.x = x.data(), .w = w, .y = y.data(), .rows = rows, .numerics = Numerics::decode});
+          },
+          5e-4f});
+  }
+}
+
 void products(int64_t m, int64_t out, int64_t in, const Report& emit) {
   Floats dense = random_floats(out * in, 1), absmax = random_floats(out * in / 64, 2);
-  std::vector<uint8_t> codes(static_cast<size_t>(out * in / 2));
-  PhiloxStream stream(3);
-  for (uint8_t& c : codes) c = static_cast<uint8_t>(stream.next());
+  const std::vector<uint8_t> codes = random_codes(out * in);
   std::vector<bf16> narrow(dense.size());
   std::transform(dense.begin(), dense.end(), narrow.begin(), to_bf16);
   for (auto [format, operands] : {std::pair{Format::dense, Operands::as_stored},
                                   {Format::dense, Operands::bf16},
                                   {Format::nf4, Operands::as_stored},
-                                  {Format::nf4, Operands::bf16}}) {
+                                  {Format::nf4, Operands::bf16},
+                                  {Format::int8, Operands::as_stored},
+                                  {Format::int8, Operands::bf16}}) {
     WeightView w{.format = format, .out = out, .in = in, .data = dense.data(), .block = 64};
     if (operands == Operands::bf16) w.data = narrow.data(), w.type = DType::bf16;
-    if (format == Format::nf4) w.data = codes.data(), w.absmax = absmax.data();
+    if (format != Format::dense) w.data = codes.data(), w.absmax = absmax.data();
     for (Layout layout : {Layout::nt, Layout::nn}) {
       const bool forward = layout == Layout::nt;
       Floats x = random_floats(m * (forward ? in : out), 4), y(static_cast<size_t>(m * (forward ? out : in)));
@@ -329,6 +354,9 @@ int run(int argc, char** argv) {
     for (auto [out, in] : {std::pair<int64_t, int64_t>{576, 576}, {192, 576}, {1536, 576}, {576, 1536}})
       products(m, out, in, emit);
     if (m <= 512) products(m, 49152, 576, emit);
+    if (m <= 32)
+      for (auto [out, in] : {std::pair<int64_t, int64_t>{49152, 576}, {32000, 2048}})
+        token_step(m, out, in, emit);
     if (m >= 64) {
       adapters(m, 576, 576, 8, emit);
       adapters(m, 1536, 576, 16, emit);

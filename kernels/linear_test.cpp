@@ -346,7 +346,8 @@ TEST_CASE("A layer whose output nobody reads has the same gradients") {
 TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the linear layer") {
   for (const std::string& name : available_backends()) {
     for (Operands operands : kOperands) {
-      for (Format format : {Format::dense, Format::nf4}) check_cuts(name, Problem(format, {}, operands));
+      for (Format format : {Format::dense, Format::nf4, Format::int8})
+        check_cuts(name, Problem(format, {}, operands));
       for (const Sizes& sizes : {many_rows(), long_rows()})
         check_cuts(name, Problem(Format::nf4, sizes, operands));
       if (name == "reference" || name == kEmulatedGpu) continue;  // their sums have no pieces
@@ -380,7 +381,7 @@ TEST_CASE("A gradient that is added to another is finished first and rounded onc
 TEST_CASE("A run has the same bits alone in the linear layer and packed between others") {
   for (const std::string& name : available_backends()) {
     for (Operands operands : kOperands) {
-      check_alone(name, Problem(Format::nf4, {}, operands));
+      for (Format format : {Format::nf4, Format::int8}) check_alone(name, Problem(format, {}, operands));
       for (const Sizes& sizes : {many_rows(), long_rows()}) {
         Problem many(Format::nf4, sizes, operands);
         many.adapters[0].scale = 1.5;  // no power of two

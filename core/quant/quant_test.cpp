@@ -29,6 +29,8 @@ const QuantConfig kConfigs[] = {
     {.format = Format::fp4, .block = 32},
     {.format = Format::nf4, .double_quant = true},
     {.format = Format::fp4, .double_quant = true, .block = 128},
+    {.format = Format::int8},
+    {.format = Format::int8, .double_quant = true, .block = 128},
 };
 
 double dot(const Tensor& a, const Tensor& b) {
@@ -100,6 +102,8 @@ TEST_CASE("a planned weight takes the bytes of a real one") {
   auto w = quantize(memory, "w", 64, 1024, numbers(65536, 1), {.format = Format::nf4, .double_quant = true},
                     DType::f32);
   CHECK(w->bytes() == 65536 / 2 + 1024 + 4 * 4 + 4 * 256);  // codes, scale codes, nested scales, their map
+  auto whole = quantize(memory, "w", 64, 1024, numbers(65536, 1), {.format = Format::int8}, DType::f32);
+  CHECK(whole->bytes() == 65536 + 4 * 1024);
 }
 
 TEST_CASE("NaN and infinity in a weight name the weight and the element") {
@@ -125,21 +129,24 @@ TEST_CASE("a matrix of many slices gets the bytes of a whole one") {
     begins.push_back(begin);
     std::copy_n(v.begin() + begin, out.size(), out.begin());
   };
-  const QuantConfig config{.format = Format::nf4};
-  auto w = quantize_slices(memory, "w", side, side, source, config, DType::f32);
-  CHECK(begins == std::vector<int64_t>{0, kQuantizeSlice});
-  std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(Format::nf4, n)));
-  std::vector<float> absmax(static_cast<size_t>(block_count(n, config.block)));
-  encode_plain(Format::nf4, v, config.block, codes.data(), absmax.data());
-  const WeightView view = w->view();
-  CHECK(std::equal(codes.begin(), codes.end(), static_cast<const uint8_t*>(view.data)));
-  CHECK(std::equal(absmax.begin(), absmax.end(), view.absmax));
+  for (Format format : {Format::nf4, Format::int8}) {
+    const QuantConfig config{.format = format};
+    begins.clear();
+    auto w = quantize_slices(memory, "w", side, side, source, config, DType::f32);
+    CHECK(begins == std::vector<int64_t>{0, kQuantizeSlice});
+    std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(format, n)));
+    std::vector<float> absmax(static_cast<size_t>(block_count(n, config.block)));
+    encode_plain(format, v, config.block, codes.data(), absmax.data());
+    const WeightView view = w->view();
+    CHECK(std::equal(codes.begin(), codes.end(), static_cast<const uint8_t*>(view.data)));
+    CHECK(std::equal(absmax.begin(), absmax.end(), view.absmax));
+  }
   CHECK(quantize_slices(memory, "w", side, side, source, {}, DType::f32)
             ->to_dense(memory, DType::f32)
             .to_floats() == v);
 
   v[static_cast<size_t>(n - 2)] = std::numeric_limits<float>::infinity();
-  for (const QuantConfig& each : {config, QuantConfig{}})
+  for (const QuantConfig& each : {QuantConfig{.format = Format::nf4}, QuantConfig{}})
     CHECK_THROWS_WITH(quantize_slices(memory, "w", side, side, source, each, DType::f32),
                       Contains("row 1024, column 1023"));
 }

@@ -41,6 +41,17 @@ QLORA_INLINE void levels_of_words(const ByteTables& t, __m256i words, __m256i (&
   levels_of_bytes(t, _mm256_and_si256(bytes, low_nibble), odd);
 }
 
+// Levels of 8-bit codes, k / 127 rounded once, from whole numbers (quant/int8-inl.h).
+QLORA_INLINE __m256 int8_levels(__m256i k) {
+  const __m256 v = _mm256_cvtepi32_ps(k);
+  return _mm256_fmadd_ps(v, _mm256_set1_ps(Int8::kStep), _mm256_mul_ps(v, _mm256_set1_ps(Int8::kStepRest)));
+}
+// Of byte kByte of every word.
+template <int kByte>
+QLORA_INLINE __m256 int8_levels_of(__m256i words) {
+  return int8_levels(_mm256_srai_epi32(_mm256_slli_epi32(words, 24 - 8 * kByte), 24));
+}
+
 // Sixteen bytes of each of eight rows, as dwords: v[j] lane i = dword j of row i.
 QLORA_INLINE void rows_of_dwords(const uint8_t* p, int64_t stride, __m256i (&v)[4]) {
   for (int j = 0; j < 4; ++j) {

@@ -9,9 +9,9 @@
 
 namespace qlora::cpu {
 
-// A format has its thresholds either on x, or on |x| with the sign as a bit of the code. Comparisons of the
-// second kind go the other way below zero (x < -t), which is "not above the next number below -t". Where a
-// cell holds two boundaries, the format is too fine about zero for this search: `usable` is false.
+// A 4-bit format has its thresholds either on x, or on |x| with the sign as a bit of the code. Comparisons of
+// the second kind go the other way below zero (x < -t), which is "not above the next number below -t". Where
+// a cell holds two boundaries, the format is too fine about zero for this search: `usable` is false.
 template <class F>
 CodeSearch make_code_search() {
   static_assert(F::kLevels == 16 && (F::kThresholds == 15 || F::kThresholds == 7));
@@ -54,7 +54,13 @@ inline const CodeSearch& code_search(Format format) {
     CodeSearch of[std::size(kFormats) + 1];
     All() {
       for (Format f : kFormats)
-        with_format(f, [&]<class F>(F) { of[static_cast<int>(f)] = make_code_search<F>(); });
+        with_format(f, [&]<class F>(F) {
+          CodeSearch& search = of[static_cast<int>(f)];
+          if constexpr (F::kBits == 4)
+            search = make_code_search<F>();
+          else
+            search.bits = F::kBits;
+        });
     }
   };
   static const All all;

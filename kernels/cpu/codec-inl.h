@@ -6,9 +6,10 @@
 constexpr int64_t kChunkElements = 65536;            // whose scales are expanded together; a multiple of 64
 constexpr int64_t kStreamBytes = int64_t{32} << 20;  // results that no cache holds
 
-// Segments of 64 elements are decoded from 32 bytes, whose two halves may have scales of their own. To f32:
-// levels are looked up and scaled.
+// Segments of 64 elements are decoded from 32 bytes or, of 8-bit codes, 64; their halves may have scales of
+// their own. To f32: levels are looked up and scaled.
 struct ToFloat {
+  static constexpr int kBits = 4;
   ByteTables bytes;
   Table16 table;
   explicit ToFloat(const float* levels) : bytes(levels), table(load_table(levels)) {}
@@ -46,6 +47,7 @@ QLORA_INLINE void decode_segment(const ToFloat& to, const uint8_t* p, float firs
 // To bf16: the scaled levels are rounded once per block, and looked up. kOrdinary: as all_ordinary().
 template <bool kOrdinary>
 struct ToBf16 {
+  static constexpr int kBits = 4;
   HalfLevels levels;
   explicit ToBf16(const float* p) : levels(load_half_levels(p)) {}
 };
@@ -57,6 +59,32 @@ QLORA_INLINE void decode_segment(const ToBf16<kOrdinary>& to, const uint8_t* p, 
     decode_halves<kStream>(to.levels, table, table, p, out);
   else
     decode_halves<kStream>(to.levels, table, half_table<kOrdinary>(to.levels, last), p, out);
+}
+
+// Of 8-bit codes levels are computed.
+struct BytesToFloat : Levels8 {
+  using Levels8::Levels8;
+};
+template <bool kStream, bool kOneScale>
+QLORA_INLINE void decode_segment(const BytesToFloat& to, const uint8_t* p, float first, float last,
+                                 float* out) {
+#pragma GCC unroll 8
+  for (int i = 0; i < 64; i += kLanes)
+    write<kStream>(out + i, as_int(levels_in_row(to, p, i) * set1(i < 32 ? first : last)));
+}
+template <bool kOrdinary>
+struct BytesToBf16 : Levels8 {
+  using Levels8::Levels8;
+};
+template <bool kStream, bool kOneScale, bool kOrdinary>
+QLORA_INLINE void decode_segment(const BytesToBf16<kOrdinary>& to, const uint8_t* p, float first, float last,
+                                 uint16_t* out) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 64; i += 2 * kLanes) {
+    const Vec scale = set1(i < 32 ? first : last);
+    write_bf16<kStream, kOrdinary>(out + i, levels_in_row(to, p, i) * scale,
+                                   levels_in_row(to, p, i + kLanes) * scale);
+  }
 }
 
 QLORA_INLINE void put_one(float* out, float value) {
@@ -76,7 +104,7 @@ static void decode_segments(const To& to, const Codes& w, int64_t begin, int64_t
   for (int64_t e = begin; e < end; e += 64) {
     const float first = w.absmax[block_of(e) - w.first_block];
     const float last = kOneScale ? first : w.absmax[block_of(e + 32) - w.first_block];
-    decode_segment<kStream, kOneScale>(to, w.data + e / 2, first, last, out + e);
+    decode_segment<kStream, kOneScale>(to, w.data + e * To::kBits / 8, first, last, out + e);
   }
 }
 
@@ -105,20 +133,31 @@ static bool all_ordinary(const float* p, int64_t n) {
     uint32_t bits;
     __builtin_memcpy(&bits, p + i, 4);
     bits &= 0x7fffffff;
-    others |= static_cast<uint32_t>(bits != 0) & static_cast<uint32_t>(bits - kSmallest >= kInfinity - kSmallest);
+    others |=
+        static_cast<uint32_t>(bits != 0) & static_cast<uint32_t>(bits - kSmallest >= kInfinity - kSmallest);
   }
   return others == 0;
 }
 
 QLORA_INLINE void decode_chunk(const Codes& w, int64_t begin, int64_t end, bool stream, float* y) {
-  decode_chunk<ToFloat>(w, begin, end, stream, y);
+  if (w.bits == 8)
+    decode_chunk<BytesToFloat>(w, begin, end, stream, y);
+  else
+    decode_chunk<ToFloat>(w, begin, end, stream, y);
+}
+template <bool kOrdinary>
+QLORA_INLINE void decode_chunk_to_bf16(const Codes& w, int64_t begin, int64_t end, bool stream, uint16_t* y) {
+  if (w.bits == 8)
+    decode_chunk<BytesToBf16<kOrdinary>>(w, begin, end, stream, y);
+  else
+    decode_chunk<ToBf16<kOrdinary>>(w, begin, end, stream, y);
 }
 QLORA_INLINE void decode_chunk(const Codes& w, int64_t begin, int64_t end, bool stream, uint16_t* y) {
   const int64_t first = begin / w.block, last = (end + w.block - 1) / w.block;
   if (all_ordinary(w.absmax + (first - w.first_block), last - first))
-    decode_chunk<ToBf16<true>>(w, begin, end, stream, y);
+    decode_chunk_to_bf16<true>(w, begin, end, stream, y);
   else
-    decode_chunk<ToBf16<false>>(w, begin, end, stream, y);
+    decode_chunk_to_bf16<false>(w, begin, end, stream, y);
 }
 
 template <class Out>
@@ -161,6 +200,23 @@ QLORA_INLINE void encode_weights(const Encoder& e, const float* w, float inverse
     if constexpr (!kFinite) x[i] = select(x[i] < set1(2), x[i], set1(e.a.search->like_nan));
   }
   encode_32(e.search, x, codes);
+}
+
+// The same to 8-bit codes: 32 bytes. NaN counts as 127.
+QLORA_INLINE void encode_bytes(const float* w, float inverse, uint8_t* codes) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 32; i += kLanes)
+    store_bytes(codes + i, to_int(min(load(w + i) * set1(inverse) * set1(127), set1(127))));
+}
+static void encode_block_to_bytes(const float* w, int64_t n, float inverse, uint8_t* codes) {
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) encode_bytes(w + i, inverse, codes + i);
+  if (i == n) return;
+  float rest[32] = {};
+  uint8_t bytes[32];
+  __builtin_memcpy(rest, w + i, static_cast<size_t>(n - i) * sizeof(float));
+  encode_bytes(rest, inverse, bytes);
+  __builtin_memcpy(codes + i, bytes, static_cast<size_t>(n - i));
 }
 
 template <bool kFinite>
@@ -209,10 +265,12 @@ static void encode_blocks(const Encoder& e, int64_t begin, int64_t end) {
     }
     for (int64_t b = first; b < stop; ++b) {
       const float* w = a.weights + b * a.block;
-      uint8_t* codes = a.codes + b * a.block / 2;
+      uint8_t* codes = a.codes + b * a.block * a.search->bits / 8;
       int32_t bits;
       __builtin_memcpy(&bits, a.absmax + b, 4);
-      if (bits < kInfinity)
+      if (a.search->bits == 8)
+        encode_block_to_bytes(w, length(b), inverse[b - first], codes);
+      else if (bits < kInfinity)
         encode_block<true>(e, w, length(b), inverse[b - first], codes);
       else
         encode_block<false>(e, w, length(b), inverse[b - first], codes);

@@ -1,6 +1,7 @@
 // Encoding and decoding of whole matrices: every instruction set gives the bytes of the plain loops, for
 // every format, size, block and alignment, and for weights and scales of every kind.
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
@@ -139,7 +140,7 @@ std::vector<Format> vector_formats() {
 }  // namespace
 
 TEST_CASE("Vectors encode every format but those that are too fine about zero") {
-  CHECK(vector_formats() == std::vector<Format>{Format::nf4, Format::fp4, Format::int4});
+  CHECK(vector_formats() == std::vector<Format>{Format::nf4, Format::fp4, Format::int4, Format::int8});
 }
 
 TEST_CASE("Vectors encode every block to the bytes of the plain loops") {
@@ -161,18 +162,28 @@ TEST_CASE("Vectors encode every block to the bytes of the plain loops") {
 
 TEST_CASE("Vectors decide as the plain loops do beside every threshold of every format") {
   for (Format format : vector_formats()) {
-    Floats x;
-    for (float boundary : cpu::code_search(format).boundaries) {
+    Floats x, levels, boundaries;
+    with_format(format, [&]<class F>(F) {
+      for (int code = 0; code < F::kLevels; ++code) levels.push_back(F::level(code));
+    });
+    std::erase_if(levels, [](float level) { return level < -1; });
+    std::sort(levels.begin(), levels.end());
+    // Of 4-bit formats those that are searched; else what lies between levels.
+    if (bits_of(format) == 4)
+      boundaries.assign(std::begin(cpu::code_search(format).boundaries),
+                        std::end(cpu::code_search(format).boundaries));
+    else
+      for (size_t i = 1; i < levels.size(); ++i) boundaries.push_back((levels[i - 1] + levels[i]) / 2);
+    for (float boundary : boundaries) {
       if (!(boundary < 1)) continue;
       float below = boundary, above = boundary;
-      for (int i = 0; i < 200; ++i) {
+      for (int i = 0; i < (bits_of(format) == 4 ? 200 : 20); ++i) {
         x.insert(x.end(), {below, above, -below, -above});
         below = std::nextafter(below, -2.0f);
         above = std::nextafter(above, 2.0f);
       }
     }
-    for (int code = 0; code < 16; ++code)
-      with_format(format, [&]<class F>(F) { x.push_back(F::level(code)); });
+    x.insert(x.end(), levels.begin(), levels.end());
     // Blocks whose first weight sets the scale: 1, and others whose reciprocal is not exact.
     for (float scale : {1.0f, 0.7f, 3.1e-5f, 1.3e30f, 1.5e-38f, 0.1f}) {
       Floats w;

@@ -27,20 +27,22 @@ struct HalfTable {
   __m512i words;
 };
 
+// Rounded to bf16 in the upper half of each lane; the lower half is without meaning.
+template <bool kOrdinary>
+QLORA_INLINE __m512i upper_bf16(__m512 a) {
+  if constexpr (!kOrdinary) return _mm512_castps_si512(round_bf16({a}).v);
+  const __m512i u = _mm512_castps_si512(a);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
+  return _mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+}
+
 template <bool kOrdinary>
 QLORA_INLINE HalfTable half_table(const HalfLevels& levels, float scale) {
   const __m512 products = _mm512_mul_ps(levels.levels, _mm512_set1_ps(scale));
 #if QLORA_PAIRS
   if constexpr (kOrdinary) return {narrow({products}, {products}).v};
 #endif
-  __m512i rounded = _mm512_castps_si512(products);
-  if constexpr (kOrdinary) {
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(rounded, 16), _mm512_set1_epi32(1));
-    rounded = _mm512_add_epi32(rounded, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-  } else {
-    rounded = _mm512_castps_si512(round_bf16({products}).v);
-  }
-  return {_mm512_permutexvar_epi16(levels.upper, rounded)};
+  return {_mm512_permutexvar_epi16(levels.upper, upper_bf16<kOrdinary>(products))};
 }
 
 template <bool kStream>
@@ -49,6 +51,19 @@ QLORA_INLINE void write(void* out, IVec a) {
     _mm512_stream_si512(static_cast<__m512i*>(out), a.v);
   else
     istore(out, a);
+}
+
+// 2 * kLanes numbers as bf16.
+template <bool kStream, bool kOrdinary>
+QLORA_INLINE void write_bf16(uint16_t* out, Vec a, Vec b) {
+#if QLORA_PAIRS
+  if constexpr (kOrdinary) return write<kStream>(out, narrow(a, b));
+#endif
+  alignas(64) static const uint16_t kUpper[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21,
+                                                  23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43,
+                                                  45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+  write<kStream>(out, {_mm512_permutex2var_epi16(upper_bf16<kOrdinary>(a.v), _mm512_load_si512(kUpper),
+                                                 upper_bf16<kOrdinary>(b.v))});
 }
 
 template <bool kStream>

@@ -45,6 +45,14 @@ QLORA_INLINE void write(void* out, IVec a) {
     istore(out, a);
 }
 
+// 2 * kLanes numbers as bf16.
+template <bool kStream, bool kOrdinary>
+QLORA_INLINE void write_bf16(uint16_t* out, Vec a, Vec b) {
+  const __m256i words = _mm256_packus_epi32(_mm256_srli_epi32(upper_bf16<kOrdinary>(a.v), 16),
+                                            _mm256_srli_epi32(upper_bf16<kOrdinary>(b.v), 16));
+  write<kStream>(out, {_mm256_permute4x64_epi64(words, 0xd8)});
+}
+
 // One code a byte, of elements 0 to 7 and 16 to 23, and in the upper half 8 to 15 and 24 to 31.
 template <bool kStream>
 QLORA_INLINE void put_halves(const HalfTable& t, __m256i codes, uint16_t* out) {

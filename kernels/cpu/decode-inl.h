@@ -1,10 +1,12 @@
-// From 4-bit codes to f32: value = f32(level * absmax), one product and no other rounding, so that every path
+// From codes to f32: value = f32(level * absmax), one product and no other rounding, so that every path
 // gives the same bits as the scalar definition (kernels/quant/decode.h).
 
 QLORA_INLINE float decode_one(const Codes& w, int64_t element) {
+  const float absmax = w.absmax[element / w.block - w.first_block];
+  if (w.bits == 8) return w.levels[w.data[element]] * absmax;
   int byte = w.data[element / 2];
   int code = (element & 1) != 0 ? byte & 15 : byte >> 4;
-  return w.levels[code] * w.absmax[element / w.block - w.first_block];
+  return w.levels[code] * absmax;
 }
 
 // The block of an element; a shift where the block size allows, because this runs once per 16 elements.
@@ -57,15 +59,56 @@ static Codes with_scales(const Codes& w, int64_t begin, int64_t end) {
   return with_scales_of(w, begin * w.cols, end * w.cols);
 }
 
+// How the levels of codes are found. 4 bits: looked up; where that is eight lanes, by their bytes (two thirds
+// of the work of floats).
+struct Levels4 {
+  static constexpr int kBits = 4;
+  Table16 table;
+  ByteTables bytes;
+  explicit Levels4(const float* levels) : table(load_table(levels)), bytes(levels) {}
+};
+// 8 bits: computed.
+struct Levels8 {
+  static constexpr int kBits = 8;
+  explicit Levels8(const float*) {}
+};
+// body(levels) with those of a matrix.
+template <class Body>
+QLORA_INLINE void with_levels(const Codes& w, const Body& body) {
+  w.bits == 8 ? body(Levels8(w.levels)) : body(Levels4(w.levels));
+}
+
+QLORA_INLINE Vec int8_levels(IVec k) {
+  const Vec v = to_float(k);
+  return fma(v, set1(Int8::kStep), v * set1(Int8::kStepRest));
+}
+// Byte kByte of every lane, as a signed number.
+template <int kByte>
+QLORA_INLINE IVec signed_byte(IVec words) {
+  return shift_right_signed<24>(shift_left<24 - 8 * kByte>(words));
+}
+
+// The levels of kLanes codes from element e on.
+QLORA_INLINE Vec levels_in_row(const Table16& table, const uint8_t* codes, int64_t e) {
+  return lookup(table, spread_codes(codes + e / 2));
+}
+QLORA_INLINE Vec levels_in_row(const Levels4& t, const uint8_t* codes, int64_t e) {
+  return levels_in_row(t.table, codes, e);
+}
+QLORA_INLINE Vec levels_in_row(const Levels8&, const uint8_t* codes, int64_t e) {
+  return int8_levels(load_bytes(codes + e));
+}
+
 // nn panel: rows [k0, k0 + kc) of the matrix, columns [c0, c0 + cols), as [kc][kNr].
-static void decode_panel_nn(const Codes& w, int64_t k0, int64_t kc, int64_t c0, int64_t cols, float* out) {
+template <class Levels>
+static void decode_panel_nn(const Levels& levels, const Codes& w, int64_t k0, int64_t kc, int64_t c0,
+                            int64_t cols, float* out) {
   if (w.cols % kLanes != 0 || w.block % kLanes != 0) {
     for (int64_t k = 0; k < kc; ++k)
       for (int64_t j = 0; j < kNr; ++j)
         out[k * kNr + j] = j < cols ? decode_one(w, (k0 + k) * w.cols + c0 + j) : 0.0f;
     return;
   }
-  const Table16 table = load_table(w.levels);
   const BlockOf block_of(w.block);
   for (int64_t j = 0; j < kNr; j += kLanes) {
     if (j >= cols) {
@@ -74,23 +117,17 @@ static void decode_panel_nn(const Codes& w, int64_t k0, int64_t kc, int64_t c0, 
     }
     int64_t e = k0 * w.cols + c0 + j;
     for (int64_t k = 0; k < kc; ++k, e += w.cols)
-      store(out + k * kNr + j, lookup(table, spread_codes(w.data + e / 2)) * set1(w.absmax[block_of(e)]));
+      store(out + k * kNr + j, levels_in_row(levels, w.data, e) * set1(w.absmax[block_of(e)]));
   }
 }
 
-// Eight values of k for kLanes rows of the matrix: lane i of `words` holds the eight codes of row i.
+// The values of k in a word of codes of kLanes rows, one lane a row.
 template <int kShift>
 QLORA_INLINE void decode_column(const Table16& table, IVec words, Vec scale, float* out) {
   store(out, lookup(table, shift_right<kShift>(words)) * scale);
 }
-// Eight lanes look up bytes (two thirds of the work of floats), sixteen have one instruction for floats.
-struct Lookups {
-  Table16 table;
-  ByteTables bytes;
-  explicit Lookups(const float* levels) : table(load_table(levels)), bytes(levels) {}
-};
 template <class Words, class Scale>
-QLORA_INLINE void decode_eight(const Lookups& t, Words words, Scale scale, float* out) {
+QLORA_INLINE void decode_words(const Levels4& t, Words words, Scale scale, float* out) {
   if constexpr (kLanes == 8) {
     __m256i even[4], odd[4];
     levels_of_words(t.bytes, words.v, even, odd);
@@ -110,6 +147,12 @@ QLORA_INLINE void decode_eight(const Lookups& t, Words words, Scale scale, float
     decode_column<24>(t.table, words, scale, out + 7 * kNr);
   }
 }
+QLORA_INLINE void decode_words(const Levels8&, IVec words, Vec scale, float* out) {
+  store(out, int8_levels(signed_byte<0>(words)) * scale);
+  store(out + kNr, int8_levels(signed_byte<1>(words)) * scale);
+  store(out + 2 * kNr, int8_levels(signed_byte<2>(words)) * scale);
+  store(out + 3 * kNr, int8_levels(signed_byte<3>(words)) * scale);
+}
 
 // The absmax of kLanes rows at column k.
 QLORA_INLINE Vec scales_of_rows(const Codes& w, BlockOf block_of, int64_t row, int64_t k) {
@@ -119,12 +162,15 @@ QLORA_INLINE Vec scales_of_rows(const Codes& w, BlockOf block_of, int64_t row, i
 }
 
 // nt panel: rows [n0, n0 + cols) of the matrix become columns, values [k0, k0 + kc) of k, as [kc][kNr].
-// The codes of kLanes rows are looked up lane by lane, so that nothing has to be transposed.
-static void decode_panel_nt(const Codes& w, int64_t k0, int64_t kc, int64_t n0, int64_t cols, float* out) {
+// The codes of kLanes rows are decoded lane by lane, so that nothing has to be transposed.
+template <class Levels>
+static void decode_panel_nt(const Levels& levels, const Codes& w, int64_t k0, int64_t kc, int64_t n0,
+                            int64_t cols, float* out) {
+  constexpr int64_t kWord = 32 / Levels::kBits,
+                    kWords = 4 * kWord;  // values of k in a word, and in sixteen bytes
   const BlockOf block_of(w.block);
   const bool whole_words = w.cols % 8 == 0 && w.block % 8 == 0 && k0 % 8 == 0 && kc % 8 == 0;
   const bool aligned_rows = w.cols % w.block == 0;  // then all rows change block at the same k
-  const Lookups lookups(w.levels);
   for (int64_t j = 0; j < kNr; j += kLanes) {
     if (!whole_words || j + kLanes > cols) {
       for (int64_t k = 0; k < kc; ++k)
@@ -132,25 +178,25 @@ static void decode_panel_nt(const Codes& w, int64_t k0, int64_t kc, int64_t n0, 
           out[k * kNr + i] = i < cols ? decode_one(w, (n0 + i) * w.cols + k0 + k) : 0.0f;
       continue;
     }
-    const int64_t row = n0 + j;
-    const uint8_t* p = w.data + (row * w.cols + k0) / 2;
+    const int64_t row = n0 + j, ld = w.cols * Levels::kBits / 8;
+    const uint8_t* p = w.data + row * ld + k0 * Levels::kBits / 8;
     Vec scale = scales_of_rows(w, block_of, row, k0);
     int64_t next_block = (k0 / w.block + 1) * w.block;
-    for (int64_t k = 0; k < kc; k += 32) {
+    for (int64_t k = 0; k < kc; k += kWords, p += 16) {
       IVec words[4] = {};
-      const int64_t steps = smaller(4, (kc - k) / 8);
+      const int64_t steps = smaller(4, (kc - k) / kWord);
       if (steps == 4)
-        load_four_words(p + k / 2, w.cols / 2, words);
+        load_four_words(p, ld, words);
       else
-        for (int64_t i = 0; i < steps; ++i) words[i] = load_words(p + k / 2 + 4 * i, w.cols / 2);
+        for (int64_t i = 0; i < steps; ++i) words[i] = load_words(p + 4 * i, ld);
 #pragma GCC unroll 4
       for (int64_t i = 0; i < steps; ++i) {
-        const int64_t at = k + 8 * i;
+        const int64_t at = k + kWord * i;
         if (!aligned_rows || k0 + at == next_block) {
           scale = scales_of_rows(w, block_of, row, k0 + at);
           if (aligned_rows) next_block += w.block;
         }
-        decode_eight(lookups, words[i], scale, out + at * kNr + j);
+        decode_words(levels, words[i], scale, out + at * kNr + j);
       }
     }
   }

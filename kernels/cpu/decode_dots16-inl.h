@@ -7,6 +7,7 @@ constexpr bool kDotAlone = true;
 
 // The levels twice: a lookup takes five bits, the fifth of which is another code's.
 struct DotLevels {
+  static constexpr int kBits = 4;
   __m512i words;
   explicit DotLevels(const WholeLevels& levels)
       : words(_mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(levels.words)))) {}
@@ -19,6 +20,20 @@ QLORA_INLINE void levels_of_four(const DotLevels& t, const uint8_t* codes, int64
   w[1] = _mm512_permutexvar_epi16(_mm512_srli_epi16(words, 12), t.words);
   w[2] = _mm512_permutexvar_epi16(words, t.words);
   w[3] = _mm512_permutexvar_epi16(_mm512_srli_epi16(words, 8), t.words);
+}
+
+// A segment of four outputs: eight elements of each in a vector.
+QLORA_INLINE void levels_of_segment(const DotLevels& t, const uint8_t* codes, int64_t ld, __m512i (&w)[8]) {
+  levels_of_four(t, codes, ld, w);
+  levels_of_four(t, codes + 16, ld, w + 4);
+}
+QLORA_INLINE void levels_of_segment(const DotBytes&, const uint8_t* codes, int64_t ld, __m512i (&w)[8]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512i bytes = four_rows(codes + 16 * i, ld);
+    w[2 * i] = _mm512_srai_epi16(_mm512_unpacklo_epi8(bytes, bytes), 8);
+    w[2 * i + 1] = _mm512_srai_epi16(_mm512_unpackhi_epi8(bytes, bytes), 8);
+  }
 }
 
 QLORA_INLINE __m512 four_scales(const float* p, int64_t ld) {
@@ -72,7 +87,8 @@ QLORA_INLINE __m512i dot_pair(const DotLevels& t, __m512i codes, const __m512i* 
   return _mm512_dpwssd_epi32(sum, levels(_mm512_srli_epi16(codes, 8)), x[3]);
 }
 
-// Of two outputs, their halves added: quarters are segments 0 and 1 of the first, 0 and 1 of the second.
+// Of two outputs, quarters 0 and 1, and 2 and 3, added: two of the first, two of the second. Of two segments,
+// whose halves are quarters: segments 0 and 1 of each.
 QLORA_INLINE __m512i join_outputs(__m512i a, __m512i b) {
   return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
@@ -110,7 +126,30 @@ QLORA_INLINE __m512 dot_two_segments(const DotLevels& t, const DotWeights& w, co
   return kPair ? add_segment(s, scales_of(w.room, i + 1), _mm512_shuffle_i32x4(ab, cd, 0xdd)) : s;
 }
 
+// The same of 8-bit codes, a segment at a time.
+QLORA_INLINE __m512 dot_segment(const DotWeights& w, const DotRows& x, int64_t i, __m512 s) {
+  const uint8_t *codes = w.codes + 64 * i, *row = x.segments + i * kArranged;
+  const uint8_t* ahead = w.codes + kAheadAlone + 256 * i;
+  const __m512i first = _mm512_loadu_si512(row), last = _mm512_loadu_si512(row + 64);
+  __m512i sums[4];
+#pragma GCC unroll 4
+  for (int o = 0; o < 4; ++o) {
+    __builtin_prefetch(ahead + 64 * o, 0, 2);
+    const auto* p = reinterpret_cast<const __m256i*>(codes + o * w.ld);
+    sums[o] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_cvtepi8_epi16(_mm256_loadu_si256(p)), first);
+    sums[o] = _mm512_dpwssd_epi32(sums[o], _mm512_cvtepi8_epi16(_mm256_loadu_si256(p + 1)), last);
+  }
+  const __m512i ab = join_outputs(sums[0], sums[1]), cd = join_outputs(sums[2], sums[3]);
+  return add_segment(s, scales_of(w.room, i), join_outputs(ab, cd));
+}
+
 // sums[output], of four outputs.
+QLORA_INLINE void dot_four(const DotBytes&, const DotWeights& w, const DotRows& x, float* sums) {
+  multiply_scales(w.scales, w.scales_ld, x.scales, w.segments, w.room);
+  __m512 s = _mm512_setzero_ps();
+  for (int64_t i = 0; i < w.segments; ++i) s = dot_segment(w, x, i, s);
+  store_four(s, sums);
+}
 QLORA_INLINE void dot_four(const DotLevels& t, const DotWeights& w, const DotRows& x, float* sums) {
   multiply_scales(w.scales, w.scales_ld, x.scales, w.segments, w.room);
   __m512 s = _mm512_setzero_ps();
@@ -121,8 +160,9 @@ QLORA_INLINE void dot_four(const DotLevels& t, const DotWeights& w, const DotRow
 }
 
 // sums[r][output], of R rows and G groups of outputs.
-template <int R, int G>
-QLORA_INLINE void dot_segments(const DotLevels& t, DotWeights w, const DotRows& x, float* sums) {
+template <int R, int G, class Levels>
+QLORA_INLINE void dot_segments(const Levels& t, DotWeights w, const DotRows& x, float* sums) {
+  constexpr int kCodes = kSegment * Levels::kBits / 8;  // bytes of a segment
   if constexpr (R == 1) {
     for (int g = 0; g < G; ++g, w.codes += kDotOutputs * w.ld, w.scales += kDotOutputs * w.scales_ld)
       dot_four(t, w, x, sums + kDotOutputs * g);
@@ -135,15 +175,15 @@ QLORA_INLINE void dot_segments(const DotLevels& t, DotWeights w, const DotRows& 
     for (int r = 0; r < R; ++r) s[g][r] = _mm512_setzero_ps();
   const uint8_t *codes = w.codes, *rows = x.segments, *ahead = w.ahead;
   const float* x_scales = x.scales;
-  for (int64_t i = 0; i < w.segments; ++i, codes += 32, rows += R * kArranged, x_scales += R) {
+  for (int64_t i = 0; i < w.segments; ++i, codes += kCodes, rows += R * kArranged, x_scales += R) {
 #pragma GCC unroll 4
-    for (int line = 0; line < 2 * G; ++line, ahead += 64) __builtin_prefetch(ahead, 0, 2);
+    for (int line = 0; line < kCodes * kDotOutputs * G / 64; ++line, ahead += 64)
+      __builtin_prefetch(ahead, 0, 2);
     __m512i levels[G][8];
     __m512 scales[G];
 #pragma GCC unroll 4
     for (int g = 0; g < G; ++g) {
-      levels_of_four(t, codes + 4 * g * w.ld, w.ld, levels[g]);
-      levels_of_four(t, codes + 4 * g * w.ld + 16, w.ld, levels[g] + 4);
+      levels_of_segment(t, codes + 4 * g * w.ld, w.ld, levels[g]);
       scales[g] = four_scales(w.scales + 4 * g * w.scales_ld + i, w.scales_ld);
     }
 #pragma GCC unroll 8

@@ -7,9 +7,14 @@ QLORA_INLINE int64_t dot_room(int64_t) {
   return 0;
 }
 
+QLORA_INLINE __m256i in_both_halves(const uint8_t* p) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+
 // The low and high bytes of the levels, in both halves, and the order of bytes that brings words where
 // arrange_segment() has their x.
 struct DotLevels {
+  static constexpr int kBits = 4;
   __m256i low, high, order;
   explicit DotLevels(const WholeLevels& levels) {
     uint8_t bytes[3][16];
@@ -22,17 +27,17 @@ struct DotLevels {
     high = in_both_halves(bytes[1]);
     order = in_both_halves(bytes[2]);
   }
-  QLORA_INLINE __m256i in_both_halves(const uint8_t* p) {
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
 };
 
-// Sixteen bytes of codes of two outputs.
-QLORA_INLINE void levels_of_two(const DotLevels& t, const uint8_t* codes, int64_t ld, __m256i* w) {
+// Sixteen bytes of each of two outputs.
+QLORA_INLINE __m256i two_rows(const uint8_t* codes, int64_t ld) {
   const auto row = [&](int64_t i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + i)); };
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(ld), 1);
+}
+
+QLORA_INLINE void levels_of_two(const DotLevels& t, const uint8_t* codes, int64_t ld, __m256i* w) {
   const __m256i nibble = _mm256_set1_epi8(15);
-  const __m256i bytes =
-      _mm256_shuffle_epi8(_mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(ld), 1), t.order);
+  const __m256i bytes = _mm256_shuffle_epi8(two_rows(codes, ld), t.order);
   const __m256i even = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble),
                 odd = _mm256_and_si256(bytes, nibble);
   const __m256i even_low = _mm256_shuffle_epi8(t.low, even), even_high = _mm256_shuffle_epi8(t.high, even);
@@ -43,27 +48,41 @@ QLORA_INLINE void levels_of_two(const DotLevels& t, const uint8_t* codes, int64_
   w[3] = _mm256_unpackhi_epi8(odd_low, odd_high);
 }
 
+// A segment of two outputs: eight elements of each in a vector.
+QLORA_INLINE void levels_of_segment(const DotLevels& t, const uint8_t* codes, int64_t ld, __m256i (&w)[8]) {
+  levels_of_two(t, codes, ld, w);
+  levels_of_two(t, codes + 16, ld, w + 4);
+}
+QLORA_INLINE void levels_of_segment(const DotBytes&, const uint8_t* codes, int64_t ld, __m256i (&w)[8]) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m256i bytes = two_rows(codes + 16 * i, ld);
+    w[2 * i] = _mm256_srai_epi16(_mm256_unpacklo_epi8(bytes, bytes), 8);
+    w[2 * i + 1] = _mm256_srai_epi16(_mm256_unpackhi_epi8(bytes, bytes), 8);
+  }
+}
+
 // sums[r][output], of R rows and G groups of outputs.
-template <int R, int G>
-QLORA_INLINE void dot_segments(const DotLevels& t, const DotWeights& w, const DotRows& x, float* sums) {
+template <int R, int G, class Levels>
+QLORA_INLINE void dot_segments(const Levels& t, const DotWeights& w, const DotRows& x, float* sums) {
   static_assert(G == 1);
   __m256 s[R];
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) s[r] = _mm256_setzero_ps();
   const uint8_t *codes = w.codes, *rows = x.segments;
   const float* x_scales = x.scales;
-  for (int64_t i = 0; i < w.segments; ++i, codes += 32, rows += R * kArranged, x_scales += R) {
+  for (int64_t i = 0; i < w.segments;
+       ++i, codes += kSegment * Levels::kBits / 8, rows += R * kArranged, x_scales += R) {
     __m256i levels[8];
-    levels_of_two(t, codes, w.ld, levels);
-    levels_of_two(t, codes + 16, w.ld, levels + 4);
+    levels_of_segment(t, codes, w.ld, levels);
     const __m256 scale = _mm256_set_m128(_mm_set1_ps(w.scales[w.scales_ld + i]), _mm_set1_ps(w.scales[i]));
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
       const uint8_t* p = rows + r * kArranged;
-      __m256i sum = _mm256_madd_epi16(levels[0], t.in_both_halves(p));
+      __m256i sum = _mm256_madd_epi16(levels[0], in_both_halves(p));
 #pragma GCC unroll 8
       for (int j = 1; j < 8; ++j)
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(levels[j], t.in_both_halves(p + 16 * j)));
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(levels[j], in_both_halves(p + 16 * j)));
       s[r] =
           _mm256_fmadd_ps(_mm256_mul_ps(scale, _mm256_set1_ps(x_scales[r])), _mm256_cvtepi32_ps(sum), s[r]);
     }

@@ -1,8 +1,9 @@
-// The decode class (Numerics::decode): y[rows, out] = x Wᵀ from 4-bit codes in whole numbers.
+// The decode class (Numerics::decode): y[rows, out] = x Wᵀ from codes in whole numbers.
 //
 // A segment is 64 values of k, which share one absmax. Its levels are rounded to whole numbers of at most
-// kWhole, of one scale for the format, and its x likewise, of a scale for the segment. An output has four
-// sums in f32: sum j takes elements 8j to 8j + 7 of both halves of every segment.
+// kWhole, of one scale for the format (8-bit codes are whole numbers already), and its x likewise, of a scale
+// for the segment. An output has four sums in f32: sum j takes elements 8j to 8j + 7 of both halves of every
+// segment, or with 8-bit codes those at 8i + 2j and 8i + 2j + 1 for all i.
 //   sum j += absmax * (scale of levels * scale of x) * f32(whole sum)
 //   y = (sum 0 + sum 1) + (sum 2 + sum 3)
 // Whole sums are exact in 32 bits, in any order, and segments run in order, so that the bits of a row depend
@@ -11,7 +12,8 @@
 // Error against f64, with L = the largest |level| and X_s = the largest |x| of segment s:
 //   |y - exact| <= 1.01 L * sum over s of
 //                  absmax_s (2^-14.5 (sum |x_i| + 64 X_s) + 2^-22 (segments + 16) sum |x_i|)
-// (rounding levels and x to whole numbers; f32 sums). A row with an infinity or NaN gives NaN.
+// (rounding levels and x to whole numbers, of 8-bit codes x alone; f32 sums). A row with an infinity or NaN
+// gives NaN.
 
 // The largest of eight lanes, in all of them.
 QLORA_INLINE __m256 largest_everywhere(__m256 v) {
@@ -27,16 +29,17 @@ QLORA_INLINE __m256i evens_then_odds(__m256i v) {
   return _mm256_permute4x64_epi64(_mm256_shuffle_epi8(v, split), 0xd8);
 }
 
-// Sixteen values times `factor` as whole numbers, those at even places first.
+// Sixteen values times `factor` as whole numbers.
 QLORA_INLINE __m256i whole_sixteen(const float* x, __m256 factor) {
   const __m256i v = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x), factor)),
                                        _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8), factor)));
-  return evens_then_odds(_mm256_permute4x64_epi64(v, 0xd8));
+  return _mm256_permute4x64_epi64(v, 0xd8);
 }
 
-// Rounds half a segment and writes its pieces.
+// Rounds half a segment and writes its pieces, for 4-bit codes.
 QLORA_INLINE void arrange_half(const float* x, __m256 factor, const Place& to, int half) {
-  const __m256i first = whole_sixteen(x, factor), last = whole_sixteen(x + 16, factor);
+  const __m256i first = evens_then_odds(whole_sixteen(x, factor)),
+                last = evens_then_odds(whole_sixteen(x + 16, factor));
   const __m256i pieces[2] = {evens_then_odds(_mm256_permute2x128_si256(first, last, 0x20)),
                              evens_then_odds(_mm256_permute2x128_si256(first, last, 0x31))};
   uint8_t* out = to.at + half * to.half;
@@ -46,7 +49,9 @@ QLORA_INLINE void arrange_half(const float* x, __m256 factor, const Place& to, i
   }
 }
 
-// Rounds one segment of x. Returns the scale that undoes the rounding, that of the levels included.
+// Rounds one segment of x, for codes of kBits. Returns the scale that undoes the rounding, that of the levels
+// included.
+template <int kBits>
 QLORA_INLINE float round_segment(const float* x, float level_scale, const Place& to) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   __m256 top = _mm256_setzero_ps(), poison = _mm256_setzero_ps();
@@ -61,17 +66,23 @@ QLORA_INLINE float round_segment(const float* x, float level_scale, const Place&
   for (float b : bad) sum += b;
   // Below the factor's range everything is as good as zero.
   const __m256 factor = _mm256_set1_ps(size > 1e-30f ? static_cast<float>(kWhole) / size : 0.0f);
-  arrange_half(x, factor, to, 0);
-  arrange_half(x + 32, factor, to, 1);
+  if constexpr (kBits == 8) {
+    for (int i = 0; i < kSegment; i += 16)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to.at + 2 * i), whole_sixteen(x + i, factor));
+  } else {
+    arrange_half(x, factor, to, 0);
+    arrange_half(x + 32, factor, to, 1);
+  }
   return size * (1.0f / kWhole) * level_scale + sum;
 }
 
 // One task: its x is rounded, its weights are those of outputs [first, ...) of a term, with a scale a
 // segment.
+template <class Levels>
 struct DecodeJob {
   const DecodeArgs& a;
   const DecodeTerm& term;
-  const DotLevels& levels;
+  const Levels& levels;
   const float* scales;  // [outputs of the task][segments]
   int64_t first;
   // For every group of up to kDotRows rows: DotRows.
@@ -84,18 +95,18 @@ struct DecodeJob {
 constexpr int64_t kAhead = 8192;
 
 // R rows from `row` on times `count` outputs from `column` on: all of G groups, or one by itself.
-template <int R, int G>
-QLORA_INLINE void decode_pass(const DecodeJob& job, int64_t row, int64_t column, int count) {
+template <int R, int G, class Levels>
+QLORA_INLINE void decode_pass(const DecodeJob<Levels>& job, int64_t row, int64_t column, int count) {
   constexpr int kWide = G * kDotOutputs;
-  const int64_t k = job.term.w.cols, segments = k / kSegment;
+  const int64_t segments = job.term.w.cols / kSegment, bytes = job.term.w.cols * Levels::kBits / 8;
   const bool many = count == kWide;
-  const uint8_t* codes = job.term.w.data + column * k / 2;
+  const uint8_t* codes = job.term.w.data + column * bytes;
   const DotWeights w{.codes = codes,
-                     .ld = many ? k / 2 : 0,
+                     .ld = many ? bytes : 0,
                      .scales = job.scales + (column - job.first) * segments,
                      .scales_ld = many ? segments : 0,
                      .segments = segments,
-                     .ahead = codes + larger(kAhead, kWide * k),
+                     .ahead = codes + larger(kAhead, 2 * kWide * bytes),
                      .room = job.room};
   float sums[R * kWide];
   dot_segments<R, G>(job.levels, w, {job.x + row * segments * kArranged, job.x_scales + row * segments},
@@ -106,16 +117,17 @@ QLORA_INLINE void decode_pass(const DecodeJob& job, int64_t row, int64_t column,
   }
 }
 
-template <int R>
-static void decode_block(const DecodeJob& job, int64_t row, int64_t begin, int64_t end) {
+template <int R, class Levels>
+static void decode_block(const DecodeJob<Levels>& job, int64_t row, int64_t begin, int64_t end) {
   constexpr int kWide = kDotGroups * kDotOutputs;
   int64_t c = begin;
   for (; c + kWide <= end; c += kWide) decode_pass<R, kDotGroups>(job, row, c, kWide);
   for (; c < end; ++c) decode_pass<R, 1>(job, row, c, 1);
 }
 
-template <int R>
-static void decode_block_of(int64_t rows, const DecodeJob& job, int64_t row, int64_t begin, int64_t end) {
+template <int R, class Levels>
+static void decode_block_of(int64_t rows, const DecodeJob<Levels>& job, int64_t row, int64_t begin,
+                            int64_t end) {
   if constexpr (R > 1) {
     if (rows < R) return decode_block_of<R - 1>(rows, job, row, begin, end);
   }
@@ -154,17 +166,16 @@ QLORA_INLINE int64_t eights_per_task(int64_t eights, int64_t k) {
 }
 
 // Where segment i of row r goes, of a group of `rows` whose x begins at x.
+template <int kBits>
 QLORA_INLINE Place place_of(uint8_t* x, int64_t rows, int64_t r, int64_t i) {
-  if (kDotAlone && rows == 1) return {x + i / 2 * 2 * kArranged + i % 2 * 2 * kPiece, 4 * kPiece, kPiece};
+  if (kDotAlone && kBits == 4 && rows == 1)
+    return {x + i / 2 * 2 * kArranged + i % 2 * 2 * kPiece, 4 * kPiece, kPiece};
   return {x + (i * rows + r) * kArranged, kPiece, kArranged / 2};
 }
 
-// False where codes do not fit: then nothing is written. All terms are one set of tasks, and x is rounded
-// once.
-static bool decode_rows(const DecodeArgs& a) {
-  if (!decode_fits(a)) return false;
-  const WholeLevels whole(a.terms[0].w.levels);
-  const DotLevels levels(whole);
+// All terms are one set of tasks, and x is rounded once. level_scale: of a whole level.
+template <class Levels>
+static void decode_rows_of(const DecodeArgs& a, const Levels& levels, float level_scale) {
   const int64_t k = a.terms[0].w.cols, segments = k / kSegment;
   // (the half of a pair that is not there is read too)
   float* x_scales = cpu::scratch(cpu::Scratch::packed_x, (a.rows * segments + 1) * (1 + kArranged / 4));
@@ -173,9 +184,9 @@ static bool decode_rows(const DecodeArgs& a) {
     const int64_t group = smaller(kDotRows, a.rows - row);
     for (int64_t r = 0; r < group; ++r)
       for (int64_t i = 0; i < segments; ++i)
-        x_scales[row * segments + i * group + r] =
-            round_segment(a.x + (row + r) * k + i * kSegment, whole.scale,
-                          place_of(x + row * segments * kArranged, group, r, i));
+        x_scales[row * segments + i * group + r] = round_segment<Levels::kBits>(
+            a.x + (row + r) * k + i * kSegment, level_scale,
+            place_of<Levels::kBits>(x + row * segments * kArranged, group, r, i));
   }
   int64_t eights = 0;
   for (int64_t i = 0; i < a.count; ++i) eights += eights_of(a.terms[i]);
@@ -184,12 +195,23 @@ static bool decode_rows(const DecodeArgs& a) {
       const Codes& w = a.terms[i].w;
       const int64_t first = 8 * larger(0, begin - before), last = smaller(w.rows, 8 * (end - before));
       if (first >= last) continue;
-      const DecodeJob job{
+      const DecodeJob<Levels> job{
           a,     a.terms[i], levels,   segment_scales(w, first, last),
           first, x,          x_scales, cpu::scratch(cpu::Scratch::packed_w, dot_room(segments))};
       for (int64_t row = 0; row < a.rows; row += kDotRows)
         decode_block_of<static_cast<int>(kDotRows)>(a.rows - row, job, row, first, last);
     }
   });
+}
+
+// False where codes do not fit: then nothing is written.
+static bool decode_rows(const DecodeArgs& a) {
+  if (!decode_fits(a)) return false;
+  if (a.terms[0].w.bits == 8) {
+    decode_rows_of(a, DotBytes(), 1.0f / 127);
+  } else {
+    const WholeLevels whole(a.terms[0].w.levels);
+    decode_rows_of(a, DotLevels(whole), whole.scale);
+  }
   return true;
 }

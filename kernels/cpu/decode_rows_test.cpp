@@ -49,7 +49,7 @@ Floats activations(int64_t n) {
 double largest_level(Format format) {
   double top = 0;
   with_format(format, [&]<class F>(F) {
-    for (int i = 0; i < 16; ++i) top = std::max(top, std::abs(static_cast<double>(F::level(i))));
+    for (int i = 0; i < F::kLevels; ++i) top = std::max(top, std::abs(static_cast<double>(F::level(i))));
   });
   return top;
 }
@@ -143,11 +143,15 @@ TEST_CASE("Weights that share x have the same bits in the decode class together 
     auto backend = cpu::make_cpu(*kernels);
     // Outputs that fill no eight, blocks of several segments, and last a weight that stays behind: of other
     // levels, or dense.
-    for (Format last : {Format::nf4, Format::fp4, Format::dense}) {
+    for (auto [format, last] : {std::pair{Format::nf4, Format::nf4},
+                                {Format::nf4, Format::fp4},
+                                {Format::nf4, Format::int8},
+                                {Format::int8, Format::int8},
+                                {Format::int8, Format::dense}}) {
       Device device(*backend, DType::f32);
       const int64_t in = 640, rows = 5;
-      const std::vector<TestWeight> weights = {make_weight(3, Format::nf4, true, 213, in),
-                                               make_weight(4, Format::nf4, false, 9, in, 128),
+      const std::vector<TestWeight> weights = {make_weight(3, format, true, 213, in),
+                                               make_weight(4, format, false, 9, in, 128),
                                                make_weight(5, last, last != Format::dense, 64, in)};
       const Floats x = activations(rows * in);
       std::vector<Floats> alone, together;
@@ -172,15 +176,17 @@ TEST_CASE("Weights that share x have the same bits in the decode class together 
 }
 
 TEST_CASE("Every instruction set gives the same bits in the decode class") {
-  std::vector<Floats> results;
-  for (const cpu::Kernels* kernels : runnable_tables()) {
-    auto backend = cpu::make_cpu(*kernels);
-    Device device(*backend, DType::f32);
-    const TestWeight weight = make_weight(3, Format::nf4, true, 130, 576);
-    const Floats x = activations(5 * 576);
-    results.emplace_back(5 * 130);
-    decode(*backend, weight.view(device), x.data(), 5, results.back().data());
-    CHECK(same_bits(results.front(), results.back()));
+  for (Format format : {Format::nf4, Format::int8}) {
+    std::vector<Floats> results;
+    for (const cpu::Kernels* kernels : runnable_tables()) {
+      auto backend = cpu::make_cpu(*kernels);
+      Device device(*backend, DType::f32);
+      const TestWeight weight = make_weight(3, format, true, 130, 576);
+      const Floats x = activations(5 * 576);
+      results.emplace_back(5 * 130);
+      decode(*backend, weight.view(device), x.data(), 5, results.back().data());
+      CHECK(same_bits(results.front(), results.back()));
+    }
   }
 }
 
@@ -188,12 +194,14 @@ TEST_CASE("An infinity or NaN in a row makes its results of the decode class NaN
   for (const cpu::Kernels* kernels : runnable_tables()) {
     auto backend = cpu::make_cpu(*kernels);
     Device device(*backend, DType::f32);
-    const TestWeight weight = make_weight(3, Format::nf4, false, 12, 128);
-    for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::quiet_NaN()}) {
-      Floats x = random_floats(3 * 128, 4), y(3 * 12);
-      x[128 + 77] = bad;
-      decode(*backend, weight.view(device), x.data(), 3, y.data());
-      for (size_t i = 0; i < y.size(); ++i) CHECK(std::isnan(y[i]) == (i / 12 == 1));
+    for (Format format : {Format::nf4, Format::int8}) {
+      const TestWeight weight = make_weight(3, format, false, 12, 128);
+      for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::quiet_NaN()}) {
+        Floats x = random_floats(3 * 128, 4), y(3 * 12);
+        x[128 + 77] = bad;
+        decode(*backend, weight.view(device), x.data(), 3, y.data());
+        for (size_t i = 0; i < y.size(); ++i) CHECK(std::isnan(y[i]) == (i / 12 == 1));
+      }
     }
   }
 }

@@ -2,8 +2,8 @@
 
 constexpr int64_t kSegment = 64;  // values of k, in two halves
 constexpr int kWhole = 11585;     // 16 * kWhole^2 < 2^31: sixteen products meet in one lane
-// A segment of one row of x, rounded, in eight pieces: of each half the elements 4i, 4i + 2, 4i + 1, 4i + 3,
-// for i from 0 to 7.
+// A segment of one row of x, rounded, in eight pieces. For 4-bit codes: of each half the elements 4i, 4i + 2,
+// 4i + 1, 4i + 3, for i from 0 to 7. For 8-bit codes: as they come.
 constexpr int64_t kPiece = 16, kArranged = 8 * kPiece;  // bytes
 
 // Rows of codes, `ld` bytes apart, with a scale a segment; `ahead`: what will be read next; `room`:
@@ -17,8 +17,9 @@ struct DotWeights {
   float* room;
 };
 
-// Rows of x: [segments][rows], kArranged bytes and a scale each. Where kDotAlone, a row by itself has its
-// segments two and two: [pairs][four pieces of a half][halves of both], the last half pair as it comes.
+// Rows of x: [segments][rows], kArranged bytes and a scale each. Where kDotAlone, with 4-bit codes, a row by
+// itself has its segments two and two: [pairs][four pieces of a half][halves of both], the last half pair as
+// it comes.
 struct DotRows {
   const uint8_t* segments;
   const float* scales;
@@ -30,7 +31,12 @@ struct Place {
   int64_t piece, half;
 };
 
-// The levels of a format as whole numbers: level = scale * word.
+// Levels of 8-bit codes, in 127ths: the codes themselves.
+struct DotBytes {
+  static constexpr int kBits = 8;
+};
+
+// The levels of a 4-bit format as whole numbers: level = scale * word.
 struct WholeLevels {
   int16_t words[16];
   float scale;

@@ -16,6 +16,9 @@
 namespace qlora::emulated512 {
 using namespace cpu;
 #include "kernels/cpu/bf16-inl.h"
+// (before the bytes)
+#include "kernels/quant/int8-inl.h"
+// (with its levels)
 #include "kernels/cpu/bytes-inl.h"
 // (before the vectors)
 namespace half {

@@ -16,10 +16,11 @@
 
 namespace qlora::cpu {
 
-// A quantized matrix [rows, cols] as 4-bit codes of blocks over the flattened elements.
+// A quantized matrix [rows, cols] as codes of blocks over the flattened elements.
 struct Codes {
-  const uint8_t* data = nullptr;  // two codes a byte, the first in the high nibble
-  const float* levels = nullptr;  // 16 values
+  const uint8_t* data = nullptr;  // 4 bits: two codes a byte, the first in the high nibble; 8 bits: int8
+  int bits = 4;
+  const float* levels = nullptr;  // of every code
   const float* absmax = nullptr;  // one per block, from `first_block` on; null: still double-quantized
   int64_t rows = 0, cols = 0, block = 64;
   int64_t first_block = 0;
@@ -108,11 +109,13 @@ struct ThinProduct {
   int64_t chunks = 0, first_task = 0;
 };
 
-// How a 4-bit format turns x = w / absmax into a code: codes[r], where the rank r is how many of the
-// boundaries lie below x. Numbers from -1 to 1 fall into 32 cells, floor(kCells * x) from -16 to 15, so small
-// that a rank is that of the cell's first number or the next one. Made by code_search.h.
+// How a format turns x = w / absmax into a code. Of 8 bits: to the nearest whole number of 127ths (Int8), and
+// what follows means nothing. Of 4 bits: codes[r], where the rank r is how many of the boundaries lie below
+// x. Numbers from -1 to 1 fall into 32 cells, floor(kCells * x) from -16 to 15, so small that a rank is that
+// of the cell's first number or the next one. Made by code_search.h.
 inline constexpr float kCells = 15.9375f;
 struct CodeSearch {
+  int bits = 4;
   float boundaries[16] = {};  // ascending; the last is infinity
   uint8_t codes[16] = {};
   uint8_t base[32] = {};  // rank of the first number of cells 0 to 15, then -16 to -1

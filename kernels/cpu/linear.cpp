@@ -18,14 +18,14 @@ float* f32(void* p) {
   return static_cast<float*>(p);
 }
 
-// The 16 levels of every format, as the kernels look them up.
+// The levels of every format, as the kernels look them up.
 const float* levels_of(Format format) {
   struct Levels {
-    alignas(64) float value[std::size(kFormats) + 1][16] = {};
+    alignas(64) float value[std::size(kFormats) + 1][256] = {};
     Levels() {
       for (Format f : kFormats)
         with_format(f, [&]<class F>(F) {
-          for (int i = 0; i < 16; ++i) value[static_cast<int>(f)][i] = F::level(i);
+          for (int i = 0; i < F::kLevels; ++i) value[static_cast<int>(f)][i] = F::level(i);
         });
     }
   };
@@ -156,6 +156,7 @@ ThinProduct product_of_grad_a(const LinearBackward& a, const BackwardPart& p) {
 
 Codes codes_of(const WeightView& w) {
   return {.data = static_cast<const uint8_t*>(w.data),
+          .bits = bits_of(w.format),
           .levels = levels_of(w.format),
           .absmax = w.absmax,
           .rows = w.out,

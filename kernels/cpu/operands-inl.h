@@ -105,9 +105,11 @@ QLORA_INLINE void pack_w_as(Operand, const T* p, int64_t ld, bool rows_are_k, in
 template <class Operand>
 QLORA_INLINE void pack_codes_as(Operand, const Codes& w, bool rows_are_k, int64_t k, int64_t kc,
                                 int64_t column, int64_t cols, float* out) {
-  if (rows_are_k)
-    decode_panel_nn(w, k, kc, column, cols, out);
-  else
-    decode_panel_nt(w, k, kc, column, cols, out);
+  with_levels(w, [&](const auto& levels) {
+    if (rows_are_k)
+      decode_panel_nn(levels, w, k, kc, column, cols, out);
+    else
+      decode_panel_nt(levels, w, k, kc, column, cols, out);
+  });
   Operand::finish(out, kc, kNr, false);
 }

@@ -81,8 +81,8 @@ QLORA_INLINE void pack_w_as(Bf16Pairs, const T* p, int64_t ld, bool rows_are_k, 
   }
 }
 
-// Eight values of k of sixteen rows of codes, four rows of the panel.
-QLORA_INLINE void decode_eight_pairs(const Table16& t, IVec words, Vec scale, float* out) {
+// The values of k in a word of codes of sixteen rows, in rows of the panel: eight in four, or four in two.
+QLORA_INLINE void decode_pairs_of(const Table16& t, IVec words, Vec scale, float* out) {
   istore(out, pair(lookup(t, shift_right<4>(words)) * scale, lookup(t, words) * scale));
   istore(out + kNr,
          pair(lookup(t, shift_right<12>(words)) * scale, lookup(t, shift_right<8>(words)) * scale));
@@ -91,37 +91,59 @@ QLORA_INLINE void decode_eight_pairs(const Table16& t, IVec words, Vec scale, fl
   istore(out + 3 * kNr,
          pair(lookup(t, shift_right<28>(words)) * scale, lookup(t, shift_right<24>(words)) * scale));
 }
+QLORA_INLINE void decode_pairs_of(const Levels8&, IVec words, Vec scale, float* out) {
+  istore(out, pair(int8_levels(signed_byte<0>(words)) * scale, int8_levels(signed_byte<1>(words)) * scale));
+  istore(out + kNr,
+         pair(int8_levels(signed_byte<2>(words)) * scale, int8_levels(signed_byte<3>(words)) * scale));
+}
 
-// Sixteen rows of codes [n, k], from row and value k0 on. REQUIRES: blocks begin and end with the steps of 32
-// of k, for all rows alike.
-QLORA_INLINE void decode_pairs_nt(const Codes& w, const Table16& table, int64_t row, int64_t k0, int64_t kc,
+// Sixteen rows of codes [n, k] of kBits, from row and value k0 on. REQUIRES: blocks begin and end with the
+// steps of 32 of k, for all rows alike.
+template <int kBits, class Levels>
+QLORA_INLINE void decode_pairs_nt(const Codes& w, const Levels& levels, int64_t row, int64_t k0, int64_t kc,
                                   float* out) {
+  constexpr int64_t kWords = 128 / kBits;  // values of k in sixteen bytes
   const BlockOf block_of(w.block);
-  const uint8_t* p = w.data + (row * w.cols + k0) / 2;
+  const int64_t ld = w.cols * kBits / 8;
+  const uint8_t* p = w.data + row * ld + k0 * kBits / 8;
   Vec scale = zero();
   int64_t next_block = k0;
-  for (int64_t k = 0; k < kc; k += 32) {
+  for (int64_t k = 0; k < kc; k += kWords, p += 16) {
     if (k0 + k >= next_block) {
       scale = scales_of_rows(w, block_of, row, k0 + k);
       next_block = (k0 + k) / w.block * w.block + w.block;
     }
     IVec words[4];
-    load_four_words(p + k / 2, w.cols / 2, words);
+    load_four_words(p, ld, words);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) decode_eight_pairs(table, words[i], scale, out + (k / 2 + 4 * i) * kNr);
+    for (int i = 0; i < 4; ++i)
+      decode_pairs_of(levels, words[i], scale, out + (k + i * kWords / 4) / 2 * kNr);
   }
 }
 
 // Columns of codes [k, n], from row k0 and `column` on. REQUIRES: an even kc, whole vectors.
-QLORA_INLINE void decode_pairs_nn(const Codes& w, const Table16& table, int64_t k0, int64_t kc,
+template <class Levels>
+QLORA_INLINE void decode_pairs_nn(const Codes& w, const Levels& levels, int64_t k0, int64_t kc,
                                   int64_t column, float* out) {
   const BlockOf block_of(w.block);
-  const auto row = [&](int64_t e) {
-    return lookup(table, spread_codes(w.data + e / 2)) * set1(w.absmax[block_of(e)]);
-  };
+  const auto row = [&](int64_t e) { return levels_in_row(levels, w.data, e) * set1(w.absmax[block_of(e)]); };
   int64_t e = k0 * w.cols + column;
   for (int64_t k = 0; k < kc; k += 2, e += 2 * w.cols)
     istore(out + k / 2 * kNr, pair(row(e), row(e + w.cols)));
+}
+
+template <int kBits, class Levels>
+static void decode_pairs(const Codes& w, const Levels& levels, bool rows_are_k, int64_t k, int64_t kc,
+                         int64_t column, int64_t cols, float* out) {
+  for (int64_t j = 0; j < kNr; j += kLanes) {
+    if (j >= cols) {
+      for (int64_t i = 0; i < kc / 2; ++i) store(out + i * kNr + j, zero());
+    } else if (rows_are_k) {
+      decode_pairs_nn(w, levels, k, kc, column + j, out + j);
+    } else {
+      decode_pairs_nt<kBits>(w, levels, column + j, k, kc, out + j);
+    }
+  }
 }
 
 // A panel of w from codes.
@@ -131,16 +153,10 @@ QLORA_INLINE void pack_codes_as(Bf16Pairs, const Codes& w, bool rows_are_k, int6
   const bool fits =
       rows_are_k ? whole && kc % 2 == 0 : whole && w.cols % w.block == 0 && k % 32 == 0 && kc % 32 == 0;
   if (!fits) return pack_codes_as<Bf16Pairs>(Bf16Pairs{}, w, rows_are_k, k, kc, column, cols, out);
-  const Table16 table = load_table(w.levels);
-  for (int64_t j = 0; j < kNr; j += kLanes) {
-    if (j >= cols) {
-      for (int64_t i = 0; i < kc / 2; ++i) store(out + i * kNr + j, zero());
-    } else if (rows_are_k) {
-      decode_pairs_nn(w, table, k, kc, column + j, out + j);
-    } else {
-      decode_pairs_nt(w, table, column + j, k, kc, out + j);
-    }
-  }
+  if (w.bits == 8)
+    decode_pairs<8>(w, Levels8(w.levels), rows_are_k, k, kc, column, cols, out);
+  else
+    decode_pairs<4>(w, load_table(w.levels), rows_are_k, k, kc, column, cols, out);
 }
 
 #endif

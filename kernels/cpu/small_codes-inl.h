@@ -1,4 +1,4 @@
-// Products of few rows with bf16 operands, from 4-bit codes: as small_rows-inl.h, with the bits of the packed
+// Products of few rows with bf16 operands, from codes: as small_rows-inl.h, with the bits of the packed
 // product. What is decoded (tables16-inl.h) is stored for one step of 32 values of k and multiplied while the
 // next one is decoded: permutations and multiply-adds are different units of the processor.
 
@@ -38,23 +38,24 @@ QLORA_INLINE void multiply_four_pairs(const uint32_t* x, const uint32_t* w, __m2
       for (int i = 0; i < G; ++i) s[i][r] = dot_pairs8(x[r], w + i * 128, s[i][r]);
 }
 
-// The absmax of eight rows of w at k.
-QLORA_INLINE PairTables tables_at(const PairLevels& levels, const Codes& w, BlockOf block_of, int64_t row,
-                                  int64_t k) {
+// What decodes eight rows of w at k.
+template <class Levels>
+QLORA_INLINE auto tables_at(const Levels& levels, const Codes& w, BlockOf block_of, int64_t row, int64_t k) {
   float scales[8];
   for (int j = 0; j < 8; ++j) scales[j] = w.absmax[block_of((row + j) * w.cols + k) - w.first_block];
   return pair_tables(levels, scales);
 }
 
 // Columns [column, column + 8 G) of y.
-template <int R, int G>
-static void small_code_pass(const SmallCodes& job, const PairLevels& levels, int64_t column) {
+template <int R, int G, class Levels>
+static void small_code_pass(const SmallCodes& job, const Levels& levels, int64_t column) {
+  constexpr int kBits = Levels::kBits;
   const GemmArgs& g = job.g;
   const Codes& w = *g.codes;
   const BlockOf block_of(w.block);
-  const int64_t ld = w.cols / 2, step_blocks = w.cols % w.block == 0 ? w.block : 32;
+  const int64_t ld = w.cols * kBits / 8, step_blocks = w.cols % w.block == 0 ? w.block : 32;
   const uint8_t* p = w.data + column * ld;
-  PairTables tables[G];
+  typename Levels::Tables tables[G];
   alignas(64) uint32_t pairs[2][G * 128];
   __m256 s[G][R];
   for (int i = 0; i < G; ++i)
@@ -74,13 +75,13 @@ static void small_code_pass(const SmallCodes& job, const PairLevels& levels, int
   for (; k < g.k; k += 32) {
     const bool fresh = k == next_block;
     if (fresh) next_block += step_blocks;
-    if (k % 128 == 0)
-      for (int r = 0; r < 8 * G; ++r) __builtin_prefetch(p + (8 * G + r) * ld + k / 2, 0, 2);
+    if (k % (512 / kBits) == 0)
+      for (int r = 0; r < 8 * G; ++r) __builtin_prefetch(p + (8 * G + r) * ld + k * kBits / 8, 0, 2);
     uint32_t *now = pairs[k / 32 % 2], *before = pairs[1 - k / 32 % 2];
 #pragma GCC unroll 4
     for (int i = 0; i < G; ++i) {
       if (fresh) tables[i] = tables_at(levels, w, block_of, column + 8 * i, k);
-      decode_pairs8(levels, tables[i], p + 8 * i * ld + k / 2, ld, now + i * 128);
+      decode_pairs8(levels, tables[i], p + 8 * i * ld + k * kBits / 8, ld, now + i * 128);
       if (k == 0) continue;
 #pragma GCC unroll 1
       for (int q = 4 / G * i; q < 4 / G * (i + 1); ++q) multiply(before, q);
@@ -89,10 +90,9 @@ static void small_code_pass(const SmallCodes& job, const PairLevels& levels, int
   for (int q = 0; q < 4; ++q) multiply(pairs[1 - k / 32 % 2], q);
 }
 
-template <int R>
-static void small_code_columns(const SmallCodes& job, int64_t c, int64_t end) {
+template <int R, class Levels>
+static void small_code_columns(const SmallCodes& job, const Levels& levels, int64_t c, int64_t end) {
   constexpr int G = code_groups_of(R);
-  const PairLevels levels(job.g.codes->levels);
   for (; c + 8 * G <= end; c += 8 * G) small_code_pass<R, G>(job, levels, c);
   for (; c < end; c += 8) small_code_pass<R, 1>(job, levels, c);
 }
@@ -101,7 +101,10 @@ static void small_code_columns_of(const SmallCodes& job, int64_t begin, int64_t 
   if constexpr (R > 1) {
     if (job.g.m < R) return small_code_columns_of<R - 1>(job, begin, end);
   }
-  small_code_columns<R>(job, begin, end);
+  if (job.g.codes->bits == 8)
+    small_code_columns<R>(job, PairBytes(), begin, end);
+  else
+    small_code_columns<R>(job, PairLevels(job.g.codes->levels), begin, end);
 }
 
 // Whether these kernels take a product of codes.

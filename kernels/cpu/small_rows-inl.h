@@ -191,7 +191,7 @@ static void small_sum(const SmallRows& job, int64_t column) {
   }
 }
 
-// Eight values of k, from a dword of codes of each of eight rows.
+// The values of k in a dword of codes of each of eight rows: eight or four.
 template <int R>
 QLORA_INLINE void multiply_codes(const GemmArgs& g, const ByteTables& t, __m256i words, __m256 scale,
                                  int64_t k, __m256 (&s)[R]) {
@@ -203,34 +203,44 @@ QLORA_INLINE void multiply_codes(const GemmArgs& g, const ByteTables& t, __m256i
     multiply_column<R>(g, k + 2 * b + 1, _mm256_mul_ps(_mm256_castsi256_ps(odd[b]), scale), s);
   }
 }
+template <int R>
+QLORA_INLINE void multiply_codes(const GemmArgs& g, const Levels8&, __m256i words, __m256 scale, int64_t k,
+                                 __m256 (&s)[R]) {
+  multiply_column<R>(g, k, _mm256_mul_ps(int8_levels_of<0>(words), scale), s);
+  multiply_column<R>(g, k + 1, _mm256_mul_ps(int8_levels_of<1>(words), scale), s);
+  multiply_column<R>(g, k + 2, _mm256_mul_ps(int8_levels_of<2>(words), scale), s);
+  multiply_column<R>(g, k + 3, _mm256_mul_ps(int8_levels_of<3>(words), scale), s);
+}
 
-// Columns [column, column + 8 G) of y from codes [n, k]. REQUIRES: small_codes_fit.
-template <int R, int G>
-static void small_codes(const SmallRows& job, const ByteTables& t, int64_t column) {
+// Columns [column, column + 8 G) of y from codes [n, k] of kBits. REQUIRES: small_codes_fit.
+template <int R, int G, int kBits, class Levels>
+static void small_codes(const SmallRows& job, const Levels& levels, int64_t column) {
+  constexpr int64_t kWord = 32 / kBits;  // values of k in a dword
   const GemmArgs& g = job.g;
   const Codes& w = *g.codes;
   const BlockOf block_of(w.block);
   __m256 s[G][R], scale[G];
   for (int i = 0; i < G; ++i)
     for (int r = 0; r < R; ++r) s[i][r] = _mm256_setzero_ps();
-  const uint8_t* p = w.data + column * w.cols / 2;
+  const int64_t ld = w.cols * kBits / 8;
+  const uint8_t* p = w.data + column * ld;
   int64_t end = smaller(g.k, job.chunk);
   bool add = g.add;
-  for (int64_t k0 = 0; k0 < g.k; k0 += 32) {
-    prefetch_step(p, job, k0 * G * 4, G * 128);
+  for (int64_t k0 = 0; k0 < g.k; k0 += 4 * kWord) {
+    prefetch_step(p, job, k0 * G * kBits, G * 128);
     __m256i words[G][4];
     for (int i = 0; i < G; ++i) {
-      rows_of_dwords(p + (i * 8 * w.cols + k0) / 2, w.cols / 2, words[i]);
+      rows_of_dwords(p + i * 8 * ld + k0 * kBits / 8, ld, words[i]);
       alignas(32) float scales[8];
       for (int j = 0; j < 8; ++j)
         scales[j] = w.absmax[block_of((column + i * 8 + j) * w.cols + k0) - w.first_block];
       scale[i] = _mm256_load_ps(scales);
     }
     for (int j = 0; j < 4; ++j) {
-      const int64_t k = k0 + 8 * j;
+      const int64_t k = k0 + kWord * j;
 #pragma GCC unroll 4
-      for (int i = 0; i < G; ++i) multiply_codes<R>(g, t, words[i][j], scale[i], k, s[i]);
-      if (k + 8 < end) continue;
+      for (int i = 0; i < G; ++i) multiply_codes<R>(g, levels, words[i][j], scale[i], k, s[i]);
+      if (k + kWord < end) continue;
       for (int i = 0; i < G; ++i) end_chunk<R>(g, column + i * 8, add, s[i]);
       add = true;
       end = smaller(g.k, end + job.chunk);
@@ -282,12 +292,11 @@ QLORA_INLINE int64_t small_dense_groups(const SmallRows& job, const T* dense, in
   for (; c + 8 <= end; c += 8) small_dense<Operand, R, 1, false>(job, dense, c);
   return c;
 }
-template <int R>
-QLORA_INLINE int64_t small_code_groups(const SmallRows& job, int64_t c, int64_t end) {
+template <int R, int kBits, class Levels>
+QLORA_INLINE int64_t small_code_groups(const SmallRows& job, const Levels& levels, int64_t c, int64_t end) {
   constexpr int G = groups_of(R);
-  const ByteTables tables(job.g.codes->levels);
-  for (; c + 8 * G <= end; c += 8 * G) small_codes<R, G>(job, tables, c);
-  for (; c + 8 <= end; c += 8) small_codes<R, 1>(job, tables, c);
+  for (; c + 8 * G <= end; c += 8 * G) small_codes<R, G, kBits>(job, levels, c);
+  for (; c + 8 <= end; c += 8) small_codes<R, 1, kBits>(job, levels, c);
   return c;
 }
 template <class Operand, int R>
@@ -303,7 +312,9 @@ template <class Operand, int R>
 static int64_t small_groups(const SmallRows& job, int64_t begin, int64_t end) {
   const GemmArgs& g = job.g;
   if constexpr (!Operand::kFlush) {
-    if (g.codes != nullptr) return small_code_groups<R>(job, begin, end);
+    if (g.codes != nullptr && g.codes->bits == 8)
+      return small_code_groups<R, 8>(job, Levels8(g.codes->levels), begin, end);
+    if (g.codes != nullptr) return small_code_groups<R, 4>(job, ByteTables(g.codes->levels), begin, end);
   }
   if (g.codes != nullptr) return begin;
   if (g.layout == Layout::nn) return small_sum_groups<Operand, R>(job, begin, end);
@@ -368,7 +379,8 @@ static void small_rows(const GemmArgs& stored) {
     return small_code_rows(Operand{}, stored);
   const GemmArgs g = Operand::kFlush ? with_bf16_rows(stored) : stored;
   const bool contiguous = g.codes != nullptr || (g.layout == Layout::nt && g.ldw == g.k);
-  const int64_t row_bytes = g.codes != nullptr ? g.codes->cols / 2 : g.k * (g.dense_bf16 != nullptr ? 2 : 4);
+  const int64_t row_bytes =
+      g.codes != nullptr ? g.codes->cols * g.codes->bits / 8 : g.k * (g.dense_bf16 != nullptr ? 2 : 4);
   const int64_t pass = 8 * groups_of(static_cast<int>(g.m));
   const int64_t chunk = chunk_of<Operand>(g.k), ahead = contiguous ? pass * row_bytes : 0;
   const int64_t passes = (g.n + pass - 1) / pass;

@@ -154,7 +154,7 @@ TEST_CASE("Few rows with bf16 operands, from codes, have the bits of the same ro
   for (const cpu::Kernels* kernels : runnable_tables()) {
     auto backend = cpu::make_cpu(*kernels);
     for (const Size& s : sizes)
-      for (Format format : {Format::nf4, Format::int4})
+      for (Format format : {Format::nf4, Format::int4, Format::int8})
         for (bool dq : {false, true}) {
           Device device(*backend, DType::f32);
           TestWeight weight = make_weight(3, format, dq, s.out, s.in, s.block);

@@ -1,11 +1,16 @@
-// Eight columns of 4-bit codes as pairs of bf16, with AVX512-VBMI. The scaled levels of a block are rounded
-// once, as the packed product rounds them; those of eight columns fill 128 bytes of low halves and as many of
-// high ones, which one permutation each looks up for 64 codes.
+// Eight columns of codes as pairs of bf16, with AVX512-VBMI. Of 4 bits: the scaled levels of a block are
+// rounded once, as the packed product rounds them; those of eight columns fill 128 bytes of low halves and as
+// many of high ones, which one permutation each looks up for 64 codes.
 
 constexpr bool kDotsFlush = true;  // vdpbf16ps needs no flags to flush denormals
 
 // The levels, and what stands where when codes are brought together. A byte holds a pair.
+struct PairTables {
+  __m512i low[2], high[2];
+};
 struct PairLevels {
+  static constexpr int kBits = 4;
+  using Tables = PairTables;
   __m512 levels;
   __m512i low, high;  // the lower and upper bytes of 64 words
   __m512i bytes[2];  // of eight rows of 16: the first and the last eight of each, a quad of rows side by side
@@ -36,9 +41,6 @@ struct PairLevels {
   }
 };
 
-struct PairTables {
-  __m512i low[2], high[2];
-};
 QLORA_INLINE PairTables pair_tables(const PairLevels& c, const float* scales) {
   IVec w[4];
 #pragma GCC unroll 4
@@ -78,6 +80,53 @@ QLORA_INLINE void decode_pairs8(const PairLevels& c, const PairTables& t, const 
     _mm512_store_si512(out + 32 * i, _mm512_unpacklo_epi8(low, high));
     _mm512_store_si512(out + 32 * i + 16, _mm512_unpackhi_epi8(low, high));
   }
+}
+
+// Of 8 bits: levels are computed, and words of eight rows transposed.
+struct PairScales {
+  float of[8];
+};
+struct PairBytes {
+  static constexpr int kBits = 8;
+  using Tables = PairScales;
+};
+QLORA_INLINE PairScales pair_tables(const PairBytes&, const float* scales) {
+  PairScales t;
+  __builtin_memcpy(t.of, scales, sizeof(t.of));
+  return t;
+}
+QLORA_INLINE __m512i pairs_of_32(const uint8_t* p, float scale) {
+  const auto sixteen = [&](int i) {
+    const Vec v = to_float(load_bytes(p + i));
+    return fma(v, set1(Int8::kStep), v * set1(Int8::kStepRest)) * set1(scale);
+  };
+  return narrow(sixteen(0), sixteen(16)).v;
+}
+QLORA_INLINE void decode_pairs8(const PairBytes&, const PairScales& t, const uint8_t* p, int64_t ld,
+                                uint32_t* out) {
+  __m512i four[2][4];  // [rows 0 to 3, 4 to 7][i]: quarter q is words 4 q + i of the four
+#pragma GCC unroll 2
+  for (int h = 0; h < 2; ++h) {
+    const auto row = [&](int i) { return pairs_of_32(p + (4 * h + i) * ld, t.of[4 * h + i]); };
+    const __m512i a = row(0), b = row(1), c = row(2), d = row(3);
+    const __m512i ab = _mm512_unpacklo_epi32(a, b), ab_high = _mm512_unpackhi_epi32(a, b);
+    const __m512i cd = _mm512_unpacklo_epi32(c, d), cd_high = _mm512_unpackhi_epi32(c, d);
+    four[h][0] = _mm512_unpacklo_epi64(ab, cd);
+    four[h][1] = _mm512_unpackhi_epi64(ab, cd);
+    four[h][2] = _mm512_unpacklo_epi64(ab_high, cd_high);
+    four[h][3] = _mm512_unpackhi_epi64(ab_high, cd_high);
+  }
+  const __m512i first = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11),
+                last = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i)
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h) {
+      const __m512i v = _mm512_permutex2var_epi64(four[0][i], h == 0 ? first : last, four[1][i]);
+      auto* to = reinterpret_cast<__m256i*>(out + 8 * (8 * h + i));
+      _mm256_store_si256(to, _mm512_castsi512_si256(v));
+      _mm256_store_si256(to + 4, _mm512_extracti64x4_epi64(v, 1));
+    }
 }
 
 QLORA_INLINE __m256 dot_pairs8(uint32_t x, const uint32_t* w, __m256 sum) {

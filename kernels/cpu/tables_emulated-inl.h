@@ -1,14 +1,16 @@
-// Eight columns of 4-bit codes as pairs of bf16, with AVX2: the same functions as tables16-inl.h, for tests
+// Eight columns of codes as pairs of bf16, with AVX2: the same functions as tables16-inl.h, for tests
 // alone.
 
 constexpr bool kDotsFlush = false;
 
-struct PairLevels {
-  const float* levels;
-  explicit PairLevels(const float* p) : levels(p) {}
-};
 struct PairTables {
   uint32_t values[8][16];  // bf16 in the lower half
+};
+struct PairLevels {
+  static constexpr int kBits = 4;
+  using Tables = PairTables;
+  const float* levels;
+  explicit PairLevels(const float* p) : levels(p) {}
 };
 QLORA_INLINE PairTables pair_tables(const PairLevels& c, const float* scales) {
   PairTables t;
@@ -26,6 +28,32 @@ QLORA_INLINE void decode_pairs8(const PairLevels&, const PairTables& t, const ui
     for (int j = 0; j < 16; ++j) {
       const uint8_t codes = p[i * ld + j];
       out[8 * j + i] = t.values[i][codes >> 4] | t.values[i][codes & 15] << 16;
+    }
+}
+
+struct PairScales {
+  float of[8];
+};
+struct PairBytes {
+  static constexpr int kBits = 8;
+  using Tables = PairScales;
+};
+QLORA_INLINE PairScales pair_tables(const PairBytes&, const float* scales) {
+  PairScales t;
+  __builtin_memcpy(t.of, scales, sizeof(t.of));
+  return t;
+}
+QLORA_INLINE void decode_pairs8(const PairBytes&, const PairScales& t, const uint8_t* p, int64_t ld,
+                                uint32_t* out) {
+  for (int i = 0; i < 8; ++i)
+    for (int j = 0; j < 32; j += 8) {
+      const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + i * ld + j));
+      const __m256 levels = int8_levels(_mm256_cvtepi8_epi32(codes));
+      alignas(32) uint32_t bits[8];
+      _mm256_store_ps(reinterpret_cast<float*>(bits),
+                      operand_nearest_bf16(_mm256_mul_ps(levels, _mm256_set1_ps(t.of[i]))));
+      for (int pair = 0; pair < 4; ++pair)
+        out[8 * (j / 2 + pair) + i] = bits[2 * pair] >> 16 | bits[2 * pair + 1];
     }
 }
 

@@ -122,6 +122,15 @@ QLORA_INLINE IVec to_int(Vec a) {
 QLORA_INLINE IVec floor_to_int(Vec a) {
   return {_mm512_cvt_roundps_epi32(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
 }
+QLORA_INLINE Vec to_float(IVec a) {
+  return {_mm512_cvtepi32_ps(a.v)};
+}
+QLORA_INLINE IVec load_bytes(const uint8_t* p) {
+  return {_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+QLORA_INLINE void store_bytes(uint8_t* p, IVec a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
 QLORA_INLINE Vec as_float(IVec a) {
   return {_mm512_castsi512_ps(a.v)};
 }

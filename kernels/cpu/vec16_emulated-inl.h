@@ -130,6 +130,16 @@ QLORA_INLINE IVec to_int(Vec x) {
 QLORA_INLINE IVec floor_to_int(Vec x) {
   return {half::floor_to_int(x.a), half::floor_to_int(x.b)};
 }
+QLORA_INLINE Vec to_float(IVec x) {
+  return {half::to_float(x.a), half::to_float(x.b)};
+}
+QLORA_INLINE IVec load_bytes(const uint8_t* p) {
+  return {half::load_bytes(p), half::load_bytes(p + 8)};
+}
+QLORA_INLINE void store_bytes(uint8_t* p, IVec x) {
+  half::store_bytes(p, x.a);
+  half::store_bytes(p + 8, x.b);
+}
 QLORA_INLINE Vec as_float(IVec x) {
   return {half::as_float(x.a), half::as_float(x.b)};
 }
@@ -251,6 +261,11 @@ template <bool kStream>
 QLORA_INLINE void write(void* out, IVec x) {
   half::write<kStream>(out, x.a);
   half::write<kStream>(static_cast<char*>(out) + 32, x.b);
+}
+template <bool kStream, bool kOrdinary>
+QLORA_INLINE void write_bf16(uint16_t* out, Vec x, Vec y) {
+  half::write_bf16<kStream, kOrdinary>(out, x.a, x.b);
+  half::write_bf16<kStream, kOrdinary>(out + 16, y.a, y.b);
 }
 using half::Search;
 QLORA_INLINE void encode_32(const Search& s, const Vec (&x)[2], uint8_t* out) {

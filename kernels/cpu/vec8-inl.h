@@ -126,6 +126,20 @@ QLORA_INLINE IVec to_int(Vec a) {
 QLORA_INLINE IVec floor_to_int(Vec a) {
   return {_mm256_cvttps_epi32(_mm256_floor_ps(a.v))};
 }
+QLORA_INLINE Vec to_float(IVec a) {
+  return {_mm256_cvtepi32_ps(a.v)};
+}
+// kLanes bytes as signed numbers, and the lowest byte of every lane.
+QLORA_INLINE IVec load_bytes(const uint8_t* p) {
+  return {_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
+QLORA_INLINE void store_bytes(uint8_t* p, IVec a) {
+  const __m256i lowest = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
+                                          -1, -1, 0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1);
+  const __m256i bytes = _mm256_shuffle_epi8(a.v, lowest);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p),
+                   _mm_or_si128(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
+}
 QLORA_INLINE Vec as_float(IVec a) {
   return {_mm256_castsi256_ps(a.v)};
 }

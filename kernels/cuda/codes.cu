@@ -7,13 +7,12 @@
 
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/operands.h"
-#include "kernels/quant/tables.h"
 
 namespace qlora::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kEach = 8;   // elements a thread decodes in one step: four bytes of codes
+constexpr int kEach = 8;   // elements a thread decodes in one step: four bytes of 4-bit codes, eight of int8
 constexpr int kSteps = 4;  // independent steps, so that loads overlap
 constexpr int64_t kTile = int64_t{kThreads} * kEach * kSteps;
 
@@ -32,6 +31,31 @@ __device__ __forceinline__ T rounded(float value) {
   }
 }
 
+// The codes of kEach elements, and the level of one of them.
+struct Packed4 {
+  static constexpr int kBits = 4;
+  uint32_t pairs;
+  __device__ __forceinline__ float level(const Levels& levels, int j) const {
+    const uint32_t pair = pairs >> (8 * (j / 2)) & 0xff;
+    return levels.level[j % 2 == 0 ? pair >> 4 : pair & 15];
+  }
+};
+struct Packed8 {
+  static constexpr int kBits = 8;
+  uint2 bytes;
+  __device__ __forceinline__ float level(const Levels&, int j) const {
+    return int8_level((j < 4 ? bytes.x : bytes.y) >> (8 * (j % 4)));
+  }
+};
+template <class Packed>
+__device__ __forceinline__ Packed load_packed(const uint8_t* p) {
+  if constexpr (Packed::kBits == 4) {
+    return {__ldg(reinterpret_cast<const uint32_t*>(p))};
+  } else {
+    return {__ldg(reinterpret_cast<const uint2*>(p))};
+  }
+}
+
 // A piece of a weight, and the block of a matrix that it becomes.
 struct Window {
   int64_t in;                            // elements of a row of the weight
@@ -41,7 +65,7 @@ struct Window {
 
 // Blocks that hold whole groups of eight: a group has one absmax, decoded by the lane that begins its block
 // and handed on (blocks of 64 or more: eight lanes share it).
-template <class T>
+template <class T, class Packed>
 __global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, Window s, bool in_pieces) {
   auto& shared = shared_as<Levels>();
   if (threadIdx.x < 16) shared.level[threadIdx.x] = w.levels[threadIdx.x];
@@ -49,7 +73,7 @@ __global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, Windo
   const auto across = static_cast<uint32_t>(s.columns / kEach);
   const int64_t groups = s.all_rows * across, first = static_cast<int64_t>(blockIdx.x) * kThreads * kSteps;
   int64_t to[kSteps];
-  uint32_t packed[kSteps];
+  Packed packed[kSteps] = {};
   float absmax[kSteps];
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
@@ -59,7 +83,7 @@ __global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, Windo
     const int64_t i = (s.row0 + row) * s.in + s.column0 + column;
     const bool inside = group < groups && row < s.rows;
     to[step] = group < groups ? row * s.pitch + column : -1;
-    packed[step] = inside ? __ldg(reinterpret_cast<const uint32_t*>(w.data + i / 2)) : 0;
+    if (inside) packed[step] = load_packed<Packed>(w.data + i * Packed::kBits / 8);
     const int lane = static_cast<int>(threadIdx.x % 32);
     const float own = inside && lane % 8 == 0 ? absmax_of(w, i / w.block) : 0.0f;
     absmax[step] = __shfl_sync(kAllLanes, own, lane & ~7);
@@ -72,9 +96,7 @@ __global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, Windo
     T values[kEach];
 #pragma unroll
     for (int j = 0; j < kEach; ++j) {
-      const uint32_t pair = packed[step] >> (8 * (j / 2)) & 0xff;
-      const float level = shared.level[j % 2 == 0 ? pair >> 4 : pair & 15];
-      values[j] = rounded<T>(__fmul_rn(level, absmax[step]));
+      values[j] = rounded<T>(__fmul_rn(packed[step].level(shared, j), absmax[step]));
     }
     if (in_pieces) {
 #pragma unroll
@@ -120,9 +142,10 @@ void decode_window(Device& d, const WeightView& w, T* out, const Window& s) {
   const int64_t n = s.all_rows * s.all_columns;
   const bool whole_blocks = w.block % 64 == 0 && s.in % 64 == 0 && s.column0 % 64 == 0 &&
                             s.columns % 64 == 0 && s.columns == s.all_columns;
-  if (whole_blocks && aligned(w.data, 4) && n / kEach <= UINT32_MAX) {
-    d.stream.launch(decode_groups<T>, dim3(blocks_for(n, kTile)), dim3(kThreads), sizeof(Levels), codes, out,
-                    s, aligned(out, sizeof(uint4)) && s.pitch * sizeof(T) % sizeof(uint4) == 0);
+  if (whole_blocks && aligned(w.data, static_cast<size_t>(codes.bits)) && n / kEach <= UINT32_MAX) {
+    const auto kernel = codes.bits == 8 ? decode_groups<T, Packed8> : decode_groups<T, Packed4>;
+    d.stream.launch(kernel, dim3(blocks_for(n, kTile)), dim3(kThreads), sizeof(Levels), codes, out, s,
+                    aligned(out, sizeof(uint4)) && s.pitch * sizeof(T) % sizeof(uint4) == 0);
   } else {
     d.stream.launch(decode_each<T>, dim3(blocks_for(n, kThreads)), dim3(kThreads), sizeof(Levels), codes, out,
                     s);
@@ -150,9 +173,11 @@ Codes codes_of(const WeightView& w) {
               w.code_map,
               w.nested_offset,
               w.block,
+              bits_of(w.format),
               {}};
   with_format(w.format, [&](auto format) {
-    for (int code = 0; code < 16; ++code) codes.levels[code] = decltype(format)::level(code);
+    if constexpr (decltype(format)::kBits == 4)
+      for (int code = 0; code < 16; ++code) codes.levels[code] = decltype(format)::level(code);
   });
   return codes;
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/args_matmul.h"
 #include "kernels/cuda/gpu.h"
+#include "kernels/quant/tables.h"
 
 namespace qlora::cuda {
 
@@ -16,7 +17,8 @@ struct Codes {
   const float* code_map = nullptr;
   float nested_offset = 0;
   int64_t block = 64;
-  float levels[16] = {};
+  int bits = 4;
+  float levels[16] = {};  // of 4-bit codes
 };
 
 // REQUIRES: a quantized format.
@@ -28,8 +30,15 @@ __device__ __forceinline__ float absmax_of(const Codes& w, int64_t block) {
   return __fadd_rn(scaled, w.nested_offset);
 }
 
+// The level of an 8-bit code, in the lowest byte.
+__device__ __forceinline__ float int8_level(uint32_t code) {
+  const auto k = static_cast<float>(static_cast<int8_t>(code & 255));
+  return fmaf(k, Int8::kStep, __fmul_rn(k, Int8::kStepRest));
+}
+
 // Element i of the flattened matrix. `levels`: those of `w`, where indexing is cheap (shared memory).
 __device__ __forceinline__ float weight_at(const Codes& w, const float* levels, int64_t i) {
+  if (w.bits == 8) return __fmul_rn(int8_level(w.data[i]), absmax_of(w, i / w.block));
   const int pair = w.data[i / 2];
   return __fmul_rn(levels[i % 2 == 0 ? pair >> 4 : pair & 15], absmax_of(w, i / w.block));
 }

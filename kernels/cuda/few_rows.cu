@@ -1,4 +1,4 @@
-// y[m, out] = x wᵀ of few rows, straight from 4-bit codes or from a dense matrix, on tensor cores: the decode
+// y[m, out] = x wᵀ of few rows, straight from codes or from a dense matrix, on tensor cores: the decode
 // class (Numerics::decode), which token steps of generation run. A weight is read once for sixteen rows, and
 // is bf16(f32(level * absmax)), as in tiles; sums are in f32, but in an order of their own, which is that of
 // the decoded matrix. Always sixteen rows, of which those that are not there are zero, and k is split over
@@ -28,40 +28,60 @@ struct FewRows {
   bool adds, x_in_pieces;
 };
 
-// Eight bytes of codes.
-__device__ __forceinline__ uint2 load_codes(const uint8_t* p, bool in_pieces) {
-  if (in_pieces) return __ldg(reinterpret_cast<const uint2*>(p));
-  uint2 v{0, 0};
-  for (int i = 0; i < 4; ++i) {
-    v.x |= static_cast<uint32_t>(p[i]) << (8 * i);
-    v.y |= static_cast<uint32_t>(p[4 + i]) << (8 * i);
+// Sixteen codes: of 4 bits, eight bytes.
+template <int kBits>
+struct SixteenCodes {
+  uint32_t words[kBits / 2] = {};
+
+  __device__ __forceinline__ void load(const uint8_t* p, bool in_pieces) {
+    if (in_pieces) {
+      if constexpr (kBits == 8) {
+        const uint4 v = __ldg(reinterpret_cast<const uint4*>(p));
+        words[0] = v.x, words[1] = v.y, words[2] = v.z, words[3] = v.w;
+      } else {
+        const uint2 v = __ldg(reinterpret_cast<const uint2*>(p));
+        words[0] = v.x, words[1] = v.y;
+      }
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < kBits / 2; ++i)
+#pragma unroll 1  // or sixteen bytes wait in registers
+      for (int byte = 0; byte < 4; ++byte) words[i] |= static_cast<uint32_t>(p[4 * i + byte]) << (8 * byte);
   }
-  return v;
-}
+};
 
 // Where weights come from. Held: a lane's sixteen of a row and segment; two(held, i) are numbers 2i and 2i
 // + 1.
+template <int kBits>
 struct FromCodes {
   Codes w;
   uint32_t segments_a_block;  // of codes that share an absmax
   bool in_pieces;
 
   struct Held {
-    uint2 codes = {0, 0};
+    SixteenCodes<kBits> codes;
     float absmax = 0;
   };
   __device__ __forceinline__ float level(int i) const { return w.levels[i]; }
   // All lanes of the warp; `place` is the first value's, `segment` counts from the matrix's first.
   __device__ __forceinline__ Held load(int64_t place, uint32_t segment, bool inside, int lane) const {
     Held held;
-    if (inside) held.codes = load_codes(w.data + place / 2, in_pieces);
+    if (inside) held.codes.load(w.data + place * kBits / 8, in_pieces);
     const float own = inside && lane % 4 == 0 ? absmax_of(w, segment / segments_a_block) : 0.0f;
     held.absmax = __shfl_sync(kAllLanes, own, lane & ~3);
     return held;
   }
   __device__ __forceinline__ uint32_t two(const float* levels, const Held& held, int i) const {
-    const uint32_t byte = (i < 4 ? held.codes.x : held.codes.y) >> (8 * (i % 4)) & 255;
-    return round_pair(__fmul_rn(levels[byte >> 4], held.absmax), __fmul_rn(levels[byte & 15], held.absmax));
+    float first, second;
+    if constexpr (kBits == 8) {
+      const uint32_t bytes = held.codes.words[i / 2] >> (16 * (i % 2));
+      first = int8_level(bytes), second = int8_level(bytes >> 8);
+    } else {
+      const uint32_t byte = held.codes.words[i / 4] >> (8 * (i % 4)) & 255;
+      first = levels[byte >> 4], second = levels[byte & 15];
+    }
+    return round_pair(__fmul_rn(first, held.absmax), __fmul_rn(second, held.absmax));
   }
 };
 
@@ -188,10 +208,14 @@ bool few_rows(Device& d, const QGemm& a) {
   const FewRows f{static_cast<const float*>(a.x), static_cast<float*>(a.y),    a.rows, n, k,
                   a.mode == Write::accumulate,    aligned(a.x, sizeof(float4))};
   if (!dense) {
-    launch(d,
-           FromCodes{codes_of(a.w), static_cast<uint32_t>(a.w.block / kSegment),
-                     aligned(a.w.data, sizeof(uint2))},
-           f);
+    const Codes codes = codes_of(a.w);
+    const auto segments = static_cast<uint32_t>(a.w.block / kSegment);
+    const bool pieces = aligned(a.w.data, static_cast<size_t>(2 * codes.bits));
+    if (codes.bits == 8) {
+      launch(d, FromCodes<8>{codes, segments, pieces}, f);
+    } else {
+      launch(d, FromCodes<4>{codes, segments, pieces}, f);
+    }
   } else if (a.w.type == DType::bf16) {
     launch(d, dense_of<bf16>(a.w), f);
   } else {

@@ -14,8 +14,8 @@ void decode(const WeightView& w, int64_t begin, int64_t end, float* out) {
     int64_t block = i / w.block;
     float absmax = block_absmax(w, block);
     for (int64_t stop = std::min(end, (block + 1) * w.block); i < stop; ++i) {
-      int pair = codes[i / 2];
-      *out++ = F::level(i % 2 == 0 ? pair >> 4 : pair & 15) * absmax;
+      int code = F::kBits == 8 ? codes[i] : i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15;
+      *out++ = F::level(code) * absmax;
     }
   }
 }

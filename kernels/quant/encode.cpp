@@ -27,6 +27,10 @@ void encode_block(const float* w, int64_t n, float absmax, uint8_t* codes) {
   for (int64_t i = 0; i < n; i += kChunk) {
     int64_t m = std::min(kChunk, n - i);
     for (int64_t j = 0; j < m; ++j) buffer[j] = static_cast<uint8_t>(F::encode(w[i + j] * inverse));
+    if constexpr (F::kBits == 8) {
+      codes = std::copy_n(buffer, m, codes);
+      continue;
+    }
     if (m % 2 != 0) buffer[m] = static_cast<uint8_t>(F::encode(0.0f));
     for (int64_t j = 0; j < m; j += 2) *codes++ = static_cast<uint8_t>((buffer[j] << 4) | buffer[j + 1]);
   }
@@ -46,7 +50,7 @@ void encode_plain(Format format, std::span<const float> weights, int64_t block, 
         float largest = find_absmax(w, length);
         if (largest < std::numeric_limits<float>::min()) largest = 0;
         absmax[b] = largest;
-        encode_block<F>(w, length, largest, codes + b * block / 2);
+        encode_block<F>(w, length, largest, codes + packed_bytes(format, b * block));
       }
     });
   });

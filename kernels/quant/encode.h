@@ -10,7 +10,7 @@
 namespace qlora {
 
 // Blocks run over the flattened matrix; the last may be short. Per block: absmax = max |w|, code = encode(w *
-// (1/absmax)). Two codes a byte, the first in the high nibble; behind an odd end stands the code of zero. A
+// (1/absmax)). Codes are packed as packed_bytes() has it; behind an odd end stands the code of zero. A
 // block whose absmax is zero or denormal becomes a block of zeros. A block with a NaN or an infinity gets a
 // non-finite absmax, and codes without meaning: the caller checks. Runs on all threads, with the best vectors
 // that the machine has (and QLORA_BACKEND allows). REQUIRES: a quantized format; an even block; codes has

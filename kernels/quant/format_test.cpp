@@ -80,7 +80,8 @@ TEST_CASE("the error on normal weights is that of the literature") {
                          {Format::fp4, 64, 0.01487},
                          {Format::fp4_e3m0, 64, 0.03556},
                          {Format::int4, 64, 0.01158},
-                         {Format::int4, 128, 0.01376}}) {
+                         {Format::int4, 128, 0.01376},
+                         {Format::int8, 64, 3.51e-5}}) {
     const Coded c = encoded(row.format, w, row.block);
     const std::vector<float> back = decoded(c.view);
     double error = 0, power = 0;
@@ -98,7 +99,8 @@ TEST_CASE("every code of every format encodes back to itself and thresholds asce
     with_format(format, [&]<class F>(F) {
       for (int code = 0; code < F::kLevels; ++code)
         if (F::level(code) != 0) CHECK(F::encode(F::level(code)) == code);
-      for (int k = 1; k < F::kThresholds; ++k) CHECK(F::threshold(k - 1) < F::threshold(k));
+      if constexpr (F::kBits == 4)
+        for (int k = 1; k < F::kThresholds; ++k) CHECK(F::threshold(k - 1) < F::threshold(k));
       CHECK(F::level(F::encode(0.0f)) == 0);
     });
 }
@@ -124,7 +126,8 @@ TEST_CASE("zero and denormal blocks decode to exact zeros and an odd end is padd
     std::vector<float> back = decoded(c.view);
     for (size_t i = 0; i < 128; ++i) REQUIRE(back[i] == 0.0f);
     CHECK(back[128] == 0.5f);
-    with_format(format, [&]<class F>(F) { CHECK((c.codes.back() & 15) == F::encode(0.0f)); });
+    if (bits_of(format) == 4)
+      with_format(format, [&]<class F>(F) { CHECK((c.codes.back() & 15) == F::encode(0.0f)); });
   }
 }
 

@@ -9,6 +9,7 @@
 #endif
 
 struct Fp4 {
+  static constexpr int kBits = 4;
   static constexpr int kLevels = 16;
   static constexpr int kThresholds = 7;
   // |w - decoded| is at most this times absmax: half the gap between 2/3 and 1, and the rounding of the

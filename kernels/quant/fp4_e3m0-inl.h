@@ -10,6 +10,7 @@
 #endif
 
 struct Fp4E3M0 {
+  static constexpr int kBits = 4;
   static constexpr int kLevels = 16;
   static constexpr int kThresholds = 7;
   // |w - decoded| is at most this times absmax: half the gap between 1/2 and 1.

@@ -13,6 +13,7 @@
 #endif
 
 struct Int4 {
+  static constexpr int kBits = 4;
   static constexpr int kLevels = 16;
   static constexpr int kThresholds = 7;
   // |w - decoded| is at most this times absmax: half the gap of 1/7, and rounding.

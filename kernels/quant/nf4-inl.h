@@ -10,6 +10,7 @@
 #endif
 
 struct Nf4 {
+  static constexpr int kBits = 4;
   static constexpr int kLevels = 16;
   static constexpr int kThresholds = 15;
   // |w - decoded| is at most this times absmax: half the widest gap, between -1 and -0.696.

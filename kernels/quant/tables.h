@@ -8,6 +8,7 @@ namespace qlora {
 #include "kernels/quant/fp4-inl.h"
 #include "kernels/quant/fp4_e3m0-inl.h"
 #include "kernels/quant/int4-inl.h"
+#include "kernels/quant/int8-inl.h"
 #include "kernels/quant/nf4-inl.h"
 
 // Calls body(Nf4{}) or its like. REQUIRES: a quantized format (dense calls nothing).

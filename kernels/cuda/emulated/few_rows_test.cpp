@@ -103,8 +103,8 @@ TEST_CASE("CUDA products of few rows: a row has the same bits alone, among other
 TEST_CASE("CUDA products of few rows: the same bits in any order of threads") {
   auto backend = make_backend("cuda-emulated");
   const Array x = normals(23, 3 * 576);
-  for (Format format : {Format::nf4, Format::dense}) {
-    const TestWeight w = make_weight(3, format, format == Format::nf4, 33, 576);
+  for (Format format : {Format::nf4, Format::int8, Format::dense}) {
+    const TestWeight w = make_weight(3, format, format != Format::dense, 33, 576);
     const Array first = product(*backend, w, Operands::bf16, x, 0, 3);
     for_every_schedule([&] { CHECK(same_bits(product(*backend, w, Operands::bf16, x, 0, 3), first)); });
   }
@@ -112,9 +112,11 @@ TEST_CASE("CUDA products of few rows: the same bits in any order of threads") {
 
 TEST_CASE("CUDA products of few rows: codes have the bits of the decoded matrix") {
   auto backend = make_backend("cuda-emulated");
-  const TestWeight codes = make_weight(3, Format::nf4, true, 33, 192),
-                   decoded{.out = codes.out, .in = codes.in, .dense = codes.dense};
-  const Array x = normals(24, 5 * codes.in);
-  CHECK(same_bits(product(*backend, codes, Operands::as_stored, x, 0, 5),
-                  product(*backend, decoded, Operands::as_stored, x, 0, 5)));
+  for (Format format : {Format::nf4, Format::int8}) {
+    const TestWeight codes = make_weight(3, format, true, 33, 192),
+                     decoded{.out = codes.out, .in = codes.in, .dense = codes.dense};
+    const Array x = normals(24, 5 * codes.in);
+    CHECK(same_bits(product(*backend, codes, Operands::as_stored, x, 0, 5),
+                    product(*backend, decoded, Operands::as_stored, x, 0, 5)));
+  }
 }
