@@ -137,7 +137,7 @@ struct Add {
   DType type = DType::f32;
 };
 
-// y[i] = table[ids[i]] for rows of `cols` elements; a bf16 table becomes elements of `type`, exactly.
+// y[i] = scale * table[ids[i]] for rows of `cols` elements; a bf16 table becomes elements of `type`, exactly.
 struct GatherRows {
   const void* table = nullptr;
   const int32_t* ids = nullptr;  // host memory, [rows]
@@ -145,6 +145,7 @@ struct GatherRows {
   int64_t rows = 0, cols = 0;
   DType type = DType::f32;
   DType table_type = type;  // of the table: the same, or bf16
+  float scale = 1;
 };
 
 // The transpose of GatherRows for distinct ids: y[ids[i]] (+)= x[i]; in mode overwrite all other of the

@@ -227,10 +227,11 @@ Case rope_case(const Turn& t) {
   return c;
 }
 
-Case gather_case(std::vector<int32_t> ids, int64_t total, int64_t cols, bool narrow = false) {
+Case gather_case(std::vector<int32_t> ids, int64_t total, int64_t cols, bool narrow = false,
+                 float scale = 1) {
   auto rows = static_cast<int64_t>(ids.size());
   Case c{.kernel = "gather_rows",
-         .shape = sizes(rows, cols) + (narrow ? " bf16" : ""),
+         .shape = sizes(rows, cols) + (narrow ? " bf16" : "") + (scale == 1 ? "" : " scaled"),
          .inputs = {normals(1, total * cols)}};
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
     void* y = d.make(rows * cols);
@@ -240,7 +241,8 @@ Case gather_case(std::vector<int32_t> ids, int64_t total, int64_t cols, bool nar
                              .rows = rows,
                              .cols = cols,
                              .type = d.type(),
-                             .table_type = narrow ? DType::bf16 : d.type()});
+                             .table_type = narrow ? DType::bf16 : d.type(),
+                             .scale = scale});
     return {d.get(y, rows * cols)};
   };
   return c;
@@ -322,6 +324,7 @@ std::vector<Case> row_cases() {
     }
   all.push_back(gather_case({3, 0, 3, 6, 1}, 7, 33));
   all.push_back(gather_case({3, 0, 3, 6, 1}, 7, 33, true));
+  for (bool narrow : {false, true}) all.push_back(gather_case({3, 0, 3}, 4, 33, narrow, 6.928203f));
   all.push_back(gather_case({}, 2, 8));
   all.push_back(gather_case(std::vector<int32_t>(300, 1), 2, 576));
   for (Write mode : kModes) {

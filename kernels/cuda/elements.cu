@@ -91,14 +91,14 @@ __global__ void __launch_bounds__(kThreads) sum(const float* a, const float* b, 
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    gather(const T* table, const int32_t* ids, float* y, int64_t rows, int64_t cols) {
+    gather(const T* table, const int32_t* ids, float* y, int64_t rows, int64_t cols, float scale) {
   const int64_t i = item();
   if (i >= rows * cols) return;
   const T value = table[ids[i / cols] * cols + i % cols];
   if constexpr (sizeof(T) == sizeof(float)) {
-    y[i] = value;
+    y[i] = scale * value;
   } else {
-    y[i] = to_float(value);
+    y[i] = scale * to_float(value);
   }
 }
 
@@ -165,10 +165,11 @@ void gather_rows(Device& d, const GatherRows& a) {
   const dim3 grid(blocks_for(n, kThreads)), block(kThreads);
   auto* y = static_cast<float*>(a.y);
   if (a.table_type == DType::bf16) {
-    d.stream.launch(gather<bf16>, grid, block, 0, static_cast<const bf16*>(a.table), ids, y, a.rows, a.cols);
+    d.stream.launch(gather<bf16>, grid, block, 0, static_cast<const bf16*>(a.table), ids, y, a.rows, a.cols,
+                    a.scale);
   } else {
-    d.stream.launch(gather<float>, grid, block, 0, static_cast<const float*>(a.table), ids, y, a.rows,
-                    a.cols);
+    d.stream.launch(gather<float>, grid, block, 0, static_cast<const float*>(a.table), ids, y, a.rows, a.cols,
+                    a.scale);
   }
 }
 

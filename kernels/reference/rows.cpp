@@ -145,14 +145,15 @@ void rotate(const Rope& a) {
   });
 }
 
-// From a bf16 table.
-template <class T>
-void gather_wide(const GatherRows& a) {
+// From a table of any type, scaled.
+template <class T, class From>
+void gather_scaled(const GatherRows& a) {
+  const auto scale = static_cast<T>(a.scale);
   split(a.rows, a.cols, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const bf16* from = static_cast<const bf16*>(a.table) + a.ids[row] * a.cols;
+      const From* from = static_cast<const From*>(a.table) + a.ids[row] * a.cols;
       T* y = static_cast<T*>(a.y) + row * a.cols;
-      for (int64_t c = 0; c < a.cols; ++c) y[c] = widened<T>(from[c]);
+      for (int64_t c = 0; c < a.cols; ++c) y[c] = scale * widened<T>(from[c]);
     }
   });
 }
@@ -208,8 +209,9 @@ void Reference::rope(const Rope& a) {
 
 void Reference::gather_rows(const GatherRows& a) {
   if (a.table_type == DType::bf16) {
-    return by_compute_type(a.type, [&]<class T>(T) { gather_wide<T>(a); });
+    return by_compute_type(a.type, [&]<class T>(T) { gather_scaled<T, bf16>(a); });
   }
+  if (a.scale != 1) return by_compute_type(a.type, [&]<class T>(T) { gather_scaled<T, T>(a); });
   size_t bytes = static_cast<size_t>(a.cols) * size_of(a.type);
   split(a.rows, a.cols, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
