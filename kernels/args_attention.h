@@ -29,10 +29,15 @@ struct SequenceSpan {
   int64_t shared_tiles = 0;
 };
 
-// o = softmax(scale * q kᵀ + mask) v, per sequence and head; query head h reads key head h / (heads /
-// kv_heads). Mask: causal, and with window > 0 only keys j with position(i) - window < j <= position(i). Sums
-// over keys run in tiles counted from key 0 of the sequence, so a bit never depends on what else is in the
-// batch, nor on whether keys come from a cache or are shared.
+// o = softmax(score + mask) v, per sequence and head; query head h reads key head h / (heads / kv_heads).
+//   score = scale * q kᵀ;   softcap c > 0: c tanh(score / c);   then + bias[h][position(i) - j], if there is
+//   one
+// Mask: causal, and with window > 0 only keys j with position(i) - window < j <= position(i). Sums over keys
+// run in tiles counted from key 0 of the sequence, so a bit never depends on what else is in the batch, nor
+// on whether keys come from a cache or are shared.
+//
+// The bias is a function of head and distance alone (ALiBi, T5's relative positions) and frozen: it has no
+// gradient. It covers all distances that occur: `distances` is at least the longest k_len.
 //
 // With bf16 operands all four products (and backward the five) read both sides rounded: q, k, v, dout, and
 // the weights and gradients of scores that the kernel computes itself. Weights are exp(score - largest
@@ -49,9 +54,13 @@ struct Attention {
   int64_t window = 0;
   DType type = DType::f32;
   Operands operands = Operands::as_stored;
+  double softcap = 0;          // 0: none
+  const void* bias = nullptr;  // [heads, distances], `type`; or null
+  int64_t distances = 0;
 };
 
-// Gradients of the same; probabilities are recomputed from lse. Overwrites dq, dk, dv in the rows that the
+// Gradients of the same; probabilities are recomputed from lse. A softcap multiplies a score's gradient by
+// 1 - (capped score / c)². Overwrites dq, dk, dv in the rows that the
 // sequences name; other rows are left alone. REQUIRES: no shared tiles.
 struct AttentionBackward {
   Attention forward = {};      // with o and lse of the forward pass

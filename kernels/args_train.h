@@ -13,14 +13,26 @@ namespace qlora {
 // Per row: loss = lse(logits) - logits[target]; dlogits = weight * (softmax(logits) - onehot(target)).
 // dlogits may be the logits themselves, or null (evaluation). loss is not multiplied by the weight.
 // A negative target gives loss 0 and dlogits 0.
+// With a softcap c the loss is that of c tanh(logits / c), and dlogits are still those of the logits as
+// given.
 struct CrossEntropy {
   const void* logits = nullptr;      // [rows, vocab]
   const int32_t* targets = nullptr;  // host memory, [rows]
   const float* weights = nullptr;    // host memory, [rows]; null = 1
   void* loss = nullptr;              // [rows], `type`
   void* dlogits = nullptr;           // [rows, vocab] or null
-  int32_t* argmax = nullptr;         // [rows], device memory, or null: the first index of the largest logit
+  int32_t* argmax = nullptr;  // [rows], device memory, or null: the first index of the largest logit as given
   int64_t rows = 0, vocab = 0;
+  DType type = DType::f32;
+  double softcap = 0;  // 0: none
+};
+
+// y = cap tanh(x / cap), element by element. y may be x.
+struct Softcap {
+  const void* x = nullptr;
+  void* y = nullptr;
+  int64_t n = 0;
+  double cap = 1;
   DType type = DType::f32;
 };
 
@@ -89,8 +101,8 @@ struct Adam8Tensor {
   double weight_decay = 0;
 };
 
-// AdamW as bitsandbytes computes it over such states (Dettmers et al. 2022), betas in f32, no percentile clipping; g
-// as in AdamW:
+// AdamW as bitsandbytes computes it over such states (Dettmers et al. 2022), betas in f32, no percentile
+// clipping; g as in AdamW:
 //   m = b1 m + (1-b1) g;   v = b2 v + (1-b2) g²;   an element whose g is no number: m = v = 0, and p stays
 //   p -= lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps sqrt(1 - b2^t))
 //   p *= 1 - lr*wd                                  (after the update)

@@ -71,6 +71,7 @@ class Backend {
 
   // ---- learning
   virtual void cross_entropy(const CrossEntropy&) = 0;
+  virtual void softcap(const Softcap&) = 0;
   virtual void sum_squares(const SumSquares&) = 0;
   virtual void adamw(const AdamW&) = 0;
   virtual void adamw8(const AdamW8&) = 0;

@@ -35,6 +35,8 @@ double weight_bytes(const WeightView& w) {
   return static_cast<double>(packed_bytes(w.format, n)) + blocks * (w.absmax_codes != nullptr ? 1.0 : 4.0);
 }
 
+constexpr double kTanhFlops = 20;
+
 double visited(Write mode) {
   return mode == Write::accumulate ? 2 : 1;
 }
@@ -53,6 +55,11 @@ double visible_pairs(const Attention& a) {
     }
   }
   return pairs;
+}
+
+// Of making a score from a product: a tanh and its slope, or an addition.
+double score_flops(const Attention& a) {
+  return (a.softcap > 0 ? kTanhFlops + 3 : 0) + (a.bias != nullptr ? 1 : 0);
 }
 
 double query_elements(const Attention& a) {
@@ -127,13 +134,15 @@ class Counting final : public CountingBackend {
 
   void attention(const Attention& a) override {
     need(a);
-    count(4 * visible_pairs(a) * product(a.heads, a.head_dim),
+    count(visible_pairs(a) * static_cast<double>(a.heads) *
+              (4 * static_cast<double>(a.head_dim) + score_flops(a)),
           2 * (query_elements(a) + key_elements(a)) * size(a.type));
   }
   void attention_backward(const AttentionBackward& b) override {
     need(b);
     const Attention& a = b.forward;
-    count(10 * visible_pairs(a) * product(a.heads, a.head_dim),
+    count(visible_pairs(a) * static_cast<double>(a.heads) *
+              (10 * static_cast<double>(a.head_dim) + score_flops(a)),
           4 * (query_elements(a) + key_elements(a)) * size(a.type));
   }
 
@@ -185,8 +194,10 @@ class Counting final : public CountingBackend {
 
   void cross_entropy(const CrossEntropy& a) override {
     need(a);
-    elements(a.rows * a.vocab, a.dlogits != nullptr ? 8 : 4, a.dlogits != nullptr ? 2 : 1, a.type);
+    elements(a.rows * a.vocab, (a.dlogits != nullptr ? 8 : 4) + (a.softcap > 0 ? kTanhFlops : 0),
+             a.dlogits != nullptr ? 2 : 1, a.type);
   }
+  void softcap(const Softcap& a) override { elements(a.n, kTanhFlops, 2, a.type); }
   void sum_squares(const SumSquares& a) override {
     need(a);
     int64_t n = 0;

@@ -214,6 +214,7 @@ TEST_CASE("The gradient of the cross entropy is the weighted slope of the loss")
   Array logits = normals(1, kAll, 2);
   std::vector<int32_t> targets = {4, -100, 8};
   std::vector<float> weights = {0.5f, 2.0f, 1.5f};
+  double softcap = 0;
   auto run = [&](Device& d, const Array& at, void* dlogits) {
     void* loss = d.make(kRows);
     d.backend().cross_entropy({.logits = d.put(at),
@@ -223,36 +224,48 @@ TEST_CASE("The gradient of the cross entropy is the weighted slope of the loss")
                                .dlogits = dlogits,
                                .rows = kRows,
                                .vocab = kVocab,
-                               .type = DType::f64});
+                               .type = DType::f64,
+                               .softcap = softcap});
     return d.get(loss, kRows);
   };
   auto loss = [&](const Array& at) {
     Device d(f64.backend(), DType::f64);
     return dot(run(d, at, nullptr), {0.5, 2.0, 1.5});
   };
-  Device d(f64.backend(), DType::f64);
-  void* dlogits = d.make(kAll);
-  run(d, logits, dlogits);
-  check_slopes("logits", logits, loss, d.get(dlogits, kAll));
+  for (double cap : {0.0, 3.0}) {
+    softcap = cap;
+    Device d(f64.backend(), DType::f64);
+    void* dlogits = d.make(kAll);
+    run(d, logits, dlogits);
+    check_slopes("logits", logits, loss, d.get(dlogits, kAll));
+  }
 }
 
-TEST_CASE("The gradients of attention are its slopes with windows shared heads and cached keys") {
+TEST_CASE(
+    "The gradients of attention are its slopes with windows shared heads cached keys softcap and bias") {
   F64 f64;
   struct Shape {
     int64_t heads, kv_heads, window;
     std::vector<SequenceSpan> spans;
     int64_t query_rows, key_rows;
+    double softcap = 0;
+    bool bias = false;
   };
+  constexpr int64_t kDistances = 10;
   const Shape shapes[] = {
       {2, 2, 0, {{0, 5, 0, 5}, {5, 1, 5, 1}, {6, 0, 6, 0}, {6, 4, 6, 4}}, 10, 10},
       {6, 2, 3, {{0, 7, 0, 7}, {7, 2, 7, 2}}, 9, 9},
       {3, 1, 0, {{0, 2, 0, 6}, {2, 3, 8, 9}}, 5, 17},
       {2, 1, 4, {{0, 2, 0, 6}, {2, 3, 6, 9}}, 5, 15},
+      {2, 1, 0, {{0, 5, 0, 5}, {5, 2, 5, 2}}, 7, 7, 0.8},
+      {4, 2, 3, {{0, 6, 0, 6}}, 6, 6, 0, true},
+      {2, 1, 0, {{0, 2, 0, 6}, {2, 3, 6, 9}}, 5, 15, 1.5, true},
   };
   constexpr int64_t kDim = 5;
   for (const Shape& s : shapes) {
     int64_t q_size = s.query_rows * s.heads * kDim, k_size = s.key_rows * s.kv_heads * kDim;
-    Array q = normals(1, q_size), k = normals(2, k_size), v = normals(3, k_size), dout = normals(4, q_size);
+    Array q = normals(1, q_size), k = normals(2, k_size), v = normals(3, k_size), dout = normals(4, q_size),
+          bias = normals(5, s.heads * kDistances);
     auto forward = [&](Device& d, const Array& q_at, const Array& k_at, const Array& v_at) {
       Attention a{.q = d.put(q_at), .k = d.put(k_at), .v = d.put(v_at)};
       a.o = d.make(q_size);
@@ -263,6 +276,9 @@ TEST_CASE("The gradients of attention are its slopes with windows shared heads a
       a.head_dim = kDim;
       a.scale = 0.4;
       a.window = s.window;
+      a.softcap = s.softcap;
+      a.bias = s.bias ? d.put(bias) : nullptr;
+      a.distances = kDistances;
       a.type = DType::f64;
       d.backend().attention(a);
       return a;

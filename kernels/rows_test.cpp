@@ -159,6 +159,7 @@ TEST_CASE("A row of the activation and of the loss has the same bits alone and a
       a.dlogits = d.make(n);
       a.rows = hi - lo;
       a.vocab = cols;
+      a.softcap = cols == 64 ? 4 : 0;
       d.backend().cross_entropy(a);
       return d.get(a.dlogits, n);
     });
@@ -171,6 +172,7 @@ namespace {
 struct Sequences {
   int64_t heads, kv_heads, head_dim, window;
   std::vector<int64_t> lengths;
+  bool shaped = false;  // scores have a softcap and a bias
 
   std::vector<Array> run(Backend& backend, std::vector<size_t> which, Operands operands) const {
     Device d(backend, DType::f32, static_cast<int64_t>(which.size()) % 2);
@@ -199,6 +201,11 @@ struct Sequences {
     a.window = window;
     a.scale = 0.3;
     a.operands = operands;
+    if (shaped) {
+      a.softcap = 3;
+      a.distances = 100;
+      a.bias = d.put(normals(7, heads * a.distances));
+    }
     backend.attention(a);
     void *dq = d.make(q_size), *dk = d.make(k_size), *dv = d.make(k_size);
     backend.attention_backward({.forward = a, .dout = d.put(dout), .dq = dq, .dk = dk, .dv = dv});
@@ -210,8 +217,8 @@ struct Sequences {
 
 TEST_CASE("Attention and its gradients have the same bits for a sequence alone and in a batch") {
   const Sequences batches[] = {{2, 1, 16, 0, {5, 1, 70, 33, 2}}, {3, 3, 64, 0, {1, 64, 65, 7}},
-                               {4, 2, 80, 9, {30, 3, 12}},       {9, 3, 64, 0, {40, 90}},
-                               {1, 1, 128, 9, {20, 65}},         {1, 1, 256, 0, {33, 5}}};
+                               {4, 2, 80, 9, {30, 3, 12}, true}, {9, 3, 64, 0, {40, 90}},
+                               {1, 1, 128, 9, {20, 65}},         {1, 1, 256, 0, {33, 5}, true}};
   for (const std::string& name : available_backends())
     for (Operands operands : {Operands::as_stored, Operands::bf16}) {
       auto backend = make_test_backend(name);
@@ -236,7 +243,7 @@ TEST_CASE("Attention and its gradients have the same bits for a sequence alone a
 TEST_CASE("A query has the same bits over keys from a cache as in its whole sequence") {
   constexpr int64_t kLength = 131, kHeads = 4, kKvHeads = 2, kDim = 32, kWidth = kHeads * kDim;
   Array q = normals(1, kLength * kWidth), k = normals(2, kLength * kKvHeads * kDim),
-        v = normals(3, kLength * kKvHeads * kDim);
+        v = normals(3, kLength * kKvHeads * kDim), bias = normals(4, kHeads * kLength);
   for (const std::string& name : available_backends()) {
     auto backend = make_test_backend(name);
     for (Operands operands : {Operands::as_stored, Operands::bf16})
@@ -259,6 +266,11 @@ TEST_CASE("A query has the same bits over keys from a cache as in its whole sequ
           a.window = window;
           a.scale = 0.2;
           a.operands = operands;
+          if (window > 0) {
+            a.softcap = 2;
+            a.bias = d.put(bias);
+            a.distances = kLength;
+          }
           d.backend().attention(a);
           return d.get(a.o, (hi - lo) * kWidth);
         };

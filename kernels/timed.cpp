@@ -165,6 +165,9 @@ void TimedBackend::copy_columns(const CopyColumns& a) {
 void TimedBackend::cross_entropy(const CrossEntropy& a) {
   time("cross_entropy", &Backend::cross_entropy, a);
 }
+void TimedBackend::softcap(const Softcap& a) {
+  time("softcap", &Backend::softcap, a);
+}
 void TimedBackend::sum_squares(const SumSquares& a) {
   time("sum_squares", &Backend::sum_squares, a);
 }

@@ -22,11 +22,11 @@ std::vector<double> batch_losses(const Context& outer, const Model& model, const
   Context c = outer;
   const WantedRows wanted = wanted_rows(batch.axis, rows_for_loss(batch));
   const int64_t few = wanted.axis.rows();
-  if (few == 0 || few == batch.axis.rows()) return lm_loss(c, model.head(), model.hidden(c), batch.targets);
+  if (few == 0 || few == batch.axis.rows()) return lm_loss(c, model.output(), model.hidden(c), batch.targets);
   c.wanted = &wanted;
   std::vector<int32_t> targets;
   for (int32_t row : wanted.ids) targets.push_back(batch.targets[static_cast<size_t>(row)]);
-  const std::vector<double> of_wanted = lm_loss(c, model.head(), model.hidden(c), targets);
+  const std::vector<double> of_wanted = lm_loss(c, model.output(), model.hidden(c), targets);
   std::vector<double> losses(batch.targets.size(), 0.0);
   for (size_t i = 0; i < wanted.ids.size(); ++i) losses[static_cast<size_t>(wanted.ids[i])] = of_wanted[i];
   return losses;

@@ -241,7 +241,7 @@ class Generation {
     cache_.advance(axis.cu);
     std::vector<int32_t> all(slots.size());
     std::iota(all.begin(), all.end(), 0);
-    const Tensor logits = logits_of(c, model_.head(), hidden, all);
+    const Tensor logits = logits_of(c, model_.output(), hidden, all);
     std::vector<Sampler*> samplers;
     for (size_t s : slots) samplers.push_back(&*slots_[s].sampler);
     const std::vector<int32_t> tokens = next_tokens(logits, samplers);

@@ -99,7 +99,7 @@ TEST_CASE("greedy answers do not depend on what shares the batch and follow the 
       Context c{.backend = *backend, .memory = memory, .axis = &batch.axis};
       auto row = static_cast<int32_t>(prompts[i].tokens.size()) - 1;
       for (int32_t token : together[i]) {
-        std::vector<float> logits = logits_of(c, model->head(), hidden, std::span(&row, 1)).to_floats();
+        std::vector<float> logits = logits_of(c, model->output(), hidden, std::span(&row, 1)).to_floats();
         CHECK(std::max_element(logits.begin(), logits.end()) - logits.begin() == token);
         ++row;
       }

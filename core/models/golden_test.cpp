@@ -62,8 +62,8 @@ struct Loaded {
     hidden = model->hidden(c, &trace).value;
     std::vector<int32_t> rows(static_cast<size_t>(batch.axis.rows()));
     for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
-    logits = logits_of(c, model->head(), hidden, rows).to_doubles();
-    losses = lm_loss(c, model->head(), Var{hidden}, batch.targets);
+    logits = logits_of(c, model->output(), hidden, rows).to_doubles();
+    losses = lm_loss(c, model->output(), Var{hidden}, batch.targets);
   }
 };
 
@@ -188,11 +188,11 @@ TEST_CASE("stories260K tells the stories that llama2.c tells", "[golden]") {
       Context c{.backend = *backend, .memory = memory, .axis = &batch.axis};
       Tensor hidden = model->hidden(c).value;
       auto last = static_cast<int32_t>(ids.size()) - 1;
-      CHECK(largest_difference(logits_of(c, model->head(), hidden, std::span(&last, 1)).to_floats(),
+      CHECK(largest_difference(logits_of(c, model->output(), hidden, std::span(&last, 1)).to_floats(),
                                one.at("logits_after_prompt").get<std::vector<double>>()) <= 1e-4);
       std::vector<int32_t> targets(ids.begin() + 1, ids.end());
       targets.push_back(-100);
-      std::vector<double> losses = lm_loss(c, model->head(), Var{hidden}, targets);
+      std::vector<double> losses = lm_loss(c, model->output(), Var{hidden}, targets);
       losses.pop_back();
       CHECK(largest_difference(losses, one.at("nll_of_prompt_tokens").get<std::vector<double>>()) <= 1e-4);
     }

@@ -27,6 +27,7 @@ struct HfConfig {
   double norm_eps = 1e-6;
   RopeConfig rope;
   bool tied_head = false;
+  double logit_softcap = 0;  // of the output head; 0 = none
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
   std::vector<int64_t> windows;  // attention window of every layer; 0 = none
   std::string dtype;             // of the stored weights; empty when the file does not say

@@ -10,6 +10,7 @@
 #include "core/base/file.h"
 #include "core/models/hf_config.h"
 #include "core/ops/context.h"
+#include "core/ops/head.h"
 #include "core/quant/frozen.h"
 
 namespace qlora {
@@ -27,8 +28,10 @@ class Model {
   // What the blocks keep for backward is up to c.checkpointing. With `trace`, appends the input of the first
   // block and the output of every block (tests).
   virtual Var hidden(Context& c, std::vector<Tensor>* trace = nullptr) const = 0;
-  // The output head [vocab, hidden_size]; logits = head(hidden).
+  // The linear of the output head, [vocab, hidden_size].
   virtual const FrozenLinear& head() const = 0;
+  // What makes logits of hidden states.
+  OutputHead output() const { return {head(), config().logit_softcap}; }
   virtual std::span<const LinearInfo> linears() const = 0;
   // A linear by its name, or null.
   virtual const FrozenLinear* find(std::string_view linear) const = 0;

@@ -43,7 +43,7 @@ TEST_CASE("SmolLM2 has the logits of transformers and continues as it does", "[g
     Context c{.backend = *backend, .memory = memory, .axis = &batch.axis};
     std::vector<int32_t> rows(ids.size());
     for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
-    std::vector<float> all = logits_of(c, model->head(), model->hidden(c).value, rows).to_floats();
+    std::vector<float> all = logits_of(c, model->output(), model->hidden(c).value, rows).to_floats();
 
     std::vector<float> last(all.end() - static_cast<int64_t>(vocab), all.end());
     CHECK(largest_difference(last, to_floats(logits.at("last_" + number))) <= 1e-3);

@@ -41,8 +41,17 @@ void keep_wanted(std::vector<SequenceSpan>& spans, const WantedRows* wanted) {
   spans = std::move(kept);
 }
 
+void check_bias(const AttentionShape& shape, std::span<const SequenceSpan> spans) {
+  if (!shape.bias) return;
+  for (const SequenceSpan& span : spans)
+    QLORA_CHECK(span.k_len <= shape.bias.cols(), failure,
+                "attention: the bias knows distances below {}, a sequence has {} keys", shape.bias.cols(),
+                span.k_len);
+}
+
 Attention make_args(const AttentionShape& shape, const Tensor& q, const Tensor& k, const Tensor& v,
                     const Tensor& o, const Tensor& lse, std::span<const SequenceSpan> spans) {
+  check_bias(shape, spans);
   return {.q = q.data(),
           .k = k.data(),
           .v = v.data(),
@@ -55,7 +64,10 @@ Attention make_args(const AttentionShape& shape, const Tensor& q, const Tensor& 
           .scale = shape.scale,
           .window = shape.window,
           .type = q.type(),
-          .operands = shape.operands};
+          .operands = shape.operands,
+          .softcap = shape.softcap,
+          .bias = shape.bias.data(),
+          .distances = shape.bias ? shape.bias.cols() : 0};
 }
 
 void check(const Context& c, const Var& q, const Var& k, const Var& v, const AttentionShape& shape) {
@@ -65,6 +77,7 @@ void check(const Context& c, const Var& q, const Var& k, const Var& v, const Att
   check_operand(c, "attention", "q", q.value, rows, shape.heads * shape.head_dim);
   check_operand(c, "attention", "k", k.value, rows, shape.kv_heads * shape.head_dim);
   check_operand(c, "attention", "v", v.value, rows, shape.kv_heads * shape.head_dim);
+  if (shape.bias) check_operand(c, "attention", "the bias", shape.bias, shape.heads, shape.bias.cols());
 }
 
 Var attend_cached(Context& c, const Var& q, const Var& k, const Var& v, const AttentionShape& shape,

@@ -8,7 +8,7 @@ namespace qlora {
 
 namespace {
 
-Var rows_of(Context& c, const char* op, const Tensor& table, std::span<const int32_t> ids) {
+Var rows_of(Context& c, const char* op, const Tensor& table, std::span<const int32_t> ids, float scale) {
   QLORA_CHECK(table.type() == c.type || table.type() == DType::bf16, failure,
               "{}: the table holds {} elements, the context computes in {}", op, name_of(table.type()),
               name_of(c.type));
@@ -20,14 +20,15 @@ Var rows_of(Context& c, const char* op, const Tensor& table, std::span<const int
                          .rows = rows,
                          .cols = table.cols(),
                          .type = c.type,
-                         .table_type = table.type()});
+                         .table_type = table.type(),
+                         .scale = scale});
   return {std::move(y)};
 }
 
 }  // namespace
 
-Var embedding(Context& c, const Tensor& table) {
-  return rows_of(c, "embedding", table, axis_of(c, "embedding").tokens);
+Var embedding(Context& c, const Tensor& table, float scale) {
+  return rows_of(c, "embedding", table, axis_of(c, "embedding").tokens, scale);
 }
 
 Var position_embedding(Context& c, const Tensor& table, int64_t first) {
@@ -38,7 +39,7 @@ Var position_embedding(Context& c, const Tensor& table, int64_t first) {
                 table.rows() - first);
     id += static_cast<int32_t>(first);
   }
-  return rows_of(c, "position_embedding", table, ids);
+  return rows_of(c, "position_embedding", table, ids, 1);
 }
 
 }  // namespace qlora

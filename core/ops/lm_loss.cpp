@@ -29,22 +29,23 @@ Tensor gather(const Context& c, const Tensor& x, std::span<const int32_t> ids) {
 }
 
 // Loss of some rows; their share of dhidden, where one is wanted.
-void loss_of_chunk(const Context& c, const FrozenLinear& head, const Tensor& hidden,
+void loss_of_chunk(const Context& c, const OutputHead& head, const Tensor& hidden,
                    std::span<const int32_t> ids, std::span<const int32_t> targets, const Tensor& loss,
                    const Tensor& dhidden) {
   Tensor x = gather(c, hidden, ids);
-  Tensor logits(c.memory, {x.rows(), head.out()}, c.type, Tag::scratch);
-  head.forward(exec_of(c), x, {}, logits);
+  Tensor logits(c.memory, {x.rows(), head.linear.out()}, c.type, Tag::scratch);
+  head.linear.forward(exec_of(c), x, {}, logits);
   c.backend.cross_entropy({.logits = logits.data(),
                            .targets = targets.data(),
                            .loss = loss.data(),
                            .dlogits = dhidden ? logits.data() : nullptr,
                            .rows = x.rows(),
-                           .vocab = head.out(),
-                           .type = c.type});
+                           .vocab = head.linear.out(),
+                           .type = c.type,
+                           .softcap = head.softcap});
   if (!dhidden) return;
-  head.backward(exec_of(c), Tensor(), logits, {}, x,
-                Write::overwrite);  // x has been read: it takes its gradient
+  head.linear.backward(exec_of(c), Tensor(), logits, {}, x,
+                       Write::overwrite);  // x has been read: it takes its gradient
   c.backend.scatter_rows({.x = x.data(),
                           .ids = ids.data(),
                           .y = dhidden.data(),
@@ -57,14 +58,14 @@ void loss_of_chunk(const Context& c, const FrozenLinear& head, const Tensor& hid
 
 }  // namespace
 
-std::vector<double> lm_loss(Context& c, const FrozenLinear& head, const Var& hidden,
+std::vector<double> lm_loss(Context& c, const OutputHead& head, const Var& hidden,
                             std::span<const int32_t> targets) {
-  check_operand(c, "lm_loss", "hidden", hidden.value, static_cast<int64_t>(targets.size()), head.in());
+  check_operand(c, "lm_loss", "hidden", hidden.value, static_cast<int64_t>(targets.size()), head.linear.in());
   std::vector<int32_t> ids, wanted;
   for (size_t i = 0; i < targets.size(); ++i) {
     if (targets[i] < 0) continue;
-    QLORA_CHECK(targets[i] < head.out(), failure, "lm_loss: target {} of row {} is outside 0..{}", targets[i],
-                i, head.out() - 1);
+    QLORA_CHECK(targets[i] < head.linear.out(), failure, "lm_loss: target {} of row {} is outside 0..{}",
+                targets[i], i, head.linear.out() - 1);
     ids.push_back(static_cast<int32_t>(i));
     wanted.push_back(targets[i]);
   }
@@ -75,7 +76,7 @@ std::vector<double> lm_loss(Context& c, const FrozenLinear& head, const Var& hid
   auto labels = static_cast<int64_t>(ids.size());
   Tensor loss(c.memory, {labels}, c.type), dhidden;
   if (learn) dhidden = Tensor::zeros(c.memory, hidden.value.shape(), c.type);
-  int64_t step = chunk_rows(head.out(), c.type);
+  int64_t step = chunk_rows(head.linear.out(), c.type);
   for (int64_t lo = 0; lo < labels; lo += step) {
     int64_t n = std::min(step, labels - lo);
     auto at = static_cast<size_t>(lo), count = static_cast<size_t>(n);
@@ -89,14 +90,17 @@ std::vector<double> lm_loss(Context& c, const FrozenLinear& head, const Var& hid
   return losses;
 }
 
-Tensor logits_of(Context& c, const FrozenLinear& head, const Tensor& hidden, std::span<const int32_t> rows) {
-  check_operand(c, "logits_of", "hidden", hidden, -1, head.in());
+Tensor logits_of(Context& c, const OutputHead& head, const Tensor& hidden, std::span<const int32_t> rows) {
+  check_operand(c, "logits_of", "hidden", hidden, -1, head.linear.in());
   for (int32_t row : rows) {
     QLORA_CHECK(row >= 0 && row < hidden.rows(), failure, "logits_of: no row {} in {}", row,
                 to_string(hidden.shape()));
   }
-  Tensor logits(c.memory, {static_cast<int64_t>(rows.size()), head.out()}, c.type);
-  head.forward(exec_of(c), gather(c, hidden, rows), {}, logits);
+  Tensor logits(c.memory, {static_cast<int64_t>(rows.size()), head.linear.out()}, c.type);
+  head.linear.forward(exec_of(c), gather(c, hidden, rows), {}, logits);
+  if (head.softcap > 0)
+    c.backend.softcap(
+        {.x = logits.data(), .y = logits.data(), .n = logits.size(), .cap = head.softcap, .type = c.type});
   return logits;
 }
 

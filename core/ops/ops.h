@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/ops/context.h"
+#include "core/ops/head.h"
 #include "core/quant/frozen.h"
 
 namespace qlora {
@@ -16,8 +17,8 @@ namespace qlora {
 std::vector<Var> linear(Context&, std::span<const FrozenLinear* const> weights, const Var& x);
 Var linear(Context&, const FrozenLinear& weight, const Var& x);
 
-// Rows of a frozen table [vocab, dim] at the axis' tokens. No gradient.
-Var embedding(Context&, const Tensor& table);
+// Rows of a frozen table [vocab, dim] at the axis' tokens, times `scale`. No gradient.
+Var embedding(Context&, const Tensor& table, float scale = 1);
 // Rows of a frozen table at the axis' positions, `first` rows further down. No gradient. A position that the
 // table does not have is an Error(data).
 Var position_embedding(Context&, const Tensor& table, int64_t first = 0);
@@ -45,6 +46,8 @@ struct AttentionShape {
   int64_t heads = 0, kv_heads = 0, head_dim = 0, window = 0;
   double scale = 1;
   Operands operands = Operands::as_stored;
+  double softcap = 0;  // of scores; 0: none
+  Tensor bias = {};    // of scores, by head and distance [heads, distances]; or empty. No gradient.
 };
 // Causal attention inside every sequence. With c.cache, keys and values are appended to the cache of `layer`
 // first. With c.prefixes, sequences go on from shared beginnings. With c.wanted and no tape, only what lies
@@ -77,10 +80,10 @@ Context last_ops(const Context&);
 // Head and cross entropy over the rows that have labels, in chunks of rows, so that [rows, vocab] never
 // exists. Returns the loss of every row (f64, 0 where targets[row] < 0). With a tape and x.needs_grad(), runs
 // the backward pass of the whole tape for the *sum* of the losses (nothing is divided here).
-std::vector<double> lm_loss(Context&, const FrozenLinear& head, const Var& hidden,
+std::vector<double> lm_loss(Context&, const OutputHead& head, const Var& hidden,
                             std::span<const int32_t> targets);
 
-// Logits [ids.size(), vocab] of the given rows. No gradient.
-Tensor logits_of(Context&, const FrozenLinear& head, const Tensor& hidden, std::span<const int32_t> rows);
+// Logits [ids.size(), vocab] of the given rows, with the head's softcap. No gradient.
+Tensor logits_of(Context&, const OutputHead& head, const Tensor& hidden, std::span<const int32_t> rows);
 
 }  // namespace qlora

@@ -88,6 +88,26 @@ TEST_CASE_METHOD(OpLab, "gradients of rope and attention equal central differenc
   }
 }
 
+TEST_CASE_METHOD(OpLab, "gradients of attention with softcap and bias equal central differences") {
+  for (bool biased : {false, true}) {
+    AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 4, .scale = 0.7, .softcap = 0.6};
+    if (biased) shape.bias = random({4, 6});
+    auto op = [&](Context& c, std::span<const Var> in) {
+      return add(c, attention(c, in[0], in[1], in[2], shape, 0), in[0]);
+    };
+    CHECK(gradient_error({random({rows(), 16}), random({rows(), 8}), random({rows(), 8})}, op) < 1e-8);
+  }
+}
+
+TEST_CASE_METHOD(OpLab, "a bias of attention must know all heads and distances") {
+  Context c = context();
+  Var q{random({rows(), 8})}, k{random({rows(), 4})};
+  AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 2, .bias = random({4, 5})};
+  CHECK_THROWS_WITH(attention(c, q, k, k, shape, 0), Contains("distances below 5, a sequence has 6 keys"));
+  shape.bias = random({2, 6});
+  CHECK_THROWS_WITH(attention(c, q, k, k, shape, 0), Contains("the bias is [2, 6], expected [4, 6]"));
+}
+
 TEST_CASE_METHOD(OpLab,
                  "gradients of the activation equal central differences also when both inputs are one") {
   auto two = [](Context& c, std::span<const Var> in) { return swiglu(c, in[0], in[1]); };
@@ -171,6 +191,14 @@ TEST_CASE_METHOD(OpLab, "the embedding takes the rows that the axis names and as
     auto token = axis.tokens[static_cast<size_t>(i)];
     CHECK(x.value.slice_rows(i, i + 1).to_doubles() == table.slice_rows(token, token + 1).to_doubles());
   }
+}
+
+TEST_CASE_METHOD(OpLab, "a scaled embedding is the rows times the scale") {
+  Context c = context();
+  Tensor table = random({7, 3});
+  std::vector<double> expected = embedding(c, table).value.to_doubles();
+  for (double& v : expected) v *= 2.5;
+  CHECK(embedding(c, table, 2.5f).value.to_doubles() == expected);
 }
 
 TEST_CASE_METHOD(OpLab, "ops on values without gradients record nothing and keep nothing") {

@@ -145,7 +145,7 @@ std::vector<double> logits(Subject& s, const TokenExample& example) {
   Var hidden = s.model->hidden(c);
   std::vector<int32_t> rows;
   for (int32_t i = 0; i < static_cast<int32_t>(batch.axis.rows()); ++i) rows.push_back(i);
-  return logits_of(c, s.model->head(), hidden.value, rows).to_doubles();
+  return logits_of(c, s.model->output(), hidden.value, rows).to_doubles();
 }
 
 }  // namespace
@@ -191,7 +191,7 @@ TEST_CASE("Gradients of LoRA are those of PyTorch", "[golden]") {
                 .type = type,
                 .tape = &tape,
                 .training = true};
-      lm_loss(c, s.model->head(), s.model->hidden(c), batch.targets);
+      lm_loss(c, s.model->output(), s.model->hidden(c), batch.targets);
       // The golden is the gradient of the mean over label tokens; ours, that of the sum.
       SafetensorsFile file(folder / "lora_grads.safetensors");
       for (auto& [name, lora] : s.loaded.adapter->lora)
@@ -235,7 +235,7 @@ TEST_CASE("Greedy tokens with an adapter are those of transformers", "[golden]")
           {greedy.at("prompt").get<std::vector<int32_t>>(), s.loaded.adapter.get()},
           {greedy.at("prompt").get<std::vector<int32_t>>(), nullptr}};
       auto answers = generate(*s.model, s.memory, type, prompts,
-                                     {.max_new_tokens = static_cast<int64_t>(expected.size())});
+                              {.max_new_tokens = static_cast<int64_t>(expected.size())});
       CHECK(answers[0] == expected);
       CHECK(answers[1] == greedy.at("tokens").get<std::vector<int32_t>>());
     }

@@ -179,7 +179,7 @@ void TreePass::read_batch(Context& c, const Tensor& hidden, std::span<const int3
 
 // A row has one loss kernel for each of its targets, so that an answer does not depend on who else asks.
 void TreePass::read_piece(Context& c, const Tensor& hidden, const Piece& piece) {
-  const Tensor logits = logits_of(c, model_.head(), hidden, piece.rows);
+  const Tensor logits = logits_of(c, model_.output(), hidden, piece.rows);
   std::vector<float> host;
   if (options_.logits) host = logits.to_floats();
   const auto vocab = static_cast<size_t>(logits.cols());

@@ -14,6 +14,8 @@ struct Shape {
   std::vector<SequenceSpan> spans;
   bool lse = true;
   double scale = 0.25;
+  double softcap = 0;
+  bool bias = false;
 };
 
 int64_t query_rows(const Shape& s) {
@@ -32,15 +34,27 @@ int64_t longest(const Shape& s) {
   return keys + s.head_dim;
 }
 
-Attention arguments(const Shape& s, const Device& d) {
-  return {.sequences = s.spans,
+// The bias of a few more distances than occur.
+int64_t distances(const Shape& s) {
+  return s.bias ? longest(s) - s.head_dim + 3 : 0;
+}
+
+// `in`: q, k, v and more; the bias last, where there is one.
+Attention arguments(const Shape& s, Device& d, const std::vector<Array>& in) {
+  return {.q = d.put(in[0]),
+          .k = d.put(in[1]),
+          .v = d.put(in[2]),
+          .sequences = s.spans,
           .heads = s.heads,
           .kv_heads = s.kv_heads,
           .head_dim = s.head_dim,
           .scale = s.scale,
           .window = s.window,
           .type = d.type(),
-          .operands = d.operands()};
+          .operands = d.operands(),
+          .softcap = s.softcap,
+          .bias = s.bias ? d.put(in.back()) : nullptr,
+          .distances = distances(s)};
 }
 
 // What one flip of a rounding to bf16 is worth, of a weight or a score's gradient of at most `value`.
@@ -58,11 +72,9 @@ Case forward_case(const Shape& s) {
   int64_t q = query_rows(s) * s.heads * s.head_dim, kv = key_rows(s) * s.kv_heads * s.head_dim;
   Case c{.kernel = "attention", .shape = s.name, .length = longest(s)};
   c.inputs = {normals(1, q), normals(2, kv), normals(3, kv)};
+  if (s.bias) c.inputs.push_back(normals(5, s.heads * distances(s)));
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
-    Attention a = arguments(s, d);
-    a.q = d.put(in[0]);
-    a.k = d.put(in[1]);
-    a.v = d.put(in[2]);
+    Attention a = arguments(s, d, in);
     a.o = zeros(d, q);
     int64_t rows = query_rows(s) * s.heads;
     if (s.lse) a.lse = zeros(d, rows);
@@ -71,7 +83,7 @@ Case forward_case(const Shape& s) {
     return {d.get(a.o, q), d.get(a.lse, rows)};
   };
   // The largest score and its logarithm's sum may cancel in lse.
-  c.cancels = {0, 4};
+  c.cancels = {0, s.bias ? 8.0 : 4.0};
   if (!s.lse) c.cancels = {0};
   c.flips = {flip(1, kLargest), 0};
   if (!s.lse) c.flips = {flip(1, kLargest)};
@@ -89,11 +101,9 @@ Case backward_case(const Shape& s) {
     for (double& v : values) v = static_cast<double>(static_cast<float>(v));
   }
   c.inputs = {forward.inputs[0], forward.inputs[1], forward.inputs[2], saved[0], saved[1], normals(4, q)};
+  if (s.bias) c.inputs.push_back(forward.inputs[3]);
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
-    Attention a = arguments(s, d);
-    a.q = d.put(in[0]);
-    a.k = d.put(in[1]);
-    a.v = d.put(in[2]);
+    Attention a = arguments(s, d, in);
     a.o = d.put(in[3]);
     a.lse = d.put(in[4]);
     void *dq = zeros(d, q), *dk = zeros(d, kv), *dv = zeros(d, kv);
@@ -103,6 +113,7 @@ Case backward_case(const Shape& s) {
   // A gradient of a score is at most the scale times two products of dout and v.
   const double ds = 4 * s.scale * std::sqrt(static_cast<double>(s.head_dim));
   c.flips = {flip(ds, kLargest), flip(ds, kLargest), flip(1, kLargest)};
+  if (s.softcap > 0) c.cancels = {ds, ds, 0};  // 1 - tanh²
   return c;
 }
 
@@ -136,6 +147,9 @@ std::vector<Case> attention_cases() {
       {"keys from a cache", 4, 2, 32, 0, cached},
       {"keys from a cache, window of 16", 2, 1, 64, 16, cached},
       {"without lse", 3, 3, 16, 0, packed({10, 4}), false},
+      {"softcap, ragged, heads of 64", 3, 1, 64, 0, packed({37, 5}), true, 0.125, 2},
+      {"bias, window of 7", 4, 2, 16, 7, packed({40, 6}), true, 0.25, 0, true},
+      {"softcap and bias, keys from a cache", 4, 2, 32, 0, cached, true, 0.25, 2, true},
   };
   // What backends with tensor cores cut into tiles; with bf16 operands alone.
   const Shape tiled[] = {
@@ -144,6 +158,11 @@ std::vector<Case> attention_cases() {
       {"ragged, heads of 96, window of 40", 2, 1, 96, 40, packed({70, 3}), true, 0.102},
       {"heads of 128", 1, 1, 128, 0, packed({66}), true, 0.088},
       {"keys from a cache, heads of 256", 2, 1, 256, 0, {{0, 3, 0, 40}, {3, 1, 50, 1}}, true, 0.0625},
+      {"softcap, heads of 64, window of 70", 1, 1, 64, 70, packed({95}), true, 0.125, 2},
+      {"softcap and bias, heads of 80", 2, 1, 80, 0, packed({33, 3}), true, 0.111, 2, true},
+      {"bias, heads of 96", 1, 1, 96, 0, packed({70}), true, 0.102, 0, true},
+      {"softcap and bias, heads of 128, window of 30", 2, 2, 128, 30, packed({50}), true, 0.088, 2, true},
+      {"softcap, heads of 256", 1, 1, 256, 0, packed({40, 2}), true, 0.0625, 2},
   };
   auto cases_of = [](std::span<const Shape> some) {
     std::vector<Case> all;

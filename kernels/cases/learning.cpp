@@ -12,13 +12,14 @@ namespace {
 
 enum class Dlogits { none, own, over_logits };
 
-Case entropy_case(int64_t rows, int64_t vocab, bool weighted, Dlogits kind) {
+Case entropy_case(int64_t rows, int64_t vocab, bool weighted, Dlogits kind, double softcap = 0) {
   int64_t n = rows * vocab;
   Case c{.kernel = "cross_entropy", .length = vocab};
   c.shape = std::to_string(rows) + "x" + std::to_string(vocab) + (weighted ? " weighted" : "") +
             (kind == Dlogits::none  ? " loss only"
              : kind == Dlogits::own ? ""
                                     : " in place");
+  if (softcap > 0) c.shape += " softcap";
   c.inputs = {normals(1, n, 4)};
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
     std::vector<int32_t> targets;
@@ -36,7 +37,8 @@ Case entropy_case(int64_t rows, int64_t vocab, bool weighted, Dlogits kind) {
                                .dlogits = dlogits,
                                .rows = rows,
                                .vocab = vocab,
-                               .type = d.type()});
+                               .type = d.type(),
+                               .softcap = softcap});
     std::vector<Array> results = {d.get(loss, rows)};
     if (dlogits != nullptr) results.push_back(d.get(dlogits, n));
     return results;
@@ -46,6 +48,20 @@ Case entropy_case(int64_t rows, int64_t vocab, bool weighted, Dlogits kind) {
   for (double v : c.inputs[0]) largest = std::max(largest, std::abs(v));
   c.cancels = {largest + std::log(static_cast<double>(vocab))};
   if (kind != Dlogits::none) c.cancels.push_back(weighted ? static_cast<double>(rows) * 0.25 : 1.0);
+  return c;
+}
+
+// Elements reach far into both saturated ends, and close to zero.
+Case softcap_case(int64_t n, double cap, bool in_place) {
+  Case c{.kernel = "softcap", .shape = std::to_string(n) + (in_place ? " in place" : "")};
+  c.inputs = {normals(1, n, 4)};
+  for (size_t i = 0; i < c.inputs[0].size(); i += 3)
+    c.inputs[0][i] = static_cast<double>(static_cast<float>(c.inputs[0][i] * 1e-4));
+  c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
+    void *x = d.put(in[0]), *y = in_place ? x : d.make(n);
+    d.backend().softcap({.x = x, .y = y, .n = n, .cap = cap, .type = d.type()});
+    return {d.get(y, n)};
+  };
   return c;
 }
 
@@ -193,6 +209,12 @@ std::vector<Case> learning_cases() {
     all.push_back(entropy_case(rows, vocab, true, Dlogits::own));
     all.push_back(entropy_case(rows, vocab, false, Dlogits::over_logits));
   }
+  for (auto [rows, vocab] : {std::pair<int64_t, int64_t>{5, 7}, {6, 4099}}) {
+    all.push_back(entropy_case(rows, vocab, false, Dlogits::none, 6));
+    all.push_back(entropy_case(rows, vocab, true, Dlogits::own, 6));
+    all.push_back(entropy_case(rows, vocab, false, Dlogits::over_logits, 6));
+  }
+  for (int64_t n : {0, 1, 31, 20011}) all.push_back(softcap_case(n, n == 31 ? 1 : 5, n == 20011));
   all.push_back(squares_case({}));
   all.push_back(squares_case({1}));
   all.push_back(squares_case({4096, 4097, 5, 0, 30000}));

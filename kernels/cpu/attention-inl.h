@@ -40,6 +40,8 @@ struct Block {
   // How many queries, in whole tiles, do not see keys from `key` on.
   int64_t blind_rows(int64_t key) const { return larger(0, key - position(i0)) / kMr * kMr; }
   int64_t lse_at(int64_t i) const { return s.q_row * a->heads + head + (of_heads ? i : i * a->heads); }
+  // The bias of query i and key k0; that of the next key stands before it.
+  int64_t bias_at(int64_t i) const { return (head + (of_heads ? i : 0)) * a->distances + position(i) - k0; }
 };
 
 QLORA_INLINE const float* floats(const void* p) {
@@ -175,6 +177,30 @@ static void add_to_keys(const Block& b, const float* weights, const void* x, flo
   }
 }
 
+QLORA_INLINE bool shapes_scores(const Attention& a) {
+  return a.softcap > 0 || a.bias != nullptr;
+}
+
+// scale * q·k of the keys that query i sees become scores. Where they have a softcap and dp is given, dp
+// becomes (dp - delta) times the softcap's slope.
+static void shape_row(const Block& b, int64_t i, float* scores, float* dp, Vec delta) {
+  const Attention& a = *b.a;
+  const int64_t first = b.first_key(i) - b.k0, end = b.position(i) + 1 - b.k0;
+  if (a.softcap > 0) {
+    const Cap cap = cap_of(a.softcap);
+    each(first, end, [&](int64_t c, int64_t lanes) {
+      const Vec t = tanh(load_some(scores + c, lanes) * cap.inverse);
+      store_some(scores + c, cap.cap * t, lanes);
+      if (dp != nullptr)
+        store_some(dp + c, (load_some(dp + c, lanes) - delta) * fnma(t, t, set1(1.0f)), lanes);
+    });
+  }
+  if (a.bias != nullptr) {
+    const float* bias = floats(a.bias) + b.bias_at(i);
+    for (int64_t c = first; c < end; ++c) scores[c] += bias[-c];
+  }
+}
+
 // Keys that query i does not see get the score -infinity, so that their exponential is zero.
 QLORA_INLINE void mask_row(const Block& b, int64_t i, float* scores) {
   const float none = -__builtin_inff();
@@ -200,8 +226,10 @@ static void attend(const Block& b) {
   float* scores = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
   row_products<Operand>(b, a.q, a.k, Side::key, static_cast<float>(a.scale), scores);
   alignas(64) float totals[kQueryBlock];
+  const bool shapes = shapes_scores(a);
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float* row = scores + (i - b.i0) * b.width;
+    if (shapes) shape_row(b, i, row, nullptr, zero());
     mask_row(b, i, row);
     const float top = largest_of(row, b.width);
     const float total = exponentials(row, b.width, top);
@@ -232,7 +260,7 @@ static void attention(const Attention& a, const SequenceSpan* sequences, int64_t
   });
 }
 
-// With p = exp(score - lse) and delta = dout · o:  ds = p * (dout · v - delta) * scale;
+// With p = exp(score - lse) and delta = dout · o:  ds = p * (dout · v - delta) * scale * the softcap's slope;
 //   dq = ds k;  dk += dsᵀ q;  dv += pᵀ dout.
 template <class Operand>
 static void attend_backward(const Block& b, const AttentionBackward& g) {
@@ -243,14 +271,17 @@ static void attend_backward(const Block& b, const AttentionBackward& g) {
   row_products<Operand>(b, g.dout, a.v, Side::value, 1.0f, ds);
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float *row = p + (i - b.i0) * b.width, *ds_row = ds + (i - b.i0) * b.width;
-    mask_row(b, i, row);
-    exponentials(row, b.width, floats(a.lse)[b.lse_at(i)]);
     const float *o = floats(a.o) + b.q_at(i), *dout = floats(g.dout) + b.q_at(i);
     Vec products = zero();
     each(0, a.head_dim, [&](int64_t c, int64_t lanes) {
       products = fma(load_some(dout + c, lanes), load_some(o + c, lanes), products);
     });
-    const Vec delta = set1(sum(products)), scale = set1(static_cast<float>(a.scale));
+    Vec delta = set1(sum(products));
+    const Vec scale = set1(static_cast<float>(a.scale));
+    if (shapes_scores(a)) shape_row(b, i, row, ds_row, delta);
+    if (a.softcap > 0) delta = zero();  // taken off already
+    mask_row(b, i, row);
+    exponentials(row, b.width, floats(a.lse)[b.lse_at(i)]);
     // Where the query does not see, ds holds whatever the scratch held.
     const int64_t seen = b.position(i) + 1 - b.k0;
     each(0, seen, [&](int64_t c, int64_t lanes) {

@@ -142,6 +142,9 @@ class Cpu final : public Reference {
   void cross_entropy(const CrossEntropy& a) override {
     a.type == DType::f32 ? kernels_.cross_entropy(a) : Reference::cross_entropy(a);
   }
+  void softcap(const Softcap& a) override {
+    a.type == DType::f32 ? kernels_.softcap(a) : Reference::softcap(a);
+  }
 
  protected:
   void drop_rows(const DropRows& a) override {

@@ -196,6 +196,7 @@ struct Kernels {
   void (*copy_columns)(const CopyColumns&) = nullptr;
   void (*drop_rows)(const DropArgs&) = nullptr;
   void (*cross_entropy)(const CrossEntropy&) = nullptr;
+  void (*softcap)(const Softcap&) = nullptr;
   // y[i] = exp(x[i]), for tests.
   void (*exp)(const float* x, float* y, int64_t n) = nullptr;
 };

@@ -57,6 +57,32 @@ TEST_CASE("The vectorized exponential is within one unit in the last place and h
   }
 }
 
+TEST_CASE("The vectorized tanh is within three units in the last place and handles the ends") {
+  for (const Kernels* kernels : test::runnable_tables()) {
+    Floats x, y;
+    for (float v = -12.0f; v < 12.0f; v += 0.000917f) x.push_back(v);
+    for (float v = 1e-37f; v < 1; v *= 1.013f) x.push_back(v);
+    y.resize(x.size());
+    auto tanh_of = [&](const Floats& in, Floats& out) {
+      kernels->softcap({.x = in.data(), .y = out.data(), .n = static_cast<int64_t>(in.size()), .cap = 1});
+    };
+    tanh_of(x, y);
+    double w = 0;
+    for (size_t i = 0; i < x.size(); ++i) w = worse(w, ulps(y[i], std::tanh(static_cast<double>(x[i]))));
+    INFO(kernels->name);
+    CHECK(w < 3);
+    const float infinity = std::numeric_limits<float>::infinity();
+    const Floats ends = {0.0f, -infinity, infinity, NAN, 1e30f};
+    Floats e(ends.size());
+    tanh_of(ends, e);
+    CHECK(e[0] == 0.0f);
+    CHECK(e[1] == -1.0f);
+    CHECK(e[2] == 1.0f);
+    CHECK(std::isnan(e[3]));
+    CHECK(e[4] == 1.0f);
+  }
+}
+
 TEST_CASE("Norms of every width agree with the plain loops in f64") {
   auto plain = make_backend("reference");
   for (const Kernels* kernels : test::runnable_tables()) {

@@ -28,6 +28,7 @@ static Kernels make_table(const char* name) {
   t.copy_columns = copy_columns;
   t.drop_rows = drop_rows;
   t.cross_entropy = cross_entropy;
+  t.softcap = softcap;
   t.exp = exp_many;
   return t;
 }

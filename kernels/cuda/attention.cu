@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads) forward(Heads h, Sequences all) {
       const float* k = key_row(h, all, s, key, kv_head, false);
       float dot = 0;
       for (int64_t c = 0; c < h.head_dim; ++c) dot = fmaf(h.operand(q[c]), h.operand(k[c]), dot);
-      score = h.scale * dot;
+      score = h.shapes() ? score_of(h, dot, head, position - key).value : h.scale * dot;
     }
     const float before = largest;
     largest = fmaxf(largest, block_max(score, shared.partials));
@@ -98,7 +98,10 @@ Heads heads_of(const Attention& a) {
           a.head_dim,
           a.window,
           static_cast<float>(a.scale),
-          a.operands == Operands::bf16};
+          a.operands == Operands::bf16,
+          static_cast<float>(a.softcap),
+          static_cast<const float*>(a.bias),
+          a.distances};
 }
 
 void attention(Device& d, const Attention& a) {

@@ -1,7 +1,7 @@
 // Attention, backward: gradients of queries, a block a query and head; then of keys and values, a block a key
 // and key head. Weights are computed again from the log of the sum of exponentials; no atomics, so every sum
 // has one order.
-//   p = exp(score - lse);  ds = p (dout · v - dout · o) scale
+//   p = exp(score - lse);  ds = p (dout · v - dout · o) scale, times the slope of a softcap
 //   dq = sum ds k;  dk = sum ds q;  dv = sum p dout
 
 #include "kernels/cuda/block.cuh"
@@ -31,7 +31,7 @@ struct Pair {
 };
 
 __device__ Pair pair_of(const Heads& h, const Gradients& g, int64_t row, int64_t head, int64_t key_at,
-                        float delta) {
+                        int64_t distance, float delta) {
   const float *q = h.q + h.at(row, head), *dout = g.dout + h.at(row, head), *k = h.k + key_at,
               *v = h.v + key_at;
   float score = 0, dp = 0;
@@ -39,7 +39,13 @@ __device__ Pair pair_of(const Heads& h, const Gradients& g, int64_t row, int64_t
     score = fmaf(h.operand(q[c]), h.operand(k[c]), score);
     dp = fmaf(h.operand(dout[c]), h.operand(v[c]), dp);
   }
-  const float p = expf(h.scale * score - h.lse[row * h.heads + head]);
+  const float lse = h.lse[row * h.heads + head];
+  if (h.shapes()) {
+    const Score s = score_of(h, score, head, distance);
+    const float p = expf(s.value - lse);
+    return {p, p * (dp - delta) * h.scale * s.slope};
+  }
+  const float p = expf(h.scale * score - lse);
   return {p, p * (dp - delta) * h.scale};
 }
 
@@ -60,7 +66,7 @@ __global__ void __launch_bounds__(kThreads) of_queries(Heads h, Gradients g, Seq
     const int64_t key = tile + threadIdx.x;
     Pair pair{};
     if (key >= first && key <= position)
-      pair = pair_of(h, g, row, head, h.at_kv(s.k_row + key, kv_head), delta);
+      pair = pair_of(h, g, row, head, h.at_kv(s.k_row + key, kv_head), position - key, delta);
     shared.ds[threadIdx.x] = h.operand(pair.ds);
     __syncthreads();
     for (int j = 0; j < kColumns; ++j) {
@@ -91,7 +97,8 @@ __global__ void __launch_bounds__(kThreads) of_keys(Heads h, Gradients g, Sequen
       const int64_t i = tile + threadIdx.x;
       Pair pair{};
       if (i < last)
-        pair = pair_of(h, g, s.q_row + i, head, at, g.delta[(s.first_query + i) * h.heads + head]);
+        pair = pair_of(h, g, s.q_row + i, head, at, before + i - key,
+                       g.delta[(s.first_query + i) * h.heads + head]);
       shared.p[threadIdx.x] = h.operand(pair.p);
       shared.ds[threadIdx.x] = h.operand(pair.ds);
       __syncthreads();

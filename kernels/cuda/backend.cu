@@ -66,6 +66,7 @@ class CudaBackend : public Backend {
   void scatter_rows(const ScatterRows& a) override { cuda::scatter_rows(device_, a); }
   void copy_columns(const CopyColumns& a) override { cuda::copy_columns(device_, a); }
   void cross_entropy(const CrossEntropy& a) override { cuda::cross_entropy(device_, a); }
+  void softcap(const Softcap& a) override { cuda::softcap(device_, a); }
   void sum_squares(const SumSquares& a) override { cuda::sum_squares(device_, a); }
   void adamw(const AdamW& a) override { cuda::adamw(device_, a); }
   void adamw8(const AdamW8& a) override { cuda::adamw8(device_, a); }

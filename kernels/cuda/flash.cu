@@ -91,6 +91,22 @@ class Left {
   uint32_t held_[S::kAside ? 1 : S::kDim / 16][S::kTall][4];
 };
 
+// q·k become scores, where these are more than a multiple of it.
+template <class S>
+__device__ __forceinline__ void shape(float (&scores)[S::kTall][S::kKeys / 8][4], const Heads& h,
+                                      const Queries& queries, int64_t head, int tile, int lane) {
+#pragma unroll
+  for (int r = 0; r < S::kTall; ++r)
+#pragma unroll
+    for (int n = 0; n < S::kKeys / 8; ++n)
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int position = queries.position + 16 * r + lane / 4 + e / 2 * 8;
+        const int key = tile + 8 * n + lane % 4 * 2 + e % 2;
+        scores[r][n][e] = shaped(h, scores[r][n][e], head, position - key).value;
+      }
+}
+
 // Scores of hidden pairs become -inf, where the tile has any.
 template <class S>
 __device__ __forceinline__ void mask(float (&scores)[S::kTall][S::kKeys / 8][4], const Heads& h,
@@ -238,11 +254,12 @@ class AsRead {
   int64_t head_;
 };
 
-// For every tile of keys: s = q kᵀ;  m' = max(m, scale s);  p = exp(scale s - m');
+// For every tile of keys: s = q kᵀ (with a softcap or a bias: the score, and scale is 1 below);  m' = max(m,
+// scale s);  p = exp(scale s - m');
 //   total = total exp(m - m') + sum p;  o = o exp(m - m') + bf16(p) v;  at the end o / total.
 // A block is S::kRows queries of one head. Values arrive while scores are multiplied, the next keys while
-// weights are.
-template <class S, class Source>
+// weights are. kShaped: scores have a softcap or a bias.
+template <class S, class Source, bool kShaped>
 __global__ void __launch_bounds__(kThreads) forward(Heads h, Sequences all, const Work* work, Keys keys) {
   auto& shared = shared_as<Shared<S>>();
   const Sequence& s = all.all[work[blockIdx.x].sequence];
@@ -254,7 +271,7 @@ __global__ void __launch_bounds__(kThreads) forward(Heads h, Sequences all, cons
   int tile = block.first / S::kKeys * S::kKeys;
   source.start(shared.k, tile, false);
   const Left<S> left(shared, h, queries, head, lane);
-  const float scale = h.scale * kLog2e;
+  const float scale = (kShaped ? 1.0f : h.scale) * kLog2e;
   float sums[S::kTall][S::kDim / 8][4] = {};
   Running rows[S::kTall][2];
   for (; tile <= block.last; tile += S::kKeys) {
@@ -265,6 +282,7 @@ __global__ void __launch_bounds__(kThreads) forward(Heads h, Sequences all, cons
     source.start(shared.v, tile, true);
     if (seen) {
       multiply_rows<S::kTall, S::kAside ? kSteps<S::kDim> : S::kDim / 16>(scores, left, shared.k, lane);
+      if constexpr (kShaped) shape<S>(scores, h, queries, head, tile, lane);
       mask<S>(scores, h, queries, tile, lane);
     }
     wait_copies<0>();
@@ -316,7 +334,10 @@ void flash(Device& d, const Attention& a) {
   by_head_dim(a.head_dim, [&](auto dim) {
     using S = SizesOf<dim()>;
     const WorkList work = upload_work(d, a.sequences, false, S::kRows);
-    auto* kernel = first ? forward<S, Copied<S::kDim>> : forward<S, AsRead<S::kDim>>;
+    using Before = Copied<S::kDim>;
+    using Now = AsRead<S::kDim>;
+    auto* kernel = h.shapes() ? (first ? forward<S, Before, true> : forward<S, Now, true>)
+                              : (first ? forward<S, Before, false> : forward<S, Now, false>);
     d.stream.launch(kernel, dim3(work.count, static_cast<unsigned>(a.heads)), dim3(kThreads),
                     sizeof(Shared<S>), h, all, work.all, keys);
   });

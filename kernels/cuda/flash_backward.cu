@@ -1,7 +1,7 @@
 // Attention on tensor cores, backward (flash.cuh): gradients of queries, a block 64 queries of a head; then
 // of keys and values, a block 64 or 32 keys of a key head. Weights are computed again from the log of the sum
 // of exponentials; no atomics, so every sum has one order.
-//   p = exp(score - lse);  ds = p (dout · v - dout · o) scale
+//   p = exp(score - lse);  ds = p (dout · v - dout · o) scale, times the slope of a softcap
 //   dq = sum bf16(ds) k;  dk = sum bf16(ds) q;  dv = sum bf16(p) dout
 
 #include "kernels/cuda/flash.cuh"
@@ -92,7 +92,25 @@ __device__ __forceinline__ void slopes_of_rows(float (&p)[kKeys / 8][4], const f
     for (int e = 0; e < 4; ++e) p[n][e] = p[n][e] * (dp[n][e] - rows.delta[e / 2]) * scale;
 }
 
-template <class S>
+// The same of scores with a softcap or a bias, from q·k.
+template <int kKeys>
+__device__ __forceinline__ void shaped_slopes_of_rows(float (&p)[kKeys / 8][4],
+                                                      const float (&dp)[kKeys / 8][4], const Heads& h,
+                                                      const Queries& queries, const RowNumbers& rows,
+                                                      int64_t head, int tile, int lane) {
+#pragma unroll
+  for (int n = 0; n < kKeys / 8; ++n)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int position = queries.position + lane / 4 + e / 2 * 8, key = tile + 8 * n + lane % 4 * 2 + e % 2;
+      const Score s = shaped(h, p[n][e], head, position - key);
+      const float weight = exp2_fast(fmaf(s.value, kLog2e, -rows.lse[e / 2]));
+      const bool seen = key <= position && key >= h.first_key(position);
+      p[n][e] = seen ? weight * (dp[n][e] - rows.delta[e / 2]) * h.scale * s.slope : 0.0f;
+    }
+}
+
+template <class S, bool kShaped>
 __global__ void __launch_bounds__(kThreads)
     of_queries(Heads h, Sequences all, const Work* work, Keys keys, Rows rows, float* dq) {
   auto& shared = shared_as<QueryTiles<S>>();
@@ -128,14 +146,17 @@ __global__ void __launch_bounds__(kThreads)
     if (seen) {
       multiply_rows<1, kSteps<S::kDim>>(
           p, [&](int c, auto& a) { load_left(a[0], shared.q, 16 * warp, 16 * c, lane); }, shared.k, lane);
-      weights_of_rows<S::kKeys>(p[0], h, queries, mine, tile, lane);
+      if constexpr (!kShaped) weights_of_rows<S::kKeys>(p[0], h, queries, mine, tile, lane);
     }
     wait_copies<0>();
     __syncthreads();
     if (seen) {
       multiply_rows<1, kSteps<S::kDim>>(
           dp, [&](int c, auto& a) { load_left(a[0], shared.dout, 16 * warp, 16 * c, lane); }, shared.v, lane);
-      slopes_of_rows<S::kKeys>(p[0], dp[0], mine, h.scale);
+      if constexpr (kShaped)
+        shaped_slopes_of_rows<S::kKeys>(p[0], dp[0], h, queries, mine, head, tile, lane);
+      else
+        slopes_of_rows<S::kKeys>(p[0], dp[0], mine, h.scale);
       uint32_t ds[1][S::kKeys / 16][4];
       round_left<S::kKeys>(ds[0], p[0]);
       add_weighted<1, S::kDim>(sums, ds, shared.k, 0, lane);
@@ -198,40 +219,63 @@ __device__ __forceinline__ void weights_of_keys(float (&scores)[kQueries / 8][4]
     }
 }
 
+// ds in place of dp.
 template <int kQueries>
-__device__ __forceinline__ void slopes_of_keys(float (&p)[kQueries / 8][4],
-                                               const float (&dp)[kQueries / 8][4], const float* delta,
-                                               float scale, int lane) {
+__device__ __forceinline__ void slopes_of_keys(const float (&p)[kQueries / 8][4],
+                                               float (&dp)[kQueries / 8][4], const float* delta, float scale,
+                                               int lane) {
 #pragma unroll
   for (int n = 0; n < kQueries / 8; ++n)
 #pragma unroll
-    for (int e = 0; e < 4; ++e) p[n][e] = p[n][e] * (dp[n][e] - delta[8 * n + lane % 4 * 2 + e % 2]) * scale;
+    for (int e = 0; e < 4; ++e) dp[n][e] = p[n][e] * (dp[n][e] - delta[8 * n + lane % 4 * 2 + e % 2]) * scale;
+}
+
+// Both of scores with a softcap or a bias, from q·k.
+template <int kQueries>
+__device__ __forceinline__ void shaped_slopes_of_keys(float (&p)[kQueries / 8][4],
+                                                      float (&dp)[kQueries / 8][4], const Heads& h,
+                                                      const KeysAndQueries<kQueries>& pairs, const float* lse,
+                                                      const float* delta, int64_t head, int lane) {
+  const bool all = pairs.all();
+#pragma unroll
+  for (int n = 0; n < kQueries / 8; ++n)
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int query = 8 * n + lane % 4 * 2 + e % 2, key = pairs.key + lane / 4 + e / 2 * 8;
+      const bool seen = all || pairs.sees(key, query);
+      const Score s = shaped(h, p[n][e], head, pairs.position + query - key);
+      p[n][e] = seen ? exp2_fast(fmaf(s.value, kLog2e, -lse[query])) : 0.0f;
+      dp[n][e] = p[n][e] * (dp[n][e] - delta[query]) * h.scale * s.slope;
+    }
 }
 
 // Adds what the queries on their way to shared memory give to the warp's keys; dout arrives while scores are
 // multiplied.
-template <class S>
+template <class S, bool kShaped>
 __device__ __forceinline__ void add_queries(float (&dk)[1][S::kColumns / 8][4],
                                             float (&dv)[1][S::kColumns / 8][4], const KeyTiles<S>& shared,
-                                            const KeysAndQueries<S::kQueries>& pairs, bool seen, int row,
-                                            int column, float scale, int lane) {
+                                            const Heads& h, const KeysAndQueries<S::kQueries>& pairs,
+                                            bool seen, int row, int column, int64_t head, int lane) {
   float p[1][S::kQueries / 8][4] = {}, dp[1][S::kQueries / 8][4] = {};
   wait_copies<1>();
   __syncthreads();
   if (seen) {
     multiply_rows<1, kSteps<S::kDim>>(
         p, [&](int c, auto& a) { load_left(a[0], shared.k, row, 16 * c, lane); }, shared.q, lane);
-    weights_of_keys<S::kQueries>(p[0], pairs, shared.lse, scale * kLog2e, lane);
+    if constexpr (!kShaped) weights_of_keys<S::kQueries>(p[0], pairs, shared.lse, h.scale * kLog2e, lane);
   }
   wait_copies<0>();
   __syncthreads();
   if (seen) {
     multiply_rows<1, kSteps<S::kDim>>(
         dp, [&](int c, auto& a) { load_left(a[0], shared.v, row, 16 * c, lane); }, shared.dout, lane);
+    if constexpr (kShaped)
+      shaped_slopes_of_keys<S::kQueries>(p[0], dp[0], h, pairs, shared.lse, shared.delta, head, lane);
+    else
+      slopes_of_keys<S::kQueries>(p[0], dp[0], shared.delta, h.scale, lane);
     uint32_t weights[1][S::kQueries / 16][4], slopes[1][S::kQueries / 16][4];
     round_left<S::kQueries>(weights[0], p[0]);
-    slopes_of_keys<S::kQueries>(p[0], dp[0], shared.delta, scale, lane);
-    round_left<S::kQueries>(slopes[0], p[0]);
+    round_left<S::kQueries>(slopes[0], dp[0]);
     add_weighted<1, S::kColumns>(dv, weights, shared.dout, column, lane);
     add_weighted<1, S::kColumns>(dk, slopes, shared.q, column, lane);
   }
@@ -254,7 +298,7 @@ __device__ __forceinline__ void start_queries(KeyTiles<S>& shared, const Heads& 
   }
 }
 
-template <class S>
+template <class S, bool kShaped>
 __global__ void __launch_bounds__(kThreads)
     of_keys(Heads h, Sequences all, const Work* work, Keys keys, Rows rows, float* dk_out, float* dv_out) {
   auto& shared = shared_as<KeyTiles<S>>();
@@ -278,7 +322,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = first; i < last; i += S::kQueries) {
       start_queries(shared, h, all, s, rows, i, head);
       const KeysAndQueries<S::kQueries> pairs{key, before + i, min(S::kQueries, queries - i), window};
-      add_queries(dk, dv, shared, pairs, pairs.any(length), row, column, h.scale, lane);
+      add_queries<S, kShaped>(dk, dv, shared, h, pairs, pairs.any(length), row, column, head, lane);
     }
   const int64_t to = h.at_kv(s.k_row + key, kv_head) + column;
   write_rows<S::kColumns>(dk_out + to, pitch, length - key, dk[0], {1, 1}, lane);
@@ -313,13 +357,14 @@ void flash_backward(Device& d, const AttentionBackward& b) {
     using K = KeySizes<dim()>;
     if (all.queries > 0) {
       const WorkList work = upload_work(d, a.sequences, false, Q::kRows);
-      d.stream.launch(of_queries<Q>, dim3(work.count, static_cast<unsigned>(a.heads)), dim3(kThreads),
-                      sizeof(QueryTiles<Q>), h, all, work.all, keys, rows, static_cast<float*>(b.dq));
+      d.stream.launch(h.shapes() ? of_queries<Q, true> : of_queries<Q, false>,
+                      dim3(work.count, static_cast<unsigned>(a.heads)), dim3(kThreads), sizeof(QueryTiles<Q>),
+                      h, all, work.all, keys, rows, static_cast<float*>(b.dq));
     }
     const WorkList work = upload_work(d, a.sequences, true, K::kRows);
-    d.stream.launch(of_keys<K>, dim3(work.count, static_cast<unsigned>(a.kv_heads)), dim3(kThreads),
-                    sizeof(KeyTiles<K>), h, all, work.all, keys, rows, static_cast<float*>(b.dk),
-                    static_cast<float*>(b.dv));
+    d.stream.launch(h.shapes() ? of_keys<K, true> : of_keys<K, false>,
+                    dim3(work.count, static_cast<unsigned>(a.kv_heads)), dim3(kThreads), sizeof(KeyTiles<K>),
+                    h, all, work.all, keys, rows, static_cast<float*>(b.dk), static_cast<float*>(b.dv));
   });
 }
 

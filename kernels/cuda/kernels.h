@@ -23,6 +23,7 @@ void scatter_rows(Device&, const ScatterRows&);
 void copy_columns(Device&, const CopyColumns&);
 // learning.cu
 void cross_entropy(Device&, const CrossEntropy&);
+void softcap(Device&, const Softcap&);
 void sum_squares(Device&, const SumSquares&);
 void adamw(Device&, const AdamW&);
 void adamw8(Device&, const AdamW8&);

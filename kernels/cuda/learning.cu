@@ -18,7 +18,15 @@ struct Entropy {
   int first[kMostWarps];
 };
 
+// x, or cap tanh(x / cap).
+template <bool kCapped>
+__device__ __forceinline__ float logit_of(float x, float cap) {
+  return kCapped ? cap * tanhf(x / cap) : x;
+}
+
 // loss = log(sum exp(x - largest)) + largest - x[target];  dx = weight (softmax(x) - onehot).  A block a row.
+// kCapped: of capped logits; dx is then times 1 - (capped x / cap)².
+template <bool kCapped>
 __global__ void __launch_bounds__(kThreads)
     entropy(CrossEntropy a, const int32_t* targets, const float* weights) {
   auto& shared = shared_as<Entropy>();
@@ -34,9 +42,9 @@ __global__ void __launch_bounds__(kThreads)
       where = static_cast<int>(c);
     }
   }
-  const float largest = block_max(mine, shared.largest);
+  const float most = block_max(mine, shared.largest);
   if (a.argmax != nullptr) {
-    const int first = block_min(mine == largest ? where : 0x7fffffff, shared.first);
+    const int first = block_min(mine == most ? where : 0x7fffffff, shared.first);
     if (threadIdx.x == 0) a.argmax[row] = first < a.vocab ? first : 0;  // none is larger than NaN
   }
   float* loss = static_cast<float*>(a.loss) + row;
@@ -45,18 +53,29 @@ __global__ void __launch_bounds__(kThreads)
     for (int64_t c = threadIdx.x; dx != nullptr && c < a.vocab; c += kThreads) dx[c] = 0;
     return;
   }
+  const auto cap = static_cast<float>(a.softcap);
+  const float largest = logit_of<kCapped>(most, cap);
   double total = 0;
   for (int64_t c = threadIdx.x; c < a.vocab; c += kThreads)
-    total += static_cast<double>(expf(x[c] - largest));
+    total += static_cast<double>(expf(logit_of<kCapped>(x[c], cap) - largest));
   total = block_sum(total, shared.sums);
   if (threadIdx.x == 0)
-    *loss = static_cast<float>(log(total) + static_cast<double>(largest) - static_cast<double>(x[target]));
+    *loss = static_cast<float>(log(total) + static_cast<double>(largest) -
+                               static_cast<double>(logit_of<kCapped>(x[target], cap)));
   if (dx == nullptr) return;
   // dx may lie over x, and thread 0 has just read x[target].
   __syncthreads();
   const float weight = weights == nullptr ? 1.0f : weights[row], share = static_cast<float>(1.0 / total);
-  for (int64_t c = threadIdx.x; c < a.vocab; c += kThreads)
-    dx[c] = weight * (expf(x[c] - largest) * share - (c == target ? 1.0f : 0.0f));
+  for (int64_t c = threadIdx.x; c < a.vocab; c += kThreads) {
+    const float logit = logit_of<kCapped>(x[c], cap);
+    const float slope = weight * (expf(logit - largest) * share - (c == target ? 1.0f : 0.0f));
+    dx[c] = kCapped ? slope * (1.0f - logit / cap * (logit / cap)) : slope;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) cap_all(const float* x, float* y, int64_t n, float cap) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i < n) y[i] = logit_of<true>(x[i], cap);
 }
 
 // A stretch of at most kChunk elements of one tensor.
@@ -193,8 +212,15 @@ void cross_entropy(Device& d, const CrossEntropy& a) {
   if (a.rows == 0) return;
   d.uploads.begin();
   const auto rows = static_cast<size_t>(a.rows);
-  d.stream.launch(entropy, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(Entropy), a,
-                  d.uploads.put(d.stream, a.targets, rows), d.uploads.put(d.stream, a.weights, rows));
+  d.stream.launch(a.softcap > 0 ? entropy<true> : entropy<false>, dim3(static_cast<unsigned>(a.rows)),
+                  dim3(kThreads), sizeof(Entropy), a, d.uploads.put(d.stream, a.targets, rows),
+                  d.uploads.put(d.stream, a.weights, rows));
+}
+
+void softcap(Device& d, const Softcap& a) {
+  if (a.n > 0)
+    d.stream.launch(cap_all, dim3(blocks_for(a.n, kThreads)), dim3(kThreads), 0,
+                    static_cast<const float*>(a.x), static_cast<float*>(a.y), a.n, static_cast<float>(a.cap));
 }
 
 void sum_squares(Device& d, const SumSquares& a) {

@@ -34,6 +34,13 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
+// 1 / x to about 2^-23 of itself; 1 / inf is 0.
+__device__ __forceinline__ float reciprocal_fast(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 __device__ __forceinline__ uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -105,6 +112,9 @@ inline uint32_t round_pair(float low, float high) {
 inline float exp2_fast(float x) {
   const float y = std::exp2(x);
   return y < 0x1p-126f ? 0.0f : y;
+}
+inline float reciprocal_fast(float x) {
+  return 1.0f / x;
 }
 inline void load_matrices(uint32_t (&r)[4], const void* row,
                           emulation::Place place = emulation::Place::current()) {

@@ -30,7 +30,10 @@ struct Heads {
   float *o, *lse;
   int64_t heads, kv_heads, head_dim, window;
   float scale;
-  bool rounds;  // operands are read as bf16
+  bool rounds;        // operands are read as bf16
+  float softcap;      // 0: none
+  const float* bias;  // [heads, distances] or null
+  int64_t distances;
 
   __device__ __forceinline__ float operand(float value) const {
     return rounds ? to_float(to_bf16(value)) : value;
@@ -41,12 +44,33 @@ struct Heads {
   __device__ __forceinline__ int64_t at_kv(int64_t row, int64_t head) const {
     return (row * kv_heads + head) * head_dim;
   }
+  // Whether scores are more than scale q·k.
+  constexpr bool shapes() const { return softcap > 0 || bias != nullptr; }
+  // Of a query and the key `distance` before it; 0 where there is no such pair.
+  __device__ __forceinline__ float bias_of(int64_t head, int64_t distance) const {
+    const bool there = static_cast<uint64_t>(distance) < static_cast<uint64_t>(distances);
+    return bias != nullptr && there ? bias[head * distances + distance] : 0.0f;
+  }
   // The keys that a query at `position` sees: [first, position].
   __device__ __forceinline__ int64_t first_key(int64_t position) const {
     return window > 0 && position >= window ? position - window + 1 : 0;
   }
 };
 Heads heads_of(const Attention&);
+
+// A score, and its slope: the derivative with respect to scale q·k.
+struct Score {
+  float value, slope;
+};
+__device__ inline Score score_of(const Heads& h, float product, int64_t head, int64_t distance) {
+  Score s{h.scale * product, 1};
+  if (h.softcap > 0) {
+    const float t = tanhf(s.value / h.softcap);
+    s = {h.softcap * t, 1.0f - t * t};
+  }
+  s.value += h.bias_of(head, distance);
+  return s;
+}
 
 inline constexpr int64_t kMostHeadDim = 512;
 // Throws Error(usage) for heads that no kernel takes.

@@ -95,6 +95,24 @@ class KeyRows {
   int64_t kv_head_;
 };
 
+// A score before the mask, and its slope: the derivative with respect to scale * q·k.
+template <class T>
+struct Score {
+  T value, slope;
+};
+
+template <class T>
+Score<T> score_of(const Heads<T>& h, const T* q, const T* k, int64_t head, int64_t distance) {
+  const Attention& a = h.a;
+  Score<T> s{h.scale * dot(q, k, a.head_dim, a.operands), T{1}};
+  if (a.softcap > 0) {
+    const T cap = static_cast<T>(a.softcap), t = std::tanh(s.value / cap);
+    s = {cap * t, T{1} - t * t};
+  }
+  if (a.bias != nullptr) s.value += static_cast<const T*>(a.bias)[head * a.distances + distance];
+  return s;
+}
+
 template <class T>
 void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t head, std::vector<T>& p) {
   const Attention& a = h.a;
@@ -105,7 +123,8 @@ void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t 
       values(h, s, a.v, &SharedTile::v, h.kv_head(head));
   T largest = -std::numeric_limits<T>::infinity();
   for (size_t j = 0; j < count; ++j) {
-    p[j] = h.scale * dot(q, keys[first + static_cast<int64_t>(j)], a.head_dim, a.operands);
+    const int64_t key = first + static_cast<int64_t>(j);
+    p[j] = score_of(h, q, keys[key], head, position - key).value;
     largest = std::max(largest, p[j]);
   }
   T total = 0;
@@ -134,7 +153,7 @@ void forward(const Attention& a) {
 }
 
 // What both halves of the backward pass need of one (query, key) pair:
-//   p = exp(score - lse);  ds = p * (dout · v - dout · o) * scale
+//   p = exp(score - lse);  ds = p * (dout · v - dout · o) * scale * slope of the score
 template <class T>
 struct Pair {
   T p, ds;
@@ -142,13 +161,13 @@ struct Pair {
 
 template <class T>
 Pair<T> pair_of(const Heads<T>& h, const AttentionBackward& b, int64_t row, int64_t head, int64_t key_row,
-                T delta) {
+                int64_t distance, T delta) {
   const Attention& a = h.a;
   int64_t kv = h.kv_head(head);
-  T score = h.scale * dot(h.query(a.q, row, head), h.key(a.k, key_row, kv), a.head_dim, a.operands);
-  T p = std::exp(score - h.lse(row, head));
+  Score<T> score = score_of(h, h.query(a.q, row, head), h.key(a.k, key_row, kv), head, distance);
+  T p = std::exp(score.value - h.lse(row, head));
   T dp = dot(h.query(b.dout, row, head), h.key(a.v, key_row, kv), a.head_dim, a.operands);
-  return {p, p * (dp - delta) * h.scale};
+  return {p, p * (dp - delta) * h.scale * score.slope};
 }
 
 template <class T>
@@ -160,7 +179,7 @@ void backward_query(const Heads<T>& h, const AttentionBackward& b, const Sequenc
   T* dq = static_cast<T*>(b.dq) + h.at(row, head);
   std::fill_n(dq, a.head_dim, T{0});
   for (int64_t j = first_key(a, position); j <= position; ++j) {
-    T ds = pair_of(h, b, row, head, s.k_row + j, delta).ds;
+    T ds = pair_of(h, b, row, head, s.k_row + j, position - j, delta).ds;
     add_weighted(ds, h.key(a.k, s.k_row + j, h.kv_head(head)), a.head_dim, a.operands, dq);
   }
 }
@@ -180,7 +199,7 @@ void backward_key(const Heads<T>& h, const AttentionBackward& b, const SequenceS
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (int64_t i = first; i < last; ++i) {
       int64_t row = s.q_row + i;
-      Pair<T> pair = pair_of(h, b, row, head, key_row, delta[i * a.heads + head]);
+      Pair<T> pair = pair_of(h, b, row, head, key_row, before + i - j, delta[i * a.heads + head]);
       add_weighted(pair.ds, h.query(a.q, row, head), a.head_dim, a.operands, dk);
       add_weighted(pair.p, h.query(b.dout, row, head), a.head_dim, a.operands, dv);
     }

@@ -11,6 +11,12 @@
 namespace qlora {
 namespace {
 
+// cap tanh(x / cap), and with it x where there is no cap.
+template <class T>
+T capped(T x, double cap) {
+  return cap > 0 ? static_cast<T>(cap) * std::tanh(x / static_cast<T>(cap)) : x;
+}
+
 template <class T>
 void entropy_row(const CrossEntropy& a, int64_t row) {
   const T* x = static_cast<const T*>(a.logits) + row * a.vocab;
@@ -25,15 +31,21 @@ void entropy_row(const CrossEntropy& a, int64_t row) {
     if (dx != nullptr) std::fill_n(dx, a.vocab, T{0});
     return;
   }
-  T largest = x[best], at_target = x[target];
+  T largest = capped(x[best], a.softcap), at_target = capped(x[target], a.softcap);
   double total = 0;
-  for (int64_t c = 0; c < a.vocab; ++c) total += static_cast<double>(std::exp(x[c] - largest));
+  for (int64_t c = 0; c < a.vocab; ++c)
+    total += static_cast<double>(std::exp(capped(x[c], a.softcap) - largest));
   loss = static_cast<T>(std::log(total) + static_cast<double>(largest) - static_cast<double>(at_target));
   if (dx == nullptr) return;
   T weight = a.weights == nullptr ? T{1} : static_cast<T>(a.weights[row]);
   auto share = static_cast<T>(1.0 / total);
   for (int64_t c = 0; c < a.vocab; ++c) {
-    dx[c] = weight * (std::exp(x[c] - largest) * share - (c == target ? T{1} : T{0}));
+    const T logit = capped(x[c], a.softcap);
+    dx[c] = weight * (std::exp(logit - largest) * share - (c == target ? T{1} : T{0}));
+    if (a.softcap > 0) {
+      const T t = logit / static_cast<T>(a.softcap);
+      dx[c] *= T{1} - t * t;
+    }
   }
 }
 
@@ -148,6 +160,16 @@ void Reference::cross_entropy(const CrossEntropy& a) {
   by_compute_type(a.type, [&]<class T>(T) {
     split(a.rows, a.vocab * 32, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) entropy_row<T>(a, row);
+    });
+  });
+}
+
+void Reference::softcap(const Softcap& a) {
+  by_compute_type(a.type, [&]<class T>(T) {
+    const T* x = static_cast<const T*>(a.x);
+    T* y = static_cast<T*>(a.y);
+    split(a.n, 32, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) y[i] = capped(x[i], a.cap);
     });
   });
 }

@@ -65,6 +65,7 @@ class Reference : public Backend {
   void copy_columns(const CopyColumns&) override;
 
   void cross_entropy(const CrossEntropy&) override;
+  void softcap(const Softcap&) override;
   void sum_squares(const SumSquares&) override;
   void adamw(const AdamW&) override;
   void adamw8(const AdamW8&) override;

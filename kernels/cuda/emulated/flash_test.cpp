@@ -21,17 +21,22 @@ Array rows(const Array& all, int64_t from, int64_t to, int64_t width) {
 // One sequence; parts of it are computed in several ways.
 struct Sequence {
   int64_t length, dim, window;
+  bool shaped;  // scores have a softcap and a bias
   Array q = normals(1, length*kHeads*dim), k = normals(2, length*kKvHeads*dim),
-        v = normals(3, length*kKvHeads*dim), dout = normals(4, length*kHeads*dim);
+        v = normals(3, length*kKvHeads*dim), dout = normals(4, length*kHeads*dim),
+        bias = normals(5, kHeads*length);
 
-  Attention arguments(std::span<const SequenceSpan> spans) const {
+  Attention arguments(test::Device& d, std::span<const SequenceSpan> spans) const {
     return {.sequences = spans,
             .heads = kHeads,
             .kv_heads = kKvHeads,
             .head_dim = dim,
             .scale = 0.1,
             .window = window,
-            .operands = Operands::bf16};
+            .operands = Operands::bf16,
+            .softcap = shaped ? 2.0 : 0.0,
+            .bias = shaped ? d.put(bias) : nullptr,
+            .distances = length};
   }
 
   // o and lse of queries [lo, length). The first `shared` tiles of keys lie elsewhere, apart from each other
@@ -50,7 +55,7 @@ struct Sequence {
       tiles.insert(tiles.begin(), {d.put(rows(k, t * kKeyTile, (t + 1) * kKeyTile, width)),
                                    d.put(rows(v, t * kKeyTile, (t + 1) * kKeyTile, width))});
     const SequenceSpan span{0, n, kShift, length, tiles.data(), shared};
-    Attention a = arguments({&span, 1});
+    Attention a = arguments(d, {&span, 1});
     a.q = d.put(rows(q, lo, length, kHeads * dim));
     a.k = own(k);
     a.v = own(v);
@@ -65,7 +70,7 @@ struct Sequence {
     test::Device d(backend, DType::f32);
     const SequenceSpan span{0, length, 0, length};
     const int64_t nq = length * kHeads * dim, nk = length * kKvHeads * dim;
-    Attention a = arguments({&span, 1});
+    Attention a = arguments(d, {&span, 1});
     a.q = d.put(q);
     a.k = d.put(k);
     a.v = d.put(v);
@@ -83,7 +88,7 @@ struct Sequence {
 TEST_CASE("CUDA attention on tensor cores: a query has the same bits wherever it and its keys lie") {
   auto backend = make_backend("cuda-emulated");
   for (auto [dim, window] : {std::pair<int64_t, int64_t>{64, 70}, {128, 0}, {256, 70}}) {
-    const Sequence s{290, dim, window};
+    const Sequence s{290, dim, window, dim != 128};
     const std::vector<Array> whole = s.forward(*backend, 0, 0);
     for (auto [lo, shared] :
          {std::pair<int64_t, int64_t>{131, 0}, {256, 1}, {261, 1}, {274, 0}, {275, 1}, {289, 1}}) {
@@ -98,7 +103,7 @@ TEST_CASE("CUDA attention on tensor cores: a query has the same bits wherever it
 TEST_CASE("CUDA attention on tensor cores: the same bits in any order of threads, and no bank conflicts") {
   auto backend = make_backend("cuda-emulated");
   for (int64_t dim : {64, 80, 96, 128, 256}) {
-    const Sequence s{dim == 256 ? 37 : 66, dim, 0};  // two tiles of keys
+    const Sequence s{dim == 256 ? 37 : 66, dim, 0, dim % 64 != 0};  // two tiles of keys
     std::vector<Array> first;
     emulated::reset_counters();
     for_every_schedule([&] {
