@@ -32,8 +32,10 @@ std::vector<size_t> sizes(const MemoryPlan& m) {
 }  // namespace
 
 TEST_CASE("a plan from config.json alone is the plan of the model with its weights, byte for byte") {
-  const TinyConfig configs[] = {
-      {}, {.model_type = "mistral", .layers = 3, .window = 7}, {.model_type = "qwen2", .tied = true}};
+  const TinyConfig configs[] = {{},
+                                {.model_type = "mistral", .layers = 3, .window = 7},
+                                {.model_type = "qwen2", .tied = true},
+                                {.model_type = "qwen3"}};
   for (const TinyConfig& config : configs) {
     TemporaryFolder whole, alone;
     write_tiny_model(whole.path(), config);

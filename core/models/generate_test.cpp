@@ -40,7 +40,7 @@ Batch slice(const std::vector<TinyRun>& runs, size_t lo, size_t hi) {
 TEST_CASE("rows computed piece by piece over a cache have the bits of one forward pass") {
   for (const Variant& variant : runnable_variants(EmulatedGpu::included)) {
     for (const TinyConfig& config : {TinyConfig{}, TinyConfig{.model_type = "mistral", .window = 5},
-                                     TinyConfig{.model_type = "qwen2"}}) {
+                                     TinyConfig{.model_type = "qwen2"}, TinyConfig{.model_type = "qwen3"}}) {
       INFO(variant << " " << config.model_type);
       auto backend = make_backend(variant.backend);
       Memory memory(*backend);

@@ -20,19 +20,56 @@ constexpr int64_t kMaxLayers = 1 << 16;
 // What an absent key means, and which switches a family has.
 struct Family {
   const char* name;
-  int64_t vocab, hidden, intermediate, layers, heads;
-  int64_t kv_heads;  // 0 = as many as heads
-  int64_t max_positions;
-  int64_t window;         // of an absent sliding_window; 0 = the family has none
-  bool window_is_opt_in;  // only with use_sliding_window: true, from layer max_window_layers on
-  bool always_qkv_bias;   // else attention_bias decides for q, k, v and o
+  int64_t vocab, hidden, intermediate, layers, heads, max_positions;
+  int64_t kv_heads = 0;           // 0 = as many as heads
+  int64_t head_dim = 0;           // 0 = hidden / heads
+  int64_t window = 0;             // of an absent sliding_window; 0 = the family has none
+  bool window_is_opt_in = false;  // only with use_sliding_window: true, from layer max_window_layers on
+  bool always_qkv_bias = false;   // else attention_bias decides for q, k, v and o
+  bool head_norms = false;        // norms of q and k
 };
 
-constexpr std::array<Family, 3> kFamilies = {{
-    {"llama", 32000, 4096, 11008, 32, 32, 0, 2048, 0, false, false},
-    {"mistral", 32000, 4096, 14336, 32, 32, 8, 131072, 4096, false, false},
-    {"qwen2", 151936, 4096, 22016, 32, 32, 32, 32768, 4096, true, true},
-}};
+constexpr Family kFamilies[] = {
+    {.name = "llama",
+     .vocab = 32000,
+     .hidden = 4096,
+     .intermediate = 11008,
+     .layers = 32,
+     .heads = 32,
+     .max_positions = 2048},
+    {.name = "mistral",
+     .vocab = 32000,
+     .hidden = 4096,
+     .intermediate = 14336,
+     .layers = 32,
+     .heads = 32,
+     .max_positions = 131072,
+     .kv_heads = 8,
+     .window = 4096},
+    {.name = "qwen2",
+     .vocab = 151936,
+     .hidden = 4096,
+     .intermediate = 22016,
+     .layers = 32,
+     .heads = 32,
+     .max_positions = 32768,
+     .kv_heads = 32,
+     .window = 4096,
+     .window_is_opt_in = true,
+     .always_qkv_bias = true},
+    {.name = "qwen3",
+     .vocab = 151936,
+     .hidden = 4096,
+     .intermediate = 22016,
+     .layers = 32,
+     .heads = 32,
+     .max_positions = 32768,
+     .kv_heads = 32,
+     .head_dim = 128,
+     .window = 4096,
+     .window_is_opt_in = true,
+     .head_norms = true},
+};
 
 const Family& family(const std::string& name, const std::string& origin) {
   std::vector<std::string> known;
@@ -173,12 +210,12 @@ void read_sizes(const Keys& k, const Family& f, HfConfig& c) {
   QLORA_CHECK(c.heads % c.kv_heads == 0, data,
               "{}: num_attention_heads {} is no multiple of num_key_value_heads {}", k.origin(), c.heads,
               c.kv_heads);
-  if (k.find("head_dim") == nullptr) {
+  if (k.find("head_dim") == nullptr && f.head_dim == 0) {
     QLORA_CHECK(c.hidden_size % c.heads == 0, data,
                 "{}: hidden_size {} is no multiple of num_attention_heads {}", k.origin(), c.hidden_size,
                 c.heads);
   }
-  c.head_dim = k.positive("head_dim", c.hidden_size / c.heads);
+  c.head_dim = k.positive("head_dim", f.head_dim == 0 ? c.hidden_size / c.heads : f.head_dim);
   QLORA_CHECK(c.head_dim % 2 == 0, data, "{}: head_dim {} is odd, rotary embedding needs pairs", k.origin(),
               c.head_dim);
   c.max_positions = k.positive("max_position_embeddings", f.max_positions);
@@ -189,6 +226,7 @@ void read_switches(const Keys& k, const Family& f, HfConfig& c) {
   c.qkv_bias = f.always_qkv_bias || attention_bias;
   c.o_bias = attention_bias;
   c.mlp_bias = !f.always_qkv_bias && k.flag("mlp_bias", false);
+  c.head_norms = f.head_norms;
   c.tied_head = k.flag("tie_word_embeddings", false);
   std::string activation = k.text("hidden_act", "silu");
   QLORA_CHECK(activation == "silu", data, "{}: hidden_act `{}`; this family computes silu", k.origin(),

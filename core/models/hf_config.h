@@ -29,6 +29,7 @@ struct HfConfig {
   bool tied_head = false;
   double logit_softcap = 0;  // of the output head; 0 = none
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
+  bool head_norms = false;       // every head of q and k has its norm
   std::vector<int64_t> windows;  // attention window of every layer; 0 = none
   std::string dtype;             // of the stored weights; empty when the file does not say
   std::vector<int32_t> eos_ids;

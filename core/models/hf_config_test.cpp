@@ -31,6 +31,12 @@ TEST_CASE("absent keys mean the defaults of the family") {
   HfConfig qwen = read(R"({"model_type": "qwen2"})");
   CHECK(qwen.qkv_bias);
   CHECK_FALSE(qwen.o_bias);
+  HfConfig qwen3 = read(R"({"model_type": "qwen3", "num_attention_heads": 16,
+    "num_key_value_heads": 8, "hidden_size": 1024})");
+  CHECK(qwen3.head_dim == 128);
+  CHECK(qwen3.head_norms);
+  CHECK_FALSE(qwen3.qkv_bias);
+  CHECK(qwen3.windows == std::vector<int64_t>(32, 0));
 }
 
 TEST_CASE("old and new spellings of a config are the same config") {

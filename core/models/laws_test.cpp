@@ -19,6 +19,7 @@ const std::vector<TinyConfig> kModels = {
     {.model_type = "llama", .biases = true},
     {.model_type = "mistral", .head_dim = 6, .window = 5},
     {.model_type = "qwen2", .tied = true},
+    {.model_type = "qwen3", .head_dim = 10},
 };
 
 // A backend, a model on it, and three adapters of different rank, with dropout.

@@ -1,5 +1,6 @@
 // LLaMA (Touvron et al. 2023) and what differs from it by configuration alone: Llama 3 (rope scaling),
-// Mistral (attention window, head_dim apart), Qwen2 (biases of q, k and v).
+// Mistral (attention window, head_dim apart), Qwen2 (biases of q, k and v), Qwen3 (norms of the heads of q
+// and k).
 
 #include <array>
 #include <cmath>
@@ -18,7 +19,8 @@ namespace {
 using LinearPtr = std::shared_ptr<FrozenWeight>;
 
 struct Block {
-  Tensor norm1, norm2;  // [hidden]
+  Tensor norm1, norm2;    // [hidden]
+  Tensor q_norm, k_norm;  // [head_dim], where heads have norms
   LinearPtr q, k, v, o, gate, up, down;
   AttentionShape shape;
   int64_t layer = 0;
@@ -49,12 +51,18 @@ std::array<LinearSlot, 7> linear_slots(const HfConfig& c) {
 struct NormSlot {
   const char* name;
   Tensor Block::*member;
+  int64_t size;
 };
 
-constexpr std::array<NormSlot, 2> kNorms = {{
-    {"input_layernorm.weight", &Block::norm1},
-    {"post_attention_layernorm.weight", &Block::norm2},
-}};
+std::vector<NormSlot> norm_slots(const HfConfig& c) {
+  std::vector<NormSlot> slots = {{"input_layernorm.weight", &Block::norm1, c.hidden_size},
+                                 {"post_attention_layernorm.weight", &Block::norm2, c.hidden_size}};
+  if (c.head_norms) {
+    slots.push_back({"self_attn.q_norm.weight", &Block::q_norm, c.head_dim});
+    slots.push_back({"self_attn.k_norm.weight", &Block::k_norm, c.head_dim});
+  }
+  return slots;
+}
 
 std::string layer_name(int64_t i) {
   return "model.layers." + std::to_string(i) + ".";
@@ -121,8 +129,8 @@ Block Llama::load_block(const WeightLoader& load, int64_t layer) {
              .window = config_.windows[static_cast<size_t>(layer)],
              .scale = 1 / std::sqrt(static_cast<double>(config_.head_dim)),
              .operands = load.options().operands};
-  for (const NormSlot& n : kNorms) {
-    b.*n.member = load.dense({layer_name(layer) + n.name, {config_.hidden_size}});
+  for (const NormSlot& n : norm_slots(config_)) {
+    b.*n.member = load.dense({layer_name(layer) + n.name, {n.size}});
     bytes_ += (b.*n.member).bytes();
   }
   for (const LinearSlot& s : linear_slots(config_)) {
@@ -144,6 +152,10 @@ const FrozenLinear* Llama::find(std::string_view linear) const {
 Var Llama::attend(Context& c, const Block& b, const RopeAngles& angles, const Var& x) const {
   const std::array<const FrozenLinear*, 3> weights = {b.q.get(), b.k.get(), b.v.get()};
   std::vector<Var> qkv = linear(c, weights, rms_norm(c, b.norm1, x, config_.norm_eps));
+  if (config_.head_norms) {
+    qkv[0] = rms_norm(c, b.q_norm, qkv[0], config_.norm_eps, config_.heads);
+    qkv[1] = rms_norm(c, b.k_norm, qkv[1], config_.norm_eps, config_.kv_heads);
+  }
   qkv[0] = rope(c, angles, qkv[0], config_.heads);
   qkv[1] = rope(c, angles, qkv[1], config_.kv_heads);
   return attention(c, qkv[0], qkv[1], qkv[2], b.shape, b.layer);
@@ -188,7 +200,7 @@ std::vector<WeightSpec> llama_weights(const HfConfig& c) {
   std::vector<WeightSpec> specs = {embed_spec(c), norm_spec(c)};
   if (!c.tied_head) specs.push_back(head_spec(c));
   for (int64_t i = 0; i < c.layers; ++i) {
-    for (const NormSlot& n : kNorms) specs.push_back({layer_name(i) + n.name, {c.hidden_size}});
+    for (const NormSlot& n : norm_slots(c)) specs.push_back({layer_name(i) + n.name, {n.size}});
     for (const LinearSlot& s : linear_slots(c)) {
       specs.push_back({layer_name(i) + s.name + ".weight", {s.out, s.in}});
       if (s.bias) specs.push_back({layer_name(i) + s.name + ".bias", {s.out}});

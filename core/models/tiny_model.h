@@ -91,6 +91,9 @@ inline void write_tiny_model(const Path& folder, const TinyConfig& c = {}) {
                 mlp = layer + "mlp.";
     w.add(layer + "input_layernorm.weight", {c.hidden}, 0.3, 1);
     w.add(layer + "post_attention_layernorm.weight", {c.hidden}, 0.3, 1);
+    if (c.model_type == "qwen3")
+      for (const char* norm : {"q_norm.weight", "k_norm.weight"})
+        w.add(attention + norm, {c.head_dim}, 0.3, 1);
     w.add_linear(attention + "q_proj", c.heads * c.head_dim, c.hidden, qkv_bias);
     w.add_linear(attention + "k_proj", c.kv_heads * c.head_dim, c.hidden, qkv_bias);
     w.add_linear(attention + "v_proj", c.kv_heads * c.head_dim, c.hidden, qkv_bias);

@@ -19,6 +19,11 @@ struct Moments {
   Tensor mean, rstd;
 };
 
+// A row may be several pieces as long as the weight: these are what is normalized.
+int64_t pieces(const Norm& n, const Tensor& x) {
+  return x.size() / n.weight.size();
+}
+
 // y and, unless they are empty, the moments and the sum of x and residual, whose norm y then is.
 void normalize(const Norm& n, const Tensor& x, const Tensor& residual, const Tensor& sum, const Tensor& y,
                const Moments& kept) {
@@ -31,8 +36,8 @@ void normalize(const Norm& n, const Tensor& x, const Tensor& residual, const Ten
                             .y = y.data(),
                             .mean = kept.mean.data(),
                             .rstd = kept.rstd.data(),
-                            .rows = x.rows(),
-                            .cols = x.cols(),
+                            .rows = pieces(n, x),
+                            .cols = n.weight.size(),
                             .eps = n.eps,
                             .type = x.type()});
     return;
@@ -43,8 +48,8 @@ void normalize(const Norm& n, const Tensor& x, const Tensor& residual, const Ten
                         .w = n.weight.data(),
                         .y = y.data(),
                         .rstd = kept.rstd.data(),
-                        .rows = x.rows(),
-                        .cols = x.cols(),
+                        .rows = pieces(n, x),
+                        .cols = n.weight.size(),
                         .eps = n.eps,
                         .type = x.type()});
 }
@@ -83,8 +88,8 @@ struct Saved {
                                        .rstd = moments.rstd.data(),
                                        .beside = beside,
                                        .dx = dx.data(),
-                                       .rows = x.rows(),
-                                       .cols = x.cols(),
+                                       .rows = x.size() / weight.size(),
+                                       .cols = weight.size(),
                                        .mode = mode,
                                        .type = x.type()});
       return;
@@ -95,26 +100,26 @@ struct Saved {
                                    .rstd = moments.rstd.data(),
                                    .beside = beside,
                                    .dx = dx.data(),
-                                   .rows = x.rows(),
-                                   .cols = x.cols(),
+                                   .rows = x.size() / weight.size(),
+                                   .cols = weight.size(),
                                    .mode = mode,
                                    .type = x.type()});
   }
 };
 
-void check(const Context& c, const char* op, const Norm& n, const Var& x) {
+void check(const Context& c, const char* op, const Norm& n, const Var& x, int64_t heads = 1) {
   const int64_t cols = n.weight.size();
-  check_operand(c, op, "x", x.value, -1, cols);
+  check_operand(c, op, "x", x.value, -1, heads * cols);
   check_operand(c, op, "the weight", n.weight, cols, 1);
   if (n.bias) check_operand(c, op, "the bias", n.bias, cols, 1);
 }
 
-Var norm_of(Context& c, const char* op, const Norm& norm, const Var& x) {
-  check(c, op, norm, x);
+Var norm_of(Context& c, const char* op, const Norm& norm, const Var& x, int64_t heads = 1) {
+  check(c, op, norm, x, heads);
   const bool record = c.tape != nullptr && x.needs_grad();
   Tensor y(c.memory, x.value.shape(), c.type);
   Moments moments;
-  if (record) moments = room_for_moments(c, norm, x.value.rows());
+  if (record) moments = room_for_moments(c, norm, pieces(norm, x.value));
   normalize(norm, x.value, Tensor(), Tensor(), y, moments);
   if (!record) return {std::move(y)};
   Var out = c.tape->record(std::move(y), [saved = Saved{norm.centered, x.value, norm.weight, moments},
@@ -154,8 +159,8 @@ NormOfSum norm_of_sum(Context& c, const char* op, const Norm& norm, const Var& x
 
 }  // namespace
 
-Var rms_norm(Context& c, const Tensor& weight, const Var& x, double eps) {
-  return norm_of(c, "rms_norm", {false, weight, {}, eps}, x);
+Var rms_norm(Context& c, const Tensor& weight, const Var& x, double eps, int64_t heads) {
+  return norm_of(c, "rms_norm", {false, weight, {}, eps}, x, heads);
 }
 
 NormOfSum add_rms_norm(Context& c, const Tensor& weight, const Var& x, const Var& y, double eps) {

@@ -22,7 +22,8 @@ Var embedding(Context&, const Tensor& table, float scale = 1);
 // Rows of a frozen table at the axis' positions, `first` rows further down. No gradient. A position that the
 // table does not have is an Error(data).
 Var position_embedding(Context&, const Tensor& table, int64_t first = 0);
-Var rms_norm(Context&, const Tensor& weight, const Var& x, double eps);
+// Of every row of x, or of `heads` pieces of it: x [rows, heads * weight.size()].
+Var rms_norm(Context&, const Tensor& weight, const Var& x, double eps, int64_t heads = 1);
 // x + y and its norm, in one pass.
 struct NormOfSum {
   Var sum, norm;

@@ -15,6 +15,16 @@ TEST_CASE_METHOD(OpLab, "gradients of the norm equal central differences") {
         }) < 1e-8);
 }
 
+TEST_CASE_METHOD(OpLab, "a norm by heads is that of every head and so are its gradients") {
+  Tensor w = random({3}), x = random({4, 6});
+  Context c = context();
+  const Var by_heads = rms_norm(c, w, {x}, 1e-5, 2), each = rms_norm(c, w, {x.reshape({8, 3})}, 1e-5);
+  CHECK(by_heads.value.to_doubles() == each.value.to_doubles());
+  CHECK(gradient_error({x}, [&](Context& context, std::span<const Var> in) {
+          return add(context, in[0], rms_norm(context, w, in[0], 1e-5, 2));
+        }) < 1e-8);
+}
+
 TEST_CASE_METHOD(OpLab, "gradients of a sum and its norm equal central differences whoever reads them") {
   Tensor w = random({5});
   auto gradients = [&](auto read) {
