@@ -12,11 +12,12 @@ namespace {
 constexpr Operands kPlain = Operands::as_stored;
 
 // Blocks of 64 have an f32 scale each, or with double quantization 8 bits and an f32 for 256 of them.
-constexpr double kScaled = 4 + 32.0 / 64, kScaledTwice = 4 + 8.0 / 64 + 32.0 / (64 * 256);
+constexpr double kScale = 32.0 / 64, kScaled = 4 + kScale, kScaledTwice = 4 + 8.0 / 64 + 32.0 / (64 * 256);
 
 const DataTypeForm kForms[] = {
     {"f32", {}, kPlain, 32, std::nullopt},
     {"bf16", {}, Operands::bf16, 16, std::nullopt},
+    {"int8", {.format = Format::int8}, kPlain, 8 + kScale, std::nullopt},
     {"int4", {.format = Format::int4}, kPlain, kScaled, 34.34},
     {"fp4-e2m1", {.format = Format::fp4}, kPlain, kScaled, 31.07},
     {"fp4-e3m0", {.format = Format::fp4_e3m0}, kPlain, kScaled, 29.48},

@@ -14,7 +14,7 @@
 namespace qlora {
 
 struct DataTypeForm {
-  const char* name;                 // f32, bf16, int4, fp4-e2m1, fp4-e3m0, nf4, nf4+dq
+  const char* name;                 // f32, bf16, int8, int4, fp4-e2m1, fp4-e3m0, nf4, nf4+dq
   QuantConfig quant;                // of the linears of the blocks
   Operands operands;                // bf16: weights are stored, and products computed, in bf16; else in f32
   double bits;                      // of a quantized weight, its share of the scales included

@@ -35,6 +35,25 @@ void refuse_unavailable(const Unavailable& unavailable, const YamlNode::Entry& e
               written, unavailable.advice);
 }
 
+// int8 is the format of 8 bits: either of `bits` and `quant_type` says it.
+template <class Where>
+void resolve_bits(std::map<std::string, OptionValue, std::less<>>& values, const Settings& given,
+                  const Where& where) {
+  auto& bits = std::get<int64_t>(values["bits"]);
+  auto& type = std::get<std::string>(values["quant_type"]);
+  const bool eight = type == name_of(Format::int8);
+  if (bits == 32 || (bits == 8) == eight) return;
+  QLORA_CHECK(
+      !given.contains("bits") || !given.contains("quant_type"), usage,
+      "{}: `bits: {}` and `quant_type: {}` exclude each other: int8 is the type of 8 bits; leave one of "
+      "them out",
+      where("quant_type"), bits, type);
+  if (eight)
+    bits = 8;
+  else
+    type = name_of(Format::int8);
+}
+
 // What `auto` stands for in this build, and what several options must satisfy together.
 void resolve(std::map<std::string, OptionValue, std::less<>>& values, const Settings& given) {
   auto where = [&](std::string_view name) {
@@ -43,6 +62,7 @@ void resolve(std::map<std::string, OptionValue, std::less<>>& values, const Sett
   };
   if (std::get<std::string>(values["compute_dtype"]) == "auto")
     values["compute_dtype"] = best_compute_dtype();
+  resolve_bits(values, given, where);
   const std::string& format = std::get<std::string>(values["dataset_format"]);
   std::vector<std::string> formats = dataset_formats();
   QLORA_CHECK(format.empty() || std::find(formats.begin(), formats.end(), format) != formats.end(), usage,

@@ -106,6 +106,19 @@ TEST_CASE("other tools words mean the same options") {
   CHECK(config_of("lora_target_modules: [v_proj, q_proj]") == config_of("lora_target: 'q_proj,v_proj'"));
 }
 
+TEST_CASE("eight bits are int8 whichever of the keys says so") {
+  for (const char* text : {"bits: 8", "quant_type: int8", "load_in_8bit: true", "quantization_bit: 8",
+                           "load_in_8bit: true\nload_in_4bit: false", "bits: 8\nquant_type: int8"}) {
+    const RunConfig config = config_of(text);
+    CHECK(config.integer("bits") == 8);
+    CHECK(config.text("quant_type") == "int8");
+    CHECK(quant_config(config).format == Format::int8);
+    CHECK(config == config_of("bits: 8"));
+  }
+  CHECK(quant_config(config_of("bits: 32\nquant_type: int8")).format == Format::dense);
+  CHECK(config_of("load_in_8bit: false") == config_of("bits: 4"));
+}
+
 TEST_CASE("two names of one option in one file are an error and in two files the later counts") {
   CHECK_THROWS_WITH(settings_of("lora_r: 8\nlora_rank: 8\n"),
                     "c.yaml:2:1: `lora_r` and `lora_rank` are two names of one option (`lora_r`); keep one");
@@ -127,12 +140,13 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
       {"fp16: true", "compute_dtype: bf16"},
       {"pure_bf16: true", "compute_dtype: bf16"},
       {"optim: paged_adamw_8bit", "adamw_8bit"},
-      {"bits: 8", "4, 32"},
-      {"load_in_8bit: true", "bits: 4"},
+      {"bits: 3", "4, 8, 32"},
       {"use_dora: true", "use_rslora"},
       {"modules_to_save: [lm_head]", "LoRA adapters only"},
       {"packing: true", "nothing to pack"},
-      {"quant_type: int3", "nf4, fp4, fp4-e3m0, int4"},
+      {"quant_type: int3", "nf4, fp4, fp4-e3m0, int4, int8"},
+      {"quant_type: int8\nbits: 4", "`bits: 4` and `quant_type: int8` exclude each other"},
+      {"bnb_4bit_quant_type: nf4\nload_in_8bit: true", "int8 is the type of 8 bits"},
       {"num_train_epochs: 3", "max_steps"},
       {"cutoff_len: 512", "source_max_len"},
       {"lr_scheduler_type: polynomial", "cosine"},

@@ -36,13 +36,14 @@ TEST_CASE("perplexities by data type are a table over models that is not made tw
     CHECK(row["models"][1]["perplexity"] == one);
     CHECK(row["mean"] == one);
   }
-  CHECK(types == std::vector<std::string>{"f32", "bf16", "int4", "fp4-e2m1", "fp4-e3m0", "nf4", "nf4+dq"});
+  CHECK(types ==
+        std::vector<std::string>{"f32", "bf16", "int8", "int4", "fp4-e2m1", "fp4-e3m0", "nf4", "nf4+dq"});
   for (size_t i = 2; i < types.size(); ++i)  // each type is another model
     for (size_t j = 0; j < i; ++j) CHECK(table["rows"][i]["mean"] != table["rows"][j]["mean"]);
 
   // The twin has the same content, so that the store answered for it; and now it does for both.
   const ProgramEnd stored = bench.run({"results", "query", "SELECT count(*) AS n FROM scores", "--json"});
-  CHECK(parse_json(stored.out, "query")[0]["n"] == 7);
+  CHECK(parse_json(stored.out, "query")[0]["n"] == 8);
   CHECK(bench.run(ask).out == first.out);
 
   const ProgramEnd people = bench.run({"eval", "datatypes", "--model", "model", "--data", "text.txt",

@@ -70,14 +70,14 @@ std::vector<Option> make_options() {
        .kind = integer,
        .fallback = "4",
        .aliases = {"quantization_bit"},
-       .choices = {"4", "32"},
-       .help = "4: quantized; 32: as the compute type"},
+       .choices = {"4", "8", "32"},
+       .help = "4: quantized; 8: quantized to int8; 32: as the compute type"},
       {.name = "quant_type",
        .kind = text,
        .fallback = "nf4",
        .aliases = {"bnb_4bit_quant_type", "quantization_type"},
-       .choices = {"nf4", "fp4", "fp4-e3m0", "int4", "fp4-e2m1=fp4"},
-       .help = "the 4-bit type"},
+       .choices = {"nf4", "fp4", "fp4-e3m0", "int4", "int8", "fp4-e2m1=fp4"},
+       .help = "the type of quantized weights; int8 is that of bits: 8"},
       {.name = "double_quant",
        .kind = boolean,
        .fallback = "true",
@@ -293,6 +293,7 @@ std::vector<Option> make_options() {
 
 std::vector<Translation> make_translations() {
   return {{"load_in_4bit", "bits", "4", ""},
+          {"load_in_8bit", "bits", "8", ""},
           {"bf16", "compute_dtype", "bf16", ""},
           {"lora_target_linear", "lora_target_modules", "all-linear", ""},
           {"completion_only_loss", "train_on_source", "false", "true"},
@@ -303,7 +304,6 @@ std::vector<Unavailable> make_unavailable() {
   const std::vector<std::string> off = {"false", "no", "off", "auto", "none", "[]"};
   return {
       {{"fp16", "pure_bf16", "tf32"}, off, "this build computes in bf16 or f32: write compute_dtype: bf16"},
-      {{"load_in_8bit"}, off, "this build has bits: 4 and bits: 32"},
       {{"packing", "sample_packing", "neat_packing", "packed"},
        off,
        "examples are never padded here, so there is nothing to pack: leave it out"},

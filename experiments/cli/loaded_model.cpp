@@ -54,8 +54,9 @@ RunConfig base_config(const ModelArguments& arguments) {
     QLORA_CHECK(std::find(known.begin(), known.end(), arguments.quant) != known.end(), usage, "--quant: {}",
                 unknown_name("quantization", arguments.quant, known));
     bool none = arguments.quant == "none";
-    set(settings, "bits", none ? "32" : "4");
-    if (!none) set(settings, "quant_type", arguments.quant.substr(0, arguments.quant.find('+')));
+    const std::string type = arguments.quant.substr(0, arguments.quant.find('+'));
+    set(settings, "bits", none ? "32" : type == name_of(Format::int8) ? "8" : "4");
+    if (!none) set(settings, "quant_type", type);
     set(settings, "double_quant", arguments.quant.ends_with("+dq") ? "true" : "false");
   }
   if (arguments.decode_numerics.empty()) {

@@ -16,8 +16,8 @@ namespace qlora {
 
 struct ModelArguments {
   std::string model, adapter;
-  // none, or the name of a format (nf4, fp4, fp4-e3m0, int4), also with +dq; empty: as the adapter was trained, where its run's qlora_run.json
-  // tells, else none.
+  // none, or the name of a format (nf4, fp4, fp4-e3m0, int4, int8), also with +dq; empty: as the adapter was
+  // trained, where its run's qlora_run.json tells, else none.
   std::string quant;
   // auto | f32 | bf16; empty: likewise, else auto.
   std::string compute_dtype;
