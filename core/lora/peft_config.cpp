@@ -118,7 +118,7 @@ PeftConfig read_peft_config(const Path& path) {
 }
 
 std::string peft_config_text(const LoraConfig& config, const std::vector<std::string>& target_modules,
-                             const std::string& base) {
+                             const std::string& base, bool fan_in_fan_out) {
   // Whole numbers are written as such: older readers declare alpha as an integer.
   Json alpha = config.alpha == std::floor(config.alpha) && std::abs(config.alpha) < 1e15
                    ? Json(static_cast<int64_t>(config.alpha))
@@ -135,7 +135,7 @@ std::string peft_config_text(const LoraConfig& config, const std::vector<std::st
               {"lora_dropout", dropout},
               {"target_modules", target_modules},
               {"bias", "none"},
-              {"fan_in_fan_out", false},
+              {"fan_in_fan_out", fan_in_fan_out},
               {"modules_to_save", nullptr},
               {"rank_pattern", Json::object()},
               {"alpha_pattern", Json::object()},

@@ -22,6 +22,6 @@ PeftConfig read_peft_config(const Path& adapter_config_json);
 
 // The text of the file, with the keys that every PEFT version reads; target modules are sorted.
 std::string peft_config_text(const LoraConfig&, const std::vector<std::string>& target_modules,
-                             const std::string& base);
+                             const std::string& base, bool fan_in_fan_out);
 
 }  // namespace qlora

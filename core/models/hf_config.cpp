@@ -2,20 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
-#include <nlohmann/json.hpp>
-#include <utility>
 
-#include "core/base/check.h"
-#include "core/base/json.h"
 #include "core/base/names.h"
+#include "core/models/config_keys.h"
 
 namespace qlora {
 
 namespace {
-
-constexpr int64_t kMaxSize = std::numeric_limits<int32_t>::max();
-constexpr int64_t kMaxLayers = 1 << 16;
 
 // What an absent key means, and which switches a family has.
 struct Family {
@@ -71,112 +64,6 @@ constexpr Family kFamilies[] = {
      .head_norms = true},
 };
 
-const Family& family(const std::string& name, const std::string& origin) {
-  std::vector<std::string> known;
-  for (const Family& f : kFamilies) {
-    if (f.name == name) return f;
-    known.emplace_back(f.name);
-  }
-  fail(ErrorKind::data, "{}: {}", origin, unknown_name("model_type", name, known));
-}
-
-// A whole number that int64_t does not hold.
-bool wraps(const Json& number) {
-  return number.is_number_unsigned() && !std::in_range<int64_t>(number.get<uint64_t>());
-}
-
-// The keys of one JSON object; a null counts as absent.
-class Keys {
- public:
-  Keys(const Json& json, std::string origin) : json_(json), origin_(std::move(origin)) {
-    QLORA_CHECK(json.is_object(), data, "{}: expected a JSON object", origin_);
-  }
-
-  const Json* find(const char* key) const {
-    auto found = json_.find(key);
-    return found == json_.end() || found->is_null() ? nullptr : &*found;
-  }
-  bool is_null(const char* key) const { return json_.contains(key) && find(key) == nullptr; }
-  int64_t whole(const char* key, int64_t fallback) const {
-    const Json* v = find(key);
-    if (v == nullptr) return fallback;
-    QLORA_CHECK(v->is_number_integer() && !wraps(*v), data, "{}: {} must be a whole number, found {}",
-                origin_, key, v->dump());
-    return v->get<int64_t>();
-  }
-  int64_t positive(const char* key, int64_t fallback, int64_t most = kMaxSize) const {
-    int64_t v = whole(key, fallback);
-    QLORA_CHECK(v > 0, data, "{}: {} must be positive, found {}", origin_, key, v);
-    QLORA_CHECK(v <= most, data, "{}: {} must be at most {}, found {}", origin_, key, most, v);
-    return v;
-  }
-  double number(const char* key, double fallback) const {
-    const Json* v = find(key);
-    if (v == nullptr) return fallback;
-    QLORA_CHECK(v->is_number(), data, "{}: {} must be a number, found {}", origin_, key, v->dump());
-    return v->get<double>();
-  }
-  bool flag(const char* key, bool fallback) const {
-    const Json* v = find(key);
-    if (v == nullptr) return fallback;
-    QLORA_CHECK(v->is_boolean(), data, "{}: {} must be true or false, found {}", origin_, key, v->dump());
-    return v->get<bool>();
-  }
-  std::string text(const char* key, const std::string& fallback) const {
-    const Json* v = find(key);
-    if (v == nullptr) return fallback;
-    QLORA_CHECK(v->is_string(), data, "{}: {} must be a string, found {}", origin_, key, v->dump());
-    return v->get<std::string>();
-  }
-  // A number, a list of numbers, or nothing.
-  std::vector<int32_t> ids(const char* key) const {
-    const Json* v = find(key);
-    if (v == nullptr) return {};
-    std::vector<int32_t> all;
-    for (const Json& id : v->is_array() ? *v : Json::array({*v})) {
-      QLORA_CHECK(id.is_number_integer() && std::in_range<int32_t>(id.get<int64_t>()) && !wraps(id), data,
-                  "{}: {} must hold token ids, found {}", origin_, key, v->dump());
-      all.push_back(id.get<int32_t>());
-    }
-    return all;
-  }
-  const std::string& origin() const { return origin_; }
-
- private:
-  const Json& json_;
-  std::string origin_;
-};
-
-RopeConfig read_rope(const Keys& top) {
-  RopeConfig r;
-  r.theta = top.number("rope_theta", r.theta);
-  const Json* scaling = top.find("rope_parameters");  // transformers 5
-  if (scaling == nullptr) scaling = top.find("rope_scaling");
-  if (scaling != nullptr) {
-    Keys keys(*scaling, top.origin() + ": rope parameters");
-    r.theta = keys.number("rope_theta", r.theta);
-    r.type = keys.text("rope_type", keys.text("type", r.type));
-    r.factor = keys.number("factor", r.factor);
-    r.low_freq_factor = keys.number("low_freq_factor", r.low_freq_factor);
-    r.high_freq_factor = keys.number("high_freq_factor", r.high_freq_factor);
-    r.original_max_position = keys.whole("original_max_position_embeddings", 0);
-    QLORA_CHECK(keys.number("partial_rotary_factor", 1) == 1, data, "{}: partial_rotary_factor other than 1",
-                keys.origin());
-  }
-  const std::vector<std::string> known = {"default", "linear", "llama3"};
-  QLORA_CHECK(std::find(known.begin(), known.end(), r.type) != known.end(), data, "{}: {}", top.origin(),
-              unknown_name("rope_type", r.type, known));
-  QLORA_CHECK(r.theta > 0 && r.factor > 0, data, "{}: rope_theta {} and factor {} must be positive",
-              top.origin(), r.theta, r.factor);
-  QLORA_CHECK(r.type != "llama3" || (r.original_max_position > 0 && r.low_freq_factor > 0 &&
-                                     r.high_freq_factor > r.low_freq_factor),
-              data,
-              "{}: rope_type llama3 needs original_max_position_embeddings, and low_freq_factor below "
-              "high_freq_factor",
-              top.origin());
-  return r;
-}
-
 std::vector<int64_t> read_windows(const Keys& k, const Family& f, int64_t layers) {
   bool on = f.window > 0 && (!f.window_is_opt_in || k.flag("use_sliding_window", false));
   bool none = k.is_null("sliding_window");  // an absent key means the default
@@ -228,12 +115,9 @@ void read_switches(const Keys& k, const Family& f, HfConfig& c) {
   c.mlp_bias = !f.always_qkv_bias && k.flag("mlp_bias", false);
   c.head_norms = f.head_norms;
   c.tied_head = k.flag("tie_word_embeddings", false);
-  std::string activation = k.text("hidden_act", "silu");
-  QLORA_CHECK(activation == "silu", data, "{}: hidden_act `{}`; this family computes silu", k.origin(),
-              activation);
-  QLORA_CHECK(k.find("quantization_config") == nullptr, data,
-              "{}: the weights are already quantized (quantization_config); give the model in full precision",
-              k.origin());
+  c.activation = read_activation(k, "hidden_act", "silu");
+  QLORA_CHECK(c.activation == Activation::silu, data, "{}: hidden_act `{}`; this family computes silu",
+              k.origin(), k.text("hidden_act", "silu"));
 }
 
 int32_t one_id(const Keys& k, const char* key) {
@@ -241,19 +125,91 @@ int32_t one_id(const Keys& k, const char* key) {
   return ids.empty() ? -1 : ids.front();
 }
 
+void read_llama(const Keys& k, const Family& f, HfConfig& c) {
+  read_sizes(k, f, c);
+  read_switches(k, f, c);
+  c.norm_eps = k.number("rms_norm_eps", c.norm_eps);
+  c.rope = read_rope(k);
+  c.rotary_dim = c.head_dim;
+  c.windows = read_windows(k, f, c.layers);
+}
+
+// What the family says.
+void read_family(const Keys& k, HfConfig& c) {
+  std::vector<std::string> known;
+  for (const Family& f : kFamilies) {
+    if (c.model_type == f.name) return read_llama(k, f, c);
+    known.emplace_back(f.name);
+  }
+  for (const ConfigReader& f : layer_norm_readers()) {
+    if (c.model_type == f.model_type) return f.read(k, c);
+    known.emplace_back(f.model_type);
+  }
+  fail(ErrorKind::data, "{}: {}", k.origin(), unknown_name("model_type", c.model_type, known));
+}
+
 }  // namespace
+
+RopeConfig read_rope(const Keys& top, const char* theta_key, const char* partial_key, double partial) {
+  RopeConfig r;
+  r.theta = top.number(theta_key, r.theta);
+  r.partial = partial_key != nullptr ? top.number(partial_key, partial) : partial;
+  const Json* scaling = top.find("rope_parameters");  // transformers 5
+  if (scaling == nullptr) scaling = top.find("rope_scaling");
+  if (scaling != nullptr) {
+    Keys keys(*scaling, top.origin() + ": rope parameters");
+    r.theta = keys.number("rope_theta", r.theta);
+    r.type = keys.text("rope_type", keys.text("type", r.type));
+    r.factor = keys.number("factor", r.factor);
+    r.low_freq_factor = keys.number("low_freq_factor", r.low_freq_factor);
+    r.high_freq_factor = keys.number("high_freq_factor", r.high_freq_factor);
+    r.original_max_position = keys.whole("original_max_position_embeddings", 0);
+    r.partial = keys.number("partial_rotary_factor", r.partial);
+  }
+  QLORA_CHECK(r.partial > 0 && r.partial <= 1 && (partial_key != nullptr || r.partial == 1), data,
+              "{}: partial_rotary_factor {}; expected {}", top.origin(), r.partial,
+              partial_key != nullptr ? "more than 0 and at most 1" : "1");
+  const std::vector<std::string> known = {"default", "linear", "llama3"};
+  QLORA_CHECK(std::find(known.begin(), known.end(), r.type) != known.end(), data, "{}: {}", top.origin(),
+              unknown_name("rope_type", r.type, known));
+  QLORA_CHECK(r.theta > 0 && r.factor > 0, data, "{}: rope_theta {} and factor {} must be positive",
+              top.origin(), r.theta, r.factor);
+  QLORA_CHECK(r.type != "llama3" || (r.original_max_position > 0 && r.low_freq_factor > 0 &&
+                                     r.high_freq_factor > r.low_freq_factor),
+              data,
+              "{}: rope_type llama3 needs original_max_position_embeddings, and low_freq_factor below "
+              "high_freq_factor",
+              top.origin());
+  return r;
+}
+
+Activation read_activation(const Keys& k, const char* key, const char* fallback) {
+  constexpr std::pair<const char*, Activation> kNames[] = {{"silu", Activation::silu},
+                                                           {"swish", Activation::silu},
+                                                           {"gelu", Activation::gelu},
+                                                           {"gelu_new", Activation::gelu_tanh},
+                                                           {"gelu_fast", Activation::gelu_tanh},
+                                                           {"gelu_pytorch_tanh", Activation::gelu_tanh},
+                                                           {"relu", Activation::relu}};
+  const std::string name = k.text(key, fallback);
+  std::vector<std::string> known;
+  for (const auto& [text, activation] : kNames) {
+    if (name == text) return activation;
+    known.emplace_back(text);
+  }
+  fail(ErrorKind::data, "{}: {}: {}", k.origin(), key, unknown_name("activation", name, known));
+}
 
 HfConfig read_hf_config(const Path& path) {
   Json json = parse_json(read_file(path), path.string());
   Keys k(json, path.string());
   HfConfig c;
   c.model_type = k.text("model_type", "");
-  const Family& f = family(c.model_type, k.origin());
-  read_sizes(k, f, c);
-  read_switches(k, f, c);
-  c.norm_eps = k.number("rms_norm_eps", c.norm_eps);
-  c.rope = read_rope(k);
-  c.windows = read_windows(k, f, c.layers);
+  read_family(k, c);
+  if (c.embedding_size == 0) c.embedding_size = c.hidden_size;
+  QLORA_CHECK(k.find("quantization_config") == nullptr, data,
+              "{}: the weights are already quantized (quantization_config); give the model in full precision",
+              k.origin());
   c.dtype = k.text("dtype", k.text("torch_dtype", ""));
   c.eos_ids = k.ids("eos_token_id");
   c.bos_id = one_id(k, "bos_token_id");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/base/file.h"
+#include "kernels/args_pointwise.h"
 
 namespace qlora {
 
@@ -16,6 +17,7 @@ struct RopeConfig {
   std::string type = "default";  // default | linear | llama3
   double factor = 1, low_freq_factor = 1, high_freq_factor = 4;
   int64_t original_max_position = 0;
+  double partial = 1;  // the share of a head that is turned
   bool operator==(const RopeConfig&) const = default;
 };
 
@@ -26,6 +28,13 @@ struct HfConfig {
   int64_t max_positions = 0;
   double norm_eps = 1e-6;
   RopeConfig rope;
+  int64_t rotary_dim = 0;  // elements of a head that rotary embedding turns; 0 = the family has none
+  Activation activation = Activation::silu;
+  bool parallel_residual = false;  // attention and feed-forward part read the same, and both are added to it
+  // OPT-350m: norms come after the sums, there is none at the end, and rows of the embedding are narrower.
+  bool norm_first = true;
+  bool final_norm = true;
+  int64_t embedding_size = 0;  // of a row of the embedding and of the head
   bool tied_head = false;
   double logit_softcap = 0;  // of the output head; 0 = none
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
@@ -41,9 +50,9 @@ HfConfig read_hf_config(const Path& config_json);
 // The value of model_type alone, for a file whose family may be unknown.
 std::string read_model_type(const Path& config_json);
 
-// f32 inverse frequencies [head_dim / 2] as Hugging Face computes them: 1 / theta^(2j / head_dim). "linear"
-// divides them by factor; "llama3" divides wavelengths above original / low_freq_factor, keeps those below
-// original / high_freq_factor, and interpolates between (Llama 3.1).
-std::vector<float> rope_inv_freq(const RopeConfig&, int64_t head_dim);
+// f32 inverse frequencies [dim / 2] as Hugging Face computes them: 1 / theta^(2j / dim), dim being
+// rotary_dim. "linear" divides them by factor; "llama3" divides wavelengths above original / low_freq_factor,
+// keeps those below original / high_freq_factor, and interpolates between (Llama 3.1).
+std::vector<float> rope_inv_freq(const RopeConfig&, int64_t dim);
 
 }  // namespace qlora

@@ -39,6 +39,56 @@ TEST_CASE("absent keys mean the defaults of the family") {
   CHECK(qwen3.windows == std::vector<int64_t>(32, 0));
 }
 
+TEST_CASE("absent keys mean the defaults of the families with LayerNorm") {
+  HfConfig neox = read(R"({"model_type": "gpt_neox"})");
+  CHECK(neox.layers == 44);
+  CHECK(neox.head_dim == 96);
+  CHECK(neox.rotary_dim == 24);
+  CHECK(neox.parallel_residual);
+  CHECK(neox.activation == Activation::gelu);
+  CHECK_FALSE(neox.tied_head);
+  HfConfig opt = read(R"({"model_type": "opt"})");
+  CHECK(opt.intermediate_size == 3072);
+  CHECK(opt.rotary_dim == 0);
+  CHECK(opt.activation == Activation::relu);
+  CHECK((opt.tied_head && opt.qkv_bias && opt.norm_first && opt.final_norm));
+  CHECK(opt.embedding_size == 768);
+  HfConfig after =
+      read(R"({"model_type": "opt", "do_layer_norm_before": false, "word_embed_proj_dim": 512})");
+  CHECK_FALSE((after.norm_first || after.final_norm));
+  CHECK(after.embedding_size == 512);
+  HfConfig gpt2 = read(R"({"model_type": "gpt2", "n_embd": 100, "n_head": 4, "n_inner": null})");
+  CHECK(gpt2.intermediate_size == 400);
+  CHECK(gpt2.max_positions == 1024);
+  CHECK(gpt2.head_dim == 25);
+  CHECK(gpt2.activation == Activation::gelu_tanh);
+  HfConfig falcon = read(R"({"model_type": "falcon"})");
+  CHECK(falcon.kv_heads == 1);
+  CHECK(falcon.head_dim == 64);
+  CHECK(falcon.rotary_dim == 64);
+  CHECK_FALSE(falcon.qkv_bias);
+  HfConfig old = read(R"({"model_type": "RefinedWebModel", "n_layer": 3, "n_head": 5, "hidden_size": 320})");
+  CHECK(old.layers == 3);
+  CHECK(old.heads == 5);
+}
+
+TEST_CASE("what a family with LayerNorm does not compute is refused by its key") {
+  CHECK_THROWS_WITH(read(R"({"model_type": "falcon", "alibi": true})"),
+                    Contains("alibi: true is not supported"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "falcon", "multi_query": false})"),
+                    Contains("multi_query: false is not supported"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": true})"),
+                    Contains("scale_attn_by_inverse_layer_idx: true is not supported"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "gpt2", "n_embd": 10, "n_head": 4})"),
+                    Contains("n_embd 10 is no multiple of n_head 4"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "gpt_neox", "rotary_pct": 1.5})"),
+                    Contains("partial_rotary_factor 1.5"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "gpt_neox", "rotary_pct": 0.01})"),
+                    Contains("0 elements of a head are rotated"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "opt", "activation_function": "rleu"})"),
+                    Contains("did you mean `relu`"));
+}
+
 TEST_CASE("old and new spellings of a config are the same config") {
   HfConfig old =
       read(R"({"model_type": "llama", "torch_dtype": "bfloat16", "rope_theta": 500000.0, "rope_scaling":
@@ -51,6 +101,11 @@ TEST_CASE("old and new spellings of a config are the same config") {
   CHECK(old.rope.theta == 500000);
   CHECK(old.dtype == "bfloat16");
   CHECK(now.dtype == "bfloat16");
+  HfConfig old_part = read(R"({"model_type": "gpt_neox", "rotary_emb_base": 5000, "rotary_pct": 0.5})");
+  HfConfig new_part = read(R"({"model_type": "gpt_neox", "rope_parameters":
+    {"rope_type": "default", "rope_theta": 5000.0, "partial_rotary_factor": 0.5}})");
+  CHECK(old_part.rope == new_part.rope);
+  CHECK(old_part.rotary_dim == 48);
 }
 
 TEST_CASE("qwen2 applies a window only when it is switched on") {

@@ -15,20 +15,24 @@
 
 namespace qlora {
 
+// How a file keeps the weight of a linear: rows are outputs, or, as Conv1D of GPT-2 has it, inputs.
+enum class WeightOrder : uint8_t { out_in, in_out };
+
 // What adapters may target.
 struct LinearInfo {
   std::string name;  // "model.layers.0.self_attn.q_proj"
   int64_t out = 0, in = 0;
+  WeightOrder order = WeightOrder::out_in;
 };
 
 class Model {
  public:
   virtual ~Model() = default;
-  // Final hidden states, after the last norm: [rows of c.axis, hidden_size], or of the rows that c wants.
+  // Final hidden states, after the last norm: [rows of c.axis, head().in()], or of the rows that c wants.
   // What the blocks keep for backward is up to c.checkpointing. With `trace`, appends the input of the first
   // block and the output of every block (tests).
   virtual Var hidden(Context& c, std::vector<Tensor>* trace = nullptr) const = 0;
-  // The linear of the output head, [vocab, hidden_size].
+  // The linear of the output head, [vocab, its own width].
   virtual const FrozenLinear& head() const = 0;
   // What makes logits of hidden states.
   OutputHead output() const { return {head(), config().logit_softcap}; }

@@ -22,11 +22,11 @@ float scale_llama3(float freq, const RopeConfig& r) {
 
 }  // namespace
 
-std::vector<float> rope_inv_freq(const RopeConfig& r, int64_t head_dim) {
+std::vector<float> rope_inv_freq(const RopeConfig& r, int64_t dim) {
   std::vector<float> freqs;
   auto theta = static_cast<float>(r.theta);
-  for (int64_t i = 0; i < head_dim; i += 2) {
-    float freq = 1.0f / std::pow(theta, static_cast<float>(i) / static_cast<float>(head_dim));
+  for (int64_t i = 0; i < dim; i += 2) {
+    float freq = 1.0f / std::pow(theta, static_cast<float>(i) / static_cast<float>(dim));
     if (r.type == "linear") freq /= static_cast<float>(r.factor);
     if (r.type == "llama3") freq = scale_llama3(freq, r);
     freqs.push_back(freq);

@@ -2,6 +2,7 @@
 // For tests: small random models as Hugging Face folders, adapters for them, and batches. All a pure function
 // of seeds.
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "core/base/test_data.h"
 #include "core/io/safetensors.h"
 #include "core/models/model.h"
+#include "core/models/weights.h"
 
 namespace qlora::test {
 
@@ -21,7 +23,8 @@ struct TinyConfig {
   int64_t max_positions = 256;
   int64_t window = 0;  // mistral; 0 = none
   bool tied = false;
-  bool biases = false;  // llama's attention_bias and mlp_bias; qwen2 always has those of q, k and v
+  bool biases = false;    // llama's attention_bias and mlp_bias; qwen2 always has those of q, k and v
+  std::string more = {};  // further members of config.json, of other families than these
   uint64_t seed = 1;
 };
 
@@ -35,7 +38,25 @@ inline std::vector<float> random_floats(uint64_t seed, const std::string& name, 
   return v;
 }
 
+inline bool is_llama_like(const TinyConfig& c) {
+  return c.model_type == "llama" || c.model_type == "mistral" || c.model_type.starts_with("qwen");
+}
+
+// The sizes under all the names that families have for them.
+inline std::string tiny_config_of_any_family(const TinyConfig& c) {
+  return fmt::format(
+      R"({{"model_type": "{}", "vocab_size": {}, "hidden_size": {}, "n_embd": {}, "intermediate_size": {},
+ "ffn_dim": {}, "ffn_hidden_size": {}, "n_inner": {}, "num_hidden_layers": {}, "n_layer": {},
+ "num_attention_heads": {}, "n_head": {}, "max_position_embeddings": {}, "n_positions": {},
+ "tie_word_embeddings": {}, {}"bos_token_id": 1, "eos_token_id": 2, "torch_dtype": "float32"}}
+)",
+      c.model_type, c.vocab, c.hidden, c.hidden, c.intermediate, c.intermediate, c.intermediate,
+      c.intermediate, c.layers, c.layers, c.heads, c.heads, c.max_positions, c.max_positions, c.tied,
+      c.more.empty() ? "" : c.more + ", ");
+}
+
 inline std::string tiny_config_json(const TinyConfig& c) {
+  if (!is_llama_like(c)) return tiny_config_of_any_family(c);
   std::string window = c.window > 0 ? std::to_string(c.window) : "null";
   return fmt::format(
       R"({{"model_type": "{}", "vocab_size": {}, "hidden_size": {}, "intermediate_size": {},
@@ -79,8 +100,28 @@ class TinyWeights {
   std::vector<Value> values_;
 };
 
+// Every weight that the family asks for, of a size that its name and shape tell.
+inline void write_tiny_model_of_any_family(const Path& folder, const TinyConfig& c) {
+  write_file(folder / "config.json", tiny_config_json(c));
+  const ModelFolder wanted = announced_weights(folder / "config.json");
+  TinyWeights w(c.seed);
+  for (const std::string& name : wanted.names()) {
+    const std::vector<int64_t>& shape = wanted.find(name)->shape;
+    const bool linear = name.find(".layers.") != name.npos || name.find(".h.") != name.npos;
+    if (name.ends_with(".bias")) {
+      w.add(name, shape, 0.3);
+    } else if (shape.size() == 1) {
+      w.add(name, shape, 0.3, 1);
+    } else {
+      w.add(name, shape, linear ? 1.7 / std::sqrt(static_cast<double>(std::min(shape[0], shape[1]))) : 0.6);
+    }
+  }
+  w.write(folder / "model.safetensors");
+}
+
 // Writes config.json and model.safetensors into an existing folder.
 inline void write_tiny_model(const Path& folder, const TinyConfig& c = {}) {
+  if (!is_llama_like(c)) return write_tiny_model_of_any_family(folder, c);
   TinyWeights w(c.seed);
   bool qkv_bias = c.biases || c.model_type == "qwen2";
   w.add("model.embed_tokens.weight", {c.vocab, c.hidden}, 1);
@@ -136,6 +177,13 @@ inline Adapter make_tiny_adapter(const Model& model, Memory& memory, DType type,
                             c.dropout};
   }
   return adapter;
+}
+
+// One of each family with LayerNorm, each with what only it has.
+inline const std::vector<TinyConfig>& tiny_layer_norm_models() {
+  static const std::vector<TinyConfig> all = {
+  };
+  return all;
 }
 
 // What one run contributes to a batch: examples, of which the first has index `first` in the effective batch.

@@ -65,14 +65,42 @@ size_t loading_bytes(const ModelFolder& folder, const QuantConfig& quant) {
   return most;
 }
 
+std::string WeightLoader::stored_name(const std::string& name) const {
+  return name.starts_with(absent_prefix_) ? name.substr(absent_prefix_.size()) : name;
+}
+
+const TensorView& WeightLoader::view(const std::string& name) const {
+  const TensorView* found = folder_.find(stored_name(name));
+  QLORA_CHECK(found != nullptr, data, "{}: no tensor {}", folder_.path().string(), stored_name(name));
+  return *found;
+}
+
 WeightSource WeightLoader::source(const std::string& name) const {
   if (options_.shapes_only) return nullptr;
-  const TensorView* found = folder_.find(name);
-  QLORA_CHECK(found != nullptr, data, "{}: no tensor {}", folder_.path().string(), name);
-  return [found](int64_t begin, std::span<float> out) {
-    const TensorView part = found->elements(begin, begin + static_cast<int64_t>(out.size()));
+  return [&stored = view(name)](int64_t begin, std::span<float> out) {
+    const TensorView part = stored.elements(begin, begin + static_cast<int64_t>(out.size()));
     to_floats(part, out);
     drop_pages(part.bytes);
+  };
+}
+
+WeightSource WeightLoader::transposed(const std::string& name, int64_t out, int64_t in) const {
+  if (options_.shapes_only) return nullptr;
+  return [&stored = view(name), out, in](int64_t begin, std::span<float> to) {
+    const int64_t end = begin + static_cast<int64_t>(to.size());
+    const int64_t first = begin / in, last = (end + in - 1) / in;  // outputs that the slice has a part of
+    std::vector<float> row(static_cast<size_t>(last - first));
+    const int64_t rows_at_once = std::max<int64_t>(1, kQuantizeSlice / out);
+    for (int64_t i = 0; i < in; ++i) {
+      to_floats(stored.elements(i * out + first, i * out + last), row);
+      for (int64_t o = first; o < last; ++o) {
+        const int64_t at = o * in + i;
+        if (at >= begin && at < end)
+          to[static_cast<size_t>(at - begin)] = row[static_cast<size_t>(o - first)];
+      }
+      if ((i + 1) % rows_at_once == 0 || i + 1 == in)
+        drop_pages(stored.elements(i / rows_at_once * rows_at_once * out, (i + 1) * out).bytes);
+    }
   };
 }
 
@@ -103,8 +131,8 @@ Tensor WeightLoader::table(const WeightSpec& w) const {
   return read_as(w, dense_type(options_.type, options_.operands));
 }
 
-std::shared_ptr<FrozenWeight> WeightLoader::quantized(const std::string& name, int64_t out,
-                                                      int64_t in) const {
+std::shared_ptr<FrozenWeight> WeightLoader::quantized(const std::string& name, int64_t out, int64_t in,
+                                                      WeightOrder order) const {
   if (options_.base != nullptr)
     if (std::optional<FrozenWeight::Parts> kept = options_.base->find_linear(memory_, name, out, in)) {
       auto w = std::make_shared<FrozenWeight>(name, out, in);
@@ -112,15 +140,17 @@ std::shared_ptr<FrozenWeight> WeightLoader::quantized(const std::string& name, i
       w->set_parts(std::move(*kept));
       return w;
     }
-  std::shared_ptr<FrozenWeight> w = quantize_slices(memory_, name, out, in, source(name + ".weight"),
-                                                    options_.quant, options_.type, options_.operands);
+  const WeightSource read =
+      order == WeightOrder::in_out ? transposed(name + ".weight", out, in) : source(name + ".weight");
+  std::shared_ptr<FrozenWeight> w =
+      quantize_slices(memory_, name, out, in, read, options_.quant, options_.type, options_.operands);
   if (options_.base != nullptr) options_.base->keep_linear(name, w->parts());
   return w;
 }
 
 std::shared_ptr<FrozenWeight> WeightLoader::linear(const std::string& name, int64_t out, int64_t in,
-                                                   bool bias) const {
-  std::shared_ptr<FrozenWeight> w = quantized(name, out, in);
+                                                   bool bias, WeightOrder order) const {
+  std::shared_ptr<FrozenWeight> w = quantized(name, out, in, order);
   if (bias) w->set_bias(dense({name + ".bias", {out}}));
   return w;
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/io/safetensors.h"
@@ -39,25 +40,36 @@ size_t loading_bytes(const ModelFolder&, const QuantConfig&);
 // where that has them. With LoadOptions::shapes_only, tensors get their size and no content.
 class WeightLoader {
  public:
-  WeightLoader(const ModelFolder& folder, Memory& memory, const LoadOptions& options)
-      : folder_(folder), memory_(memory), options_(options) {}
+  // Names in the files have left out `absent_prefix`.
+  WeightLoader(const ModelFolder& folder, Memory& memory, const LoadOptions& options,
+               std::string absent_prefix = {})
+      : folder_(folder), memory_(memory), options_(options), absent_prefix_(std::move(absent_prefix)) {}
 
   const LoadOptions& options() const { return options_; }
+  // How the files call a tensor.
+  std::string stored_name(const std::string& tensor) const;
   // Elements of the compute type: norms and biases. NaN or infinity throws Error(data).
   Tensor dense(const WeightSpec&) const;
   // The embedding, or a head: elements as dense_type() says.
   Tensor table(const WeightSpec&) const;
-  // name + ".weight" [out, in] by the options' QuantConfig, and name + ".bias" [out] where there is one.
-  std::shared_ptr<FrozenWeight> linear(const std::string& name, int64_t out, int64_t in, bool bias) const;
+  // name + ".weight", [out, in] or stored as `order` says, by the options' QuantConfig, and name + ".bias"
+  // [out] where there is one.
+  std::shared_ptr<FrozenWeight> linear(const std::string& name, int64_t out, int64_t in, bool bias,
+                                       WeightOrder order = WeightOrder::out_in) const;
 
  private:
+  const TensorView& view(const std::string& tensor) const;
   WeightSource source(const std::string& tensor) const;  // null with shapes_only
+  // Of the transpose of a matrix [in, out].
+  WeightSource transposed(const std::string& tensor, int64_t out, int64_t in) const;
   Tensor read_as(const WeightSpec&, DType) const;
-  std::shared_ptr<FrozenWeight> quantized(const std::string& name, int64_t out, int64_t in) const;
+  std::shared_ptr<FrozenWeight> quantized(const std::string& name, int64_t out, int64_t in,
+                                          WeightOrder) const;
 
   const ModelFolder& folder_;
   Memory& memory_;
   const LoadOptions& options_;
+  std::string absent_prefix_;
 };
 
 // A dense linear over a table that exists already: heads, tied to the embedding or not.

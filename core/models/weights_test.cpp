@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 #include "core/base/error.h"
 #include "core/models/tiny_model.h"
@@ -75,6 +76,55 @@ TEST_CASE_METHOD(Loader, "weights of whole numbers are named with their type") {
   write_safetensors(folder.path() / "model.safetensors", out);
   CHECK_THROWS_WITH(load_model(folder.path(), memory, {}),
                     Contains("not f32, f64, bf16 or f16 (1): model.norm.weight is i32"));
+}
+
+TEST_CASE_METHOD(Loader, "checkpoints of a bare model lack the prefix and old ones hold masks") {
+  const std::map<std::string, std::string> buffers = {{"gpt_neox", "layers.0.attention.bias"},
+                                                      {"gpt2", "h.0.attn.bias"},
+                                                      {"falcon", "h.1.self_attention.rotary_emb.inv_freq"}};
+  for (const TinyConfig& config : tiny_layer_norm_models()) {
+    INFO(config.model_type);
+    TemporaryFolder plain, bare;
+    write_tiny_model(plain.path(), config);
+    const ModelFolder source(plain.path());
+    const std::vector<float> mask(16, 1.0f);
+    std::vector<TensorOut> out;
+    for (const std::string& name : source.names()) {
+      const TensorView* t = source.find(name);
+      const bool whole = name == "embed_out.weight";
+      out.push_back({whole ? name : name.substr(name.find('.') + 1), t->type, t->shape, t->bytes});
+    }
+    if (auto buffer = buffers.find(config.model_type); buffer != buffers.end())
+      out.push_back({buffer->second, DType::f32, {4, 4}, std::as_bytes(std::span(mask))});
+    write_file(bare.path() / "config.json", tiny_config_json(config));
+    write_safetensors(bare.path() / "model.safetensors", out);
+    const auto expected = load_model(plain.path(), memory, {}), found = load_model(bare.path(), memory, {});
+    REQUIRE(found->linears().size() == expected->linears().size());
+    for (const LinearInfo& linear : expected->linears()) {
+      INFO(linear.name);
+      REQUIRE(found->find(linear.name) != nullptr);
+      CHECK(found->find(linear.name)->to_dense(memory, DType::f32).to_floats() ==
+            expected->find(linear.name)->to_dense(memory, DType::f32).to_floats());
+    }
+  }
+}
+
+TEST_CASE_METHOD(Loader, "a matrix of several slices that is stored with inputs as rows is read transposed") {
+  constexpr int64_t kIn = 1030, kOut = 2100;
+  const std::vector<float> stored = random_floats(1, "m", kIn * kOut, 1);
+  write_file(folder.path() / "config.json", tiny_config_json({}));
+  const TensorOut matrix{"m.weight", DType::f32, {kIn, kOut}, std::as_bytes(std::span(stored))};
+  write_safetensors(folder.path() / "model.safetensors", std::span(&matrix, 1));
+  const ModelFolder source(folder.path());
+  const LoadOptions options;
+  const WeightLoader loader(source, memory, options);
+  const std::vector<float> found =
+      loader.linear("m", kOut, kIn, false, WeightOrder::in_out)->to_dense(memory, DType::f32).to_floats();
+  int64_t wrong = 0;
+  for (int64_t o = 0; o < kOut; ++o)
+    for (int64_t i = 0; i < kIn; ++i)
+      wrong += found[static_cast<size_t>(o * kIn + i)] != stored[static_cast<size_t>(i * kOut + o)];
+  CHECK(wrong == 0);
 }
 
 TEST_CASE_METHOD(Loader, "rotary buffers of old checkpoints and the copy of a tied head are left aside") {

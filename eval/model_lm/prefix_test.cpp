@@ -94,6 +94,16 @@ TEST_CASE("answers have the same bits with prefix reuse under a sliding window o
   }
 }
 
+TEST_CASE("answers have the same bits with prefix reuse in families with LayerNorm") {
+  const Requests requests(12, 16);
+  for (test::TinyConfig config : test::tiny_layer_norm_models()) {
+    CAPTURE(config.model_type);
+    config.max_positions = 1024;
+    Fixture f({"auto"}, config);
+    check_same(*f.lm(true, 700, 300), *f.lm(false, 1), requests);
+  }
+}
+
 TEST_CASE("answers have the same bits with prefix reuse for many shapes of trees") {
   Fixture f({"auto"});
   for (uint64_t seed = 20; seed < 30; ++seed) {

@@ -1,0 +1,52 @@
+#include "core/models/decoder.h"
+
+#include <cmath>
+#include <utility>
+
+namespace qlora {
+
+Decoder::Decoder(HfConfig config, Operands operands)
+    : config_(std::move(config)),
+      operands_(operands),
+      inv_freq_(config_.rotary_dim > 0 ? rope_inv_freq(config_.rope, config_.rotary_dim)
+                                       : std::vector<float>()) {}
+
+const FrozenLinear* Decoder::find(std::string_view linear) const {
+  auto found = loaded_.by_name.find(linear);
+  return found == loaded_.by_name.end() ? nullptr : found->second;
+}
+
+AttentionShape Decoder::attention_shape() const {
+  return {.heads = config_.heads,
+          .kv_heads = config_.kv_heads,
+          .head_dim = config_.head_dim,
+          .scale = 1 / std::sqrt(static_cast<double>(config_.head_dim)),
+          .operands = operands_};
+}
+
+Var Decoder::attend(Context& c, const RopeAngles& angles, std::span<const Var> qkv, int64_t layer) const {
+  const AttentionShape shape = attention_shape();
+  if (!angles.cos) return attention(c, qkv[0], qkv[1], qkv[2], shape, layer);
+  return attention(c, rope(c, angles, qkv[0], config_.heads), rope(c, angles, qkv[1], config_.kv_heads),
+                   qkv[2], shape, layer);
+}
+
+Var Decoder::hidden(Context& c, std::vector<Tensor>* trace) const {
+  c.axis->validate(config_.vocab_size);
+  const RopeAngles angles = inv_freq_.empty() ? RopeAngles() : rope_angles(c, inv_freq_);
+  Var x = begin(c);
+  if (trace != nullptr) trace->push_back(x.value);
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    auto run = [this, layer, angles](Context& inner, const Var& in) {
+      return block(inner, layer, angles, in);
+    };
+    Context here = c;
+    if (layer + 1 < config_.layers) here.wanted = nullptr;
+    x = here.checkpointing == Checkpointing::block ? checkpoint(here, x, run) : run(here, x);
+    if (trace != nullptr) trace->push_back(x.value);
+  }
+  Context few = wanted_only(c);
+  return end(few, x);
+}
+
+}  // namespace qlora

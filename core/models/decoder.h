@@ -1,0 +1,44 @@
+#pragma once
+// What the families with LayerNorm share: the walk over the blocks, and the linears by their names. A family
+// adds its weights (weight_visitor.h) and three pieces of forward code.
+
+#include "core/models/weight_visitor.h"
+
+namespace qlora {
+
+class Decoder : public Model {
+ public:
+  Var hidden(Context& c, std::vector<Tensor>* trace) const final;
+  const FrozenLinear& head() const final { return *head_; }
+  std::span<const LinearInfo> linears() const final { return loaded_.linears; }
+  const FrozenLinear* find(std::string_view linear) const final;
+  const HfConfig& config() const final { return config_; }
+  size_t bytes() const final { return loaded_.bytes; }
+
+ protected:
+  Decoder(HfConfig config, Operands operands);
+  // The blocks' input of the axis' tokens.
+  virtual Var begin(Context&) const = 0;
+  // Computes only wanted rows past its attention; its last ops run under last_ops(). The angles are empty
+  // where the family has no rotary embedding.
+  virtual Var block(Context&, int64_t layer, const RopeAngles&, const Var& x) const = 0;
+  // From the last block's output to the hidden states.
+  virtual Var end(Context&, const Var& x) const = 0;
+
+  // Attention of full heads, scaled by 1 / sqrt(head_dim).
+  AttentionShape attention_shape() const;
+  // Attention over the parts of a fused projection, after rotary embedding where there is any.
+  Var attend(Context&, const RopeAngles&, std::span<const Var> qkv, int64_t layer) const;
+
+  // To be set by the family's constructor.
+  LoadedWeights loaded_;
+  LinearPtr head_;
+
+  const HfConfig config_;
+
+ private:
+  const Operands operands_;
+  const std::vector<float> inv_freq_;
+};
+
+}  // namespace qlora
