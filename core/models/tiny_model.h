@@ -182,6 +182,7 @@ inline Adapter make_tiny_adapter(const Model& model, Memory& memory, DType type,
 // One of each family with LayerNorm, each with what only it has.
 inline const std::vector<TinyConfig>& tiny_layer_norm_models() {
   static const std::vector<TinyConfig> all = {
+      {.model_type = "gpt_neox", .hidden = 32, .more = R"("rotary_pct": 0.5)"},
   };
   return all;
 }
