@@ -16,4 +16,7 @@ std::shared_ptr<const Model> make_llama(HfConfig, const ModelFolder&, Memory&, c
 std::vector<WeightSpec> gpt_neox_weights(const HfConfig&);
 std::shared_ptr<const Model> make_gpt_neox(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 
+std::vector<WeightSpec> opt_weights(const HfConfig&);
+std::shared_ptr<const Model> make_opt(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
+
 }  // namespace qlora

@@ -16,12 +16,13 @@ struct Family {
   std::shared_ptr<const Model> (*make)(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 };
 
-constexpr std::array<Family, 5> kFamilies = {{
+constexpr std::array<Family, 6> kFamilies = {{
     {"llama", llama_weights, make_llama},
     {"mistral", llama_weights, make_llama},
     {"qwen2", llama_weights, make_llama},
     {"qwen3", llama_weights, make_llama},
     {"gpt_neox", gpt_neox_weights, make_gpt_neox},
+    {"opt", opt_weights, make_opt},
 }};
 
 const Family& family_of(const Path& config_json) {

@@ -183,6 +183,10 @@ inline Adapter make_tiny_adapter(const Model& model, Memory& memory, DType type,
 inline const std::vector<TinyConfig>& tiny_layer_norm_models() {
   static const std::vector<TinyConfig> all = {
       {.model_type = "gpt_neox", .hidden = 32, .more = R"("rotary_pct": 0.5)"},
+      {.model_type = "opt",
+       .hidden = 32,
+       .tied = true,
+       .more = R"("do_layer_norm_before": false, "word_embed_proj_dim": 20)"},
   };
   return all;
 }
