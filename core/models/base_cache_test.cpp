@@ -85,7 +85,8 @@ void ruin_unseen(const Path& path) {
 
 TEST_CASE("a mapped base is the base quantized afresh to the last bit for every format and rounding") {
   const std::vector<TinyConfig> configs = {{.model_type = "llama", .biases = true},
-                                           {.model_type = "qwen2", .tied = true}};
+                                           {.model_type = "qwen2", .tied = true},
+                                           {.model_type = "gpt2", .hidden = 32, .tied = true}};
   for (const TinyConfig& config : configs) {
     for (Format format : kFormats) {
       for (bool double_quant : {false, true}) {

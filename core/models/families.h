@@ -19,4 +19,7 @@ std::shared_ptr<const Model> make_gpt_neox(HfConfig, const ModelFolder&, Memory&
 std::vector<WeightSpec> opt_weights(const HfConfig&);
 std::shared_ptr<const Model> make_opt(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 
+std::vector<WeightSpec> gpt2_weights(const HfConfig&);
+std::shared_ptr<const Model> make_gpt2(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
+
 }  // namespace qlora

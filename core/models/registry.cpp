@@ -16,13 +16,14 @@ struct Family {
   std::shared_ptr<const Model> (*make)(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 };
 
-constexpr std::array<Family, 6> kFamilies = {{
+constexpr std::array<Family, 7> kFamilies = {{
     {"llama", llama_weights, make_llama},
     {"mistral", llama_weights, make_llama},
     {"qwen2", llama_weights, make_llama},
     {"qwen3", llama_weights, make_llama},
     {"gpt_neox", gpt_neox_weights, make_gpt_neox},
     {"opt", opt_weights, make_opt},
+    {"gpt2", gpt2_weights, make_gpt2},
 }};
 
 const Family& family_of(const Path& config_json) {
