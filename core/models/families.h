@@ -22,4 +22,7 @@ std::shared_ptr<const Model> make_opt(HfConfig, const ModelFolder&, Memory&, con
 std::vector<WeightSpec> gpt2_weights(const HfConfig&);
 std::shared_ptr<const Model> make_gpt2(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 
+std::vector<WeightSpec> falcon_weights(const HfConfig&);
+std::shared_ptr<const Model> make_falcon(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
+
 }  // namespace qlora

@@ -16,7 +16,7 @@ struct Family {
   std::shared_ptr<const Model> (*make)(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 };
 
-constexpr std::array<Family, 7> kFamilies = {{
+constexpr std::array<Family, 9> kFamilies = {{
     {"llama", llama_weights, make_llama},
     {"mistral", llama_weights, make_llama},
     {"qwen2", llama_weights, make_llama},
@@ -24,6 +24,8 @@ constexpr std::array<Family, 7> kFamilies = {{
     {"gpt_neox", gpt_neox_weights, make_gpt_neox},
     {"opt", opt_weights, make_opt},
     {"gpt2", gpt2_weights, make_gpt2},
+    {"falcon", falcon_weights, make_falcon},
+    {"RefinedWebModel", falcon_weights, make_falcon},
 }};
 
 const Family& family_of(const Path& config_json) {

@@ -188,6 +188,7 @@ inline const std::vector<TinyConfig>& tiny_layer_norm_models() {
        .tied = true,
        .more = R"("do_layer_norm_before": false, "word_embed_proj_dim": 20)"},
       {.model_type = "gpt2", .hidden = 32, .tied = true},
+      {.model_type = "falcon", .hidden = 32, .tied = true},
   };
   return all;
 }
