@@ -174,7 +174,7 @@ void products(int64_t m, int64_t out, int64_t in, const Report& emit) {
   }
 }
 
-void attention(int64_t length, int64_t count, Operands operands, const Report& emit) {
+void attention(int64_t length, int64_t count, Operands operands, double softcap, const Report& emit) {
   const int64_t rows = length * count, heads = 9, kv = 3, dim = 64;
   Floats q = random_floats(rows * heads * dim, 1), k = random_floats(rows * kv * dim, 2),
          v = random_floats(rows * kv * dim, 3), dout = random_floats(rows * heads * dim, 4);
@@ -191,9 +191,10 @@ void attention(int64_t length, int64_t count, Operands operands, const Report& e
               .kv_heads = kv,
               .head_dim = dim,
               .scale = 0.125,
-              .operands = operands};
+              .operands = operands,
+              .softcap = softcap};
   const bool bf16 = operands == Operands::bf16;
-  const char* name = bf16 ? "attention bf16" : "attention";
+  const std::string name = fmt::format("attention{}{}", bf16 ? " bf16" : "", softcap > 0 ? " softcap" : "");
   // Weights that a kernel computes itself may fall to the other side of a rounding to bf16.
   const float tolerance = bf16 ? 2e-3f : 2e-5f;
   // Multiply-adds under the causal mask; the backward pass has five products for the forward pass's two.
@@ -364,8 +365,8 @@ int run(int argc, char** argv) {
     elements(m, emit);
   }
   for (Operands operands : {Operands::as_stored, Operands::bf16}) {
-    attention(80, 16, operands, emit);
-    attention(700, 2, operands, emit);
+    attention(80, 16, operands, 0, emit);
+    for (double softcap : {0.0, 30.0}) attention(700, 2, operands, softcap, emit);
   }
   return 0;
 }
