@@ -90,6 +90,9 @@ class Keys {
 RopeConfig read_rope(const Keys&, const char* theta_key = "rope_theta", const char* partial_key = nullptr,
                      double partial = 1);
 
+// rotary_dim of head_dim and what has been read of rotary embedding.
+void set_rotary(const Keys&, HfConfig&);
+
 // The activation that `key` names.
 Activation read_activation(const Keys&, const char* key, const char* fallback);
 

@@ -16,16 +16,19 @@ const FrozenLinear* Decoder::find(std::string_view linear) const {
   return found == loaded_.by_name.end() ? nullptr : found->second;
 }
 
-AttentionShape Decoder::attention_shape() const {
+AttentionShape Decoder::attention_shape(int64_t layer) const {
   return {.heads = config_.heads,
           .kv_heads = config_.kv_heads,
           .head_dim = config_.head_dim,
-          .scale = 1 / std::sqrt(static_cast<double>(config_.head_dim)),
-          .operands = operands_};
+          .window = config_.windows[static_cast<size_t>(layer)],
+          .scale = 1 / std::sqrt(config_.query_scalar > 0 ? config_.query_scalar
+                                                          : static_cast<double>(config_.head_dim)),
+          .operands = operands_,
+          .softcap = config_.score_softcap};
 }
 
 Var Decoder::attend(Context& c, const RopeAngles& angles, std::span<const Var> qkv, int64_t layer) const {
-  const AttentionShape shape = attention_shape();
+  const AttentionShape shape = attention_shape(layer);
   if (!angles.cos) return attention(c, qkv[0], qkv[1], qkv[2], shape, layer);
   return attention(c, rope(c, angles, qkv[0], config_.heads), rope(c, angles, qkv[1], config_.kv_heads),
                    qkv[2], shape, layer);

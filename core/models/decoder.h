@@ -1,6 +1,6 @@
 #pragma once
-// What the families with LayerNorm share: the walk over the blocks, and the linears by their names. A family
-// adds its weights (weight_visitor.h) and three pieces of forward code.
+// What families share: the walk over the blocks, and the linears by their names. A family adds its weights
+// (weight_visitor.h) and three pieces of forward code.
 
 #include "core/models/weight_visitor.h"
 
@@ -25,9 +25,8 @@ class Decoder : public Model {
   // From the last block's output to the hidden states.
   virtual Var end(Context&, const Var& x) const = 0;
 
-  // Attention of full heads, scaled by 1 / sqrt(head_dim).
-  AttentionShape attention_shape() const;
-  // Attention over the parts of a fused projection, after rotary embedding where there is any.
+  AttentionShape attention_shape(int64_t layer) const;
+  // Attention over q, k and v, after rotary embedding where there is any.
   Var attend(Context&, const RopeAngles&, std::span<const Var> qkv, int64_t layer) const;
 
   // To be set by the family's constructor.

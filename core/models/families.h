@@ -13,6 +13,9 @@ namespace qlora {
 std::vector<WeightSpec> llama_weights(const HfConfig&);
 std::shared_ptr<const Model> make_llama(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 
+std::vector<WeightSpec> gemma2_weights(const HfConfig&);
+std::shared_ptr<const Model> make_gemma2(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
+
 std::vector<WeightSpec> gpt_neox_weights(const HfConfig&);
 std::shared_ptr<const Model> make_gpt_neox(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 

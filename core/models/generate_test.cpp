@@ -39,8 +39,11 @@ Batch slice(const std::vector<TinyRun>& runs, size_t lo, size_t hi) {
 
 TEST_CASE("rows computed piece by piece over a cache have the bits of one forward pass") {
   for (const Variant& variant : runnable_variants(EmulatedGpu::included)) {
-    std::vector<TinyConfig> configs = {
-        {}, {.model_type = "mistral", .window = 5}, {.model_type = "qwen2"}, {.model_type = "qwen3"}};
+    std::vector<TinyConfig> configs = {{},
+                                       {.model_type = "mistral", .window = 5},
+                                       {.model_type = "qwen2"},
+                                       {.model_type = "qwen3"},
+                                       kTinyGemma2};
     for (const TinyConfig& config : tiny_layer_norm_models()) configs.push_back(config);
     if (variant.backend == "cuda-emulated") configs.resize(configs.size() - 2);  // it takes seconds a model
     for (const TinyConfig& config : configs) {

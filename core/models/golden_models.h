@@ -47,6 +47,16 @@ inline std::vector<Path> golden_models() {
   return folders;
 }
 
+// How far logits in f32 may be from those in f64: five times as far as those of transformers are, whichever
+// of its attentions is farther off (null: the model cannot run with it).
+inline double f32_bound(const Json& expected) {
+  const Json& checks = expected.at("checks");
+  double deviation = 0;
+  for (const char* attention : {"f32_eager", "f32_sdpa"})
+    if (!checks.at(attention).is_null()) deviation = std::max(deviation, checks.at(attention).get<double>());
+  return std::max(5e-5, 5 * deviation);
+}
+
 // Its config files: the new spelling, and the old one where there is one.
 inline std::vector<std::string> golden_configs(const Path& golden) {
   std::vector<std::string> names = {"config.json"};

@@ -92,9 +92,7 @@ TEST_CASE("golden models give the logits and hidden states of transformers in f3
   for (const Path& golden : golden_models()) {
     SafetensorsFile forward(golden / "forward.safetensors");
     Json expected = read_golden_json(golden / "expected.json");
-    const Json& checks = expected.at("checks");
-    double deviation = std::max(checks.at("f32_eager").get<double>(), checks.at("f32_sdpa").get<double>());
-    double bound = std::max(5e-5, 5 * deviation);
+    const double bound = f32_bound(expected);
     for (const std::string& backend : runnable_backends(EmulatedGpu::included)) {
       for (const std::string& config : golden_configs(golden)) {
         INFO(golden.filename().string() << " " << config << " on " << backend);

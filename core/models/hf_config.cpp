@@ -10,17 +10,48 @@ namespace qlora {
 
 namespace {
 
+// Which layers have a window.
+enum class Windows : uint8_t {
+  none,
+  all,
+  every_other,  // the first, the third and so on
+  opt_in,       // only with use_sliding_window: true, those from max_window_layers on
+};
+
 // What an absent key means, and which switches a family has.
 struct Family {
   const char* name;
   int64_t vocab, hidden, intermediate, layers, heads, max_positions;
-  int64_t kv_heads = 0;           // 0 = as many as heads
-  int64_t head_dim = 0;           // 0 = hidden / heads
-  int64_t window = 0;             // of an absent sliding_window; 0 = the family has none
-  bool window_is_opt_in = false;  // only with use_sliding_window: true, from layer max_window_layers on
-  bool always_qkv_bias = false;   // else attention_bias decides for q, k, v and o
-  bool head_norms = false;        // norms of q and k
+  int64_t kv_heads = 0;  // 0 = as many as heads
+  int64_t head_dim = 0;  // 0 = hidden / heads
+  Windows windows = Windows::none;
+  int64_t window = 0;            // of an absent sliding_window; 0 = none
+  bool always_qkv_bias = false;  // else attention_bias decides for q, k, v and o
+  bool head_norms = false;       // norms of q and k
+  double norm_eps = 1e-6;
+  bool tied = false;
+  bool partial_rope = false;  // partial_rotary_factor is heeded
+  const char* activation_key = "hidden_act";
+  const char* activation = "silu";                 // the family computes no other
+  void (*more)(const Keys&, HfConfig&) = nullptr;  // keys that no other family has
 };
+
+// The softcap that `key` names; null: none.
+double softcap(const Keys& k, const char* key, double absent) {
+  const double cap = k.number(key, k.is_null(key) ? 0 : absent);
+  QLORA_CHECK(cap >= 0, data, "{}: {} must not be negative, found {}", k.origin(), key, cap);
+  return cap;
+}
+
+void read_gemma2(const Keys& k, HfConfig& c) {
+  c.query_scalar = k.number("query_pre_attn_scalar", 256);
+  QLORA_CHECK(c.query_scalar > 0, data, "{}: query_pre_attn_scalar must be positive, found {}", k.origin(),
+              c.query_scalar);
+  QLORA_CHECK(!k.flag("use_bidirectional_attention", false), data,
+              "{}: use_bidirectional_attention is not supported", k.origin());
+  c.score_softcap = softcap(k, "attn_logit_softcapping", 50);
+  c.logit_softcap = softcap(k, "final_logit_softcapping", 30);
+}
 
 constexpr Family kFamilies[] = {
     {.name = "llama",
@@ -38,6 +69,7 @@ constexpr Family kFamilies[] = {
      .heads = 32,
      .max_positions = 131072,
      .kv_heads = 8,
+     .windows = Windows::all,
      .window = 4096},
     {.name = "qwen2",
      .vocab = 151936,
@@ -47,8 +79,8 @@ constexpr Family kFamilies[] = {
      .heads = 32,
      .max_positions = 32768,
      .kv_heads = 32,
+     .windows = Windows::opt_in,
      .window = 4096,
-     .window_is_opt_in = true,
      .always_qkv_bias = true},
     {.name = "qwen3",
      .vocab = 151936,
@@ -59,19 +91,37 @@ constexpr Family kFamilies[] = {
      .max_positions = 32768,
      .kv_heads = 32,
      .head_dim = 128,
+     .windows = Windows::opt_in,
      .window = 4096,
-     .window_is_opt_in = true,
      .head_norms = true},
+    {.name = "gemma2",
+     .vocab = 256000,
+     .hidden = 2304,
+     .intermediate = 9216,
+     .layers = 26,
+     .heads = 8,
+     .max_positions = 8192,
+     .kv_heads = 4,
+     .head_dim = 256,
+     .windows = Windows::every_other,
+     .window = 4096,
+     .tied = true,
+     .activation_key = "hidden_activation",
+     .activation = "gelu_pytorch_tanh",
+     .more = read_gemma2},
 };
 
 std::vector<int64_t> read_windows(const Keys& k, const Family& f, int64_t layers) {
-  bool on = f.window > 0 && (!f.window_is_opt_in || k.flag("use_sliding_window", false));
-  bool none = k.is_null("sliding_window");  // an absent key means the default
-  int64_t window = on && !none ? k.positive("sliding_window", f.window) : 0;
-  int64_t first = f.window_is_opt_in ? k.whole("max_window_layers", 28) : 0;
+  const bool opt_in = f.windows == Windows::opt_in;
+  const bool on = f.windows != Windows::none && (!opt_in || k.flag("use_sliding_window", false));
+  // An absent key means the default, null none.
+  const bool said = k.find("sliding_window") != nullptr, none = k.is_null("sliding_window");
+  int64_t window = on && !none ? (said ? k.positive("sliding_window", 1) : f.window) : 0;
+  int64_t first = opt_in ? k.whole("max_window_layers", 28) : 0;
   QLORA_CHECK(first >= 0, data, "{}: max_window_layers must not be negative, found {}", k.origin(), first);
   std::vector<int64_t> windows(static_cast<size_t>(layers), 0);
-  for (int64_t i = first; i < layers; ++i) windows[static_cast<size_t>(i)] = window;
+  const int64_t step = f.windows == Windows::every_other ? 2 : 1;
+  for (int64_t i = first; i < layers; i += step) windows[static_cast<size_t>(i)] = window;
   const Json* types = k.find("layer_types");
   if (types == nullptr) return windows;
   QLORA_CHECK(types->is_array() && static_cast<int64_t>(types->size()) == layers, data,
@@ -114,10 +164,11 @@ void read_switches(const Keys& k, const Family& f, HfConfig& c) {
   c.o_bias = attention_bias;
   c.mlp_bias = !f.always_qkv_bias && k.flag("mlp_bias", false);
   c.head_norms = f.head_norms;
-  c.tied_head = k.flag("tie_word_embeddings", false);
-  c.activation = read_activation(k, "hidden_act", "silu");
-  QLORA_CHECK(c.activation == Activation::silu, data, "{}: hidden_act `{}`; this family computes silu",
-              k.origin(), k.text("hidden_act", "silu"));
+  c.tied_head = k.flag("tie_word_embeddings", f.tied);
+  c.activation = read_activation(k, f.activation_key, f.activation);
+  const std::string said = k.text(f.activation_key, f.activation);
+  QLORA_CHECK(said == f.activation, data, "{}: {} `{}`; this family computes {}", k.origin(),
+              f.activation_key, said, f.activation);
 }
 
 int32_t one_id(const Keys& k, const char* key) {
@@ -128,10 +179,11 @@ int32_t one_id(const Keys& k, const char* key) {
 void read_llama(const Keys& k, const Family& f, HfConfig& c) {
   read_sizes(k, f, c);
   read_switches(k, f, c);
-  c.norm_eps = k.number("rms_norm_eps", c.norm_eps);
-  c.rope = read_rope(k);
-  c.rotary_dim = c.head_dim;
+  c.norm_eps = k.number("rms_norm_eps", f.norm_eps);
+  c.rope = read_rope(k, "rope_theta", f.partial_rope ? "partial_rotary_factor" : nullptr);
+  set_rotary(k, c);
   c.windows = read_windows(k, f, c.layers);
+  if (f.more != nullptr) f.more(k, c);
 }
 
 // What the family says.
@@ -170,6 +222,11 @@ RopeConfig read_rope(const Keys& top, const char* theta_key, const char* partial
               "{}: partial_rotary_factor {}; expected {}", top.origin(), r.partial,
               partial_key != nullptr ? "more than 0 and at most 1" : "1");
   const std::vector<std::string> known = {"default", "linear", "llama3"};
+  QLORA_CHECK(
+      r.type != "longrope" && r.type != "su", data,
+      "{}: rope_type `{}` (scaled by tables of factors) is not supported; a variant of the model for short "
+      "contexts has none",
+      top.origin(), r.type);
   QLORA_CHECK(std::find(known.begin(), known.end(), r.type) != known.end(), data, "{}: {}", top.origin(),
               unknown_name("rope_type", r.type, known));
   QLORA_CHECK(r.theta > 0 && r.factor > 0, data, "{}: rope_theta {} and factor {} must be positive",
@@ -181,6 +238,13 @@ RopeConfig read_rope(const Keys& top, const char* theta_key, const char* partial
               "high_freq_factor",
               top.origin());
   return r;
+}
+
+void set_rotary(const Keys& k, HfConfig& c) {
+  c.rotary_dim = static_cast<int64_t>(static_cast<double>(c.head_dim) * c.rope.partial);
+  QLORA_CHECK(c.rotary_dim > 0 && c.rotary_dim % 2 == 0, data,
+              "{}: {} elements of a head are rotated; an even number is needed, 2 at least", k.origin(),
+              c.rotary_dim);
 }
 
 Activation read_activation(const Keys& k, const char* key, const char* fallback) {

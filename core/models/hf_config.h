@@ -37,6 +37,8 @@ struct HfConfig {
   int64_t embedding_size = 0;  // of a row of the embedding and of the head
   bool tied_head = false;
   double logit_softcap = 0;  // of the output head; 0 = none
+  double score_softcap = 0;  // of attention
+  double query_scalar = 0;   // scores are divided by its root; 0 = head_dim
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
   bool head_norms = false;       // every head of q and k has its norm
   std::vector<int64_t> windows;  // attention window of every layer; 0 = none

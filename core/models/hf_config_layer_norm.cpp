@@ -40,13 +40,6 @@ void require(const Keys& k, const char* key, bool fallback, bool needed) {
   QLORA_CHECK(k.flag(key, fallback) == needed, data, "{}: {}: {} is not supported", k.origin(), key, !needed);
 }
 
-void set_rotary(const Keys& k, HfConfig& c) {
-  c.rotary_dim = static_cast<int64_t>(static_cast<double>(c.head_dim) * c.rope.partial);
-  QLORA_CHECK(c.rotary_dim > 0 && c.rotary_dim % 2 == 0, data,
-              "{}: {} elements of a head are rotated; an even number is needed, 2 at least", k.origin(),
-              c.rotary_dim);
-}
-
 void read_gpt_neox(const Keys& k, HfConfig& c) {
   read_sizes(k,
              {.vocab = 50432,

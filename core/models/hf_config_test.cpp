@@ -37,6 +37,14 @@ TEST_CASE("absent keys mean the defaults of the family") {
   CHECK(qwen3.head_norms);
   CHECK_FALSE(qwen3.qkv_bias);
   CHECK(qwen3.windows == std::vector<int64_t>(32, 0));
+  HfConfig gemma =
+      read(R"({"model_type": "gemma2", "num_hidden_layers": 3, "final_logit_softcapping": null})");
+  CHECK(gemma.windows == std::vector<int64_t>{4096, 0, 4096});
+  CHECK(gemma.tied_head);
+  CHECK(gemma.activation == Activation::gelu_tanh);
+  CHECK(gemma.query_scalar == 256);
+  CHECK(gemma.score_softcap == 50);
+  CHECK(gemma.logit_softcap == 0);
 }
 
 TEST_CASE("absent keys mean the defaults of the families with LayerNorm") {
@@ -161,6 +169,10 @@ TEST_CASE("what a config cannot mean is an error that names file and key") {
   CHECK_THAT(message(R"("rope_scaling": {"rope_type": "llama3", "factor": 4})"),
              Contains("original_max_position"));
   CHECK_THAT(message(R"("quantization_config": {"quant_method": "gptq"})"), Contains("already quantized"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "gemma2", "attn_logit_softcapping": -1})"),
+                    Contains("attn_logit_softcapping must not be negative, found -1"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "gemma2", "hidden_activation": "gelu"})"),
+                    Contains("hidden_activation `gelu`; this family computes gelu_pytorch_tanh"));
   CHECK_THROWS_WITH(read(R"({"model_type": "lama"})"), Contains("did you mean `llama`"));
   CHECK_THROWS_AS(read("{\"model_type\": \"llama\""), Error);
 }

@@ -179,6 +179,14 @@ inline Adapter make_tiny_adapter(const Model& model, Memory& memory, DType type,
   return adapter;
 }
 
+// Others with what only they have.
+inline const TinyConfig kTinyGemma2{
+    .model_type = "gemma2",
+    .layers = 3,
+    .tied = true,
+    .more = R"("head_dim": 8, "num_key_value_heads": 2, "sliding_window": 5, "query_pre_attn_scalar": 12,
+ "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0)"};
+
 // One of each family with LayerNorm, each with what only it has.
 inline const std::vector<TinyConfig>& tiny_layer_norm_models() {
   static const std::vector<TinyConfig> all = {

@@ -117,6 +117,8 @@ Tensor WeightLoader::read_as(const WeightSpec& w, DType type) const {
     read(begin, slice);
     QLORA_CHECK(std::all_of(slice.begin(), slice.end(), [](float v) { return std::isfinite(v); }), data,
                 "{}: {} holds NaN or infinity", folder_.path().string(), w.name);
+    if (w.plus != 0)
+      for (float& v : slice) v += w.plus;
     made.write_floats(begin, slice);
   }
   if (options_.base != nullptr) options_.base->keep(w.name, made);

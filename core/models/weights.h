@@ -17,6 +17,7 @@ namespace qlora {
 struct WeightSpec {
   std::string name;
   Shape shape;
+  float plus = 0;  // added to what the file holds: norms of Gemma multiply by 1 + w
 };
 
 // Throws Error(data) that lists all tensors that are missing, of a wrong shape, or not expected (an expected

@@ -153,9 +153,7 @@ std::vector<double> logits(Subject& s, const TokenExample& example) {
 TEST_CASE("Logits with a PEFT adapter are those of PEFT", "[golden]") {
   if (missing(golden_models_path())) return;
   for (const Path& folder : golden_models()) {
-    const Json checks = read_golden_json(folder / "expected.json").at("checks");
-    const double f32 = std::max(
-        5e-5, 5 * std::max(checks.at("f32_eager").get<double>(), checks.at("f32_sdpa").get<double>()));
+    const double f32 = f32_bound(read_golden_json(folder / "expected.json"));
     const std::vector<TokenExample> examples =
         golden_examples(read_golden_json(folder / "inputs.json").at("sequences"));
     SafetensorsFile file(folder / "adapter_forward.safetensors");
