@@ -109,6 +109,16 @@ constexpr Family kFamilies[] = {
      .activation_key = "hidden_activation",
      .activation = "gelu_pytorch_tanh",
      .more = read_gemma2},
+    {.name = "phi3",
+     .vocab = 32064,
+     .hidden = 3072,
+     .intermediate = 8192,
+     .layers = 32,
+     .heads = 32,
+     .max_positions = 4096,
+     .windows = Windows::all,
+     .norm_eps = 1e-5,
+     .partial_rope = true},
 };
 
 std::vector<int64_t> read_windows(const Keys& k, const Family& f, int64_t layers) {

@@ -45,6 +45,11 @@ TEST_CASE("absent keys mean the defaults of the family") {
   CHECK(gemma.query_scalar == 256);
   CHECK(gemma.score_softcap == 50);
   CHECK(gemma.logit_softcap == 0);
+  HfConfig phi = read(R"({"model_type": "phi3", "num_hidden_layers": 2})");
+  CHECK(phi.windows == std::vector<int64_t>{0, 0});
+  CHECK(phi.norm_eps == 1e-5);
+  CHECK(read(R"({"model_type": "phi3", "num_hidden_layers": 2, "sliding_window": 2047})").windows ==
+        std::vector<int64_t>{2047, 2047});
 }
 
 TEST_CASE("absent keys mean the defaults of the families with LayerNorm") {
@@ -169,6 +174,8 @@ TEST_CASE("what a config cannot mean is an error that names file and key") {
   CHECK_THAT(message(R"("rope_scaling": {"rope_type": "llama3", "factor": 4})"),
              Contains("original_max_position"));
   CHECK_THAT(message(R"("quantization_config": {"quant_method": "gptq"})"), Contains("already quantized"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "phi3", "rope_scaling": {"type": "longrope"}})"),
+                    Contains("rope_type `longrope`") && Contains("not supported"));
   CHECK_THROWS_WITH(read(R"({"model_type": "gemma2", "attn_logit_softcapping": -1})"),
                     Contains("attn_logit_softcapping must not be negative, found -1"));
   CHECK_THROWS_WITH(read(R"({"model_type": "gemma2", "hidden_activation": "gelu"})"),

@@ -16,12 +16,13 @@ struct Family {
   std::shared_ptr<const Model> (*make)(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 };
 
-constexpr std::array<Family, 10> kFamilies = {{
+constexpr std::array<Family, 11> kFamilies = {{
     {"llama", llama_weights, make_llama},
     {"mistral", llama_weights, make_llama},
     {"qwen2", llama_weights, make_llama},
     {"qwen3", llama_weights, make_llama},
     {"gemma2", gemma2_weights, make_gemma2},
+    {"phi3", phi3_weights, make_phi3},
     {"gpt_neox", gpt_neox_weights, make_gpt_neox},
     {"opt", opt_weights, make_opt},
     {"gpt2", gpt2_weights, make_gpt2},

@@ -186,6 +186,8 @@ inline const TinyConfig kTinyGemma2{
     .tied = true,
     .more = R"("head_dim": 8, "num_key_value_heads": 2, "sliding_window": 5, "query_pre_attn_scalar": 12,
  "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0)"};
+inline const TinyConfig kTinyPhi3{.model_type = "phi3",
+                                  .more = R"("head_dim": 8, "num_key_value_heads": 2, "sliding_window": 9)"};
 
 // One of each family with LayerNorm, each with what only it has.
 inline const std::vector<TinyConfig>& tiny_layer_norm_models() {
