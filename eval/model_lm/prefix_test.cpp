@@ -104,6 +104,14 @@ TEST_CASE("answers have the same bits with prefix reuse in families with LayerNo
   }
 }
 
+TEST_CASE("answers have the same bits with prefix reuse where scores and logits have softcaps") {
+  test::TinyConfig config = test::kTinyGemma2;
+  config.max_positions = 1024;
+  config.more += R"(, "layer_types": ["sliding_attention", "full_attention", "full_attention"])";
+  Fixture f({"auto"}, config);
+  check_same(*f.lm(true), *f.lm(false, 1), Requests(12, 24));
+}
+
 TEST_CASE("answers have the same bits with prefix reuse for many shapes of trees") {
   Fixture f({"auto"});
   for (uint64_t seed = 20; seed < 30; ++seed) {
