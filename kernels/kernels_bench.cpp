@@ -285,8 +285,8 @@ void elements(int64_t m, const Report& emit) {
   const int64_t rows = std::min<int64_t>(m, 128);
   Floats logits = random_floats(rows * vocab, 5), loss(static_cast<size_t>(rows)), dlogits(logits.size());
   std::vector<int32_t> targets(static_cast<size_t>(rows), 17);
-  emit({fmt::format("cross_entropy, {} x {}", rows, vocab), 0, moved(2 * rows * vocab), rows, 4, &dlogits,
-        [&](Backend& b, int64_t n) {
+  emit({fmt::format("cross_entropy, {} x {}", rows, vocab), 0, moved(2 * rows * vocab), rows,
+        std::min<int64_t>(rows, 4), &dlogits, [&](Backend& b, int64_t n) {
           b.cross_entropy({.logits = logits.data(),
                            .targets = targets.data(),
                            .loss = loss.data(),

@@ -89,20 +89,17 @@ class Bench {
   std::vector<std::pair<void*, size_t>> blocks_;
 };
 
-// An NF4 matrix with double-quantized scales; random codes are as good as those of a model.
-WeightView nf4(Bench& b, int64_t out, int64_t in) {
+// A matrix with double-quantized scales; random codes are as good as those of a model.
+WeightView coded(Bench& b, Format format, int64_t out, int64_t in) {
   constexpr int64_t kBlock = 64;
   PhiloxStream random(7);
-  std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(Format::nf4, out * in)));
+  std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(format, out * in)));
   for (uint8_t& c : codes) c = static_cast<uint8_t>(random.next());
   std::vector<float> absmax(static_cast<size_t>(block_count(out * in, kBlock)));
   for (float& a : absmax) a = 0.02f + 0.01f * random.uniform();
   const NestedScales nested = nest_scales(absmax);
-  WeightView w{.format = Format::nf4,
-               .out = out,
-               .in = in,
-               .data = b.put(codes.data(), codes.size()),
-               .block = kBlock};
+  WeightView w{
+      .format = format, .out = out, .in = in, .data = b.put(codes.data(), codes.size()), .block = kBlock};
   w.absmax_codes = b.put(nested.codes.data(), nested.codes.size());
   w.nested_absmax = b.put(nested.absmax.data(), nested.absmax.size());
   w.code_map = b.put(signed_dynamic_map().data(), signed_dynamic_map().size());
@@ -121,26 +118,31 @@ double copy_rate(Bench& b) {
   return rate;
 }
 
+// Bytes of codes and scales.
+double coded_bytes(Format format, int64_t n) {
+  return static_cast<double>(packed_bytes(format, n)) + static_cast<double>(n) * (1.0 / 64 + 1.0 / 4096);
+}
+
 // Several matrices in turn, together larger than any cache.
-void dequantize_rows(Bench& b, double copy) {
+void dequantize_rows(Bench& b, Format format, double copy) {
   const int64_t out = b.quick() ? 64 : 11008, in = b.quick() ? 128 : 4096;
   std::vector<WeightView> weights;
-  for (int i = 0; i < (b.quick() ? 2 : 8); ++i) weights.push_back(nf4(b, out, in));
+  for (int i = 0; i < (b.quick() ? 2 : 8); ++i) weights.push_back(coded(b, format, out, in));
   void* dst = b.room(static_cast<size_t>(out * in) * 2);
   const double s = b.seconds([&](int i) {
     b.backend().dequantize(
         {.w = weights[static_cast<size_t>(i) % weights.size()], .dst = dst, .type = DType::bf16});
   });
-  const double bytes = static_cast<double>(out * in) * (0.5 + 1.0 / 64 + 1.0 / 4096 + 2);
-  b.row(fmt::format("dequantize nf4+dq {}x{} to bf16", out, in), bytes / s * kTera, "TB/s", bytes / s / copy,
-        "copy");
+  const double bytes = coded_bytes(format, out * in) + 2 * static_cast<double>(out * in);
+  b.row(fmt::format("dequantize {}+dq {}x{} to bf16", name_of(format), out, in), bytes / s * kTera, "TB/s",
+        bytes / s / copy, "copy");
 }
 
 // Token steps of 1 and 16 sequences: bytes of codes and scales a second.
-void few_rows(Bench& b, double copy) {
+void few_rows(Bench& b, Format format, double copy) {
   const int64_t out = b.quick() ? 64 : 11008, in = b.quick() ? 128 : 4096, most = 16;
   std::vector<WeightView> weights;
-  for (int i = 0; i < (b.quick() ? 2 : 8); ++i) weights.push_back(nf4(b, out, in));
+  for (int i = 0; i < (b.quick() ? 2 : 8); ++i) weights.push_back(coded(b, format, out, in));
   float *x = b.floats(most * in), *y = b.results(most * out);
   for (int64_t rows : {int64_t{1}, most}) {
     const double s = b.seconds([&](int i) {
@@ -151,9 +153,9 @@ void few_rows(Bench& b, double copy) {
                          .operands = Operands::bf16,
                          .numerics = Numerics::decode});
     });
-    const double bytes = static_cast<double>(out * in) * (0.5 + 1.0 / 64 + 1.0 / 4096);
-    b.row(fmt::format("token step nf4+dq {}x{} {} rows", out, in, rows), bytes / s * kGiga, "GB/s",
-          bytes / s / copy, "copy");
+    const double bytes = coded_bytes(format, out * in);
+    b.row(fmt::format("token step {}+dq {}x{} {} rows", name_of(format), out, in, rows), bytes / s * kGiga,
+          "GB/s", bytes / s / copy, "copy");
   }
 }
 
@@ -185,7 +187,7 @@ double dense_rate(Bench& b) {
 // The linear layer with an adapter of rank 64, forward and backward, with `rows` tokens.
 void linear_rows(Bench& b, double gemm) {
   const int64_t in = b.quick() ? 64 : 4096, out = b.quick() ? 128 : 11008, rank = b.quick() ? 8 : 64;
-  const WeightView w = nf4(b, out, in);
+  const WeightView w = coded(b, Format::nf4, out, in);
   const int64_t most = b.quick() ? 128 : 16384;
   float *x = b.floats(most * in), *y = b.floats(most * out), *dx = b.results(most * in);
   LoraPart part{.a = b.floats(rank * in), .b = b.floats(out * rank), .rank = rank, .scale = 0.25};
@@ -286,8 +288,10 @@ void run(const std::string& name, bool quick) {
   const std::unique_ptr<Backend> backend = make_backend(name);
   Bench b(*backend, quick);
   const double copy = copy_rate(b);
-  dequantize_rows(b, copy);
-  few_rows(b, copy);
+  for (Format format : {Format::nf4, Format::int8}) {
+    dequantize_rows(b, format, copy);
+    few_rows(b, format, copy);
+  }
   const double gemm = dense_rate(b);
   linear_rows(b, gemm);
   attention_rows(b);
