@@ -35,7 +35,8 @@ TEST_CASE("a plan from config.json alone is the plan of the model with its weigh
   const TinyConfig configs[] = {{},
                                 {.model_type = "mistral", .layers = 3, .window = 7},
                                 {.model_type = "qwen2", .tied = true},
-                                {.model_type = "qwen3"}};
+                                {.model_type = "qwen3"},
+                                tiny_layer_norm_models()[1]};  // opt
   for (const TinyConfig& config : configs) {
     TemporaryFolder whole, alone;
     write_tiny_model(whole.path(), config);
