@@ -27,11 +27,12 @@ AttentionShape Decoder::attention_shape(int64_t layer) const {
           .softcap = config_.score_softcap};
 }
 
-Var Decoder::attend(Context& c, const RopeAngles& angles, std::span<const Var> qkv, int64_t layer) const {
-  const AttentionShape shape = attention_shape(layer);
-  if (!angles.cos) return attention(c, qkv[0], qkv[1], qkv[2], shape, layer);
-  return attention(c, rope(c, angles, qkv[0], config_.heads), rope(c, angles, qkv[1], config_.kv_heads),
-                   qkv[2], shape, layer);
+Var Decoder::attend(Context& c, const RopeAngles& angles, std::vector<Var> qkv, int64_t layer) const {
+  if (angles.cos) {
+    qkv[0] = rope(c, angles, qkv[0], config_.heads);
+    qkv[1] = rope(c, angles, qkv[1], config_.kv_heads);
+  }
+  return attention(c, qkv[0], qkv[1], qkv[2], attention_shape(layer), layer);
 }
 
 Var Decoder::hidden(Context& c, std::vector<Tensor>* trace) const {

@@ -26,8 +26,9 @@ class Decoder : public Model {
   virtual Var end(Context&, const Var& x) const = 0;
 
   AttentionShape attention_shape(int64_t layer) const;
-  // Attention over q, k and v, after rotary embedding where there is any.
-  Var attend(Context&, const RopeAngles&, std::span<const Var> qkv, int64_t layer) const;
+  // Attention over q, k and v, after rotary embedding where there is any. Give them away: what is not rotated
+  // yet is not kept.
+  Var attend(Context&, const RopeAngles&, std::vector<Var> qkv, int64_t layer) const;
 
   // To be set by the family's constructor.
   LoadedWeights loaded_;

@@ -72,8 +72,8 @@ class Gemma2 final : public Decoder {
 Var Gemma2::attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles,
                      const Var& x) const {
   const std::array<const FrozenLinear*, 3> weights = {b.q.get(), b.k.get(), b.v.get()};
-  const std::vector<Var> qkv = linear(c, weights, rms_norm(c, b.before_attention, x, config_.norm_eps));
-  return attend(c, angles, qkv, layer);
+  std::vector<Var> qkv = linear(c, weights, rms_norm(c, b.before_attention, x, config_.norm_eps));
+  return attend(c, angles, std::move(qkv), layer);
 }
 
 // The feed-forward part from its norm up to its last linear.

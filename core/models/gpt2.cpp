@@ -67,9 +67,9 @@ class Gpt2 final : public Decoder {
 Var Gpt2::attended(Context& c, const Block& b, int64_t layer, const Var& x) const {
   Var fused = linear(c, *b.qkv, layer_norm(c, b.norm1, x, config_.norm_eps));
   const std::array<int64_t, 3> widths = {config_.hidden_size, config_.hidden_size, config_.hidden_size};
-  const std::vector<Var> qkv = split_columns(c, fused, 1, widths);
+  std::vector<Var> qkv = split_columns(c, fused, 1, widths);
   fused = Var();  // not kept while attention runs
-  return attend(c, {}, qkv, layer);
+  return attend(c, {}, std::move(qkv), layer);
 }
 
 // The feed-forward part up to its last linear.

@@ -67,9 +67,9 @@ Var GptNeox::attended(Context& c, const Block& b, int64_t layer, const RopeAngle
                       const Var& x) const {
   Var fused = linear(c, *b.qkv, layer_norm(c, b.norm1, x, config_.norm_eps));
   const std::array<int64_t, 3> widths = {config_.head_dim, config_.head_dim, config_.head_dim};
-  const std::vector<Var> qkv = split_columns(c, fused, config_.heads, widths);
+  std::vector<Var> qkv = split_columns(c, fused, config_.heads, widths);
   fused = Var();  // not kept while attention runs
-  return attend(c, angles, qkv, layer);
+  return attend(c, angles, std::move(qkv), layer);
 }
 
 // The feed-forward part from its norm up to its last linear.

@@ -91,9 +91,9 @@ Var Opt::end(Context& c, const Var& x) const {
 
 Var Opt::attended(Context& c, const Block& b, int64_t layer, Var norm) const {
   const std::array<const FrozenLinear*, 3> weights = {b.q.get(), b.k.get(), b.v.get()};
-  const std::vector<Var> qkv = linear(c, weights, norm);
+  std::vector<Var> qkv = linear(c, weights, norm);
   norm = Var();  // not kept while attention runs
-  return attend(c, {}, qkv, layer);
+  return attend(c, {}, std::move(qkv), layer);
 }
 
 // The feed-forward part up to its last linear.

@@ -65,9 +65,9 @@ Var Phi3::attended(Context& c, const Block& b, int64_t layer, const RopeAngles& 
   Var fused = linear(c, *b.qkv, rms_norm(c, b.norm1, x, config_.norm_eps));
   const int64_t kv = config_.kv_heads * config_.head_dim;
   const std::array<int64_t, 3> widths = {config_.heads * config_.head_dim, kv, kv};
-  const std::vector<Var> qkv = split_columns(c, fused, 1, widths);
+  std::vector<Var> qkv = split_columns(c, fused, 1, widths);
   fused = Var();  // not kept while attention runs
-  return attend(c, angles, qkv, layer);
+  return attend(c, angles, std::move(qkv), layer);
 }
 
 // The feed-forward part from its norm up to its last linear.
