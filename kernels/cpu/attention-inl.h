@@ -182,8 +182,9 @@ QLORA_INLINE bool shapes_scores(const Attention& a) {
 }
 
 // scale * q·k of the keys that query i sees become scores. Where they have a softcap and dp is given, dp
-// becomes (dp - delta) times the softcap's slope.
-static void shape_row(const Block& b, int64_t i, float* scores, float* dp, Vec delta) {
+// becomes (dp - delta) times the softcap's slope. Not inlined, so that other scores are made as if this were
+// not here.
+[[gnu::noinline]] static void shape_row(const Block& b, int64_t i, float* scores, float* dp, Vec delta) {
   const Attention& a = *b.a;
   const int64_t first = b.first_key(i) - b.k0, end = b.position(i) + 1 - b.k0;
   if (a.softcap > 0) {

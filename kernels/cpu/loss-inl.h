@@ -52,8 +52,9 @@ static double sum_of_capped(const float* x, int64_t n, const Cap& cap, float shi
 }
 
 // loss and dlogits of one row of capped logits; `most` is its largest logit as given. Exponentials are
-// computed twice, since the slope of the cap is wanted beside them.
-static void capped_entropy_row(const CrossEntropy& a, int64_t row, float most) {
+// computed twice, since the slope of the cap is wanted beside them. Not inlined, so that rows without a cap
+// run as if this were not here.
+[[gnu::noinline]] static void capped_entropy_row(const CrossEntropy& a, int64_t row, float most) {
   const float* x = static_cast<const float*>(a.logits) + row * a.vocab;
   float* dx = a.dlogits == nullptr ? nullptr : static_cast<float*>(a.dlogits) + row * a.vocab;
   const int32_t target = a.targets[row];
