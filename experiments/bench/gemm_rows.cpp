@@ -1,6 +1,7 @@
 // nf4_gemm and dense_gemm: products from 4-bit codes and from dense weights, both ways, against dense
 // libraries.
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -21,7 +22,13 @@ struct Size {
 constexpr Size kSizes[] = {{576, 576},   {576, 192},   {576, 1536},  {1536, 576},  {768, 768},
                            {2048, 2048}, {2048, 5632}, {4096, 4096}, {4096, 11008}};
 constexpr int64_t kRows[] = {256, 1024, 2048};
-constexpr double kPause = 0.005;  // after which OpenMP's threads have stopped spinning
+// Between two things, in which the threads of the one just timed may stop spinning; and what each does before the
+// next one's turn, as products follow each other in a step: threads that sleep take a while to wake.
+constexpr double kPause = 0.005, kTurn = 0.01;
+// Calls that take so long, at some 200 GFLOP/s.
+int calls_of(double gflop, int threads) {
+  return threads == 1 ? 1 : static_cast<int>(std::clamp(kTurn * 200 / gflop, 1.0, 100.0));
+}
 
 // One column of the table of goals: a kind of product, and what its ratio should be.
 struct Measure {
@@ -101,7 +108,14 @@ class GemmFamily {
       names.push_back(peer->name());
     }
     const double gflop = 2e-9 * static_cast<double>(rows) * static_cast<double>(size.out * size.in);
+    const int calls = calls_of(gflop, threads);
+    for (auto& thing : things)
+      thing = [once = std::move(thing), calls] {
+        for (int i = 0; i < calls; ++i) once();
+      };
     auto seconds = time_in_turn(things, bench_.kernel_effort(), threads > 1 ? kPause : 0);
+    for (auto& of_thing : seconds)
+      for (double& s : of_thing) s /= calls;
     if (names.empty()) {
       Row row = single_row(name, "GFLOP/s", gflop, seconds[0], threads);
       row.note = absent_peers();

@@ -9,8 +9,6 @@
 
 constexpr int64_t kSuperMax = 4096;  // of k: how much of x is packed at a time
 constexpr int64_t kPanelsMax = 8;    // per task
-constexpr int64_t kRowsBytes =
-    2560 << 10;  // of x per task
 
 // Values of k per chunk: equal parts, in whole words of codes.
 template <class Operand>
@@ -153,9 +151,11 @@ struct Cut {
   int64_t tiles_per_task, panels_per_task, row_tasks, panel_tasks;
 };
 
-QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t tile_bytes) {
+template <class Operand>
+QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t chunk) {
   const int64_t wanted = 6 * cpu::task_threads();
-  int64_t row_tasks = (tiles * tile_bytes + kRowsBytes - 1) / kRowsBytes;
+  const int64_t bytes = tiles * kMr * chunk * Operand::kBytes;
+  int64_t row_tasks = (bytes + Operand::kRowsBytes - 1) / Operand::kRowsBytes;
   // Few panels (k and v projections, adapters): cut rows as well, down to eight tiles a task.
   if (panels < wanted)
     row_tasks = larger(row_tasks, smaller((wanted + panels - 1) / panels, (tiles + 7) / 8));
@@ -178,7 +178,7 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
       pack_x<Operand>(g, packed, i % tiles, k_begin, k0, smaller(chunk, k - k0));
     }
   });
-  const Cut c = cut(tiles, panels, kMr * chunk * Operand::kBytes);
+  const Cut c = cut<Operand>(tiles, panels, chunk);
   const int64_t tasks = c.row_tasks * c.panel_tasks;
   // Less than about 20 us of work is done in place.
   parallel(tasks, g.m * g.n * k < int64_t{1} << 20 ? tasks : 1, [&](int64_t begin, int64_t end) {

@@ -5,13 +5,15 @@
 // kChunkMax: values of k that are summed at a time. f32: a panel of w (kNr columns of them) stays in the
 // first-level cache. bf16: longer, because y would be read and written too often beside so much faster a sum;
 // two lines of the panel per step come from the second-level cache in time. kBytes: of a packed value.
+// kRowsBytes: of packed x per task. f32: it stays in the second-level cache from panel to panel, or all tasks wait
+// for what the next cache gives; bf16 comes from there in time, and every panel is decoded for more rows.
 constexpr int64_t kBf16ChunkMax = 1024;
 
 // f32 as it is.
 struct AsStored {
   static constexpr bool kFlush = false;
   static constexpr int64_t kChunkMax = 320;
-  static constexpr int64_t kBytes = 4;
+  static constexpr int64_t kBytes = 4, kRowsBytes = 768 << 10;
   static constexpr int kRows = 1;
   QLORA_INLINE int64_t steps(int64_t kc) { return kc; }
   QLORA_INLINE void finish(float*, int64_t, int64_t, bool) {}
@@ -28,7 +30,7 @@ QLORA_INLINE void complete_pair(float* packed, int64_t kc, int64_t width) {
 struct Bf16 {
   static constexpr bool kFlush = true;
   static constexpr int64_t kChunkMax = kBf16ChunkMax;
-  static constexpr int64_t kBytes = 4;
+  static constexpr int64_t kBytes = 4, kRowsBytes = 2560 << 10;
   static constexpr int kRows = 2;
   QLORA_INLINE int64_t steps(int64_t kc) { return (kc + 1) / 2; }
   // exact: the values are bf16 already.
@@ -49,7 +51,7 @@ struct Bf16 {
 struct Bf16Pairs {
   static constexpr bool kFlush = true;
   static constexpr int64_t kChunkMax = kBf16ChunkMax;
-  static constexpr int64_t kBytes = 2;
+  static constexpr int64_t kBytes = 2, kRowsBytes = 2560 << 10;
   static constexpr int kRows = 1;
   QLORA_INLINE int64_t steps(int64_t kc) { return (kc + 1) / 2; }
   // In place: row j of the result lies where rows 2j and 2j + 1 have been read. A width that is no multiple
