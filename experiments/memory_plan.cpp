@@ -117,6 +117,8 @@ void generate(PlanBase& base, const std::vector<Adapter*>& adapters,
   Generator generator{
       .model = *base.model, .memory = base.memory, .type = base.type, .reuse_prefixes = false};
   generator.on_token = [](size_t, int32_t) { return false; };
+  for (const PlannedRun* run : runs)
+    if (run->answers > 0) generator.numerics = std::max(generator.numerics, decode_numerics(run->config));
   for (size_t i = 0; i < runs.size(); ++i) {
     const PlannedRun& run = *runs[i];
     GenerateRequest request;

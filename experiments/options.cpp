@@ -194,7 +194,8 @@ std::vector<Option> make_options() {
        .fallback = "fast",
        .identity = out,
        .choices = {"fast", "exact"},
-       .help = "of generated answers: products of new tokens in whole numbers, or exact as in scoring"},
+       .help = "of generated answers: products of new tokens in whole numbers and, over a quantized base, an "
+                  "8-bit copy of the output head; or exact as in scoring"},
       {.name = "per_device_eval_batch_size",
        .kind = integer,
        .fallback = "1",

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/base/check.h"
+#include "core/models/decode_head.h"
 #include "core/ops/ops.h"
 
 namespace qlora {
@@ -54,6 +55,7 @@ class Generation {
         slots_(slot_count()),
         cache_(memory, model.config().layers, capacities(), model.config().kv_heads * model.config().head_dim,
                type),
+        step_head_(options.numerics == Numerics::decode ? decode_head(model, memory) : nullptr),
         answers_(prompts.size()) {}
 
   std::vector<std::vector<int32_t>> run() {
@@ -241,7 +243,9 @@ class Generation {
     cache_.advance(axis.cu);
     std::vector<int32_t> all(slots.size());
     std::iota(all.begin(), all.end(), 0);
-    const Tensor logits = logits_of(c, model_.output(), hidden, all);
+    const bool step = numerics == Numerics::decode && step_head_ != nullptr;
+    const OutputHead head{step ? *step_head_ : model_.head(), model_.config().logit_softcap};
+    const Tensor logits = logits_of(c, head, hidden, all);
     std::vector<Sampler*> samplers;
     for (size_t s : slots) samplers.push_back(&*slots_[s].sampler);
     const std::vector<int32_t> tokens = next_tokens(logits, samplers);
@@ -274,6 +278,7 @@ class Generation {
   std::vector<size_t> order_;  // of the prompts that are answered
   std::vector<Slot> slots_;
   KvCache cache_;
+  std::shared_ptr<const FrozenLinear> step_head_;  // of the decode class, where it has its own
   std::vector<std::vector<int32_t>> answers_;
   size_t next_ = 0;  // in order_: those before it have a slot, or have had one
 };

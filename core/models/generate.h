@@ -27,7 +27,8 @@ struct ReadTokens {
 
 struct GenerateOptions {
   int64_t max_new_tokens = 256;
-  // Of the steps that follow the prompts, which themselves are always exact.
+  // Of the steps that follow the prompts, which themselves are always exact. decode: over a quantized model they
+  // also read the output head as eight bits (decode_head.h).
   Numerics numerics = Numerics::exact;
   std::vector<int32_t> stop_ids = {};  // generation ends after one of them (it is part of the answer)
   // Prompts that are worked on at a time: the next one enters as soon as an answer ends. 0: all of them. The

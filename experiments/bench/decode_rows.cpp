@@ -2,6 +2,7 @@
 
 #include "core/base/check.h"
 #include "core/base/parallel.h"
+#include "core/models/decode_head.h"
 #include "core/models/generate.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/step_lab.h"
@@ -57,10 +58,12 @@ std::vector<double> seconds_per_run(Bench& bench, const Model& model, Memory& me
   return seconds;
 }
 
-// Weights that a step reads: all but an embedding that is not the head too, of which it reads a row.
-size_t bytes_a_token(const Model& model) {
-  const HfConfig& c = model.config();
-  return model.bytes() - (c.tied_head ? 0 : model.head().bytes());
+// Weights that a step reads: the linears, and the head of token steps. Of the embedding it reads a row.
+size_t bytes_a_token(const Model& model, Memory& memory) {
+  const auto head = decode_head(model, memory);
+  const size_t dense = model.head().bytes();
+  const size_t linears = model.bytes() - (model.config().tied_head ? 1 : 2) * dense;
+  return linears + (head ? head->bytes() : dense);
 }
 
 void decode_row(Bench& bench, const Decode& d) {
@@ -83,11 +86,12 @@ void decode_row(Bench& bench, const Decode& d) {
                        seconds_per_run(bench, *model, memory, options.type, d.batch), threads);
   row.goal = d.goal;
   row.against = "llama.cpp on Q4_0 --pure (scripts/bench.sh --with-llama-cpp)";
-  if (!d.goal)
-    row.note =
-        fmt::format("{} a token of {:.1f} GB/s that this run reads at most: {:.2f} of it",
-                    format_bytes(bytes_a_token(*model)), bench.peaks(threads).read * 1e-9,
-                    *row.ours * static_cast<double>(bytes_a_token(*model)) / bench.peaks(threads).read);
+  if (!d.goal) {
+    const size_t bytes = bytes_a_token(*model, memory);
+    row.note = fmt::format("{} a token of {:.1f} GB/s that this run reads at most: {:.2f} of it",
+                           format_bytes(bytes), bench.peaks(threads).read * 1e-9,
+                           *row.ours * static_cast<double>(bytes) / bench.peaks(threads).read);
+  }
   bench.emit(std::move(row));
   set_thread_count(bench.most_threads());
 }
