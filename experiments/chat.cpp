@@ -71,6 +71,7 @@ std::string Chat::say(const std::string& text, const std::function<void(const st
     read_tokens_ = read;
   };
   if (speaker_.reuse) options.kept = &kept_;
+  options.step_head = &step_head_;
   generate(speaker_.model, speaker_.memory, speaker_.type, std::span(&prompt, 1), options);
   pass(stops.push(decoder.finish()));
   pass(stops.finish());

@@ -45,6 +45,7 @@ class Chat {
   const ChatTemplate& template_;
   std::vector<ChatMessage> history_;  // without the system message
   ReadTokens kept_;
+  std::shared_ptr<const FrozenLinear> step_head_;
   int64_t forgotten_ = 0, said_ = 0, prompt_tokens_ = 0, read_tokens_ = 0;
 };
 

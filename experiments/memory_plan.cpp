@@ -116,7 +116,9 @@ void generate(PlanBase& base, const std::vector<Adapter*>& adapters,
   std::vector<GenerateRequest> requests;
   Generator generator{
       .model = *base.model, .memory = base.memory, .type = base.type, .reuse_prefixes = false};
-  generator.on_token = [](size_t, int32_t) { return false; };
+  // A step beyond the prompts: what that needs once is there from then on.
+  std::vector<int> tokens;
+  generator.on_token = [&](size_t request, int32_t) { return ++tokens[request] < 2; };
   for (const PlannedRun* run : runs)
     if (run->answers > 0) generator.numerics = std::max(generator.numerics, decode_numerics(run->config));
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -127,6 +129,7 @@ void generate(PlanBase& base, const std::vector<Adapter*>& adapters,
     request.context.resize(static_cast<size_t>(std::min(run.answer_prompt_tokens, config.max_positions - 1)));
     requests.insert(requests.end(), static_cast<size_t>(std::min(run.answers, generator.batch)), request);
   }
+  tokens.resize(requests.size());
   generate_answers(generator, requests, [&](SubjectIndex i) { return adapters[static_cast<size_t>(i)]; });
 }
 

@@ -195,7 +195,7 @@ std::vector<Option> make_options() {
        .identity = out,
        .choices = {"fast", "exact"},
        .help = "of generated answers: products of new tokens in whole numbers and, over a quantized base, an "
-                  "8-bit copy of the output head; or exact as in scoring"},
+               "8-bit copy of the output head; or exact as in scoring"},
       {.name = "per_device_eval_batch_size",
        .kind = integer,
        .fallback = "1",

@@ -30,8 +30,8 @@ struct SequenceSpan {
 };
 
 // o = softmax(score + mask) v, per sequence and head; query head h reads key head h / (heads / kv_heads).
-//   score = scale * q kᵀ;   softcap c > 0: c tanh(score / c);   then + bias[h][position(i) - j], if there is
-//   one
+//   score = scale * q kᵀ;   softcap c > 0: c tanh(score / c);   bias, if any: + bias[h][position(i) - j]
+//
 // Mask: causal, and with window > 0 only keys j with position(i) - window < j <= position(i). Sums over keys
 // run in tiles counted from key 0 of the sequence, so a bit never depends on what else is in the batch, nor
 // on whether keys come from a cache or are shared.

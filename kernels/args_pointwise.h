@@ -99,10 +99,10 @@ inline constexpr int64_t rotated(const Rope& a) {
   return a.rotary_dim > 0 ? a.rotary_dim : a.head_dim;
 }
 
-//   silu       g / (1 + exp(-g))
-//   gelu       g P(g), with P the distribution function of the normal distribution: (1 + erf(g / sqrt(2))) /
-//   2 gelu_tanh  g / (1 + exp(-2 u)), with u = sqrt(2 / pi) (g + 0.044715 g³): g (1 + tanh(u)) / 2 relu
-//   max(g, 0); its slope at 0 is 0
+//   silu: g / (1 + exp(-g)).   relu: max(g, 0), of slope 0 at 0.
+//   gelu: g P(g), with P the normal distribution's function, P(g) = (1 + erf(g / sqrt(2))) / 2.
+//   gelu_tanh: g / (1 + exp(-2 u)), with u = sqrt(2 / pi) (g + 0.044715 g³); that is g (1 + tanh(u)) / 2.
+//
 enum class Activation : uint8_t { silu, gelu, gelu_tanh, relu };
 
 // y = act(gate) * up, or act(gate) where up is null.

@@ -13,8 +13,8 @@ namespace qlora {
 // Per row: loss = lse(logits) - logits[target]; dlogits = weight * (softmax(logits) - onehot(target)).
 // dlogits may be the logits themselves, or null (evaluation). loss is not multiplied by the weight.
 // A negative target gives loss 0 and dlogits 0.
-// With a softcap c the loss is that of c tanh(logits / c), and dlogits are still those of the logits as
-// given.
+// With a softcap c the loss is that of c tanh(logits / c).
+// dlogits are then still those of the logits as given.
 struct CrossEntropy {
   const void* logits = nullptr;      // [rows, vocab]
   const int32_t* targets = nullptr;  // host memory, [rows]

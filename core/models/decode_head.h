@@ -10,9 +10,9 @@ namespace qlora {
 
 // A copy of the head as int8 codes in blocks of 64 (kernels/quant/int8-inl.h): a logit is off by at most
 //   sum over blocks of 0.004 absmax * sum |hidden|
-// beside what the decode class allows. Null where the head is to be read as it is: the model's linears are not
-// quantized, or the head is already, or its rows are not whole blocks. `memory`: where the copy lies, and the
-// model. On the counting backend it has a size and no content.
+// (0.006 where the product reads weights rounded to bf16) beside what the decode class allows. Null where
+// the head is to be read as it is: the model's linears are not quantized, or the head is already, or its rows
+// are not whole blocks. `memory`: where the copy lies. On the counting backend it has a size and no content.
 std::shared_ptr<const FrozenLinear> decode_head(const Model&, Memory&);
 
 }  // namespace qlora

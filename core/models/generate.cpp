@@ -55,7 +55,7 @@ class Generation {
         slots_(slot_count()),
         cache_(memory, model.config().layers, capacities(), model.config().kv_heads * model.config().head_dim,
                type),
-        step_head_(options.numerics == Numerics::decode ? decode_head(model, memory) : nullptr),
+        step_head_(options.step_head != nullptr ? *options.step_head : nullptr),
         answers_(prompts.size()) {}
 
   std::vector<std::vector<int32_t>> run() {
@@ -243,13 +243,20 @@ class Generation {
     cache_.advance(axis.cu);
     std::vector<int32_t> all(slots.size());
     std::iota(all.begin(), all.end(), 0);
-    const bool step = numerics == Numerics::decode && step_head_ != nullptr;
-    const OutputHead head{step ? *step_head_ : model_.head(), model_.config().logit_softcap};
-    const Tensor logits = logits_of(c, head, hidden, all);
+    const OutputHead output{head_of(numerics), model_.config().logit_softcap};
+    const Tensor logits = logits_of(c, output, hidden, all);
     std::vector<Sampler*> samplers;
     for (size_t s : slots) samplers.push_back(&*slots_[s].sampler);
     const std::vector<int32_t> tokens = next_tokens(logits, samplers);
     for (size_t i = 0; i < slots.size(); ++i) take(slots_[slots[i]], tokens[i]);
+  }
+
+  // Made at the first step that reads it.
+  const FrozenLinear& head_of(Numerics numerics) {
+    if (numerics == Numerics::exact) return model_.head();
+    if (step_head_ == nullptr) step_head_ = decode_head(model_, memory_);
+    if (options_.step_head != nullptr) *options_.step_head = step_head_;
+    return step_head_ != nullptr ? *step_head_ : model_.head();
   }
 
   void take(Slot& slot, int32_t token) {

@@ -27,8 +27,8 @@ struct ReadTokens {
 
 struct GenerateOptions {
   int64_t max_new_tokens = 256;
-  // Of the steps that follow the prompts, which themselves are always exact. decode: over a quantized model they
-  // also read the output head as eight bits (decode_head.h).
+  // Of the steps that follow the prompts, which themselves are always exact. decode: over a quantized model
+  // they also read the output head as eight bits, on every backend (decode_head.h).
   Numerics numerics = Numerics::exact;
   std::vector<int32_t> stop_ids = {};  // generation ends after one of them (it is part of the answer)
   // Prompts that are worked on at a time: the next one enters as soon as an answer ends. 0: all of them. The
@@ -40,6 +40,9 @@ struct GenerateOptions {
   // For one prompt alone, of the same model as before: what it begins with as the tokens here do is not read
   // again; what is read now takes their place. No bit of an answer depends on it. Null: nothing is kept.
   ReadTokens* kept = nullptr;
+  // The head of steps of the decode class, for the next call with the same model; set by the first one that
+  // has such a step. Null: every call makes its own.
+  std::shared_ptr<const FrozenLinear>* step_head = nullptr;
   // Called with each new token of prompt i as it appears; returning false ends that prompt. May be empty.
   std::function<bool(size_t prompt, int32_t token)> on_token = {};
   // Called after each pass over prompts: their tokens, and how many of those it has read. May be empty.

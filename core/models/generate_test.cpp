@@ -3,6 +3,7 @@
 #include "core/base/error.h"
 #include "core/models/generate.h"
 #include "core/models/tiny_model.h"
+#include "core/models/weights.h"
 #include "core/ops/kv_cache.h"
 #include "core/ops/ops.h"
 #include "kernels/test_backends.h"
@@ -329,6 +330,30 @@ TEST_CASE("answers of the decode class do not depend on what shares the batch") 
       for (size_t i = 0; i < batch; ++i) CHECK(together[i] == alone[i]);
     }
   }
+}
+
+TEST_CASE("steps of the decode class read the head that is kept from call to call and prompts never do") {
+  auto backend = make_backend("reference");
+  Memory memory(*backend);
+  TinyConfig config{
+      .hidden = 64, .intermediate = 128, .layers = 2, .heads = 4, .kv_heads = 2, .head_dim = 16};
+  auto model = load_tiny_model(memory, config, {.quant = {.format = Format::nf4}});
+  const std::vector<Prompt> prompts = {{{3, 4, 5}}};
+  std::shared_ptr<const FrozenLinear> kept;
+  GenerateOptions options{.max_new_tokens = 5, .step_head = &kept};
+  const auto exact = generate(*model, memory, DType::f32, prompts, options)[0];
+  CHECK(kept == nullptr);
+  options.numerics = Numerics::decode;
+  const auto answer = generate(*model, memory, DType::f32, prompts, options)[0];
+  REQUIRE(kept != nullptr);
+  const auto* made = kept.get();
+  CHECK(generate(*model, memory, DType::f32, prompts, options)[0] == answer);
+  CHECK(kept.get() == made);
+  // A head of zeros says token 0 at every step; the first token is the prompt's.
+  kept = dense_linear("lm_head", Tensor::zeros(memory, {config.vocab, config.hidden}, DType::f32),
+                      Operands::as_stored);
+  const std::vector<int32_t> expected = {exact[0], 0, 0, 0, 0};
+  CHECK(generate(*model, memory, DType::f32, prompts, options)[0] == expected);
 }
 
 TEST_CASE("a row of hidden states in the decode class has the same bits alone and in a batch") {

@@ -85,20 +85,21 @@ FrozenWeight::Parts planned(Memory& memory, int64_t n, const QuantConfig& config
 
 FrozenWeight::Parts encoded(Memory& memory, const Matrix& w, const QuantConfig& config) {
   const int64_t n = w.out * w.in;
-  std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(config.format, n)));
+  FrozenWeight::Parts p;
+  p.format = config.format;
+  p.block = config.block;
+  p.data = room(memory, packed_bytes(config.format, n), DType::u8);
+  std::vector<uint8_t> codes(static_cast<size_t>(packed_bytes(config.format, std::min(kQuantizeSlice, n))));
   std::vector<float> absmax(static_cast<size_t>(block_count(n, config.block)));
   w.each_slice([&](int64_t begin, std::span<const float> slice) {
     const auto first = static_cast<size_t>(begin / config.block);
     const auto blocks = static_cast<size_t>(block_count(static_cast<int64_t>(slice.size()), config.block));
-    encode(config.format, slice, config.block, codes.data() + packed_bytes(config.format, begin),
-           absmax.data() + first);
+    encode(config.format, slice, config.block, codes.data(), absmax.data() + first);
     if (!all_finite(std::span(absmax).subspan(first, blocks))) w.fail_not_finite(begin, slice);
+    const int64_t bytes = packed_bytes(config.format, static_cast<int64_t>(slice.size()));
+    memory.backend().copy(p.data.as<std::byte>() + packed_bytes(config.format, begin), codes.data(),
+                          static_cast<size_t>(bytes), CopyKind::host_to_device);
   });
-
-  FrozenWeight::Parts p;
-  p.format = config.format;
-  p.block = config.block;
-  p.data = upload(memory, codes);
   if (!config.double_quant) {
     p.absmax = upload(memory, absmax);
     return p;
@@ -142,9 +143,10 @@ size_t quantize_scratch(int64_t elements, const QuantConfig& config) {
   const size_t slice =
       static_cast<size_t>(std::min(kQuantizeSlice, elements)) * (sizeof(float) + sizeof(double));
   if (config.format == Format::dense) return slice;
-  // The codes and scales before they are uploaded; scales of scales are less than the scales.
+  // Its codes, and all scales before they are uploaded; scales of scales are less than the scales.
   const auto scales = static_cast<size_t>(block_count(elements, config.block)) * sizeof(float);
-  return slice + static_cast<size_t>(packed_bytes(config.format, elements)) + 2 * scales;
+  const int64_t codes = packed_bytes(config.format, std::min(kQuantizeSlice, elements));
+  return slice + static_cast<size_t>(codes) + 2 * scales;
 }
 
 std::shared_ptr<FrozenWeight> quantize(Memory& memory, std::string name, int64_t out, int64_t in,

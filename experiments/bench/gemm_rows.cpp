@@ -1,4 +1,4 @@
-// nf4_gemm and dense_gemm: products from 4-bit codes and from dense weights, both ways, against dense
+// nf4_gemm and dense_gemm: products from codes and from dense weights, both ways, against dense
 // libraries.
 
 #include <algorithm>

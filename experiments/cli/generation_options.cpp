@@ -26,8 +26,8 @@ void add_generation_options(CLI::App& app, GenerationArguments& arguments) {
 
 void add_decode_numerics_option(CLI::App& app, ModelArguments& model) {
   app.add_option("--decode-numerics", model.decode_numerics,
-                 "products of new tokens with 4-bit weights: fast (whole numbers), or exact (as in scoring); "
-                 "default: as the adapter's run says, else fast")
+                 "of new tokens: fast (products of quantized weights in whole numbers, an 8-bit copy of the output "
+                 "head), or exact (as in scoring); default: as the adapter's run says, else fast")
       ->check(CLI::IsMember({"fast", "exact"}));
 }
 

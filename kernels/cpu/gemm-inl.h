@@ -1,4 +1,4 @@
-// Matrix products, dense and from 4-bit codes, after Goto & van de Geijn (2008) and BLIS: x is packed once,
+// Matrix products, dense and from codes, after Goto & van de Geijn (2008) and BLIS: x is packed once,
 // by all threads; then every task packs or decodes a panel of w that stays in cache (kChunkMax) and runs all
 // its row tiles over it. A quantized weight is never expanded beyond one panel.
 //
