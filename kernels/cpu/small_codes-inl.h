@@ -63,7 +63,7 @@ static void small_code_pass(const SmallCodes& job, const Levels& levels, int64_t
   int64_t k = 0, end = smaller(g.k, job.chunk), next_block = 0;
   bool add = g.add;
   // Quad `q` of the step before k.
-  const auto multiply = [&](const uint32_t* step, int q) {
+  const auto multiply = [&](const uint32_t* step, int q) __attribute__((always_inline)) {
     const int64_t at = k - 32 + 8 * q;
     multiply_four_pairs<R, G>(job.x + at / 2 * R, step + 32 * q, s);
     if (at + 8 < end) return;
