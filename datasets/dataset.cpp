@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "core/base/hash.h"
+#include "core/base/log.h"
 #include "core/base/names.h"
 #include "core/base/parallel.h"
 #include "core/base/philox.h"
@@ -146,6 +147,12 @@ Dataset load_dataset(const DatasetConfig& config, const Tokenizer& tokenizer) {
   const std::vector<Record> records = parse_records(file, content);
   const PromptFormat& format = find_format(config.format, records.front());
   const Split split = split_records(records.size(), config);
+
+  if (tokenizer.special().eos < 0)
+    warn(
+        "{}: the tokenizer names no end of text, so examples have none and a model does not learn to end its "
+        "answers; name it as eos_token in the model's tokenizer_config.json",
+        config.path);
 
   Dataset out;
   out.format = format.name;

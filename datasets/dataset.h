@@ -52,10 +52,10 @@ struct Dataset {
 
 // Source = BOS + input, target = output + EOS; each is encoded alone, without the special tokens that the
 // tokenizer would add, and cut at its right end to its own length, as qlora.py does it. BOS and EOS are those
-// that the tokenizer names; where it names none, none is added. The source is no label unless
-// train_on_source; with an empty input (oasst1, hh-rlhf) the source is BOS alone, so that everything after it
-// is learned. Throws Error(data) naming file, line and field, or when not one label is left; Error(usage) for
-// unknown formats (with the nearest) and impossible sizes.
+// that the tokenizer names; where it names none, none is added, and a missing EOS is warned of. The source is
+// no label unless train_on_source; with an empty input (oasst1, hh-rlhf) the source is BOS alone, so that
+// everything after it is learned. Throws Error(data) naming file, line and field, or when not one label is
+// left; Error(usage) for unknown formats (with the nearest) and impossible sizes.
 Dataset load_dataset(const DatasetConfig&, const Tokenizer&);
 // The file that config.path stands for. Throws Error(data) when there is none.
 Path dataset_file(const DatasetConfig&);

@@ -7,6 +7,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/test_data.h"
+#include "core/base/test_warnings.h"
 #include "datasets/test_tools.h"
 
 using namespace qlora;
@@ -63,9 +64,14 @@ TEST_CASE("Whole conversations are learned from the first token after BOS") {
   CHECK(set.report.labels == static_cast<int64_t>(set.train[0].ids.size()) - 1);
 }
 
-TEST_CASE("A tokenizer without BOS and EOS gets none") {
-  Fixture f(R"({"input": "ab", "output": "xyz"})");
-  CHECK(f.load(false).train[0].ids.size() == 5);
+TEST_CASE("A tokenizer without BOS and EOS gets none and the missing end is warned of once") {
+  Fixture f(numbered(3));
+  test::Warnings warnings;
+  f.load();
+  CHECK(warnings.texts.empty());
+  CHECK(f.load(false).train[0].ids.size() == std::string("question 0a0").size());
+  REQUIRE(warnings.texts.size() == 1);
+  CHECK_THAT(warnings.texts[0], Catch::Contains(f.config.path) && Catch::Contains("eos_token"));
 }
 
 TEST_CASE("Long examples lose their right ends and the report says how much") {

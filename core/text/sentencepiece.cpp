@@ -82,6 +82,7 @@ class SentencePieceTokenizer final : public TokenizerBase {
     QLORA_CHECK(status.ok(), failure, "libsentencepiece cannot encode a text: {}", status.ToString());
     ids.insert(ids.end(), found.begin(), found.end());
   }
+  bool is_special(int32_t id) const override { return p_->IsControl(id); }
 
  private:
   std::unique_ptr<Processor> p_;

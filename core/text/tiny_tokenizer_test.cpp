@@ -72,6 +72,38 @@ TEST_CASE("The special tokens come from the configuration beside the tokenizer")
   CHECK(with_eos->content_hash() != plain->content_hash());
 }
 
+TEST_CASE("The model's configuration names BOS and EOS where the tokenizer's files name neither") {
+  test::TemporaryFolder folder;
+  test::write_tiny_tokenizer(folder.path());
+  auto special = [&](const char* tokenizer, const char* model) {
+    write_file(folder.path() / "tokenizer_config.json", tokenizer);
+    write_file(folder.path() / "config.json", model);
+    return load_tokenizer(folder.path())->special();
+  };
+  const char* bare = R"({"model_max_length": 64})";
+  SpecialTokens both = special(bare, R"({"bos_token_id": 0, "eos_token_id": [4, 1]})");
+  CHECK(both.bos == TinyTokenizer::kBos);
+  CHECK(both.eos == TinyTokenizer::kEnd);
+  CHECK_FALSE(both.add_bos);
+  CHECK(both.pad == -1);
+  // A common token, one that does not exist, and none.
+  SpecialTokens common = special(bare, R"({"bos_token_id": 70, "eos_token_id": 1})");
+  CHECK(common.bos == -1);
+  CHECK(common.eos == TinyTokenizer::kEos);
+  CHECK(special(bare, R"({"bos_token_id": null, "eos_token_id": 4294967297})").eos == -1);
+  CHECK(special(bare, R"({"eos_token_id": []})").eos == -1);
+  // Files that name EOS alone mean that there is no BOS.
+  SpecialTokens named =
+      special(R"({"bos_token": null, "eos_token": "<|eos|>"})", R"({"bos_token_id": 0, "eos_token_id": 4})");
+  CHECK(named.bos == -1);
+  CHECK(named.eos == TinyTokenizer::kEos);
+
+  write_file(folder.path() / "tokenizer_config.json", bare);
+  write_file(folder.path() / "config.json", R"({"eos_token_id": "<|eos|>"})");
+  CHECK_THAT(complaint(folder.path()), Catch::Contains("config.json: eos_token_id") &&
+                                           Catch::Contains("expected a token id, found \"<|eos|>\""));
+}
+
 TEST_CASE("The template of the tokenizer file adds BOS unless the configuration forbids it") {
   test::TemporaryFolder folder;
   test::write_tiny_tokenizer(folder.path(), true);

@@ -39,7 +39,8 @@ class Tokenizer {
 
 // From a model folder: tokenizer.json, else tokenizer.model, else vocab.json and merges.txt; with
 // tokenizer_config.json, special_tokens_map.json and chat_template.jinja beside it, where they exist.
-// add_bos_token and add_eos_token in the configuration override what the tokenizer's own file adds.
+// add_bos_token and add_eos_token in the configuration override what the tokenizer's own file adds. Where none
+// of these files names BOS or EOS, config.json's bos_token_id and eos_token_id do, if they are special tokens.
 // Throws Error(data) when the folder has no tokenizer, saying so.
 std::shared_ptr<const Tokenizer> load_tokenizer(const Path& folder);
 // From one file, told by its content: tokenizer.json (also .gz), a SentencePiece model, or a vocabulary

@@ -40,6 +40,23 @@ void read_tokens(const Json& json, TokenizerConfig& config, const std::string& o
   read_token(json, "unk_token", config.unk, origin);
 }
 
+// An id of the model, or a list of them of which the first counts.
+std::optional<int64_t> read_id(const Json& json, const char* key, const std::string& origin) {
+  const Json* value = optional_field(json, key, origin);
+  if (value != nullptr && value->is_array()) value = value->empty() ? nullptr : &value->front();
+  if (value == nullptr) return std::nullopt;
+  QLORA_CHECK(value->is_number_integer(), data, "{}: {}: expected a token id, found {}", origin, key,
+              value->dump());
+  return value->get<int64_t>();
+}
+
+void read_model_ids(const Path& file, TokenizerConfig& config) {
+  if (!std::filesystem::exists(file)) return;
+  Json json = parse_json(read_file(file), file.string());
+  config.model_bos = read_id(json, "bos_token_id", file.string());
+  config.model_eos = read_id(json, "eos_token_id", file.string());
+}
+
 std::optional<bool> read_flag(const Json& json, const char* key, const std::string& origin) {
   if (optional_field(json, key, origin) == nullptr) return std::nullopt;
   return bool_field_or(json, key, false, origin);
@@ -64,6 +81,7 @@ TokenizerConfig read_tokenizer_config(const Path& folder) {
   }
   if (std::filesystem::exists(map))
     read_tokens(parse_json(read_file(map), map.string()), config, map.string());
+  if (!config.bos && !config.eos) read_model_ids(folder / "config.json", config);
   Path jinja = folder / "chat_template.jinja";  // newer folders; counts before the configuration
   if (std::filesystem::exists(jinja)) config.chat_template = read_file(jinja);
   return config;
@@ -95,11 +113,22 @@ void TokenizerBase::name_special(const std::optional<std::string>& token, const 
               *token);
 }
 
+void TokenizerBase::adopt_model_ids(const TokenizerConfig& config) {
+  if (special_.bos >= 0 || special_.eos >= 0) return;
+  auto adopt = [&](const std::optional<int64_t>& id, int32_t& role) {
+    if (id && *id >= 0 && *id < vocab_size() && is_special(static_cast<int32_t>(*id)))
+      role = static_cast<int32_t>(*id);
+  };
+  adopt(config.model_bos, special_.bos);
+  adopt(config.model_eos, special_.eos);
+}
+
 void TokenizerBase::configure(const TokenizerConfig& config) {
   name_special(config.bos, "bos_token", special_.bos, config.origin);
   name_special(config.eos, "eos_token", special_.eos, config.origin);
   name_special(config.pad, "pad_token", special_.pad, config.origin);
   name_special(config.unk, "unk_token", special_.unk, config.origin);
+  adopt_model_ids(config);
   auto set = [](std::vector<int32_t>& ids, int32_t id, bool front, const std::optional<bool>& wanted) {
     if (!wanted.has_value() || id < 0) return;
     if (!*wanted) std::erase(ids, id);

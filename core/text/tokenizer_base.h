@@ -16,6 +16,7 @@ namespace qlora {
 // What tokenizer_config.json (or special_tokens_map.json) and chat_template.jinja say.
 struct TokenizerConfig {
   std::optional<std::string> bos, eos, pad, unk;  // token strings
+  std::optional<int64_t> model_bos, model_eos;    // config.json's ids; read where bos and eos have no string
   std::optional<bool> add_bos, add_eos;           // override what the tokenizer's own file adds
   std::string chat_template;
   std::string origin;  // for messages
@@ -32,6 +33,8 @@ class TokenizerBase : public Tokenizer {
   const std::string& chat_template() const final { return chat_template_; }
 
   // Once, before the tokenizer is shared: special tokens by name, BOS and EOS added or not, the content hash.
+  // Where neither BOS nor EOS is known (GPT-2's own folder), those of the model's ids that are special tokens
+  // count; where one is known, the other is none by intent (Qwen's BOS).
   // Throws Error(data) for a special token that the vocabulary lacks.
   void configure(const TokenizerConfig& config);
 
@@ -40,10 +43,13 @@ class TokenizerBase : public Tokenizer {
   TokenizerBase(SpecialTokens special, Wrap wrap, std::string file_hash);
   // Appends the ids of a text, nothing around it. `text` is valid UTF-8.
   virtual void encode_text(std::string_view text, std::vector<int32_t>& ids) const = 0;
+  // Whether the id is a token that gives no text when special tokens are skipped.
+  virtual bool is_special(int32_t id) const = 0;
 
  private:
   void name_special(const std::optional<std::string>& token, const char* role, int32_t& id,
                     const std::string& origin);
+  void adopt_model_ids(const TokenizerConfig& config);
   void finish();
   SpecialTokens special_;
   Wrap wrap_;

@@ -63,6 +63,10 @@ class JsonTokenizer final : public TokenizerBase {
       encode_raw(std::string(raw), first, ids);
     });
   }
+  bool is_special(int32_t id) const override {
+    const AddedToken* added = p_.added.find(id);
+    return added != nullptr && added->special;
+  }
 
  private:
   void encode_raw(std::string raw, bool first, std::vector<int32_t>& ids) const {
