@@ -59,7 +59,7 @@ TEST_CASE_METHOD(Fixture, "a query cannot change anything") {
            "DELETE FROM run", "UPDATE run SET name = 'x'", "INSERT INTO judge(name) VALUES ('x')",
            "DROP TABLE run", "CREATE TABLE t(x)", "CREATE TEMP TABLE t(x)",
            "ATTACH '" + other.string() + "' AS o", "VACUUM INTO '" + other.string() + "'",
-           "PRAGMA journal_mode = DELETE", "PRAGMA user_version = 9", "PRAGMA query_only = OFF",
+           "PRAGMA journal_mode = DELETE", "PRAGMA user_version = 99", "PRAGMA query_only = OFF",
            "PRAGMA writable_schema = ON", "BEGIN IMMEDIATE", "SELECT load_extension('x')",
            "WITH d AS (SELECT 1) DELETE FROM run"}) {
     INFO(sql);

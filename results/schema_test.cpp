@@ -24,6 +24,7 @@ TEST_CASE("landed migrations are never edited") {
       "1a8e1a6fa19e3630ef6f8c578e1cf81def7a6c38819bd4bee2cc8f004070ba7e",
       "48aa088af6709e7a5542dd60ac718a3e9aa3cfd23bd071cb455a8db9d26abd36",
       "c461f57af24f5df29baa660dd9505fb1616a921776f22e67d1a35a2eaf595589",
+      "347c7ba1f49ecce7778cc97b9fd959b2978ee1ff0edd47dbe1adb931774ea4b9",
   };
   REQUIRE(migrations().size() == frozen.size());
   for (size_t i = 0; i < frozen.size(); ++i) {
@@ -172,6 +173,34 @@ TEST_CASE("tournaments of an older store are kept with their ratings and files")
   // What belongs to a tournament still goes with it.
   db.exec("DELETE FROM tournament");
   CHECK(db.integer("SELECT (SELECT count(*) FROM rating) + (SELECT count(*) FROM tournament_file)") == 0);
+}
+
+TEST_CASE("runs of an older store are told apart by what they stand on") {
+  test::TemporaryFolder dir;
+  Path path = dir.path() / "r.db";
+  {
+    Database db(path, Database::Mode::create);
+    migrate(db, migrations().first(8));
+    db.exec(R"(INSERT INTO run(run_id, run_key, name, config, created_at)
+      SELECT value ->> 0, randomblob(32), 'r' || (value ->> 0), value ->> 1, '2024-01-01T00:00:00.000Z' FROM json_each('[
+        [1, {"bits": 8, "quant_type": "int8", "double_quant": true}],
+        [2, {"bits": 8, "quant_type": "int8", "double_quant": false}],
+        [3, {"bits": 4, "quant_type": "nf4", "double_quant": true}],
+        [4, {"bits": 32, "quant_type": "nf4", "double_quant": true}],
+        [5, {"quant_type": "fp4"}],
+        [6, {}]]'))");
+    CHECK(db.integer("SELECT count(*) FROM run WHERE quant = 'none'") == 4);
+  }
+  Store::open(path);
+  Database db(path, Database::Mode::read);
+  for (const char* table : {"run", "runs_view", "leaderboard"}) {
+    INFO(table);
+    Statement quants(
+        db, fmt::format("SELECT group_concat(quant) FROM (SELECT quant FROM {} ORDER BY run_id)", table));
+    REQUIRE(quants.step());
+    CHECK(quants.text(0) == "int8+dq,int8,nf4+dq,none,fp4,none");
+  }
+  CHECK(db.integer("SELECT count(*) FROM sqlite_schema WHERE name = 'run_by_setting'") == 1);
 }
 
 TEST_CASE("the write-ahead log is refused on network file systems") {

@@ -276,6 +276,20 @@ TEST_CASE_METHOD(Fixture, "the leaderboard shows runs and bases best first") {
   CHECK(count("SELECT count(*) FROM run_parameters WHERE parameter = 'lora_r' AND value = 16") == 1);
 }
 
+TEST_CASE_METHOD(Fixture, "a run of eight bits stands on the int8 base and on no other") {
+  const RunRow run = {
+      key_of("eight"), "eight",
+      R"({"model_name_or_path": "tiny", "bits": 8, "quant_type": "int8", "double_quant": false})"};
+  store.declare_sweep("s", "", std::span(&run, 1));
+  store.write_evaluation(mmlu_row({key_of("int8"), false, "tiny (int8)", "tiny", "int8"}, 0, 3));
+  store.write_evaluation(mmlu_row({key_of("none"), false, "tiny", "tiny", "none"}, 0, 4));
+  const Table board = store.leaderboard("s");
+  REQUIRE(board.rows.size() == 2);
+  CHECK(text(board, 0, "name") == "tiny (int8)");
+  CHECK(text(board, 1, "name") == "eight");
+  CHECK(text(board, 1, "quant") == "int8");
+}
+
 TEST_CASE_METHOD(Fixture, "a run is found by its name or by the start of its key") {
   store.declare_sweep("s", "", rows);
   CHECK(store.resolve_run("two").key == rows[1].key);
