@@ -25,6 +25,9 @@ std::string render_llama3(std::span<const ChatMessage>, bool add_generation_prom
 std::string render_llama2(std::span<const ChatMessage>, bool add_generation_prompt);
 std::string render_mistral(std::span<const ChatMessage>, bool add_generation_prompt);
 std::string render_zephyr(std::span<const ChatMessage>, bool add_generation_prompt);
+std::string render_gemma2(std::span<const ChatMessage>, bool add_generation_prompt);
+std::string render_phi3(std::span<const ChatMessage>, bool add_generation_prompt);
+std::string render_qwen3(std::span<const ChatMessage>, bool add_generation_prompt);
 
 // Plain texts. A system message takes the place of the text's own first sentences.
 std::string render_guanaco(std::span<const ChatMessage>, bool add_generation_prompt);

@@ -29,6 +29,46 @@ void check_turns(std::span<const ChatMessage> messages, const char* name) {
   }
 }
 
+void check_role(const ChatMessage& message, const char* name) {
+  const std::string& role = message.role;
+  QLORA_CHECK(role == "system" || role == "user" || role == "assistant", usage,
+              "chat template {}: a message is of the role `{}`; it knows system, user and assistant", name,
+              role);
+}
+
+std::string_view without_newlines(std::string_view text, bool front, bool back) {
+  while (front && text.starts_with('\n')) text.remove_prefix(1);
+  while (back && text.ends_with('\n')) text.remove_suffix(1);
+  return text;
+}
+
+constexpr std::string_view kThink = "<think>", kThinkEnd = "</think>";
+
+// An answer of Qwen3: what it thought, and what it said.
+struct ThoughtAnswer {
+  std::string_view thought, said;
+};
+
+ThoughtAnswer split_thought(std::string_view content) {
+  const size_t first_end = content.find(kThinkEnd);
+  if (first_end == std::string_view::npos) return {{}, content};
+  std::string_view thought = without_newlines(content.substr(0, first_end), false, true);
+  if (size_t begin = thought.rfind(kThink); begin != std::string_view::npos)
+    thought.remove_prefix(begin + kThink.size());
+  const std::string_view said = content.substr(content.rfind(kThinkEnd) + kThinkEnd.size());
+  return {without_newlines(thought, true, true), without_newlines(said, true, false)};
+}
+
+// The last message that a user wrote, not a tool for him; the last of all when there is none.
+size_t last_question(std::span<const ChatMessage> messages) {
+  for (size_t i = messages.size(); i-- > 0;) {
+    const std::string& text = messages[i].content;
+    const bool of_tool = text.starts_with("<tool_response>") && text.ends_with("</tool_response>");
+    if (messages[i].role == "user" && !of_tool) return i;
+  }
+  return messages.empty() ? 0 : messages.size() - 1;
+}
+
 }  // namespace
 
 std::string render_chatml(std::span<const ChatMessage> messages, bool add_generation_prompt) {
@@ -82,6 +122,47 @@ std::string render_zephyr(std::span<const ChatMessage> messages, bool add_genera
   std::string text;
   for (const ChatMessage& m : messages) text += fmt::format("<|{}|>\n{}</s>\n", m.role, m.content);
   if (add_generation_prompt) text += "<|assistant|>\n";
+  return text;
+}
+
+std::string render_gemma2(std::span<const ChatMessage> messages, bool add_generation_prompt) {
+  check_turns(messages, "gemma2");
+  std::string text = "<bos>";
+  for (const ChatMessage& m : messages)
+    text += fmt::format("<start_of_turn>{}\n{}<end_of_turn>\n", m.role == "user" ? "user" : "model",
+                        trimmed(m.content));
+  if (add_generation_prompt) text += "<start_of_turn>model\n";
+  return text;
+}
+
+std::string render_phi3(std::span<const ChatMessage> messages, bool add_generation_prompt) {
+  std::string text;
+  for (const ChatMessage& m : messages) {
+    check_role(m, "phi3");
+    text += fmt::format("<|{}|>\n{}<|end|>\n", m.role, m.content);
+  }
+  return text + (add_generation_prompt ? "<|assistant|>\n" : "<|endoftext|>");
+}
+
+// Thoughts are written for the answers behind the last question alone; the last answer has them always.
+std::string render_qwen3(std::span<const ChatMessage> messages, bool add_generation_prompt) {
+  const size_t question = last_question(messages);
+  std::string text;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const ChatMessage& m = messages[i];
+    check_role(m, "qwen3");
+    if (m.role != "assistant") {
+      text += chatml_message(m.role, m.content);
+      continue;
+    }
+    const ThoughtAnswer answer = split_thought(m.content);
+    if (i > question && (i + 1 == messages.size() || !answer.thought.empty()))
+      text += chatml_message(m.role, fmt::format("{}\n{}\n{}\n\n{}", kThink, answer.thought, kThinkEnd,
+                                                 without_newlines(answer.said, true, false)));
+    else
+      text += chatml_message(m.role, answer.said);
+  }
+  if (add_generation_prompt) text += "<|im_start|>assistant\n";
   return text;
 }
 

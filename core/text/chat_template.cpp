@@ -15,6 +15,8 @@ namespace {
 constexpr const char* kEndOfTurn[] = {"<|im_end|>"};
 constexpr const char* kEotId[] = {"<|eot_id|>"};
 constexpr const char* kEndOfSentence[] = {"</s>"};
+constexpr const char* kGemmaEnd[] = {"<end_of_turn>"};
+constexpr const char* kPhiEnd[] = {"<|end|>"};
 constexpr const char* kHuman[] = {"### Human:"};
 constexpr const char* kInstruction[] = {"### Instruction:"};
 constexpr const char* kUser[] = {"</s>", "USER:"};
@@ -33,6 +35,12 @@ constexpr ChatTemplate kTemplates[] = {
      true},
     {"zephyr", "<|user|> ... </s>", "66291cf0045c2425a3a667cf3cbb7af2b11f09e025c02f97245323ab79119362",
      render_zephyr, kEndOfSentence, true},
+    {"gemma2", "Gemma and Gemma 2 Instruct: <start_of_turn>user ... <end_of_turn>, no system message",
+     "ecd6ae513fe103f0eb62e8ab5bfa8d0fe45c1074fa398b089c93a7e70c15cfd6", render_gemma2, kGemmaEnd, true},
+    {"phi3", "Phi-3 Mini Instruct: <|user|> ... <|end|>",
+     "dcaee66df77bfbb789ec541fe713218da30225a526f1db97138fc39ee6dc56aa", render_phi3, kPhiEnd, true},
+    {"qwen3", "Qwen3: ChatML; older answers without their thoughts",
+     "2df317a15cbc983d9602cc391d33be17237d47ec7eb11ead80fae277143958aa", render_qwen3, kEndOfTurn, true},
     {"guanaco", "the QLoRA release's: a sentence, then ### Human: ... ### Assistant:", "", render_guanaco,
      kHuman, false},
     {"oasst1", "what the data set oasst1 trains: ### Human: ...### Assistant:", "", render_oasst1, kHuman,

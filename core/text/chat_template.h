@@ -35,7 +35,8 @@ struct ChatTemplate {
 };
 
 // All that are known: smollm2 (ChatML with SmolLM2's default system message), chatml, llama3, llama2,
-// mistral, zephyr; guanaco, oasst1, alpaca, vicuna.
+// mistral, zephyr, gemma2, phi3, qwen3 (without tools and the switch of thinking); guanaco, oasst1, alpaca,
+// vicuna.
 std::span<const ChatTemplate> chat_templates();
 
 // Throws Error(usage) for an unknown name, with the nearest one.

@@ -70,6 +70,45 @@ TEST_CASE("Templates with special tokens write what their Jinja programs write")
                     Catch::Contains("`user` is expected"));
 }
 
+TEST_CASE("Templates of Gemma 2 and Phi-3 write what their Jinja programs write") {
+  // The expected texts are jinja2's.
+  const std::vector<ChatMessage> talk = {
+      {"system", "S."}, {"user", " hi "}, {"assistant", " yo "}, {"user", "x"}};
+  const std::span<const ChatMessage> turns = std::span(talk).subspan(1);
+  const ChatTemplate& gemma = chat_template_by_name("gemma2");
+  const std::string gemma_text =
+      "<bos><start_of_turn>user\nhi<end_of_turn>\n<start_of_turn>model\nyo<end_of_turn>\n"
+      "<start_of_turn>user\nx<end_of_turn>\n";
+  CHECK(gemma.render(turns, false) == gemma_text);
+  CHECK(gemma.render(turns, true) == gemma_text + "<start_of_turn>model\n");
+  CHECK_THROWS_WITH(gemma.render(talk, true), Catch::Contains("gemma2") && Catch::Contains("role `system`"));
+
+  const ChatTemplate& phi = chat_template_by_name("phi3");
+  const std::string phi_text =
+      "<|system|>\nS.<|end|>\n<|user|>\n hi <|end|>\n<|assistant|>\n yo <|end|>\n<|user|>\nx<|end|>\n";
+  CHECK(phi.render(talk, true) == phi_text + "<|assistant|>\n");
+  CHECK(phi.render(talk, false) == phi_text + "<|endoftext|>");
+  const std::vector<ChatMessage> tool = {{"tool", "5"}};
+  CHECK_THROWS_WITH(phi.render(tool, true), Catch::Contains("phi3") && Catch::Contains("role `tool`"));
+}
+
+TEST_CASE("Qwen3's template keeps thoughts behind the last question alone") {
+  // The expected texts are jinja2's.
+  const ChatTemplate& qwen = chat_template_by_name("qwen3");
+  CHECK(qwen.render(kQuestion, true) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+  const std::vector<ChatMessage> talk = {{"user", "q"},
+                                         {"assistant", "<think>\nbecause\n</think>\n\na"},
+                                         {"user", "r"},
+                                         {"assistant", "<think>\nso\n</think>\n\nb"},
+                                         {"assistant", "\nc"}};
+  CHECK(qwen.render(talk, false) ==
+        "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n<|im_start|>user\nr<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nso\n</think>\n\nb<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\nc<|im_end|>\n");
+  const std::vector<ChatMessage> tool = {{"user", "q"}, {"tool", "5"}};
+  CHECK_THROWS_WITH(qwen.render(tool, true), Catch::Contains("qwen3") && Catch::Contains("role `tool`"));
+}
+
 TEST_CASE("A dialogue in one text is read and written back") {
   const std::string text = "### Human: Why? ### Assistant: So:  ### Human: And\n\nthen? ### Assistant:";
   const std::vector<ChatMessage> messages = read_dialogue(text);

@@ -126,10 +126,12 @@ void check_ids(const Tokenizer& t, const std::string& text, Ids ids, bool bos) {
   CHECK(t.encode(text, !bos) == ids);
 }
 
-// The texts of a template; the ids too, where its tokenizer is at hand.
+// The texts of a template; the ids too, where its tokenizer is at hand. Vectors of Qwen3's switch of thinking
+// are not ours.
 int check_conversations(const Path& vectors, const ChatTemplate& chat, const Tokenizer* t) {
   int checked = 0;
   for (const Json& row : test::read_json_lines(vectors)) {
+    if (row.contains("enable_thinking")) continue;
     std::vector<ChatMessage> messages;
     for (const Json& m : row.at("messages")) messages.push_back({m.at("role"), m.at("content")});
     bool prompt = row.at("add_generation_prompt").get<bool>();
