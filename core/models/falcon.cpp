@@ -24,9 +24,10 @@ struct Weights {
   void visit(const HfConfig& c, WeightVisitor& v) {
     const int64_t hidden = c.hidden_size, ff = c.intermediate_size, q = c.heads * c.head_dim;
     const int64_t fused = q + 2 * c.kv_heads * c.head_dim;
-    v.table({"transformer.word_embeddings.weight", {c.vocab_size, hidden}}, embed);
+    const WeightSpec tokens = {"transformer.word_embeddings.weight", {c.vocab_size, hidden}};
+    v.table(tokens, embed);
     v.norm("transformer.ln_f", hidden, norm);
-    if (!c.tied_head) v.table({"lm_head.weight", {c.vocab_size, hidden}}, head);
+    v.head({"lm_head.weight", tokens.shape}, head, c.tied_head, tokens);
     blocks.resize(static_cast<size_t>(c.layers));
     for (size_t i = 0; i < blocks.size(); ++i) {
       Block& b = blocks[i];
@@ -44,8 +45,7 @@ class Falcon final : public Decoder {
  public:
   Falcon(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options)
       : Decoder(std::move(config), options.operands) {
-    std::vector<std::string> ignored = {".rotary_emb.inv_freq"};    // a buffer of old checkpoints
-    if (config_.tied_head) ignored.emplace_back("lm_head.weight");  // a copy of the embedding
+    const std::vector<std::string> ignored = {".rotary_emb.inv_freq"};  // a buffer of old checkpoints
     loaded_ = load_weights(folder, memory, options, "transformer.", ignored,
                            [this](WeightVisitor& v) { w_.visit(config_, v); });
     head_ = dense_linear("lm_head", config_.tied_head ? w_.embed : w_.head, options.operands);

@@ -24,9 +24,10 @@ struct Weights {
 
   void visit(const HfConfig& c, WeightVisitor& v) {
     const int64_t hidden = c.hidden_size, ff = c.intermediate_size, q = c.heads * c.head_dim;
-    v.table({"gpt_neox.embed_in.weight", {c.vocab_size, hidden}}, embed);
+    const WeightSpec tokens = {"gpt_neox.embed_in.weight", {c.vocab_size, hidden}};
+    v.table(tokens, embed);
     v.norm("gpt_neox.final_layer_norm", hidden, norm);
-    if (!c.tied_head) v.table({"embed_out.weight", {c.vocab_size, hidden}}, head);
+    v.head({"embed_out.weight", tokens.shape}, head, c.tied_head, tokens);
     blocks.resize(static_cast<size_t>(c.layers));
     for (size_t i = 0; i < blocks.size(); ++i) {
       Block& b = blocks[i];
@@ -45,9 +46,9 @@ class GptNeox final : public Decoder {
  public:
   GptNeox(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options)
       : Decoder(std::move(config), options.operands) {
-    // Buffers of old checkpoints, and a copy of the embedding.
-    std::vector<std::string> ignored = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"};
-    if (config_.tied_head) ignored.emplace_back("embed_out.weight");
+    // Buffers of old checkpoints.
+    const std::vector<std::string> ignored = {".attention.bias", ".attention.masked_bias",
+                                              ".rotary_emb.inv_freq"};
     loaded_ = load_weights(folder, memory, options, "gpt_neox.", ignored,
                            [this](WeightVisitor& v) { w_.visit(config_, v); });
     head_ = dense_linear("embed_out", config_.tied_head ? w_.embed : w_.head, options.operands);

@@ -23,9 +23,10 @@ struct Weights {
   std::vector<Block> blocks;
 
   void visit(const HfConfig& c, WeightVisitor& v) {
-    v.table({"model.embed_tokens.weight", {c.vocab_size, c.hidden_size}}, embed);
+    const WeightSpec tokens = {"model.embed_tokens.weight", {c.vocab_size, c.hidden_size}};
+    v.table(tokens, embed);
     v.dense({"model.norm.weight", {c.hidden_size}}, norm);
-    if (!c.tied_head) v.table({"lm_head.weight", {c.vocab_size, c.hidden_size}}, head);
+    v.head({"lm_head.weight", tokens.shape}, head, c.tied_head, tokens);
     blocks.resize(static_cast<size_t>(c.layers));
     for (size_t i = 0; i < blocks.size(); ++i)
       visit_block(c, "model.layers." + std::to_string(i) + ".", blocks[i], v);
@@ -53,8 +54,7 @@ class Llama final : public Decoder {
  public:
   Llama(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options)
       : Decoder(std::move(config), options.operands) {
-    std::vector<std::string> ignored = {".rotary_emb.inv_freq"};    // a buffer of old checkpoints
-    if (config_.tied_head) ignored.emplace_back("lm_head.weight");  // a copy of the embedding
+    const std::vector<std::string> ignored = {".rotary_emb.inv_freq"};  // a buffer of old checkpoints
     loaded_ = load_weights(folder, memory, options, "", ignored,
                            [this](WeightVisitor& v) { w_.visit(config_, v); });
     head_ = dense_linear("lm_head", config_.tied_head ? w_.embed : w_.head, options.operands);

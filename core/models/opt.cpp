@@ -28,12 +28,13 @@ struct Weights {
   void visit(const HfConfig& c, WeightVisitor& v) {
     const std::string top = "model.decoder.";
     const int64_t hidden = c.hidden_size, narrow = c.embedding_size;
-    v.table({top + "embed_tokens.weight", {c.vocab_size, narrow}}, embed);
+    const WeightSpec tokens = {top + "embed_tokens.weight", {c.vocab_size, narrow}};
+    v.table(tokens, embed);
     v.table({top + "embed_positions.weight", {c.max_positions + kFirstPosition, hidden}}, positions);
     if (narrow != hidden) v.table({top + "project_in.weight", {hidden, narrow}}, project_in);
     if (narrow != hidden) v.table({top + "project_out.weight", {narrow, hidden}}, project_out);
     if (c.final_norm) v.norm(top + "final_layer_norm", hidden, norm);
-    if (!c.tied_head) v.table({"lm_head.weight", {c.vocab_size, narrow}}, head);
+    v.head({"lm_head.weight", tokens.shape}, head, c.tied_head, tokens);
     blocks.resize(static_cast<size_t>(c.layers));
     for (size_t i = 0; i < blocks.size(); ++i)
       visit_block(c, top + "layers." + std::to_string(i) + ".", blocks[i], v);
@@ -57,9 +58,7 @@ class Opt final : public Decoder {
  public:
   Opt(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options)
       : Decoder(std::move(config), options.operands) {
-    std::vector<std::string> ignored;
-    if (config_.tied_head) ignored.emplace_back("lm_head.weight");  // a copy of the embedding
-    loaded_ = load_weights(folder, memory, options, "model.", ignored,
+    loaded_ = load_weights(folder, memory, options, "model.", {},
                            [this](WeightVisitor& v) { w_.visit(config_, v); });
     head_ = dense_linear("lm_head", config_.tied_head ? w_.embed : w_.head, options.operands);
     if (!w_.project_in) return;

@@ -15,7 +15,11 @@ class List final : public WeightVisitor {
     specs.push_back({l.name + ".weight", turned ? Shape{l.in, l.out} : Shape{l.out, l.in}});
     if (l.bias) specs.push_back({l.name + ".bias", {l.out}});
   }
+  void tie(const WeightSpec& head, const WeightSpec& embedding) override {
+    ties.emplace_back(head.name, embedding.name);
+  }
   std::vector<WeightSpec> specs;
+  std::vector<std::pair<std::string, std::string>> ties;  // heads, and the embeddings that they copy
 };
 
 class Load final : public WeightVisitor {
@@ -29,6 +33,7 @@ class Load final : public WeightVisitor {
     loaded.by_name.emplace(l.name, to.get());
     loaded.linears.push_back({l.name, l.out, l.in, l.order});
   }
+  void tie(const WeightSpec&, const WeightSpec&) override {}
   LoadedWeights loaded;
 
  private:
@@ -56,9 +61,13 @@ LoadedWeights load_weights(const ModelFolder& folder, Memory& memory, const Load
                            const std::string& prefix, std::span<const std::string> ignored,
                            const VisitWeights& visit) {
   const WeightLoader loader(folder, memory, options, absent_prefix(folder, prefix));
-  std::vector<WeightSpec> stored = list_weights(visit);
-  for (WeightSpec& w : stored) w.name = loader.stored_name(w.name);
-  check_weights(folder, stored, ignored);
+  List list;
+  visit(list);
+  for (WeightSpec& w : list.specs) w.name = loader.stored_name(w.name);
+  std::vector<std::string> unread(ignored.begin(), ignored.end());
+  for (const auto& [head, embedding] : list.ties) unread.push_back(loader.stored_name(head));
+  check_weights(folder, list.specs, unread);
+  for (const auto& [head, embedding] : list.ties) loader.check_tied(head, embedding);
   Load load(loader);
   visit(load);
   return std::move(load.loaded);

@@ -30,6 +30,16 @@ class WeightVisitor {
   virtual void table(const WeightSpec&, Tensor&) = 0;
   virtual void dense(const WeightSpec&, Tensor&) = 0;
   virtual void linear(const LinearSpec&, LinearPtr&) = 0;
+  // The embedding is the head too: files may hold a copy of it by this name, and no other matrix.
+  virtual void tie(const WeightSpec& head, const WeightSpec& embedding) = 0;
+  // A head that is tied to the embedding, or a table of its own.
+  void head(const WeightSpec& w, Tensor& to, bool tied, const WeightSpec& embedding) {
+    if (tied) {
+      tie(w, embedding);
+    } else {
+      table(w, to);
+    }
+  }
   // NAME.weight and NAME.bias.
   void norm(const std::string& name, int64_t size, LayerNormWeights& to) {
     dense({name + ".weight", {size}}, to.weight);
@@ -49,7 +59,8 @@ struct LoadedWeights {
   size_t bytes = 0;
 };
 
-// Checks that the folder has them and no others, but for names that end in one of `ignored`, and loads them.
+// Checks that the folder has them and no others, but for names that end in one of `ignored` and a copy of the
+// embedding where the head is tied to it, and loads them.
 // The files may have left out `prefix`, with which all names begin: checkpoints of a bare model have.
 LoadedWeights load_weights(const ModelFolder&, Memory&, const LoadOptions&, const std::string& prefix,
                            std::span<const std::string> ignored, const VisitWeights&);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <set>
 
 #include "core/base/check.h"
@@ -24,6 +25,24 @@ std::string section(const char* what, const std::vector<std::string>& names) {
   std::vector<std::string> shown(names.begin(), names.begin() + std::min(names.size(), kNamesShown));
   if (names.size() > kNamesShown) shown.emplace_back("...");
   return fmt::format("\n  {} ({}): {}", what, names.size(), fmt::join(shown, ", "));
+}
+
+// Whether two tensors have the same elements, whatever types they are stored in.
+bool are_equal(const TensorView& a, const TensorView& b) {
+  if (a.shape != b.shape || !is_floating(a.type) || !is_floating(b.type)) return false;
+  std::vector<float> left(static_cast<size_t>(std::min(kQuantizeSlice, a.size()))), right(left.size());
+  for (int64_t begin = 0; begin < a.size(); begin += kQuantizeSlice) {
+    const int64_t end = std::min(begin + kQuantizeSlice, a.size());
+    const auto n = static_cast<size_t>(end - begin);
+    for (auto [view, to] : {std::pair(&a, &left), std::pair(&b, &right)}) {
+      const TensorView part = view->elements(begin, end);
+      to_floats(part, std::span(*to).first(n));
+      drop_pages(part.bytes);
+    }
+    // Bits, so that a NaN equals its copy: what reads the embedding names it.
+    if (std::memcmp(left.data(), right.data(), n * sizeof(float)) != 0) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -73,6 +92,15 @@ const TensorView& WeightLoader::view(const std::string& name) const {
   const TensorView* found = folder_.find(stored_name(name));
   QLORA_CHECK(found != nullptr, data, "{}: no tensor {}", folder_.path().string(), stored_name(name));
   return *found;
+}
+
+void WeightLoader::check_tied(const std::string& head, const std::string& embedding) const {
+  const TensorView* found = folder_.find(stored_name(head));
+  if (found == nullptr || options_.shapes_only) return;
+  QLORA_CHECK(are_equal(*found, view(embedding)), data,
+              "{}: config.json ties the head to the embedding, but {} is not the matrix {}; set "
+              "tie_word_embeddings: false in config.json, or take {} out of the files",
+              folder_.path().string(), stored_name(head), stored_name(embedding), stored_name(head));
 }
 
 WeightSource WeightLoader::source(const std::string& name) const {

@@ -49,6 +49,9 @@ class WeightLoader {
   const LoadOptions& options() const { return options_; }
   // How the files call a tensor.
   std::string stored_name(const std::string& tensor) const;
+  // Where the files hold `head`, it must be the copy of `embedding` that a tied head is; else throws
+  // Error(data).
+  void check_tied(const std::string& head, const std::string& embedding) const;
   // Elements of the compute type: norms and biases. NaN or infinity throws Error(data).
   Tensor dense(const WeightSpec&) const;
   // The embedding, or a head: elements as dense_type() says.

@@ -137,15 +137,50 @@ TEST_CASE_METHOD(Loader, "rotary buffers of old checkpoints and the copy of a ti
     const TensorView* t = source.find(name);
     out.push_back({name, t->type, t->shape, t->bytes});
   }
-  std::vector<float> more(static_cast<size_t>(config.vocab * config.hidden), 1.0f);
-  auto bytes = std::as_bytes(std::span(more));
-  out.push_back({"lm_head.weight", DType::f32, {config.vocab, config.hidden}, bytes});
-  out.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", DType::f32, {4}, bytes.first(16)});
+  const TensorView* embedding = source.find("model.embed_tokens.weight");
+  out.push_back({"lm_head.weight", embedding->type, embedding->shape, embedding->bytes});
+  out.push_back(
+      {"model.layers.0.self_attn.rotary_emb.inv_freq", DType::f32, {4}, embedding->bytes.first(16)});
   write_file(folder.path() / "config.json", tiny_config_json(config));
   write_safetensors(folder.path() / "model.safetensors", out);
   auto model = load_model(folder.path(), memory, {});
   CHECK(model->head().to_dense(memory, DType::f32).to_floats() ==
         to_floats(*source.find("model.embed_tokens.weight")));
+}
+
+TEST_CASE_METHOD(Loader, "a head that is no copy of the embedding to which config.json ties it is refused") {
+  std::vector<TinyConfig> all = {{.layers = 1}, kTinyGemma2, kTinyPhi3};
+  for (const TinyConfig& config : tiny_layer_norm_models()) all.push_back(config);
+  for (TinyConfig& config : all) {
+    INFO(config.model_type);
+    config.tied = true;
+    TemporaryFolder plain;
+    write_tiny_model(plain.path(), config);
+    const ModelFolder source(plain.path());
+    std::vector<TensorOut> out;
+    const TensorView* embedding = nullptr;
+    for (const std::string& name : source.names()) {
+      const TensorView* t = source.find(name);
+      if (embedding == nullptr && t->shape.size() == 2 && t->shape[0] == config.vocab) embedding = t;
+      out.push_back({name, t->type, t->shape, t->bytes});
+    }
+    REQUIRE(embedding != nullptr);
+    std::vector<float> other = to_floats(*embedding);
+    other.back() += 1;
+    const std::string head = config.model_type == "gpt_neox" ? "embed_out.weight" : "lm_head.weight";
+    const Shape narrow = {embedding->shape[0], embedding->shape[1] - 1};
+    for (const Shape& shape : {embedding->shape, narrow}) {
+      std::vector<TensorOut> with_head = out;
+      const auto n = static_cast<size_t>(shape[0] * shape[1]);
+      with_head.push_back({head, DType::f32, shape, std::as_bytes(std::span(other).first(n))});
+      write_safetensors(plain.path() / "model.safetensors", with_head);
+      CHECK_THROWS_WITH(load_model(plain.path(), memory, {}),
+                        Contains(head + " is not the matrix") && Contains("tie_word_embeddings: false"));
+      const auto shapes = load_weights(ModelFolder(plain.path()), plain.path() / "config.json", memory,
+                                       {.shapes_only = true});
+      CHECK(shapes->config().tied_head);
+    }
+  }
 }
 
 TEST_CASE_METHOD(Loader, "a tied head costs no memory of its own") {
