@@ -220,6 +220,10 @@ RopeConfig read_rope(const Keys& top, const char* theta_key, const char* partial
   if (scaling == nullptr) scaling = top.find("rope_scaling");
   if (scaling != nullptr) {
     Keys keys(*scaling, top.origin() + ": rope parameters");
+    for (const auto& [name, value] : scaling->items()) {
+      QLORA_CHECK(!value.is_object(), data, "{}: {} with parameters of its own is not supported",
+                  keys.origin(), name);
+    }
     r.theta = keys.number("rope_theta", r.theta);
     r.type = keys.text("rope_type", keys.text("type", r.type));
     r.factor = keys.number("factor", r.factor);
@@ -228,6 +232,10 @@ RopeConfig read_rope(const Keys& top, const char* theta_key, const char* partial
     r.original_max_position = keys.whole("original_max_position_embeddings", 0);
     r.partial = keys.number("partial_rotary_factor", r.partial);
   }
+  // Some families have another key for the share, or none.
+  const double said = top.number("partial_rotary_factor", r.partial);
+  QLORA_CHECK(said == r.partial, data, "{}: partial_rotary_factor {}; expected {}", top.origin(), said,
+              r.partial);
   QLORA_CHECK(r.partial > 0 && r.partial <= 1 && (partial_key != nullptr || r.partial == 1), data,
               "{}: partial_rotary_factor {}; expected {}", top.origin(), r.partial,
               partial_key != nullptr ? "more than 0 and at most 1" : "1");

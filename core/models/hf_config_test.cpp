@@ -173,6 +173,15 @@ TEST_CASE("what a config cannot mean is an error that names file and key") {
   CHECK_THAT(message(R"("rope_scaling": {"rope_type": "yarn", "factor": 4})"), Contains("yarn"));
   CHECK_THAT(message(R"("rope_scaling": {"rope_type": "llama3", "factor": 4})"),
              Contains("original_max_position"));
+  CHECK_THAT(message(R"("rope_parameters": {"full_attention": {"rope_theta": 1e6}})"),
+             Contains("rope parameters: full_attention with parameters of its own is not supported"));
+  CHECK_THAT(message(R"("partial_rotary_factor": 0.5)"),
+             Contains("config.json: partial_rotary_factor 0.5; expected 1"));
+  CHECK_THAT(message(R"("rope_scaling": {"partial_rotary_factor": 0.5})"),
+             Contains("config.json: partial_rotary_factor 0.5; expected 1"));
+  CHECK_THROWS_WITH(read(R"({"model_type": "gpt_neox", "partial_rotary_factor": 0.5})"),
+                    Contains("partial_rotary_factor 0.5; expected 0.25"));
+  CHECK(message(R"("partial_rotary_factor": 1.0)").empty());
   CHECK_THAT(message(R"("quantization_config": {"quant_method": "gptq"})"), Contains("already quantized"));
   CHECK_THROWS_WITH(read(R"({"model_type": "phi3", "rope_scaling": {"type": "longrope"}})"),
                     Contains("rope_type `longrope`") && Contains("not supported"));
