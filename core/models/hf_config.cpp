@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
+#include <string_view>
 
 #include "core/base/names.h"
 #include "core/models/config_keys.h"
@@ -35,6 +37,20 @@ struct Family {
   const char* activation = "silu";                 // the family computes no other
   void (*more)(const Keys&, HfConfig&) = nullptr;  // keys that no other family has
 };
+
+constexpr std::pair<const char*, Activation> kActivations[] = {{"silu", Activation::silu},
+                                                               {"swish", Activation::silu},
+                                                               {"gelu", Activation::gelu},
+                                                               {"gelu_new", Activation::gelu_tanh},
+                                                               {"gelu_fast", Activation::gelu_tanh},
+                                                               {"gelu_pytorch_tanh", Activation::gelu_tanh},
+                                                               {"relu", Activation::relu}};
+
+std::optional<Activation> activation_named(std::string_view name) {
+  for (const auto& [text, activation] : kActivations)
+    if (name == text) return activation;
+  return std::nullopt;
+}
 
 // The softcap that `key` names; null: none.
 double softcap(const Keys& k, const char* key, double absent) {
@@ -177,8 +193,8 @@ void read_switches(const Keys& k, const Family& f, HfConfig& c) {
   c.tied_head = k.flag("tie_word_embeddings", f.tied);
   c.activation = read_activation(k, f.activation_key, f.activation);
   const std::string said = k.text(f.activation_key, f.activation);
-  QLORA_CHECK(said == f.activation, data, "{}: {} `{}`; this family computes {}", k.origin(),
-              f.activation_key, said, f.activation);
+  QLORA_CHECK(c.activation == activation_named(f.activation), data, "{}: {} `{}`; this family computes {}",
+              k.origin(), f.activation_key, said, f.activation);
 }
 
 int32_t one_id(const Keys& k, const char* key) {
@@ -266,19 +282,10 @@ void set_rotary(const Keys& k, HfConfig& c) {
 }
 
 Activation read_activation(const Keys& k, const char* key, const char* fallback) {
-  constexpr std::pair<const char*, Activation> kNames[] = {{"silu", Activation::silu},
-                                                           {"swish", Activation::silu},
-                                                           {"gelu", Activation::gelu},
-                                                           {"gelu_new", Activation::gelu_tanh},
-                                                           {"gelu_fast", Activation::gelu_tanh},
-                                                           {"gelu_pytorch_tanh", Activation::gelu_tanh},
-                                                           {"relu", Activation::relu}};
   const std::string name = k.text(key, fallback);
+  if (const std::optional<Activation> found = activation_named(name)) return *found;
   std::vector<std::string> known;
-  for (const auto& [text, activation] : kNames) {
-    if (name == text) return activation;
-    known.emplace_back(text);
-  }
+  for (const auto& [text, activation] : kActivations) known.emplace_back(text);
   fail(ErrorKind::data, "{}: {}: {}", k.origin(), key, unknown_name("activation", name, known));
 }
 

@@ -158,7 +158,8 @@ TEST_CASE("what a config cannot mean is an error that names file and key") {
   CHECK_THAT(message(R"("num_hidden_layers": 0)"), Contains("num_hidden_layers must be positive"));
   CHECK_THAT(message(R"("num_attention_heads": 6, "hidden_size": 48, "num_key_value_heads": 4)"),
              Contains("num_key_value_heads 4"));
-  CHECK_THAT(message(R"("hidden_act": "gelu")"), Contains("gelu"));
+  CHECK_THAT(message(R"("hidden_act": "gelu")"), Contains("hidden_act `gelu`; this family computes silu"));
+  CHECK(message(R"("hidden_act": "swish")").empty());
   CHECK_THAT(message(R"("num_hidden_layers": 4000000000)"),
              Contains("num_hidden_layers must be at most 65536, found 4000000000"));
   CHECK_THAT(message(R"("vocab_size": 2147483648)"), Contains("vocab_size must be at most 2147483647"));
