@@ -19,8 +19,8 @@ class Decoder : public Model {
   Decoder(HfConfig config, Operands operands);
   // The blocks' input of the axis' tokens.
   virtual Var begin(Context&) const = 0;
-  // Computes only wanted rows past its attention; its last ops run under last_ops(). The angles are empty
-  // where the family has no rotary embedding.
+  // Computes only wanted rows past its attention; products and sums of which nothing but its output is made
+  // run under last_ops(). The angles are empty where the family has no rotary embedding.
   virtual Var block(Context&, int64_t layer, const RopeAngles&, const Var& x) const = 0;
   // From the last block's output to the hidden states.
   virtual Var end(Context&, const Var& x) const = 0;
