@@ -28,12 +28,11 @@ const std::vector<TinyConfig> kModels = [] {
   return all;
 }();
 
-// The emulated GPU takes seconds a model: it does not get the last three, all of whose kernels others ask for
-// too, nor with bf16 operands two more, as only products and attention know of those.
+// The emulated GPU takes seconds a model.
 std::vector<TinyConfig> models_on(const Variant& variant) {
   std::vector<TinyConfig> some = kModels;
   if (variant.backend == "cuda-emulated")
-    some.resize(some.size() - (variant.operands == Operands::bf16 ? 5 : 3));
+    std::erase_if(some, [&](const TinyConfig& c) { return !asks_anew(c, variant.operands); });
   return some;
 }
 

@@ -17,6 +17,13 @@
 
 namespace qlora::test {
 
+// Code of the kernels that a family runs and the ones before it in the lists of families do not.
+enum class NewKernels : uint8_t {
+  none,
+  f32,  // but no product and no attention, which alone know bf16 operands
+  all,
+};
+
 struct TinyConfig {
   std::string model_type = "llama";
   int64_t vocab = 61, hidden = 24, intermediate = 40, layers = 2, heads = 4, kv_heads = 2, head_dim = 8;
@@ -26,7 +33,14 @@ struct TinyConfig {
   bool biases = false;    // llama's attention_bias and mlp_bias; qwen2 always has those of q, k and v
   std::string more = {};  // further members of config.json, of other families than these
   uint64_t seed = 1;
+  NewKernels new_kernels = NewKernels::all;
 };
+
+// Whether a list of families asks kernels for something new by this one. Backends that take seconds a model
+// leave the others out.
+inline bool asks_anew(const TinyConfig& c, Operands operands) {
+  return c.new_kernels == NewKernels::all || (c.new_kernels == NewKernels::f32 && operands != Operands::bf16);
+}
 
 // Uniform numbers in center +- radius, a function of seed and name.
 inline std::vector<float> random_floats(uint64_t seed, const std::string& name, int64_t n, double radius,
@@ -187,18 +201,23 @@ inline const TinyConfig kTinyGemma2{
     .more = R"("head_dim": 8, "num_key_value_heads": 2, "sliding_window": 5, "query_pre_attn_scalar": 12,
  "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0)"};
 inline const TinyConfig kTinyPhi3{.model_type = "phi3",
-                                  .more = R"("head_dim": 8, "num_key_value_heads": 2, "sliding_window": 9)"};
+                                  .more = R"("head_dim": 8, "num_key_value_heads": 2, "sliding_window": 9)",
+                                  .new_kernels = NewKernels::none};
 
 // One of each family with LayerNorm, each with what only it has.
 inline const std::vector<TinyConfig>& tiny_layer_norm_models() {
   static const std::vector<TinyConfig> all = {
-      {.model_type = "gpt_neox", .hidden = 32, .more = R"("rotary_pct": 0.5)"},
+      {.model_type = "gpt_neox",
+       .hidden = 32,
+       .more = R"("rotary_pct": 0.5)",
+       .new_kernels = NewKernels::f32},
       {.model_type = "opt",
        .hidden = 32,
        .tied = true,
-       .more = R"("do_layer_norm_before": false, "word_embed_proj_dim": 20)"},
-      {.model_type = "gpt2", .hidden = 32, .tied = true},
-      {.model_type = "falcon", .hidden = 32, .tied = true},
+       .more = R"("do_layer_norm_before": false, "word_embed_proj_dim": 20)",
+       .new_kernels = NewKernels::f32},
+      {.model_type = "gpt2", .hidden = 32, .tied = true, .new_kernels = NewKernels::none},
+      {.model_type = "falcon", .hidden = 32, .tied = true, .new_kernels = NewKernels::none},
   };
   return all;
 }
