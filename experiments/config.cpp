@@ -35,14 +35,17 @@ void refuse_unavailable(const Unavailable& unavailable, const YamlNode::Entry& e
               written, unavailable.advice);
 }
 
-// int8 is the format of 8 bits: either of `bits` and `quant_type` says it.
+// int8 is the format of 8 bits: either of `bits` and `quant_type` says it. Its scales stay f32 unless asked
+// for: `bits: 8` is the data type that is measured as int8, and bitsandbytes has no nested scales of 8 bits.
 template <class Where>
 void resolve_bits(std::map<std::string, OptionValue, std::less<>>& values, const Settings& given,
                   const Where& where) {
   auto& bits = std::get<int64_t>(values["bits"]);
   auto& type = std::get<std::string>(values["quant_type"]);
   const bool eight = type == name_of(Format::int8);
-  if (bits == 32 || (bits == 8) == eight) return;
+  if (bits == 32) return;
+  if ((bits == 8 || eight) && !given.contains("double_quant")) values["double_quant"] = false;
+  if ((bits == 8) == eight) return;
   QLORA_CHECK(
       !given.contains("bits") || !given.contains("quant_type"), usage,
       "{}: `bits: {}` and `quant_type: {}` exclude each other: int8 is the type of 8 bits; leave one of "

@@ -119,6 +119,17 @@ TEST_CASE("eight bits are int8 whichever of the keys says so") {
   CHECK(config_of("load_in_8bit: false") == config_of("bits: 4"));
 }
 
+TEST_CASE("scales of eight bits are quantized only when asked for") {
+  for (const char* text :
+       {"bits: 8", "quant_type: int8", "load_in_8bit: true", "bits: 8\nquant_type: int8"}) {
+    INFO(text);
+    CHECK_FALSE(quant_config(config_of(text)).double_quant);
+    CHECK(quant_config(config_of(std::string(text) + "\ndouble_quant: true")).double_quant);
+  }
+  CHECK(quant_config(config_of("bits: 4")).double_quant);
+  CHECK(config_of("bits: 32").flag("double_quant"));
+}
+
 TEST_CASE("two names of one option in one file are an error and in two files the later counts") {
   CHECK_THROWS_WITH(settings_of("lora_r: 8\nlora_rank: 8\n"),
                     "c.yaml:2:1: `lora_r` and `lora_rank` are two names of one option (`lora_r`); keep one");

@@ -82,7 +82,7 @@ std::vector<Option> make_options() {
        .kind = boolean,
        .fallback = "true",
        .aliases = {"bnb_4bit_use_double_quant", "use_bnb_nested_quant", "double_quantization"},
-       .help = "quantize the scales too"},
+       .help = "quantize the scales too; with bits: 8 the default is false"},
       {.name = "compute_dtype",
        .kind = text,
        .fallback = "auto",
