@@ -24,7 +24,20 @@ Entry translate(const Translation& translation, const YamlNode& node) {
   const std::string& text = on ? translation.if_true : translation.if_false;
   if (text.empty()) return {};
   const Option* option = find_option(translation.option);
-  return {option, parse_option(*option, text)};
+  return {option, parse_option(*option, text), translation.denies && !on};
+}
+
+bool yields(const Settings& settings, std::string_view name) {
+  auto it = settings.find(name);
+  return it != settings.end() && it->second.yields;
+}
+
+// A type of 4 bits says nothing here: configurations name one for the case that the base is quantized.
+bool says_other_than_4_bits(const Settings& settings) {
+  if (auto bits = settings.find("bits"); bits != settings.end())
+    return bits->second.value != OptionValue(int64_t{4});
+  auto type = settings.find("quant_type");
+  return type != settings.end() && type->second.value == OptionValue(std::string(name_of(Format::int8)));
 }
 
 void refuse_unavailable(const Unavailable& unavailable, const YamlNode::Entry& entry) {
@@ -122,19 +135,37 @@ Entry read_entry(const YamlNode::Entry& entry) {
   return {option, read_option(*option, entry.value)};
 }
 
+void give(Settings& settings, const Entry& entry, const Where& where) {
+  const std::string& name = entry.option->name;
+  if (entry.yields &&
+      ((settings.contains("bits") && !yields(settings, "bits")) || settings.contains("quant_type")))
+    return;
+  if (name == "quant_type" && yields(settings, "bits")) settings.erase("bits");
+  settings[name] = {entry.value, where, entry.yields};
+}
+
+void override_with(Settings& earlier, const Settings& later) {
+  const bool keeps_bits = yields(later, "bits") && says_other_than_4_bits(earlier);
+  if (later.contains("quant_type") && yields(earlier, "bits")) earlier.erase("bits");
+  for (const auto& [name, setting] : later)
+    if (name != "bits" || !keeps_bits) earlier[name] = setting;
+}
+
 void read_settings(const YamlNode& map, Settings& settings) {
   if (map.kind == YamlNode::Kind::null) return;
   QLORA_CHECK(map.kind == YamlNode::Kind::map, usage, "{}: expected `key: value` lines, found {}",
               map.where.text(), describe(map));
   std::map<std::string, std::string> seen;  // option → the key that gave it
+  Settings own;
   for (const YamlNode::Entry& entry : map.entries) {
     Entry read = read_entry(entry);
     if (read.option == nullptr) continue;
-    auto [first, fresh] = seen.emplace(read.option->name, entry.key);
+    auto [first, fresh] = seen.emplace(read.yields ? entry.key : read.option->name, entry.key);
     QLORA_CHECK(fresh, usage, "{}: `{}` and `{}` are two names of one option (`{}`); keep one",
                 entry.where.text(), first->second, entry.key, read.option->name);
-    settings[read.option->name] = {read.value, entry.value.where};
+    give(own, read, entry.value.where);
   }
+  override_with(settings, own);
 }
 
 YamlNode::Entry parse_assignment(const std::string& assignment) {

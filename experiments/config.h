@@ -19,6 +19,7 @@ namespace qlora {
 struct Setting {
   OptionValue value;
   Where where;
+  bool yields = false;  // `load_in_4bit: false`: 32 bits unless something says which others
 };
 // By the option's own name.
 using Settings = std::map<std::string, Setting, std::less<>>;
@@ -29,8 +30,15 @@ using Settings = std::map<std::string, Setting, std::less<>>;
 struct Entry {
   const Option* option = nullptr;
   OptionValue value;
+  bool yields = false;  // as in Setting
 };
 Entry read_entry(const YamlNode::Entry&);
+
+// Into the settings of one map, whose order says nothing: what yields gives way to `bits` and `quant_type`.
+void give(Settings&, const Entry&, const Where&);
+// Settings of a later map over those of earlier ones. A `load_in_4bit: false` takes back 4 bits and no
+// others.
+void override_with(Settings& earlier, const Settings& later);
 
 // All entries of a map into `settings`; later calls override earlier ones. Two names of one option in one map
 // are an error: nobody could say which one counts.

@@ -130,6 +130,38 @@ TEST_CASE("scales of eight bits are quantized only when asked for") {
   CHECK(config_of("bits: 32").flag("double_quant"));
 }
 
+TEST_CASE("a base that is not loaded in four bits is not quantized unless something says how") {
+  for (const char* text : {"load_in_4bit: false", "load_in_4bit: false\nload_in_8bit: false",
+                           "load_in_8bit: no\nload-in-4bit: no", "load_in_4bit: false\nbits: 32"}) {
+    INFO(text);
+    CHECK(config_of(text) == config_of("bits: 32"));
+  }
+  for (const auto& [text, same] : {std::pair("load_in_4bit: false\nload_in_8bit: true", "bits: 8"),
+                                   {"load_in_8bit: true\nload_in_4bit: false", "bits: 8"},
+                                   {"load_in_4bit: false\nquant_type: int8", "bits: 8"},
+                                   {"quant_type: fp4\nload_in_4bit: false", "quant_type: fp4"},
+                                   {"load_in_4bit: false\nquant_type: fp4", "quant_type: fp4"},
+                                   {"load_in_4bit: auto", "bits: 4"}}) {
+    INFO(text);
+    CHECK(config_of(text) == config_of(same));
+  }
+}
+
+TEST_CASE("a later file that forbids four bits takes back those of an earlier one and no others") {
+  for (const auto& [earlier, later, bits] : {std::tuple("load_in_4bit: true", "load_in_4bit: false", 32),
+                                             {"quant_type: fp4", "load_in_4bit: false", 32},
+                                             {"load_in_8bit: true", "load_in_4bit: false", 8},
+                                             {"quant_type: int8", "load_in_4bit: false", 8},
+                                             {"load_in_4bit: false", "load_in_8bit: true", 8},
+                                             {"load_in_4bit: false", "quant_type: fp4", 4},
+                                             {"load_in_4bit: false", "lora_r: 8", 32}}) {
+    INFO(earlier << ", " << later);
+    Settings settings = settings_of(std::string("model_name_or_path: m\ndataset: d\n") + earlier);
+    read_settings(parse_yaml(later, "d.yaml"), settings);
+    CHECK(RunConfig(settings).integer("bits") == bits);
+  }
+}
+
 TEST_CASE("two names of one option in one file are an error and in two files the later counts") {
   CHECK_THROWS_WITH(settings_of("lora_r: 8\nlora_rank: 8\n"),
                     "c.yaml:2:1: `lora_r` and `lora_rank` are two names of one option (`lora_r`); keep one");

@@ -40,7 +40,7 @@ void add_axis(const YamlNode::Entry& entry, const YamlNode& list, std::vector<Sw
 
 void add_constant(const YamlNode::Entry& entry, Settings& base) {
   Entry read = read_entry(entry);
-  if (read.option != nullptr) base[read.option->name] = {read.value, entry.value.where};
+  if (read.option != nullptr) give(base, read, entry.value.where);
 }
 
 // {a: [1, 2], b: [3, 4]}: columns of equal length.
@@ -155,8 +155,10 @@ std::vector<Settings> product(const Settings& base, const std::vector<SweepAxis>
     std::vector<Settings> next;
     for (const Settings& settings : all)
       for (const std::vector<Setting>& row : axis.rows) {
+        Settings point;
+        for (size_t i = 0; i < row.size(); ++i) point[axis.names[i]] = row[i];
         next.push_back(settings);
-        for (size_t i = 0; i < row.size(); ++i) next.back()[axis.names[i]] = row[i];
+        override_with(next.back(), point);
       }
     all = std::move(next);
   }

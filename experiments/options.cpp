@@ -293,7 +293,7 @@ std::vector<Option> make_options() {
 }
 
 std::vector<Translation> make_translations() {
-  return {{"load_in_4bit", "bits", "4", ""},
+  return {{"load_in_4bit", "bits", "4", "32", true},
           {"load_in_8bit", "bits", "8", ""},
           {"bf16", "compute_dtype", "bf16", ""},
           {"lora_target_linear", "lora_target_modules", "all-linear", ""},

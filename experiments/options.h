@@ -45,6 +45,7 @@ struct Translation {
   std::string key;
   std::string option;
   std::string if_true, if_false;  // empty: says nothing
+  bool denies = false;            // `if_false` only rules one value out: it yields to what says more
 };
 const Translation* find_translation(std::string_view key);
 

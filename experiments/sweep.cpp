@@ -48,6 +48,7 @@ class Reader {
     if (const YamlNode* base = file_.find("base")) read_base(*base, path_);
     std::map<std::string, std::string> seen;
     for (const YamlNode::Entry& entry : file_.entries) read_top_entry(entry, sweep, seen);
+    override_with(base_, own_);
     QLORA_CHECK(method_ == "list" || runs_ == nullptr, usage, "{}: `runs` needs `method: list`",
                 runs_->where.text());
     QLORA_CHECK(method_ == "grid" || runs_ != nullptr, usage, "{}: `method: list` needs `runs`",
@@ -109,8 +110,8 @@ class Reader {
     const Translation* translation = find_translation(entry.key);
     if (translation == nullptr) return "";
     if (entry.value.kind != YamlNode::Kind::scalar) return translation->option;
-    const Option* said = read_entry(entry).option;
-    return said == nullptr ? "" : said->name;
+    const Entry said = read_entry(entry);
+    return said.option == nullptr || said.yields ? "" : said.option->name;
   }
 
   void read_run_key(const YamlNode::Entry& entry, bool listed, std::map<std::string, std::string>& seen) {
@@ -130,7 +131,7 @@ class Reader {
       QLORA_CHECK(fresh, usage, "{}: `{}` and `{}` are two names of one option (`{}`); keep one",
                   entry.where.text(), first->second, entry.key, name);
     }
-    read_parameter(entry, listed, base_, axes_);
+    read_parameter(entry, listed, own_, axes_);
   }
 
   // A file, an inline map, or a list of both. Files are looked for beside the file that names them, then
@@ -167,10 +168,8 @@ class Reader {
     if (name.empty()) return;
     for (SweepAxis& a : axes_) remove_column(a, name);
     std::erase_if(axes_, [](const SweepAxis& a) { return a.names.empty(); });
-    for (auto& [key, setting] : constant) {
-      base_[key] = setting;
-      overrides_[key] = setting;
-    }
+    override_with(base_, constant);
+    override_with(overrides_, constant);
     for (SweepAxis& a : axis) axes_.push_back(std::move(a));
   }
 
@@ -202,7 +201,7 @@ class Reader {
   Settings over_base(const YamlNode& map) const {
     Settings settings = base_;
     read_settings(map, settings);
-    for (const auto& [name, setting] : overrides_) settings[name] = setting;
+    override_with(settings, overrides_);
     return settings;
   }
 
@@ -277,7 +276,7 @@ class Reader {
 
   const YamlNode& file_;
   Path path_;
-  Settings base_, overrides_;
+  Settings base_, own_, overrides_;  // of the files under `base`, of this file, of the command line
   std::vector<SweepAxis> axes_;
   std::vector<Condition> exclude_;
   std::vector<YamlNode> include_;

@@ -131,6 +131,24 @@ TEST_CASE("mistakes in a sweep file are told with their place") {
   CHECK_THROWS_WITH(sweep_of("dataset: [a]\nexclude: [{dataset: a}]\n"), Contains("no run is left"));
 }
 
+TEST_CASE("a sweep without four bits is not quantized unless it says how") {
+  const auto bits = [](const std::string& text) {
+    std::vector<int64_t> out;
+    for (const SweepRun& run : sweep_of("dataset: d\n" + text).runs)
+      out.push_back(run.config.integer("bits"));
+    return out;
+  };
+  using Bits = std::vector<int64_t>;
+  CHECK(bits("load_in_4bit: false\nload_in_8bit: false\n") == Bits{32});
+  CHECK(bits("load_in_4bit: false\nload_in_8bit: true\n") == Bits{8});
+  CHECK(bits("load_in_8bit: true\nload_in_4bit: false\n") == Bits{8});
+  CHECK(bits("base: {load_in_4bit: true}\nload_in_4bit: false\n") == Bits{32});
+  CHECK(bits("base: {load_in_8bit: true}\nload_in_4bit: false\n") == Bits{8});
+  CHECK(bits("load_in_4bit: [true, false]\n") == Bits{4, 32});
+  CHECK(bits("load_in_4bit: false\nquant_type: [fp4, int8]\n") == Bits{4, 8});
+  CHECK(bits("method: list\nload_in_4bit: true\nruns: [{seed: 1}, {load_in_4bit: false}]\n") == Bits{4, 32});
+}
+
 TEST_CASE("a grid that is too large is refused before it is expanded") {
   std::string values = "[";
   for (int i = 0; i < 1000; ++i) values += fmt::format("{}{}", i > 0 ? "," : "", i);
