@@ -51,8 +51,7 @@ std::string Chat::say(const std::string& text, const std::function<void(const st
   GenerateOptions options;
   options.max_new_tokens = settings_.max_new_tokens;
   options.numerics = settings_.decode_numerics == "exact" ? Numerics::exact : Numerics::decode;
-  options.stop_ids = stop_ids(template_, speaker_.tokenizer);
-  for (int32_t id : speaker_.model.config().eos_ids) options.stop_ids.push_back(id);
+  options.stop_ids = ends_of_answers(template_, speaker_.tokenizer, speaker_.model);
   StreamDecoder decoder(speaker_.tokenizer);
   StopStrings stops(settings_.stops);
   std::string answer;

@@ -2,8 +2,10 @@
 
 #include <catch2/catch.hpp>
 #include <cstdlib>
+#include <numeric>
 
 #include "core/text/stop_strings.h"
+#include "experiments/model_judge.h"
 #include "experiments/test_program.h"
 #include "kernels/backend.h"
 
@@ -92,6 +94,33 @@ TEST_CASE("the oldest turns are forgotten when the context is full and too long 
   say(chat, "Question");
   chat.reset();
   CHECK(chat.forgotten() == 0);
+}
+
+TEST_CASE("the end tokens of generation_config.json end the answers of chats and of local judges") {
+  TemporaryFolder folder;
+  write_tiny_tokenizer(folder.path());
+  write_tiny_model(folder.path(), {.vocab = TinyTokenizer::kVocabSize, .max_positions = 400});
+  const auto tokenizer = load_tokenizer(folder.path());
+  const auto backend = make_backend("auto");
+  Memory memory(*backend);
+  // Tokens of a judge's answer, and characters of a chat's.
+  const auto lengths = [&] {
+    const auto model = load_model(folder.path(), memory, {});
+    const auto judge = make_model_judge(
+        {.model = model.get(), .memory = &memory, .tokenizer = tokenizer.get(), .chat_template = "oasst1"});
+    const ChatReply reply = judge->ask({.system = "", .user = "Hi", .temperature = 0, .max_tokens = 12});
+    Chat chat({*model, memory, DType::f32, *tokenizer}, {.chat_template = "oasst1", .max_new_tokens = 12});
+    return std::pair(reply.answer_tokens, say(chat, "Hi").size());
+  };
+  const auto [judged, said] = lengths();
+  CHECK(judged == 12);
+  std::vector<int32_t> all(TinyTokenizer::kVocabSize);
+  std::iota(all.begin(), all.end(), 0);
+  write_file(folder.path() / "generation_config.json",
+             fmt::format(R"({{"eos_token_id": [{}]}})", fmt::join(all, ", ")));
+  const auto [judged_now, said_now] = lengths();
+  CHECK(judged_now == 1);
+  CHECK(said_now < said);
 }
 
 TEST_CASE("the program talks through a pipe") {

@@ -48,10 +48,9 @@ class Answering {
         settings_(settings),
         subjects_(subjects),
         template_(chat_template_by_name(settings.chat_template)),
-        stop_ids_(stop_ids(template_, options.tokenizer)),
+        stop_ids_(ends_of_answers(template_, options.tokenizer, options.model)),
         stops_(settings.stops) {
     check_sampling(settings.sampling);
-    for (int32_t id : options.model.config().eos_ids) stop_ids_.push_back(id);
     for (const char* stop : template_.stops) stops_.emplace_back(stop);
   }
 
@@ -199,6 +198,14 @@ void write_changed(const Path& path, const std::string& text) {
 }
 
 }  // namespace
+
+std::vector<int32_t> ends_of_answers(const ChatTemplate& chat, const Tokenizer& tokenizer,
+                                     const Model& model) {
+  std::vector<int32_t> ids = stop_ids(chat, tokenizer);
+  for (int32_t id : model.config().eos_ids)
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+  return ids;
+}
 
 std::string settings_text(const GenerationSettings& s) {
   Json json = {{"template", s.chat_template},           {"system", s.system},

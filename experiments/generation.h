@@ -32,6 +32,9 @@ std::string settings_text(const GenerationSettings&);
 // "topp0.9-temp0.7", "greedy", ...: of file names.
 std::string sampling_label(const Sampling&);
 
+// The tokens that end an answer: the template's, and those that the model's files name.
+std::vector<int32_t> ends_of_answers(const ChatTemplate&, const Tokenizer&, const Model&);
+
 struct AnsweringSubject {
   SubjectModel subject;
   int64_t step = 0;

@@ -6,6 +6,7 @@
 #include "core/base/check.h"
 #include "core/models/generate.h"
 #include "core/text/chat_template.h"
+#include "experiments/generation.h"
 
 namespace qlora {
 
@@ -32,7 +33,7 @@ class ModelJudge : public ChatClient {
     }
     GenerateOptions generation;
     generation.max_new_tokens = std::min<int64_t>(request.max_tokens, room);
-    generation.stop_ids = stop_ids(template_, *options_.tokenizer);
+    generation.stop_ids = ends_of_answers(template_, *options_.tokenizer, *options_.model);
     Prompt prompt{context, options_.adapter};
     prompt.sampling.temperature = request.temperature;
     prompt.sampling.key = sampling_key(0, request.user);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <optional>
 #include <string_view>
 
@@ -212,6 +213,15 @@ void read_llama(const Keys& k, const Family& f, HfConfig& c) {
   if (f.more != nullptr) f.more(k, c);
 }
 
+// Adds the end tokens of generation_config.json beside config.json, if it is there: models that were taught
+// to chat name the ends of their turns in that file alone.
+void add_end_tokens(const Path& path, std::vector<int32_t>& ids) {
+  if (!std::filesystem::exists(path)) return;
+  const Json json = parse_json(read_file(path), path.string());
+  for (int32_t id : Keys(json, path.string()).ids("eos_token_id"))
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+}
+
 // What the family says.
 void read_family(const Keys& k, HfConfig& c) {
   std::vector<std::string> known;
@@ -301,6 +311,7 @@ HfConfig read_hf_config(const Path& path) {
               k.origin());
   c.dtype = k.text("dtype", k.text("torch_dtype", ""));
   c.eos_ids = k.ids("eos_token_id");
+  add_end_tokens(path.parent_path() / "generation_config.json", c.eos_ids);
   c.bos_id = one_id(k, "bos_token_id");
   c.pad_id = one_id(k, "pad_token_id");
   return c;

@@ -43,7 +43,7 @@ struct HfConfig {
   bool head_norms = false;       // every head of q and k has its norm
   std::vector<int64_t> windows;  // attention window of every layer; 0 = none
   std::string dtype;             // of the stored weights; empty when the file does not say
-  std::vector<int32_t> eos_ids;
+  std::vector<int32_t> eos_ids;  // of config.json, and of generation_config.json where that lies beside it
   int32_t bos_id = -1, pad_id = -1;
 };
 

@@ -144,6 +144,21 @@ TEST_CASE("end tokens are one number or a list or absent") {
   CHECK(none.bos_id == -1);
 }
 
+TEST_CASE("end tokens of a generation_config.json are joined to those of config.json") {
+  test::TemporaryFolder folder;
+  const Path config = folder.path() / "config.json", generation = folder.path() / "generation_config.json";
+  write_file(config, R"({"model_type": "gemma2", "eos_token_id": 1})");
+  const auto joined = [&](const std::string& text) {
+    write_file(generation, text);
+    return read_hf_config(config).eos_ids;
+  };
+  CHECK(joined(R"({"eos_token_id": [107, 1]})") == std::vector<int32_t>{1, 107});
+  CHECK(joined(R"({"eos_token_id": 107})") == std::vector<int32_t>{1, 107});
+  CHECK(joined(R"({"temperature": 0.6})") == std::vector<int32_t>{1});
+  CHECK_THROWS_WITH(joined(R"({"eos_token_id": "<eos>"})"),
+                    Contains("generation_config.json: eos_token_id must hold token ids"));
+}
+
 TEST_CASE("what a config cannot mean is an error that names file and key") {
   auto message = [](const std::string& body) {
     try {

@@ -45,7 +45,6 @@ int answer_prompt(const Invocation& in, const GenerateArguments& arguments) {
   GenerateOptions options;
   options.max_new_tokens = settings.max_new_tokens;
   options.numerics = decode_numerics(loaded.config());
-  options.stop_ids = loaded.model()->config().eos_ids;
   if (!settings.chat_template.empty()) {
     settings = settings_of(arguments.generation, tokenizer);
     const ChatTemplate& chat = chat_template_by_name(settings.chat_template);
@@ -53,10 +52,11 @@ int answer_prompt(const Invocation& in, const GenerateArguments& arguments) {
     if (!settings.system.empty()) messages.push_back({"system", settings.system});
     messages.push_back({"user", arguments.prompt});
     prompt.tokens = encode_chat(chat, tokenizer, messages, true);
-    for (int32_t id : stop_ids(chat, tokenizer)) options.stop_ids.push_back(id);
+    options.stop_ids = ends_of_answers(chat, tokenizer, *loaded.model());
     for (const char* stop : chat.stops) settings.stops.emplace_back(stop);
   } else {
     prompt.tokens = tokenizer.encode(arguments.prompt, true);
+    options.stop_ids = loaded.model()->config().eos_ids;
     if (int32_t eos = tokenizer.special().eos; eos >= 0) options.stop_ids.push_back(eos);
   }
   QLORA_CHECK(!prompt.tokens.empty(), usage, "the prompt is empty");
