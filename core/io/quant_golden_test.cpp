@@ -128,7 +128,8 @@ TEST_CASE("tables and maps equal those of bitsandbytes bit for bit", "[golden]")
     with_format(format, [&]<class F>(F) {
       std::vector<float> levels, thresholds;
       for (int i = 0; i < F::kLevels; ++i) levels.push_back(F::level(i));
-      for (int i = 0; i < F::kThresholds; ++i) thresholds.push_back(F::threshold(i));
+      if constexpr (F::kBits == 4)
+        for (int i = 0; i < F::kThresholds; ++i) thresholds.push_back(F::threshold(i));
       const std::string name(name_of(format));
       CHECK(same_bytes(levels, file.at(name + "_hardcoded_cuda")));
       CHECK(same_bytes(thresholds, file.at(name + "_thresholds_cuda")));
