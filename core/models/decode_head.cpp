@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/base/half.h"
+
 namespace qlora {
 
 namespace {
@@ -13,8 +15,13 @@ bool is_quantized(const FrozenLinear* linear) {
   return w != nullptr && w->parts().format != Format::dense;
 }
 
-// Whole rows at a time; a slice of the source may begin and end within one.
+// Whole rows at a time from a device; a slice of the source may begin and end within one.
 WeightSource elements_of(const Tensor& table) {
+  if (table.backend().host_memory() && table.type() == DType::bf16)
+    return [&table](int64_t begin, std::span<float> out) {
+      const bf16* from = table.as<bf16>() + begin;
+      std::transform(from, from + out.size(), out.begin(), [](bf16 x) { return to_float(x); });
+    };
   return [&table](int64_t begin, std::span<float> out) {
     const int64_t cols = table.cols(), end = begin + static_cast<int64_t>(out.size());
     const std::vector<float> rows =

@@ -77,7 +77,8 @@ def one_sequence(args, file, threads, large):
         return processor_seconds([args.bin / "llama-bench", "-m", file, "-t", threads, "-p", 0, "-n", NEW_TOKENS,
                                   "-r", repetitions, "-o", "json"])
 
-    more = 1 if large or args.quick else 3
+    # What a run takes to load is as much as many tokens of a small model, and scatters.
+    more = (1 if args.quick else 3) if large else (4 if args.quick else 12)
     longer, out = bench(1 + more)
     if threads > 1:
         return json.loads(out)[0]["avg_ts"]
