@@ -1,5 +1,5 @@
-// Models of the families with LayerNorm through the program: a run that learns, on the processor and on the
-// emulated GPU, and an answer with its adapter.
+// Models of the families with LayerNorm through the program: a step of training, on the processor and on the
+// emulated GPU, and an answer with its adapter. (What they learn is compared in core/train.)
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
 

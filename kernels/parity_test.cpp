@@ -86,7 +86,8 @@ TEST_CASE("The index of the largest logit is the first of equal ones") {
   for (const std::string& name : available_backends()) {
     INFO(name);
     auto backend = make_test_backend(name);
-    for (int64_t vocab : {1, 5, 16, 33, 1000}) {
+    for (auto [vocab, softcap] :
+         {std::pair<int64_t, double>{1, 0}, {5, 0}, {16, 0}, {33, 0}, {1000, 0}, {33, 5}, {1000, 5}}) {
       constexpr int64_t kRows = 4;
       Device d(*backend, DType::f32);
       Array logits = normals(3, kRows * vocab);
@@ -104,7 +105,8 @@ TEST_CASE("The index of the largest logit is the first of equal ones") {
                                  .loss = d.make(kRows),
                                  .argmax = argmax,
                                  .rows = kRows,
-                                 .vocab = vocab});
+                                 .vocab = vocab,
+                                 .softcap = softcap});
       CHECK(d.get_raw(argmax, kRows) == expected);
     }
   }

@@ -2,6 +2,10 @@
 // What families share: the walk over the blocks, and the linears by their names. A family adds its weights
 // (weight_visitor.h) and three pieces of forward code.
 
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "core/models/weight_visitor.h"
 
 namespace qlora {
@@ -30,7 +34,7 @@ class Decoder : public Model {
   // yet is not kept.
   Var attend(Context&, const RopeAngles&, std::vector<Var> qkv, int64_t layer) const;
 
-  // To be set by the family's constructor.
+  // Set by DecoderOf.
   LoadedWeights loaded_;
   LinearPtr head_;
 
@@ -39,6 +43,29 @@ class Decoder : public Model {
  private:
   const Operands operands_;
   const std::vector<float> inv_freq_;
+};
+
+// What files of a family may differ in: names without `prefix`, and buffers, whose names end so.
+struct FileNames {
+  std::string prefix = {};
+  std::vector<std::string> ignored = {};
+  std::string head = "lm_head";
+};
+
+// A Decoder of `Weights`: a struct with the tables embed and head (empty when tied), and visit(config, visitor),
+// which names and places all of them.
+template <class Weights>
+class DecoderOf : public Decoder {
+ protected:
+  DecoderOf(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options,
+            const FileNames& names)
+      : Decoder(std::move(config), options.operands) {
+    loaded_ = load_weights(folder, memory, options, names.prefix, names.ignored,
+                           [this](WeightVisitor& v) { w_.visit(config_, v); });
+    head_ = dense_linear(names.head, config_.tied_head ? w_.embed : w_.head, options.operands);
+  }
+
+  Weights w_;
 };
 
 }  // namespace qlora

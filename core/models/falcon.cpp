@@ -41,15 +41,12 @@ struct Weights {
   }
 };
 
-class Falcon final : public Decoder {
+class Falcon final : public DecoderOf<Weights> {
  public:
   Falcon(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options)
-      : Decoder(std::move(config), options.operands) {
-    const std::vector<std::string> ignored = {".rotary_emb.inv_freq"};  // a buffer of old checkpoints
-    loaded_ = load_weights(folder, memory, options, "transformer.", ignored,
-                           [this](WeightVisitor& v) { w_.visit(config_, v); });
-    head_ = dense_linear("lm_head", config_.tied_head ? w_.embed : w_.head, options.operands);
-  }
+      : DecoderOf(std::move(config), folder, memory, options,
+                  {.prefix = "transformer.",
+                   .ignored = {".rotary_emb.inv_freq"}}) {}
 
  private:
   Var begin(Context& c) const override { return embedding(c, w_.embed); }
@@ -57,8 +54,6 @@ class Falcon final : public Decoder {
   Var block(Context& c, int64_t layer, const RopeAngles& angles, const Var& x) const override;
   Var attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles, const Var& norm) const;
   Var fed_forward(Context& c, const Block& b, Var norm) const;
-
-  Weights w_;
 };
 
 Var Falcon::attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles,

@@ -16,9 +16,6 @@ std::shared_ptr<const Model> make_llama(HfConfig, const ModelFolder&, Memory&, c
 std::vector<WeightSpec> gemma2_weights(const HfConfig&);
 std::shared_ptr<const Model> make_gemma2(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 
-std::vector<WeightSpec> phi3_weights(const HfConfig&);
-std::shared_ptr<const Model> make_phi3(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
-
 std::vector<WeightSpec> gpt_neox_weights(const HfConfig&);
 std::shared_ptr<const Model> make_gpt_neox(HfConfig, const ModelFolder&, Memory&, const LoadOptions&);
 

@@ -47,15 +47,10 @@ struct Weights {
   }
 };
 
-class Gemma2 final : public Decoder {
+class Gemma2 final : public DecoderOf<Weights> {
  public:
   Gemma2(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options)
-      : Decoder(std::move(config), options.operands) {
-    const std::vector<std::string> ignored = {".rotary_emb.inv_freq"};  // a buffer of old checkpoints
-    loaded_ = load_weights(folder, memory, options, "", ignored,
-                           [this](WeightVisitor& v) { w_.visit(config_, v); });
-    head_ = dense_linear("lm_head", config_.tied_head ? w_.embed : w_.head, options.operands);
-  }
+      : DecoderOf(std::move(config), folder, memory, options, {.ignored = {".rotary_emb.inv_freq"}}) {}
 
  private:
   Var begin(Context& c) const override {
@@ -65,8 +60,6 @@ class Gemma2 final : public Decoder {
   Var block(Context& c, int64_t layer, const RopeAngles& angles, const Var& x) const override;
   Var attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles, const Var& x) const;
   Var fed_forward(Context& c, const Block& b, Var norm) const;
-
-  Weights w_;
 };
 
 Var Gemma2::attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles,

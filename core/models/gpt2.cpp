@@ -42,15 +42,12 @@ struct Weights {
   }
 };
 
-class Gpt2 final : public Decoder {
+class Gpt2 final : public DecoderOf<Weights> {
  public:
   Gpt2(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options)
-      : Decoder(std::move(config), options.operands) {
-    const std::vector<std::string> ignored = {".attn.bias", ".attn.masked_bias"};  // masks of old checkpoints
-    loaded_ = load_weights(folder, memory, options, "transformer.", ignored,
-                           [this](WeightVisitor& v) { w_.visit(config_, v); });
-    head_ = dense_linear("lm_head", config_.tied_head ? w_.embed : w_.head, options.operands);
-  }
+      : DecoderOf(std::move(config), folder, memory, options,
+                  {.prefix = "transformer.",
+                   .ignored = {".attn.bias", ".attn.masked_bias"}}) {}
 
  private:
   Var begin(Context& c) const override {
@@ -60,8 +57,6 @@ class Gpt2 final : public Decoder {
   Var block(Context& c, int64_t layer, const RopeAngles& angles, const Var& x) const override;
   Var attended(Context& c, const Block& b, int64_t layer, const Var& x) const;
   Var fed_forward(Context& c, const Block& b, Var norm) const;
-
-  Weights w_;
 };
 
 Var Gpt2::attended(Context& c, const Block& b, int64_t layer, const Var& x) const {

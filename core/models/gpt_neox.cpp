@@ -42,17 +42,13 @@ struct Weights {
   }
 };
 
-class GptNeox final : public Decoder {
+class GptNeox final : public DecoderOf<Weights> {
  public:
   GptNeox(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options)
-      : Decoder(std::move(config), options.operands) {
-    // Buffers of old checkpoints.
-    const std::vector<std::string> ignored = {".attention.bias", ".attention.masked_bias",
-                                              ".rotary_emb.inv_freq"};
-    loaded_ = load_weights(folder, memory, options, "gpt_neox.", ignored,
-                           [this](WeightVisitor& v) { w_.visit(config_, v); });
-    head_ = dense_linear("embed_out", config_.tied_head ? w_.embed : w_.head, options.operands);
-  }
+      : DecoderOf(std::move(config), folder, memory, options,
+                  {.prefix = "gpt_neox.",
+                   .ignored = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"},
+                   .head = "embed_out"}) {}
 
  private:
   Var begin(Context& c) const override { return embedding(c, w_.embed); }
@@ -60,8 +56,6 @@ class GptNeox final : public Decoder {
   Var block(Context& c, int64_t layer, const RopeAngles& angles, const Var& x) const override;
   Var attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles, const Var& x) const;
   Var fed_forward(Context& c, const Block& b, Var norm) const;
-
-  Weights w_;
 };
 
 Var GptNeox::attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles,

@@ -31,6 +31,7 @@ struct Family {
   int64_t window = 0;            // of an absent sliding_window; 0 = none
   bool always_qkv_bias = false;  // else attention_bias decides for q, k, v and o
   bool head_norms = false;       // norms of q and k
+  bool fused_linears = false;
   double norm_eps = 1e-6;
   bool tied = false;
   bool partial_rope = false;  // partial_rotary_factor is heeded
@@ -134,6 +135,7 @@ constexpr Family kFamilies[] = {
      .heads = 32,
      .max_positions = 4096,
      .windows = Windows::all,
+     .fused_linears = true,
      .norm_eps = 1e-5,
      .partial_rope = true},
 };
@@ -191,6 +193,7 @@ void read_switches(const Keys& k, const Family& f, HfConfig& c) {
   c.o_bias = attention_bias;
   c.mlp_bias = !f.always_qkv_bias && k.flag("mlp_bias", false);
   c.head_norms = f.head_norms;
+  c.fused_linears = f.fused_linears;
   c.tied_head = k.flag("tie_word_embeddings", f.tied);
   c.activation = read_activation(k, f.activation_key, f.activation);
   const std::string said = k.text(f.activation_key, f.activation);

@@ -41,6 +41,7 @@ struct HfConfig {
   double query_scalar = 0;   // scores are divided by its root; 0 = head_dim
   bool qkv_bias = false, o_bias = false, mlp_bias = false;
   bool head_norms = false;       // every head of q and k has its norm
+  bool fused_linears = false;    // q, k and v are one linear, gate and up another
   std::vector<int64_t> windows;  // attention window of every layer; 0 = none
   std::string dtype;             // of the stored weights; empty when the file does not say
   std::vector<int32_t> eos_ids;  // of config.json, and of generation_config.json where that lies beside it

@@ -54,13 +54,10 @@ struct Weights {
   }
 };
 
-class Opt final : public Decoder {
+class Opt final : public DecoderOf<Weights> {
  public:
   Opt(HfConfig config, const ModelFolder& folder, Memory& memory, const LoadOptions& options)
-      : Decoder(std::move(config), options.operands) {
-    loaded_ = load_weights(folder, memory, options, "model.", {},
-                           [this](WeightVisitor& v) { w_.visit(config_, v); });
-    head_ = dense_linear("lm_head", config_.tied_head ? w_.embed : w_.head, options.operands);
+      : DecoderOf(std::move(config), folder, memory, options, {.prefix = "model."}) {
     if (!w_.project_in) return;
     project_in_ = dense_linear("model.decoder.project_in", w_.project_in, options.operands);
     project_out_ = dense_linear("model.decoder.project_out", w_.project_out, options.operands);
@@ -73,7 +70,6 @@ class Opt final : public Decoder {
   Var attended(Context& c, const Block& b, int64_t layer, Var norm) const;
   Var fed_forward(Context& c, const Block& b, Var norm) const;
 
-  Weights w_;
   LinearPtr project_in_, project_out_;
 };
 

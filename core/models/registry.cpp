@@ -22,7 +22,7 @@ constexpr std::array<Family, 11> kFamilies = {{
     {"qwen2", llama_weights, make_llama},
     {"qwen3", llama_weights, make_llama},
     {"gemma2", gemma2_weights, make_gemma2},
-    {"phi3", phi3_weights, make_phi3},
+    {"phi3", llama_weights, make_llama},
     {"gpt_neox", gpt_neox_weights, make_gpt_neox},
     {"opt", opt_weights, make_opt},
     {"gpt2", gpt2_weights, make_gpt2},
