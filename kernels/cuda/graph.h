@@ -28,7 +28,6 @@ class HeldWork {
   void add_fill(void* to, size_t bytes, uint8_t value);
   void issue(cudaStream_t) const;  // piece by piece
   void clear();
-  bool empty() const { return works_.empty(); }
 
  private:
   friend class Graph;

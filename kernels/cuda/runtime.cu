@@ -11,6 +11,8 @@
 
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/check.h"
+#include "kernels/cuda/graph.h"
+#include "kernels/cuda/holding.h"
 
 namespace qlora::cuda {
 namespace {
@@ -38,35 +40,29 @@ void note_released(void* p) {
 
 }  // namespace
 
-// Memory of the host from which the device copies while the caller goes on, made when it is first needed.
-// When it is full, all that it holds is waited for.
-struct Stream::State {
-  static constexpr size_t kStage = size_t{4} << 20;
+namespace {
+
+// The device's side of a stream.
+struct Queue {
+  using Work = HeldWork;
   cudaStream_t stream = nullptr;
-  std::byte* stage = nullptr;
-  size_t staged = 0;
-  Repeats repeats{graphs_are_on()};
-  HeldWork held = {};
   std::array<Graph, Repeats::kSections> graphs = {};
 
-  // Whether the next piece is to be held back; else what was held back has gone, and it may go.
-  bool holds(WorkPiece piece) {
-    if (repeats.next(piece)) return true;
-    go();
-    return false;
-  }
-  void go() {
-    held.issue(stream);
-    held.clear();
-  }
-  // Work that nothing can hold back comes.
-  void break_off() { holds({WorkKind::other}); }
-  // The host is about to wait.
-  void end_section() {
-    const int section = repeats.end();
-    if (section == Repeats::kNone) return go();
-    graphs[static_cast<size_t>(section)].launch(held, stream);
-  }
+  void issue(const HeldWork& work) { work.issue(stream); }
+  void whole(int section, HeldWork& work) { graphs[static_cast<size_t>(section)].launch(work, stream); }
+};
+
+}  // namespace
+
+// `stage`: memory of the host from which the device copies while the caller goes on, made when it is first
+// needed. When it is full, all that it holds is waited for.
+struct Stream::State {
+  static constexpr size_t kStage = size_t{4} << 20;
+  Queue queue = {};
+  Holding<Queue> holding{queue, graphs_are_on()};
+  std::byte* stage = nullptr;
+  size_t staged = 0;
+  std::map<const void*, size_t> shared_asked = {};  // of kernels, more than they have without asking
 };
 
 namespace {
@@ -81,11 +77,11 @@ struct {
 
 void Stream::break_off_all() {
   std::lock_guard lock(streams.mutex);
-  for (Stream* stream : streams.all) stream->state_->break_off();
+  for (Stream* stream : streams.all) stream->break_off();
 }
 
 Stream::Stream() : state_(std::make_shared<State>()) {
-  check(cudaStreamCreateWithFlags(&state_->stream, cudaStreamNonBlocking), "no stream");
+  check(cudaStreamCreateWithFlags(&state_->queue.stream, cudaStreamNonBlocking), "no stream");
   std::lock_guard lock(streams.mutex);
   streams.all.push_back(this);
 }
@@ -95,18 +91,18 @@ Stream::~Stream() {
     std::lock_guard lock(streams.mutex);
     std::erase(streams.all, this);
   }
-  state_->held.clear();  // nobody waits for it
-  cudaStreamSynchronize(state_->stream);
+  state_->holding.forget();
+  cudaStreamSynchronize(state_->queue.stream);
   release_host(state_->stage);
-  cudaStreamDestroy(state_->stream);
+  cudaStreamDestroy(state_->queue.stream);
 }
 
 void* Stream::raw() {
-  return state_->stream;
+  return state_->queue.stream;
 }
 
 void Stream::break_off() {
-  state_->break_off();
+  state_->holding.break_off();
 }
 
 FoundBlas find_blas() {
@@ -114,14 +110,16 @@ FoundBlas find_blas() {
 }
 
 void Stream::launch(const KernelCall& call) {
-  constexpr size_t kWithoutAsking = size_t{48} << 10;  // more shared memory must be asked for
-  if (call.shared > kWithoutAsking)
+  constexpr size_t kWithoutAsking = size_t{48} << 10;
+  if (call.shared > kWithoutAsking && state_->shared_asked[call.kernel] < call.shared) {
     check(cudaFuncSetAttribute(call.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(call.shared)),
           "shared memory of a block");
-  if (state_->holds({WorkKind::kernel, call.kernel})) return state_->held.add(call);
+    state_->shared_asked[call.kernel] = call.shared;
+  }
+  if (HeldWork* held = state_->holding.next({WorkKind::kernel, call.kernel})) return held->add(call);
   check(cudaLaunchKernel(call.kernel, call.grid, call.block, const_cast<void**>(call.arguments), call.shared,
-                         state_->stream),
+                         state_->queue.stream),
         "launching a kernel");
 }
 
@@ -129,8 +127,8 @@ void Stream::copy_in(void* device, const void* host, size_t bytes) {
   constexpr size_t kAlignment = 256;
   if (bytes == 0) return;
   if (bytes > State::kStage / 8) {
-    state_->break_off();
-    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, state_->stream),
+    break_off();
+    check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, state_->queue.stream),
           "copying to the device");
     return wait();
   }
@@ -139,45 +137,48 @@ void Stream::copy_in(void* device, const void* host, size_t bytes) {
   std::byte* place = state_->stage + state_->staged;
   std::memcpy(place, host, bytes);
   state_->staged += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (state_->holds({WorkKind::upload})) return state_->held.add_copy(WorkKind::upload, device, place, bytes);
-  check(cudaMemcpyAsync(device, place, bytes, cudaMemcpyHostToDevice, state_->stream),
+  if (HeldWork* held = state_->holding.next({WorkKind::upload}))
+    return held->add_copy(WorkKind::upload, device, place, bytes);
+  check(cudaMemcpyAsync(device, place, bytes, cudaMemcpyHostToDevice, state_->queue.stream),
         "copying to the device");
 }
 
 void Stream::copy_out(void* host, const void* device, size_t bytes) {
-  state_->end_section();
-  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, state_->stream),
+  state_->holding.end_section();
+  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, state_->queue.stream),
         "copying from the device");
   wait();
 }
 
 void Stream::copy(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return;
-  if (state_->holds({WorkKind::copy})) return state_->held.add_copy(WorkKind::copy, to, from, bytes);
-  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, state_->stream), "copying on the device");
+  if (HeldWork* held = state_->holding.next({WorkKind::copy}))
+    return held->add_copy(WorkKind::copy, to, from, bytes);
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, state_->queue.stream),
+        "copying on the device");
 }
 
 void Stream::fill(void* device, size_t bytes, uint8_t value) {
   if (bytes == 0) return;
-  if (state_->holds({WorkKind::fill})) return state_->held.add_fill(device, bytes, value);
-  check(cudaMemsetAsync(device, value, bytes, state_->stream), "filling memory");
+  if (HeldWork* held = state_->holding.next({WorkKind::fill})) return held->add_fill(device, bytes, value);
+  check(cudaMemsetAsync(device, value, bytes, state_->queue.stream), "filling memory");
 }
 
 void Stream::wait() {
-  state_->end_section();
-  check(cudaStreamSynchronize(state_->stream), "a kernel failed");
+  state_->holding.end_section();
+  check(cudaStreamSynchronize(state_->queue.stream), "a kernel failed");
   state_->staged = 0;
 }
 
 void Stream::load(void* device, const void* host, size_t bytes) {
-  state_->break_off();
-  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, state_->stream),
+  break_off();
+  check(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, state_->queue.stream),
         "copying to the device");
 }
 
 void Stream::store(void* host, const void* device, size_t bytes) {
-  state_->break_off();
-  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, state_->stream),
+  break_off();
+  check(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, state_->queue.stream),
         "copying from the device");
 }
 
@@ -194,13 +195,13 @@ Event::~Event() {
 }
 
 void Stream::record(Event& event) {
-  state_->break_off();
-  check(cudaEventRecord(event.state_->event, state_->stream), "recording an event");
+  break_off();
+  check(cudaEventRecord(event.state_->event, state_->queue.stream), "recording an event");
 }
 
 void Stream::wait_for(const Event& event) {
-  state_->break_off();
-  check(cudaStreamWaitEvent(state_->stream, event.state_->event, 0), "waiting for an event");
+  break_off();
+  check(cudaStreamWaitEvent(state_->queue.stream, event.state_->event, 0), "waiting for an event");
 }
 
 void* allocate_host(size_t bytes) {

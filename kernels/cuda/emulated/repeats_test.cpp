@@ -4,8 +4,11 @@
 
 #include <catch2/catch.hpp>
 #include <cstdlib>
+#include <numeric>
 
+#include "core/base/error.h"
 #include "kernels/cuda/emulated/schedules.h"
+#include "kernels/cuda/holding.h"
 #include "kernels/cuda/runtime.h"
 
 using namespace qlora;
@@ -26,6 +29,40 @@ std::pair<size_t, bool> section(Repeats& repeats, WorkPiece piece, size_t length
   size_t held = 0;
   for (size_t i = 0; i < length; ++i) held += repeats.next(piece) ? 1 : 0;
   return {held, repeats.end() != Repeats::kNone};
+}
+
+// A device that takes numbers, and refuses one of them when it is told to.
+struct Taken {
+  using Work = std::vector<int>;
+  std::vector<int> all = {};
+  int wholes = 0, refused = -1;
+
+  void take(int number) {
+    if (number == refused) throw Error(ErrorKind::failure, "refused");
+    all.push_back(number);
+  }
+  void issue(const Work& work) {
+    for (int number : work) take(number);
+  }
+  void whole(int section, Work& work) {
+    CHECK((section >= 0 && section < Repeats::kSections));
+    ++wholes;
+    issue(work);
+  }
+};
+
+// Pieces of a section, numbered from `first`; how many were held back.
+size_t give(Holding<Taken>& holding, Taken& taken, int first, size_t length = kLength) {
+  size_t held = 0;
+  for (int number = first; number < first + static_cast<int>(length); ++number) {
+    if (std::vector<int>* back = holding.next(kernel(0))) {
+      back->push_back(number);
+      ++held;
+    } else {
+      taken.take(number);
+    }
+  }
+  return held;
 }
 
 // Numbers on the device that every step changes by kernels, uploads, copies and fills.
@@ -113,6 +150,54 @@ TEST_CASE(
     pages.next({WorkKind::other});
     CHECK(section(pages, kernel(0)).first == 0);
   }
+}
+
+TEST_CASE(
+    "CUDA repeats: what is held back goes once, in order, also where the device refuses a piece of it") {
+  constexpr int kN = static_cast<int>(kLength);
+  Taken taken;
+  Holding<Taken> holding(taken, true);
+  const auto section = [&](int first) {
+    const size_t held = give(holding, taken, first);
+    holding.end_section();
+    return held;
+  };
+  for (int i = 0; i < 2; ++i) CHECK(section(i * kN) == 0);
+  CHECK(section(2 * kN) == kLength);
+  CHECK(taken.wholes == 1);
+  // Broken off in the middle, the first half goes at once and the rest as it comes.
+  CHECK(give(holding, taken, 3 * kN, kLength / 2) == kLength / 2);
+  CHECK(taken.all.size() == 3 * kLength);
+  holding.break_off();
+  CHECK(give(holding, taken, 3 * kN + kN / 2, kLength / 2) == 0);
+  holding.end_section();
+  for (int i = 4; i < 6; ++i) section(i * kN);
+  std::vector<int> expected(6 * kLength);
+  std::iota(expected.begin(), expected.end(), 0);
+  CHECK(taken.all == expected);
+
+  // Refused: whole, then piece by piece. What came before it is done, nothing is done twice.
+  for (const bool whole : {true, false}) {
+    while (section(0) == 0) continue;
+    taken.all.clear();
+    taken.refused = 103;
+    CHECK(give(holding, taken, 100) == kLength);
+    if (whole) {
+      CHECK_THROWS_AS(holding.end_section(), Error);
+    } else {
+      CHECK_THROWS_AS(holding.break_off(), Error);
+    }
+    taken.refused = -1;
+    holding.break_off();
+    holding.end_section();
+    CHECK(taken.all == std::vector<int>{100, 101, 102});
+  }
+  while (section(0) == 0) continue;
+  taken.all.clear();
+  CHECK(give(holding, taken, 0) == kLength);
+  holding.forget();
+  holding.break_off();
+  CHECK(taken.all.empty());
 }
 
 TEST_CASE("CUDA repeats: held back or not, a stream's work comes to the same") {

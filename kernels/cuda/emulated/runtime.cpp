@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "kernels/cuda/holding.h"
 
 extern "C" {
 void __asan_poison_memory_region(const volatile void* p, size_t bytes) __attribute__((weak));
@@ -126,36 +127,24 @@ DeviceMemory& memory() {
   return instance;
 }
 
-}  // namespace
-
-// Streams run only when something waits for them: the host, or another stream that has come to an event of
-// theirs. What no event orders runs as late as that allows; under all schedules but `forward`, as early.
-struct Stream::State {
-  const std::thread::id host = std::this_thread::get_id();
-  std::deque<std::function<void()>> work;
+// The device's side of a stream. Work runs only when something waits for it: the host, or another stream that
+// has come to an event of it. What no event orders runs as late as that allows; under all schedules but
+// `forward`, as early.
+struct Queue {
+  using Work = std::vector<std::function<void()>>;
+  std::deque<std::function<void()>> work = {};
   uint64_t given = 0, done = 0;  // pieces of work
-  Repeats repeats{graphs_are_on()};
-  std::vector<std::function<void()>> held = {};  // back
 
-  // As CUDA does it (cuda/runtime.cu).
-  void give(WorkPiece piece, std::function<void()> piece_of_work) {
-    if (repeats.next(piece)) return held.push_back(std::move(piece_of_work));
-    go();
-    work.push_back(std::move(piece_of_work));
+  void give(std::function<void()> piece) {
+    work.push_back(std::move(piece));
     ++given;
   }
-  void go() {
-    for (std::function<void()>& piece_of_work : held) work.push_back(std::move(piece_of_work));
-    given += held.size();
-    held.clear();
+  void issue(const Work& pieces) {
+    for (const std::function<void()>& piece : pieces) give(piece);
   }
-  void break_off() {
-    repeats.next({WorkKind::other});
-    go();
-  }
-  void end_section() {
-    if (repeats.end() != Repeats::kNone) emulated::count_graph();
-    go();
+  void whole(int, const Work& pieces) {
+    emulated::count_graph();
+    issue(pieces);
   }
 
   // The first `target` pieces are done after it. Work may come to an event and run other streams.
@@ -173,6 +162,14 @@ struct Stream::State {
       }
     }
   }
+};
+
+}  // namespace
+
+struct Stream::State {
+  const std::thread::id host = std::this_thread::get_id();
+  Queue queue = {};
+  Holding<Queue> holding{queue, graphs_are_on()};
 };
 
 struct Event::State {
@@ -193,6 +190,12 @@ struct {
   std::vector<Stream*> streams;
   std::exception_ptr fault;
 } shared;
+
+std::function<void()> moving(void* to, const void* from, size_t bytes) {
+  return [=] {
+    if (bytes > 0) std::memmove(to, from, bytes);
+  };
+}
 
 void keep_fault() {
   std::lock_guard lock(shared.mutex);
@@ -217,16 +220,17 @@ Stream::~Stream() {
 }
 
 void Stream::enqueue(WorkPiece piece, std::function<void()> work) {
-  state_->give(piece, std::move(work));
+  if (Queue::Work* held = state_->holding.next(piece)) return held->push_back(std::move(work));
+  state_->queue.give(std::move(work));
 }
 
 void Stream::break_off() {
-  state_->break_off();
+  state_->holding.break_off();
 }
 
 void Stream::break_off_all() {
   std::lock_guard lock(shared.mutex);
-  for (Stream* stream : shared.streams) stream->state_->break_off();
+  for (Stream* stream : shared.streams) stream->break_off();
 }
 
 void* Stream::raw() {
@@ -234,13 +238,13 @@ void* Stream::raw() {
 }
 
 void Stream::wait() {
-  state_->end_section();
+  state_->holding.end_section();
   throw_kept();
-  if (state_->work.empty()) return;
+  if (state_->queue.work.empty()) return;
   Opened opened;
   if (emulated::schedule().order != emulated::Order::forward)
-    for (const std::shared_ptr<State>& other : others()) other->run_to(other->given);
-  state_->run_to(state_->given);
+    for (const std::shared_ptr<State>& other : others()) other->queue.run_to(other->queue.given);
+  state_->queue.run_to(state_->queue.given);
 }
 
 // The streams of this thread of the host, but this one.
@@ -256,24 +260,26 @@ Event::Event() : state_(std::make_unique<State>()) {}
 Event::~Event() = default;
 
 void Stream::record(Event& event) {
-  state_->break_off();
+  break_off();
   event.state_->stream = state_;
-  event.state_->done = state_->given;
+  event.state_->done = state_->queue.given;
 }
 
 void Stream::wait_for(const Event& event) {
+  break_off();
   if (event.state_->stream == nullptr) return;
-  enqueue({}, [other = event.state_->stream, done = event.state_->done] { other->run_to(done); });
+  state_->queue.give(
+      [other = event.state_->stream, done = event.state_->done] { other->queue.run_to(done); });
 }
 
 void Stream::load(void* device, const void* host, size_t bytes) {
-  state_->break_off();
-  copy(device, host, bytes);
+  break_off();
+  state_->queue.give(moving(device, host, bytes));
 }
 
 void Stream::store(void* host, const void* device, size_t bytes) {
-  state_->break_off();
-  copy(host, device, bytes);
+  break_off();
+  state_->queue.give(moving(host, device, bytes));
 }
 
 void Stream::copy_in(void* device, const void* host, size_t bytes) {
@@ -284,18 +290,13 @@ void Stream::copy_in(void* device, const void* host, size_t bytes) {
 }
 
 void Stream::copy_out(void* host, const void* device, size_t bytes) {
-  state_->end_section();
-  state_->work.push_back([=] {
-    if (bytes > 0) std::memcpy(host, device, bytes);
-  });
-  ++state_->given;
+  state_->holding.end_section();
+  state_->queue.give(moving(host, device, bytes));
   wait();
 }
 
 void Stream::copy(void* to, const void* from, size_t bytes) {
-  enqueue({WorkKind::copy}, [=] {
-    if (bytes > 0) std::memmove(to, from, bytes);
-  });
+  enqueue({WorkKind::copy}, moving(to, from, bytes));
 }
 
 void Stream::fill(void* device, size_t bytes, uint8_t value) {
