@@ -38,7 +38,8 @@ TEST_CASE("Every backend agrees with the reference in f64 within the rounding th
         if (name == "reference" && type == DType::f64) continue;  // it would be compared with itself
         if (!backend->computes_in(type)) continue;
         INFO(name << " " << c.kernel << " " << c.shape << " " << qlora::name_of(type));
-        CHECK(bound.worst(evaluate(c, *backend, type), type) <= 1);
+        const bool whole = backend->host_memory() && name != "reference";  // the decode class of processors
+        CHECK(bound.worst(evaluate(c, *backend, type), type, whole) <= 1);
       }
     }
   }

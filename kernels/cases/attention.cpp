@@ -16,6 +16,7 @@ struct Shape {
   double scale = 0.25;
   double softcap = 0;
   bool bias = false;
+  int64_t shared = 0;  // tiles of keys that lie elsewhere: the first rows of k and v. Then forward only
 };
 
 int64_t query_rows(const Shape& s) {
@@ -25,8 +26,13 @@ int64_t query_rows(const Shape& s) {
 }
 int64_t key_rows(const Shape& s) {
   int64_t rows = 0;
-  for (const SequenceSpan& span : s.spans) rows = std::max(rows, span.k_row + span.k_len);
+  for (const SequenceSpan& span : s.spans)
+    rows = std::max(rows, span.k_row + span.k_len - span.shared_tiles * kKeyTile);
   return rows;
+}
+// Of k and of v: shared tiles, then the sequences' own rows.
+int64_t key_values(const Shape& s) {
+  return (s.shared * kKeyTile + key_rows(s)) * s.kv_heads * s.head_dim;
 }
 int64_t longest(const Shape& s) {
   int64_t keys = 1;
@@ -39,12 +45,32 @@ int64_t distances(const Shape& s) {
   return s.bias ? longest(s) - s.head_dim + 3 : 0;
 }
 
+// The sequences, reading shared tiles that lie each in a block of its own.
+struct Keys {
+  std::vector<SharedTile> tiles;
+  std::vector<SequenceSpan> spans;
+  const void *k, *v;
+
+  Keys(const Shape& s, Device& d, const Array& all_k, const Array& all_v) : spans(s.spans) {
+    const int64_t tile = kKeyTile * s.kv_heads * s.head_dim;
+    const auto part = [](const Array& all, int64_t from, int64_t n) -> Array {
+      return {all.begin() + from, all.begin() + from + n};
+    };
+    for (int64_t t = 0; t < s.shared; ++t)
+      tiles.push_back({d.put(part(all_k, t * tile, tile)), d.put(part(all_v, t * tile, tile))});
+    for (SequenceSpan& span : spans) span.shared = span.shared_tiles > 0 ? tiles.data() : nullptr;
+    const int64_t own = s.shared * tile;
+    k = d.put(part(all_k, own, std::ssize(all_k) - own));
+    v = d.put(part(all_v, own, std::ssize(all_v) - own));
+  }
+};
+
 // `in`: q, k, v and more; the bias last, where there is one.
-Attention arguments(const Shape& s, Device& d, const std::vector<Array>& in) {
+Attention arguments(const Shape& s, Device& d, const Keys& keys, const std::vector<Array>& in) {
   return {.q = d.put(in[0]),
-          .k = d.put(in[1]),
-          .v = d.put(in[2]),
-          .sequences = s.spans,
+          .k = keys.k,
+          .v = keys.v,
+          .sequences = keys.spans,
           .heads = s.heads,
           .kv_heads = s.kv_heads,
           .head_dim = s.head_dim,
@@ -69,12 +95,13 @@ void* zeros(Device& d, int64_t n) {
 }
 
 Case forward_case(const Shape& s) {
-  int64_t q = query_rows(s) * s.heads * s.head_dim, kv = key_rows(s) * s.kv_heads * s.head_dim;
+  int64_t q = query_rows(s) * s.heads * s.head_dim, kv = key_values(s);
   Case c{.kernel = "attention", .shape = s.name, .length = longest(s)};
   c.inputs = {normals(1, q), normals(2, kv), normals(3, kv)};
   if (s.bias) c.inputs.push_back(normals(5, s.heads * distances(s)));
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
-    Attention a = arguments(s, d, in);
+    const Keys keys(s, d, in[1], in[2]);
+    Attention a = arguments(s, d, keys, in);
     a.o = zeros(d, q);
     int64_t rows = query_rows(s) * s.heads;
     if (s.lse) a.lse = zeros(d, rows);
@@ -91,7 +118,7 @@ Case forward_case(const Shape& s) {
 }
 
 Case backward_case(const Shape& s) {
-  int64_t q = query_rows(s) * s.heads * s.head_dim, kv = key_rows(s) * s.kv_heads * s.head_dim;
+  int64_t q = query_rows(s) * s.heads * s.head_dim, kv = key_values(s);
   Case forward = forward_case(s);
   Case c{.kernel = "attention_backward", .shape = s.name, .length = longest(s)};
   // o and lse are operands, rounded as they would be stored.
@@ -103,7 +130,8 @@ Case backward_case(const Shape& s) {
   c.inputs = {forward.inputs[0], forward.inputs[1], forward.inputs[2], saved[0], saved[1], normals(4, q)};
   if (s.bias) c.inputs.push_back(forward.inputs[3]);
   c.run = [=](Device& d, const std::vector<Array>& in) -> std::vector<Array> {
-    Attention a = arguments(s, d, in);
+    const Keys keys(s, d, in[1], in[2]);
+    Attention a = arguments(s, d, keys, in);
     a.o = d.put(in[3]);
     a.lse = d.put(in[4]);
     void *dq = zeros(d, q), *dk = zeros(d, kv), *dv = zeros(d, kv);
@@ -133,6 +161,11 @@ std::vector<SequenceSpan> packed(std::vector<int64_t> lengths) {
 std::vector<Case> attention_cases() {
   // With a cache: each sequence's keys fill part of a range of 80 rows.
   const std::vector<SequenceSpan> cached = {{0, 1, 0, 70}, {1, 3, 80, 20}, {4, 1, 160, 1}, {5, 9, 240, 75}};
+  // Two sequences share a tile; a third has keys of its own alone. Of so many keys every weight may fall to
+  // the other side of its rounding, as weights are taken against the largest score so far: most queries have
+  // few.
+  const std::vector<SequenceSpan> prefixed = {
+      {0, 1, 0, 256, nullptr, 1}, {1, 3, 0, 271, nullptr, 1}, {4, 12, 18, 14}};
   const Shape shapes[] = {
       {"one token", 1, 1, 16, 0, packed({1})},
       {"no sequence", 2, 1, 16, 0, {}},
@@ -150,6 +183,7 @@ std::vector<Case> attention_cases() {
       {"softcap, ragged, heads of 64", 3, 1, 64, 0, packed({37, 5}), true, 0.125, 2},
       {"bias, window of 7", 4, 2, 16, 7, packed({40, 6}), true, 0.25, 0, true},
       {"softcap and bias, keys from a cache", 4, 2, 32, 0, cached, true, 0.25, 2, true},
+      {"a shared tile of keys", 2, 1, 16, 0, prefixed, true, 0.25, 0, false, 1},
   };
   // What backends with tensor cores cut into tiles; with bf16 operands alone.
   const Shape tiled[] = {
@@ -163,12 +197,15 @@ std::vector<Case> attention_cases() {
       {"bias, heads of 96", 1, 1, 96, 0, packed({70}), true, 0.102, 0, true},
       {"softcap and bias, heads of 128, window of 30", 2, 2, 128, 30, packed({50}), true, 0.088, 2, true},
       {"softcap, heads of 256", 1, 1, 256, 0, packed({40, 2}), true, 0.0625, 2},
+      {"a shared tile of keys, heads of 64", 3, 1, 64, 0, prefixed, true, 0.125, 0, false, 1},
+      {"a shared tile of keys, heads of 128, window of 20", 1, 1, 128, 20, prefixed, true, 0.088, 0, false,
+       1},
   };
   auto cases_of = [](std::span<const Shape> some) {
     std::vector<Case> all;
     for (const Shape& s : some) {
       all.push_back(forward_case(s));
-      if (s.lse) all.push_back(backward_case(s));
+      if (s.lse && s.shared == 0) all.push_back(backward_case(s));
     }
     return with_bf16_operands(std::move(all));
   };

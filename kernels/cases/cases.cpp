@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
+#include <numeric>
 #include <stdexcept>
 
 #include "core/base/half.h"
@@ -161,7 +163,7 @@ std::vector<RowKey> row_keys(int64_t rows) {
 
 std::string TestWeight::name() const {
   std::string text(name_of(format));
-  if (format == Format::dense) return text;
+  if (format == Format::dense) return text + (wide ? " f32" : "");
   return text + (absmax_codes.empty() ? "" : "+dq") + " block " + std::to_string(block);
 }
 
@@ -169,7 +171,7 @@ WeightView TestWeight::view(Device& device, const Array* elements) const {
   WeightView v{.format = format, .out = out, .in = in};
   if (format == Format::dense) {
     const Array& values = elements != nullptr ? *elements : dense;
-    const bool narrow = device.operands() == Operands::bf16;
+    const bool narrow = device.operands() == Operands::bf16 && !wide;
     v.type = narrow ? DType::bf16 : device.type();
     v.data = narrow ? device.put_bf16(values) : device.put(values);
     return v;
@@ -209,6 +211,22 @@ TestWeight make_weight(uint64_t seed, Format format, bool double_quant, int64_t 
   decode_range(v, 0, out * in, values.data());
   w.dense.assign(values.begin(), values.end());
   return w;
+}
+
+double error_in_whole_numbers(const TestWeight& w, const Array& x) {
+  const auto largest = [](const Array& values) {
+    double most = 0;
+    for (double v : values) most = std::max(most, std::abs(v));
+    return most;
+  };
+  const double most_w = largest(w.dense), most_x = largest(x);
+  double of_operands = 0;  // the largest sum of |x w|
+  for (auto row = x.begin(); row != x.end(); row += w.in)
+    for (auto out = w.dense.begin(); out != w.dense.end(); out += w.in)
+      of_operands =
+          std::max(of_operands, std::inner_product(row, row + w.in, out, 0.0, std::plus<>(),
+                                                   [](double a, double b) { return std::abs(a * b); }));
+  return 0x1p-8 * of_operands + 1.01 * std::exp2(-13.5) * static_cast<double>(w.in) * most_w * most_x;
 }
 
 }  // namespace qlora::test

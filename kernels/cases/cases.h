@@ -89,6 +89,9 @@ struct Case {
   // With bf16 operands: how far a result moves, per result array, when a value that the kernel computes and
   // then reads as an operand falls to the other side of a rounding (or empty: there is none).
   std::vector<double> flips = {};
+  // Of the decode class: how far a backend that runs it in whole numbers may be besides, per result array (or
+  // empty: the case is of the exact class).
+  std::vector<double> whole = {};
 };
 
 // Runs the case on its own operands, and checks the guards.
@@ -131,13 +134,17 @@ struct TestWeight {
   std::vector<uint8_t> codes = {}, absmax_codes = {};
   std::vector<float> absmax = {}, nested_absmax = {}, code_map = {};
   float nested_offset = 0;
+  bool wide = false;  // dense elements have the device's type where operands are bf16, too
   std::string name() const;
   // On the device; `elements` replace the dense elements of a dense weight when given. Where operands are
-  // bf16, dense elements are stored as bf16.
+  // bf16, dense elements are stored as bf16 unless `wide`.
   WeightView view(Device&, const Array* elements = nullptr) const;
 };
 
 TestWeight make_weight(uint64_t seed, Format, bool double_quant, int64_t out, int64_t in, int64_t block = 64);
+// Case::whole of x Wᵀ: operands as they are where the oracle rounds them to bf16, and the error that
+// kernels/cpu/decode_rows-inl.h states, with the largest elements of w and x for those of every segment.
+double error_in_whole_numbers(const TestWeight& w, const Array& x);
 
 // Hands out the arrays of a case one after another.
 class Next {

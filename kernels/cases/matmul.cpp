@@ -41,7 +41,8 @@ Case gemm_case(Layout layout, int64_t m, int64_t n, int64_t k, double alpha, Wri
   return c;
 }
 
-Case qgemm_case(const TestWeight& w, Layout layout, int64_t rows, Write mode) {
+Case qgemm_case(const TestWeight& w, Layout layout, int64_t rows, Write mode,
+                Numerics numerics = Numerics::exact) {
   int64_t k = layout == Layout::nt ? w.in : w.out, n = layout == Layout::nt ? w.out : w.in;
   Case c{.kernel = "qgemm", .length = k};
   c.shape = w.name() + " " + name_of(layout) + " " + sizes(rows, n, k) + " " + name_of(mode);
@@ -55,10 +56,38 @@ Case qgemm_case(const TestWeight& w, Layout layout, int64_t rows, Write mode) {
                        .rows = rows,
                        .mode = mode,
                        .type = d.type(),
-                       .operands = d.operands()});
+                       .operands = d.operands(),
+                       .numerics = numerics});
     return {d.get(y, rows * n)};
   };
   return c;
+}
+
+// Products of token steps, from every kind of weight. GPUs have kernels of their own for them, of bf16
+// operands and whole segments of 64; the last two have none.
+std::vector<Case> decode_cases() {
+  struct Size {
+    int64_t out, in, block, rows;
+  };
+  const Size sizes[] = {{5, 64, 64, 1},     {33, 192, 64, 5}, {16, 576, 64, 16}, {18, 640, 4096, 19},
+                        {40, 320, 128, 40}, {17, 100, 64, 3}, {24, 128, 32, 2}};
+  std::vector<Case> all;
+  for (const Size& s : sizes) {
+    std::vector<TestWeight> stored = {make_weight(9, Format::dense, false, s.out, s.in),
+                                      make_weight(9, Format::dense, false, s.out, s.in)};
+    stored[1].wide = true;
+    for (Format format : kFormats)
+      stored.push_back(make_weight(9, format, format != Format::fp4, s.out, s.in, s.block));
+    for (const TestWeight& w : stored) {
+      const Write mode = s.rows % 2 == 0 ? Write::accumulate : Write::overwrite;
+      Case c = qgemm_case(w, Layout::nt, s.rows, mode, Numerics::decode);
+      c.shape += " decode bf16";
+      c.operands = Operands::bf16;
+      c.whole = {w.format == Format::dense ? 0 : error_in_whole_numbers(w, c.inputs[0])};
+      all.push_back(std::move(c));
+    }
+  }
+  return all;
 }
 
 Case dequantize_case(const TestWeight& w) {
@@ -98,8 +127,14 @@ std::vector<Case> matmul_cases() {
                             {40, 256, 128, 3}, {64, 64, 64, 0}, {96, 1100, 64, 17}};
   for (const Weight& s : weights) {
     std::vector<TestWeight> stored = {make_weight(9, Format::dense, false, s.out, s.in)};
+    // Scales have both forms in the small ones; in the large ones, which take most of the time, the two take
+    // turns.
+    bool turn = s.out % 2 == 0;
     for (Format format : kFormats) {
-      for (bool dq : {false, true}) stored.push_back(make_weight(9, format, dq, s.out, s.in, s.block));
+      turn = !turn;
+      for (bool dq : {false, true})
+        if (s.out * s.in < 8192 || dq == turn)
+          stored.push_back(make_weight(9, format, dq, s.out, s.in, s.block));
     }
     for (const TestWeight& w : stored) {
       for (Layout layout : {Layout::nt, Layout::nn}) {
@@ -111,6 +146,7 @@ std::vector<Case> matmul_cases() {
   }
   all = with_bf16_operands(std::move(all));
   all.insert(all.end(), decoded.begin(), decoded.end());
+  for (Case& c : decode_cases()) all.push_back(std::move(c));
   return all;
 }
 
