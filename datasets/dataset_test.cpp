@@ -143,7 +143,8 @@ TEST_CASE("A set without a label or without a file is refused") {
 
 TEST_CASE("The sample sets load whole and their formats are recognised") {
   std::map<std::string, int> formats;
-  for (const auto& entry : std::filesystem::directory_iterator(Path(QLORA_SOURCE_DIR) / "datasets/samples")) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(Path(test::source_folder()) / "datasets/samples")) {
     if (!entry.path().extension().string().starts_with(".json")) continue;
     INFO(entry.path().string());
     DatasetConfig config;

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
+#include "core/base/test_data.h"
 #include "core/base/test_errors.h"
 
 using namespace qlora;
@@ -13,7 +14,7 @@ using test::message_of;
 namespace {
 
 Path fixture(const std::string& name) {
-  return Path(QLORA_SOURCE_DIR) / "datasets/parquet/fixtures" / (name + ".parquet");
+  return Path(test::source_folder()) / "datasets/parquet/fixtures" / (name + ".parquet");
 }
 
 const Json kRows = Json::parse(R"([

@@ -1,5 +1,6 @@
 // Answers, judgments and ratings of a sweep's own runs, through the program itself.
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"

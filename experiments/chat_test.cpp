@@ -4,7 +4,9 @@
 #include <cstdlib>
 #include <numeric>
 
+#include "core/models/tiny_model.h"
 #include "core/text/stop_strings.h"
+#include "core/text/tiny_tokenizer.h"
 #include "experiments/model_judge.h"
 #include "experiments/test_program.h"
 #include "kernels/backend.h"

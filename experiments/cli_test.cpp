@@ -1,5 +1,6 @@
 // The program as its users meet it: outputs, exit codes, and what it says about bad input.
 #include <sys/mount.h>
+#include <fstream>
 
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>
@@ -296,7 +297,7 @@ TEST_CASE("bad data is refused before anything is trained") {
                 {"anatomy_test.csv:2"});
   check_refused(bench,
                 {"eval", "mmlu", "--model", "model", "--shots", "0", "--data",
-                 QLORA_SOURCE_DIR "/eval/tasks/fixtures/mmlu_wrong_types.parquet"},
+                 test::source_folder() + "/eval/tasks/fixtures/mmlu_wrong_types.parquet"},
                 3, {"mmlu_wrong_types.parquet: row 1", "`choices` must be a list of 4 texts"});
   // A question that no context has room for.
   bench.write("mmlu/test/anatomy_test.csv", std::string(5000, 'q') + ",a,b,c,d,A\n");

@@ -90,7 +90,7 @@ TEST_CASE("without --data a built-in text is scored and said to be") {
   CHECK(std::isfinite(table["rows"][1]["mean"].get<double>()));
   // It is the file of the source tree, word for word.
   std::vector<std::string> same = ask;
-  same.insert(same.end(), {"--data", (Path(QLORA_SOURCE_DIR) / "eval/texts/finetuning.txt").string()});
+  same.insert(same.end(), {"--data", (Path(test::source_folder()) / "eval/texts/finetuning.txt").string()});
   const ProgramEnd given = bench.run(same);
   CHECK(parse_json(given.out, "stdout")["rows"] == table["rows"]);
   CHECK_FALSE(parse_json(given.out, "stdout").contains("note"));

@@ -1,6 +1,8 @@
 // What users see of the GPUs of their machine, and of machines without one: plug-ins that are not there, do
 // not load, find no driver, and (kernels/cuda/test_plugin.cpp) find GPUs.
 #include <catch2/catch.hpp>
+#include <cstdlib>
+#include <sstream>
 
 #include "experiments/test_program.h"
 

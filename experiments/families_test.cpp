@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"
+#include "core/models/tiny_model.h"
+#include "core/text/tiny_tokenizer.h"
 #include "experiments/test_program.h"
 
 using namespace qlora;

@@ -1,5 +1,6 @@
 // Judgments by the program: agreement, bias, relative scores, the store, other layouts, parsing again.
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"

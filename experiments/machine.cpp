@@ -47,7 +47,7 @@ size_t parse_memory(const std::string& text, size_t available) {
   bool good = error == std::errc() && value > 0;
   if (good && unit == "%") return static_cast<size_t>(static_cast<double>(available) * value / 100);
   for (const char* suffix : {"iB", "B", "b"})
-    if (unit.ends_with(suffix) && unit.size() > 1) unit.resize(unit.size() - std::string_view(suffix).size());
+    if (unit.ends_with(suffix) && unit.size() > 1) unit.erase(unit.size() - std::string_view(suffix).size());
   const std::string units = "KMGT";
   double scale = 1;
   if (unit.size() == 1 && units.find(unit[0]) != std::string::npos) {

@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "core/models/tiny_model.h"
 #include "core/train/pack.h"
 #include "experiments/start_run.h"
 #include "experiments/test_program.h"

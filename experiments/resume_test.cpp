@@ -1,7 +1,10 @@
 // Sweeps that are killed, stopped and run again, through the program itself.
 #include <catch2/catch.hpp>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "core/base/json.h"
 #include "experiments/test_program.h"

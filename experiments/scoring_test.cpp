@@ -1,6 +1,7 @@
 // Runs scored together after their sweep, and evaluations that are killed and go on, through the program
 // itself.
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <nlohmann/json.hpp>
 
 #include "core/base/json.h"

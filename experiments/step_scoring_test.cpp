@@ -1,7 +1,12 @@
 // Scores of runs on their way: every eval_steps, in packs, killed and gone on with, through the program
 // itself.
+#include <sys/wait.h>
+
 #include <catch2/catch.hpp>
+#include <chrono>
+#include <csignal>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "experiments/run_file.h"
 #include "experiments/scheduler.h"

@@ -270,7 +270,7 @@ class Reader {
     if (last.empty()) last = Path(path).parent_path().filename();
     std::string name = last.string();
     for (const char* extension : {".gz", ".json", ".jsonl", ".csv", ".tsv"})
-      if (name.ends_with(extension)) name.resize(name.size() - std::string_view(extension).size());
+      if (name.ends_with(extension)) name.erase(name.size() - std::string_view(extension).size());
     return name;
   }
 

@@ -14,7 +14,7 @@ using Catch::Matchers::Contains;
 
 TEST_CASE("tasks are listed and scored and stored with their items") {
   Workbench bench;
-  const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
+  const std::string samples = (Path(test::source_folder()) / "datasets/samples/tasks").string();
   const ProgramEnd list = bench.run({"eval", "list"});
   CHECK(list.code == 0);
   CHECK_THAT(list.out, Contains("hellaswag") && Contains("exact_match[strict-match]"));
@@ -124,7 +124,7 @@ TEST_CASE("a file of rendered MMLU prompts is asked as what it holds") {
 
 TEST_CASE("texts are generated and scored and rolled through") {
   Workbench bench;
-  const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
+  const std::string samples = (Path(test::source_folder()) / "datasets/samples/tasks").string();
   const ProgramEnd words = bench.run({"eval", "gsm8k", "--model", "model", "--data", samples, "--shots", "0",
                                       "--max-new-tokens", "4", "--json", "--threads", "1"});
   INFO(words.err);
@@ -149,7 +149,7 @@ TEST_CASE("texts are generated and scored and rolled through") {
 
 TEST_CASE("CrowS-Pairs is shown as in Table 8 of the paper") {
   Workbench bench;
-  const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
+  const std::string samples = (Path(test::source_folder()) / "datasets/samples/tasks").string();
   const std::vector<std::string> ask = {"eval",  "crows_pairs_english", "--model", "model", "--data",
                                         samples, "--threads",           "1"};
   const ProgramEnd text = bench.run(ask);
@@ -173,7 +173,7 @@ TEST_CASE("CrowS-Pairs is shown as in Table 8 of the paper") {
 
 TEST_CASE("tasks that are asked together have the scores that each has alone") {
   Workbench bench;
-  const std::string root = QLORA_SOURCE_DIR, samples = root + "/datasets/samples/tasks";
+  const std::string root = test::source_folder(), samples = root + "/datasets/samples/tasks";
   const std::vector<std::string> rest = {"--model", "model",  "--data",    samples, "--shots",
                                          "0",       "--json", "--threads", "1"};
   auto run = [&](std::vector<std::string> arguments) {
@@ -296,7 +296,7 @@ void check_run_files(const Workbench& bench, const std::string& samples) {
 
 TEST_CASE("tasks of a sweep are scored for every run and its base") {
   Workbench bench;
-  const std::string samples = (Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks").string();
+  const std::string samples = (Path(test::source_folder()) / "datasets/samples/tasks").string();
   bench.write_sweep(
       "s.yaml",
       fmt::format("evals:\n  - {{task: boolq, data: {0}, base: true}}\n  - {{task: rte, data: {0}}}\n"

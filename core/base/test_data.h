@@ -13,26 +13,29 @@
 
 namespace qlora::test {
 
+// The root of the source tree (known to test_main.cpp alone, so that other tests compile to the same wherever
+// it lies).
+std::string source_folder();
+
 // ${QLORA_GOLDENS}, or ../shared/goldens beside the source tree.
 inline std::filesystem::path goldens() {
   const char* p = std::getenv("QLORA_GOLDENS");
   return p != nullptr ? std::filesystem::path(p)
-                      : std::filesystem::path(QLORA_SOURCE_DIR) / "../shared/goldens";
+                      : std::filesystem::path(source_folder()) / "../shared/goldens";
 }
 
 // ${QLORA_TEST_DATA}, or ../shared/data beside the source tree.
 inline std::filesystem::path test_data() {
   const char* p = std::getenv("QLORA_TEST_DATA");
-  return p != nullptr ? std::filesystem::path(p) : std::filesystem::path(QLORA_SOURCE_DIR) / "../shared/data";
+  return p != nullptr ? std::filesystem::path(p) : std::filesystem::path(source_folder()) / "../shared/data";
 }
 
 // ${QLORA_HOME}/models/NAME, or .cache/qlora/models/NAME in the source tree: a real model that the user has
 // imported.
 inline std::filesystem::path model_folder(const std::string& name) {
   const char* home = std::getenv("QLORA_HOME");
-  const std::filesystem::path base = home != nullptr
-                                         ? std::filesystem::path(home)
-                                         : std::filesystem::path(QLORA_SOURCE_DIR) / ".cache/qlora";
+  const std::filesystem::path base =
+      home != nullptr ? std::filesystem::path(home) : std::filesystem::path(source_folder()) / ".cache/qlora";
   return base / "models" / name;
 }
 

@@ -96,7 +96,7 @@ Decoder make_strip(const Json& json, std::string_view origin) {
     for (std::string& token : tokens) {
       for (int64_t i = 0; i < start && token.starts_with(content); ++i) token.erase(0, content.size());
       for (int64_t i = 0; i < stop && token.ends_with(content); ++i)
-        token.resize(token.size() - content.size());
+        token.erase(token.size() - content.size());
     }
     return tokens;
   };

@@ -71,9 +71,9 @@ Question parse_question(const std::string& text, const std::string& where, bool 
 std::string set_name(const Path& path) {
   std::string name = path.filename().string();
   for (std::string_view ending : {".gz", ".jsonl", ".json"})
-    if (name.ends_with(ending)) name.resize(name.size() - ending.size());
+    if (name.ends_with(ending)) name.erase(name.size() - ending.size());
   constexpr std::string_view kEnd = "_questions";
-  if (name.size() > kEnd.size() && name.ends_with(kEnd)) name.resize(name.size() - kEnd.size());
+  if (name.size() > kEnd.size() && name.ends_with(kEnd)) name.erase(name.size() - kEnd.size());
   return name;
 }
 

@@ -177,7 +177,7 @@ std::string answer_id_of(std::string_view answer) {
 std::string AnswerBook::add(const Path& path) {
   std::string name = path.filename().string();
   for (std::string_view ending : {".gz", ".jsonl", ".json"})
-    if (name.ends_with(ending)) name.resize(name.size() - ending.size());
+    if (name.ends_with(ending)) name.erase(name.size() - ending.size());
   const std::string named = system_alias(name);
   std::map<std::string, Answer> answers;
   std::string system;

@@ -453,7 +453,7 @@ TEST_CASE("prompts and questions are read and checked") {
       "\"text\": \"t\"}\n");
   CHECK(read_judge_questions(questions)[0].text == "one");
   CHECK(read_judge_questions(questions)[1].item == "m");
-  const Path alpaca = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
+  const Path alpaca = Path(test::source_folder()) / "eval/judge/fixtures";
   const std::vector<JudgeQuestion> instructions = read_judge_questions(alpaca / "reference_outputs.json");
   AnswerBook outputs;
   CHECK(outputs.add(alpaca / "model_outputs.json") == "red");

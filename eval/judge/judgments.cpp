@@ -34,7 +34,7 @@ constexpr const char* kJudgmentNames =
 std::optional<std::string> stem_of_json(std::string name) {
   auto drop = [&](std::string_view ending) {
     if (!name.ends_with(ending)) return false;
-    name.resize(name.size() - ending.size());
+    name.erase(name.size() - ending.size());
     return true;
   };
   drop(".gz");

@@ -188,7 +188,7 @@ TEST_CASE("single scores and battles and annotations and points are read") {
 }
 
 TEST_CASE("files that FastChat and AlpacaEval wrote themselves are read") {
-  const Path folder = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
+  const Path folder = Path(test::source_folder()) / "eval/judge/fixtures";
   const std::vector<JudgmentFile> files = load_judgments(std::vector<std::string>{folder.string()});
   REQUIRE(files.size() == 5);  // by name: annotations, battles, pairs, singles, the table of human votes
   const std::vector<Vote>&annotations = files[0].votes, &battles = files[1].votes, &pairs = files[2].votes,
@@ -241,7 +241,7 @@ TEST_CASE("an array on one line holds as many votes as the same array on many") 
 }
 
 TEST_CASE("a table of human votes keeps every rater and knows an item by its prompt") {
-  const Path folder = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
+  const Path folder = Path(test::source_folder()) / "eval/judge/fixtures";
   const std::vector<std::string> path = {(folder / "human_annotations.csv").string()};
   const std::vector<JudgmentFile> files = load_judgments(path);
   const std::vector<Vote>& votes = files.at(0).votes;

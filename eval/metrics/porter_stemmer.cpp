@@ -69,7 +69,7 @@ struct Rule {
 };
 
 // The first rule whose ending fits decides, also when its condition fails.
-std::string apply(std::string_view word, std::span<const Rule> rules) {
+std::string apply_rules(std::string_view word, std::span<const Rule> rules) {
   for (const Rule& rule : rules) {
     if (!word.ends_with(rule.ending)) continue;
     std::string_view stem = word.substr(0, word.size() - rule.ending.size());
@@ -88,7 +88,7 @@ std::string step_1a(std::string_view word) {
   if (word.size() == 4 && word.ends_with("ies")) return std::string(word.substr(0, 1)) + "ie";
   static constexpr std::array<Rule, 4> kRules = {
       {{"sses", "ss", always}, {"ies", "i", always}, {"ss", "ss", always}, {"s", "", always}}};
-  return apply(word, kRules);
+  return apply_rules(word, kRules);
 }
 
 std::string step_1b(std::string_view word) {
@@ -123,7 +123,7 @@ std::string step_2(std::string_view word) {
       {"iviti", "ive", positive},       {"biliti", "ble", positive},  {"fulli", "ful", positive},
       {"logi", "log", positive_with_l},
   }};
-  return apply(word, kRules);
+  return apply_rules(word, kRules);
 }
 
 std::string step_3(std::string_view word) {
@@ -134,7 +134,7 @@ std::string step_3(std::string_view word) {
                                                   {"ical", "ic", positive},
                                                   {"ful", "", positive},
                                                   {"ness", "", positive}}};
-  return apply(word, kRules);
+  return apply_rules(word, kRules);
 }
 
 std::string step_4(std::string_view word) {
@@ -147,7 +147,7 @@ std::string step_4(std::string_view word) {
       {"iti", "", above_one},  {"ous", "", above_one},  {"ive", "", above_one},
       {"ize", "", above_one},
   }};
-  return apply(word, kRules);
+  return apply_rules(word, kRules);
 }
 
 std::string step_5(std::string_view word) {

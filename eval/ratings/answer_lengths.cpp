@@ -23,7 +23,7 @@ namespace {
 // Without the ending of a compressed file.
 std::string plain_name(const Path& path) {
   std::string name = path.filename().string();
-  if (name.ends_with(".gz")) name.resize(name.size() - 3);
+  if (name.ends_with(".gz")) name.erase(name.size() - 3);
   return name;
 }
 
@@ -38,7 +38,7 @@ bool names_systems(const Path& path, std::string_view content) {
 std::string system_of(const Path& path) {
   std::string name = plain_name(path);
   for (std::string_view ending : {".jsonl", ".json"})
-    if (name.ends_with(ending)) name.resize(name.size() - ending.size());
+    if (name.ends_with(ending)) name.erase(name.size() - ending.size());
   return system_alias(name);
 }
 

@@ -44,7 +44,7 @@ TEST_CASE("lengths of answers are read from every layout") {
 }
 
 TEST_CASE("lengths of AlpacaEval's answers are those of its outputs files and of its annotations") {
-  const Path fixtures = Path(QLORA_SOURCE_DIR) / "eval/judge/fixtures";
+  const Path fixtures = Path(test::source_folder()) / "eval/judge/fixtures";
   const std::vector<std::string> votes = {(fixtures / "annotations.json").string()};
   auto lengths_by = [&](const std::vector<Path>& answers) {
     Matches all = gather_matches(load_judgments(votes), VoteRule::each);

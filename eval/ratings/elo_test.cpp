@@ -299,7 +299,7 @@ TEST_CASE("the presets give the columns of the paper") {
 }
 
 TEST_CASE("the sample tournament can be rated") {
-  std::string folder = QLORA_SOURCE_DIR "/datasets/samples/judgments";
+  std::string folder = test::source_folder() + "/datasets/samples/judgments";
   std::vector<JudgmentFile> files;
   for (const Path& path : find_judgment_files(std::vector<std::string>{folder}))
     files.push_back(read_judgments(path));

@@ -202,7 +202,7 @@ TEST_CASE("results have every key that the harness' have") {
 
 TEST_CASE("parts of BIG-Bench-Hard are tasks of a group, each with a file of its samples") {
   const Task& task = find_task("bbh_cot_zeroshot");
-  const Path folder = Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks/bbh";
+  const Path folder = Path(test::source_folder()) / "datasets/samples/tasks/bbh";
   const TaskData data = read_task(task, folder, {});
   const test::ByteTokenizer tokenizer(false);
   const TaskPlan plan = plan_task(task, data, {}, tokenizer, 100'000);

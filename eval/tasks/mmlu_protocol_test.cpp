@@ -7,6 +7,7 @@
 
 #include "core/base/check.h"
 #include "core/base/json.h"
+#include "core/base/test_data.h"
 #include "core/base/test_errors.h"
 #include "eval/tasks/harness_samples.h"
 #include "eval/tasks/mmlu_harness.h"
@@ -326,7 +327,7 @@ TEST_CASE("MMLU rows of JSON give the same questions as the CSV tree") {
 
 TEST_CASE("MMLU rows of Parquet lie in the layouts of Hugging Face") {
   test::TemporaryFolder dir;
-  const Path fixture = Path(QLORA_SOURCE_DIR) / "eval/tasks/fixtures/mmlu.parquet";
+  const Path fixture = Path(test::source_folder()) / "eval/tasks/fixtures/mmlu.parquet";
   for (const char* folder : {"", "all", "astronomy"}) {
     CAPTURE(folder);
     test::TemporaryFolder tree;
@@ -345,7 +346,7 @@ TEST_CASE("MMLU rows of Parquet lie in the layouts of Hugging Face") {
       CHECK(data.subjects[0].questions[1].answer == 2);
     }
   }
-  const Path wrong = Path(QLORA_SOURCE_DIR) / "eval/tasks/fixtures/mmlu_wrong_types.parquet";
+  const Path wrong = Path(test::source_folder()) / "eval/tasks/fixtures/mmlu_wrong_types.parquet";
   CHECK(message_of([&] { read_mmlu(wrong, asking("lm_eval", 0)); }) ==
         wrong.string() + ": row 1: `choices` must be a list of 4 texts, found string");
 }

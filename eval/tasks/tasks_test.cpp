@@ -15,7 +15,7 @@ using Catch::Matchers::Contains;
 namespace {
 
 Path samples() {
-  return Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks";
+  return Path(test::source_folder()) / "datasets/samples/tasks";
 }
 
 Path samples(const Task& task) {
@@ -67,7 +67,7 @@ std::string mmlu_request_hash(const std::string& protocol, const Tokenizer& toke
     options.protocol = protocol;
     options.shots = shots;
     options.limit = 1;
-    const MmluData data = read_mmlu(Path(QLORA_SOURCE_DIR) / "datasets/samples/mmlu", options);
+    const MmluData data = read_mmlu(Path(test::source_folder()) / "datasets/samples/mmlu", options);
     hash.update(plan_mmlu(data, options, tokenizer, 100'000).request_hash);
   }
   return hex(hash.finish());
@@ -264,7 +264,7 @@ TEST_CASE("rows of Parquet are those of the other layouts") {
   const PlainTokenizer tokenizer;
   for (const char* name : {"arc_easy", "truthfulqa_mc2"}) {
     const Task& task = find_task(name);
-    const Path fixtures = Path(QLORA_SOURCE_DIR) / "eval/tasks/fixtures";
+    const Path fixtures = Path(test::source_folder()) / "eval/tasks/fixtures";
     const TaskData table = read_task(task, fixtures, {}), lines = read_task(task, samples(), {});
     CHECK(table.path == fixtures / (task.name + ".parquet"));
     CHECK(plan_task(task, table, {}, tokenizer, 100'000).request_hash ==
@@ -272,7 +272,7 @@ TEST_CASE("rows of Parquet are those of the other layouts") {
     for (size_t i = 0; i < lines.items.size(); ++i) CHECK(table.items[i].document == lines.items[i].document);
   }
   test::expect_error(ErrorKind::data, {"arc_easy.parquet row 1: no field `answer`"}, [] {
-    read_task(find_task("gsm8k"), Path(QLORA_SOURCE_DIR) / "eval/tasks/fixtures/arc_easy.parquet",
+    read_task(find_task("gsm8k"), Path(test::source_folder()) / "eval/tasks/fixtures/arc_easy.parquet",
               {.shots = 0});
   });
 }

@@ -15,7 +15,7 @@ using namespace qlora;
 namespace {
 
 Path samples() {
-  return Path(QLORA_SOURCE_DIR) / "datasets/samples/tasks";
+  return Path(test::source_folder()) / "datasets/samples/tasks";
 }
 
 TaskItem question(const std::string& group, const std::string& input) {
