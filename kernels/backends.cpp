@@ -5,6 +5,7 @@
 #include "core/base/check.h"
 #include "core/base/names.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/best512.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cuda/load.h"
@@ -46,8 +47,10 @@ std::string what_gpu() {
 }
 std::string what_avx512() {
   return std::string("f32 kernels of 16 lanes, bf16 products by ") +
-         (cpu_has_avx512_bf16() ? "vdpbf16ps, " : "two multiply-adds, ") + cpu_brand() +
-         (cpu_has_amx_bf16() ? "; its AMX tiles are not used" : "");
+         (cpu::vdpbf16ps_is_faster() ? "vdpbf16ps, "
+          : cpu_has_avx512_bf16()    ? "two multiply-adds (faster here than vdpbf16ps), "
+                                     : "two multiply-adds, ") +
+         cpu_brand() + (cpu_has_amx_bf16() ? "; its AMX tiles are not used" : "");
 }
 
 // Best first: `auto` takes the first that can be made. CUDA waits to be named until it has run on a GPU.

@@ -51,7 +51,5 @@ TEST_CASE("measured peaks are there and of a possible size") {
   if (peaks.kernels.empty()) return;  // a processor without wide kernels has no peak of them
   CHECK(peaks.f32 > 1e9);
   CHECK(peaks.f32 < 1e14);
-  // Twice the work of f32 on AMD's processors, half of it on Intel's, where vdpbf16ps starts every second
-  // cycle.
-  if (peaks.bf16 > 0) CHECK(peaks.bf16 > 0.1 * peaks.f32);
+  if (peaks.bf16 > 0) CHECK(peaks.bf16 > 0.5 * peaks.f32);  // the better of two ways: never far below
 }

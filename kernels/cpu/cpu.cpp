@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "kernels/cpu/best512.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/linear.h"
@@ -180,7 +181,7 @@ const Kernels* best_kernels() {
   const std::string_view allowed = chosen == nullptr ? "" : chosen;
   if (allowed == "reference" || !cpu_has_avx2()) return nullptr;
   if (allowed == "avx2" || !cpu_has_avx512()) return &avx2_kernels();
-  return cpu_has_avx512_bf16() ? &avx512_bf16_kernels() : &avx512_kernels();
+  return &best_avx512_kernels();
 }
 
 }  // namespace cpu
@@ -192,7 +193,7 @@ std::unique_ptr<Backend> make_avx2() {
 
 std::unique_ptr<Backend> make_avx512() {
   if (!cpu_has_avx512()) return nullptr;
-  return cpu::make_cpu(cpu_has_avx512_bf16() ? cpu::avx512_bf16_kernels() : cpu::avx512_kernels());
+  return cpu::make_cpu(cpu::best_avx512_kernels());
 }
 
 }  // namespace qlora

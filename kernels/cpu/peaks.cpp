@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/base/parallel.h"
+#include "kernels/cpu/best512.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
 #include "kernels/cpu/peak_bf16.h"
@@ -73,6 +74,7 @@ double measure_f32_peak(std::string_view backend) {
 
 double measure_bf16_peak(std::string_view backend) {
   if (!cpu_has_avx512_bf16() || backend == "avx2") return 0;
+  if (!cpu::vdpbf16ps_is_faster()) return measure_f32_peak(backend);
   constexpr int64_t kRounds = 400000;
   return best_rate(cpu::kBf16PeakFlops * kRounds, [&] { cpu::bf16_peak(kRounds); });
 }

@@ -11,7 +11,8 @@ namespace qlora {
 struct Peaks {
   std::string kernels;  // whose multiply-adds: "avx2" or "avx512"; "" where neither runs
   double f32 = 0;       // FLOP/s of f32 multiply-adds in registers, all threads
-  double bf16 = 0;      // FLOP/s of vdpbf16ps, all threads; 0: not on this processor, or not in use
+  double bf16 = 0;      // FLOP/s of vdpbf16ps, or of multiply-adds where they are faster, all threads; 0: the
+                        // processor does not have it, or it is not in use
   double read = 0;      // bytes/s read from memory, all threads
   bool operator==(const Peaks&) const = default;
 };
