@@ -43,18 +43,20 @@ __global__ void __launch_bounds__(kThreads) forward(Heads h, Sequences all) {
     total = total * shrink + block_sum(weight, shared.partials);
     shared.weights[threadIdx.x] = h.operand(weight);
     __syncthreads();
-    for (int j = 0; j < kColumns; ++j) {
-      const int64_t c = threadIdx.x + int64_t{j} * kThreads;
-      if (c >= h.head_dim) break;
-      sums[j] *= shrink;
-      for (int64_t key_seen = tile < first ? first : tile; key_seen <= position && key_seen < tile + kThreads;
-           ++key_seen)
-        sums[j] = fmaf(shared.weights[key_seen - tile],
-                       h.operand(key_row(h, all, s, key_seen, kv_head, true)[c]), sums[j]);
+#pragma unroll
+    for (int j = 0; j < kColumns; ++j) sums[j] *= shrink;
+    for (int64_t key_seen = tile < first ? first : tile; key_seen <= position && key_seen < tile + kThreads;
+         ++key_seen) {
+      const float* v = key_row(h, all, s, key_seen, kv_head, true) + threadIdx.x;
+#pragma unroll
+      for (int j = 0; j < kColumns; ++j)
+        if (threadIdx.x + int64_t{j} * kThreads < h.head_dim)
+          sums[j] = fmaf(shared.weights[key_seen - tile], h.operand(v[j * kThreads]), sums[j]);
     }
     __syncthreads();
   }
   float* o = h.o + h.at(s.q_row + i, head);
+#pragma unroll
   for (int j = 0; j < kColumns; ++j) {
     const int64_t c = threadIdx.x + int64_t{j} * kThreads;
     if (c < h.head_dim) o[c] = sums[j] / total;

@@ -69,14 +69,16 @@ __global__ void __launch_bounds__(kThreads) of_queries(Heads h, Gradients g, Seq
       pair = pair_of(h, g, row, head, h.at_kv(s.k_row + key, kv_head), position - key, delta);
     shared.ds[threadIdx.x] = h.operand(pair.ds);
     __syncthreads();
+#pragma unroll
     for (int j = 0; j < kColumns; ++j) {
       const int64_t c = threadIdx.x + int64_t{j} * kThreads;
-      if (c >= h.head_dim) break;
+      if (c >= h.head_dim) continue;
       for (int64_t k = tile < first ? first : tile; k <= position && k < tile + kThreads; ++k)
         sums[j] = fmaf(shared.ds[k - tile], h.operand(h.k[h.at_kv(s.k_row + k, kv_head) + c]), sums[j]);
     }
     __syncthreads();
   }
+#pragma unroll
   for (int j = 0; j < kColumns; ++j) {
     const int64_t c = threadIdx.x + int64_t{j} * kThreads;
     if (c < h.head_dim) g.dq[h.at(row, head) + c] = sums[j];
@@ -102,9 +104,10 @@ __global__ void __launch_bounds__(kThreads) of_keys(Heads h, Gradients g, Sequen
       shared.p[threadIdx.x] = h.operand(pair.p);
       shared.ds[threadIdx.x] = h.operand(pair.ds);
       __syncthreads();
+#pragma unroll
       for (int j = 0; j < kColumns; ++j) {
         const int64_t c = threadIdx.x + int64_t{j} * kThreads;
-        if (c >= h.head_dim) break;
+        if (c >= h.head_dim) continue;
         for (int64_t query = tile; query < last && query < tile + kThreads; ++query) {
           const int64_t from = h.at(s.q_row + query, head) + c;
           dk[j] = fmaf(shared.ds[query - tile], h.operand(h.q[from]), dk[j]);
@@ -114,9 +117,10 @@ __global__ void __launch_bounds__(kThreads) of_keys(Heads h, Gradients g, Sequen
       __syncthreads();
     }
   }
+#pragma unroll
   for (int j = 0; j < kColumns; ++j) {
     const int64_t c = threadIdx.x + int64_t{j} * kThreads;
-    if (c >= h.head_dim) break;
+    if (c >= h.head_dim) continue;
     g.dk[at + c] = dk[j];
     g.dv[at + c] = dv[j];
   }

@@ -68,7 +68,7 @@ struct Window {
 template <class T, class Packed>
 __global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, Window s, bool in_pieces) {
   auto& shared = shared_as<Levels>();
-  if (threadIdx.x < 16) shared.level[threadIdx.x] = w.levels[threadIdx.x];
+  share_levels(shared.level, w);
   __syncthreads();
   const auto across = static_cast<uint32_t>(s.columns / kEach);
   const int64_t groups = s.all_rows * across, first = static_cast<int64_t>(blockIdx.x) * kThreads * kSteps;
@@ -115,7 +115,7 @@ __global__ void __launch_bounds__(kThreads) decode_groups(Codes w, T* out, Windo
 template <class T>
 __global__ void __launch_bounds__(kThreads) decode_each(Codes w, T* out, Window s) {
   auto& shared = shared_as<Levels>();
-  if (threadIdx.x < 16) shared.level[threadIdx.x] = w.levels[threadIdx.x];
+  share_levels(shared.level, w);
   __syncthreads();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t row = i / s.all_columns, column = i % s.all_columns;

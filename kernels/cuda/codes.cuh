@@ -19,6 +19,8 @@ struct Codes {
   int64_t block = 64;
   int bits = 4;
   float levels[16] = {};  // of 4-bit codes
+
+  __device__ __forceinline__ float level(int i) const { return levels[i]; }
 };
 
 // REQUIRES: a quantized format.
@@ -28,6 +30,15 @@ __device__ __forceinline__ float absmax_of(const Codes& w, int64_t block) {
   if (w.absmax != nullptr) return w.absmax[block];
   const float scaled = __fmul_rn(w.code_map[w.absmax_codes[block]], w.nested_absmax[block / 256]);
   return __fadd_rn(scaled, w.nested_offset);
+}
+
+// The levels of a source of weights, to where an index that is not known costs nothing (shared memory). With
+// such an index into its parameter, a kernel would keep a copy of that in local memory. Then __syncthreads.
+template <class Source>
+__device__ __forceinline__ void share_levels(float (&shared)[16], const Source& w) {
+  if (threadIdx.x != 0) return;
+#pragma unroll
+  for (int i = 0; i < 16; ++i) shared[i] = w.level(i);
 }
 
 // The level of an 8-bit code, in the lowest byte.

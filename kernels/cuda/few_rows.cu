@@ -63,7 +63,7 @@ struct FromCodes {
     SixteenCodes<kBits> codes;
     float absmax = 0;
   };
-  __device__ __forceinline__ float level(int i) const { return w.levels[i]; }
+  __device__ __forceinline__ float level(int i) const { return w.level(i); }
   // All lanes of the warp; `place` is the first value's, `segment` counts from the matrix's first.
   __device__ __forceinline__ Held load(int64_t place, uint32_t segment, bool inside, int lane) const {
     Held held;
@@ -142,7 +142,7 @@ __device__ __forceinline__ void load_x(const FewRows& f, int64_t row, int64_t k,
 template <class Source>
 __global__ void __launch_bounds__(32 * kWarps) few_rows(Source w, FewRows f) {
   auto& shared = shared_as<FewShared>();
-  if (threadIdx.x < 16) shared.levels[threadIdx.x] = w.level(static_cast<int>(threadIdx.x));
+  share_levels(shared.levels, w);
   __syncthreads();
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int group = lane / 4, quarter = lane % 4;

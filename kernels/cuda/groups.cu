@@ -2,24 +2,11 @@
 
 #include "kernels/cuda/groups.h"
 
+#include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/tiles.cuh"
 
 namespace qlora::cuda {
 namespace {
-
-// Dropout at the coordinates of a token and a column.
-struct Keep {
-  Dropout dropout;
-  float factor;
-  const RowKey* keys;
-  __device__ float apply(float value, int64_t token, int64_t column) const {
-    if (dropout.p <= 0) return value;
-    const RowKey key = keys[token];
-    const Philox4 bits =
-        philox(dropout.key, static_cast<uint32_t>(column / 4), key.position, key.example, dropout.step);
-    return uniform01(bits.v[column % 4]) >= dropout.p ? value * factor : 0.0f;
-  }
-};
 
 // A source with dropout, for x (rows are tokens) or for w of Layout::tn (k runs over tokens).
 template <class Source, bool rows_are_tokens>
@@ -147,21 +134,10 @@ void small_products(Device& d, Layout layout, Drops drops, Operands operands,
   int tiles = 0;
   for (const SmallProduct& p : products) {
     if (p.m == 0 || p.n == 0 || p.ranges.empty()) continue;
-    const auto factor = static_cast<float>(1.0 / (1.0 - static_cast<double>(p.dropout.p)));
     const int columns = static_cast<int>(blocks_for(p.n, kSide));
-    items.push_back({p.x,
-                     p.w,
-                     p.y,
-                     p.m,
-                     p.n,
-                     p.ranges.back().second,
-                     p.alpha,
-                     p.sums,
-                     {p.dropout, factor, p.keys},
-                     static_cast<int32_t>(ranges.size()),
-                     static_cast<int32_t>(p.ranges.size()),
-                     tiles,
-                     columns});
+    items.push_back({p.x, p.w, p.y, p.m, p.n, p.ranges.back().second, p.alpha, p.sums,
+                     keep_of(p.dropout, p.keys), static_cast<int32_t>(ranges.size()),
+                     static_cast<int32_t>(p.ranges.size()), tiles, columns});
     for (auto [begin, end] : p.ranges) ranges.push_back({begin, end});
     tiles += columns * static_cast<int>(blocks_for(p.m, kSide));
   }

@@ -4,18 +4,13 @@
 
 #include <type_traits>
 
+#include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/ptx.h"
 
 namespace qlora::cuda {
 namespace {
 
 constexpr int kThreads = 256, kEach = 8;
-
-struct Rounding {
-  float factor;
-  Dropout dropout;
-  const RowKey* keys;
-};
 
 template <class T>
 struct Rows {
@@ -47,7 +42,7 @@ __device__ __forceinline__ void load(float (&values)[kEach], const Rows<T>& x, i
 }
 
 template <class T, bool drops>
-__global__ void __launch_bounds__(kThreads) narrow_rows(Rows<T> x, Block y, Rounding how) {
+__global__ void __launch_bounds__(kThreads) narrow_rows(Rows<T> x, Block y, Keep how) {
   const int64_t pieces = y.columns / kEach;
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= y.rows * pieces) return;
@@ -56,16 +51,11 @@ __global__ void __launch_bounds__(kThreads) narrow_rows(Rows<T> x, Block y, Roun
   load(v, x, row, column);
   if constexpr (drops) {
     if (row < x.rows) {
-      const RowKey key = how.keys[row];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const auto block = static_cast<uint32_t>(column / 4) + static_cast<uint32_t>(half);
-        const Philox4 bits = philox(how.dropout.key, block, key.position, key.example, how.dropout.step);
+        const Philox4 bits = how.draw(row, column / 4 + half);
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          float& value = v[4 * half + j];
-          value = uniform01(bits.v[j]) >= how.dropout.p ? value * how.factor : 0.0f;
-        }
+        for (int j = 0; j < 4; ++j) v[4 * half + j] = how.kept(v[4 * half + j], bits.v[j]);
       }
     }
   } else {
@@ -77,7 +67,7 @@ __global__ void __launch_bounds__(kThreads) narrow_rows(Rows<T> x, Block y, Roun
 }
 
 template <class T, bool drops>
-void launch(Device& d, const Matrix& x, const Block& y, const Rounding& how) {
+void launch(Device& d, const Matrix& x, const Block& y, const Keep& how) {
   if (y.rows == 0 || y.columns == 0) return;
   const bool in_pieces = aligned(x.from, 16) && x.pitch % 4 == 0;
   d.stream.launch(narrow_rows<T, drops>, dim3(blocks_for(y.rows * (y.columns / kEach), kThreads)),
@@ -88,14 +78,13 @@ void launch(Device& d, const Matrix& x, const Block& y, const Rounding& how) {
 }  // namespace
 
 void narrow(Device& d, const Matrix& x, const Block& y, float factor) {
-  const Rounding how{factor, {}, nullptr};
+  const Keep how{.factor = factor};
   if (x.type == DType::bf16) return launch<bf16, false>(d, x, y, how);
   launch<float, false>(d, x, y, how);
 }
 
 void narrow(Device& d, const Matrix& x, const Block& y, const Dropout& dropout, const RowKey* keys) {
-  const auto factor = static_cast<float>(1.0 / (1.0 - static_cast<double>(dropout.p)));
-  launch<float, true>(d, x, y, {factor, dropout, keys});
+  launch<float, true>(d, x, y, keep_of(dropout, keys));
 }
 
 }  // namespace qlora::cuda

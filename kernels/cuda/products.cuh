@@ -32,7 +32,7 @@ struct Coded {
   __device__ __forceinline__ float at(const float* levels, int64_t row, int64_t k) const {
     return weight_at(w, levels, along_k ? row * pitch + k : k * pitch + row);
   }
-  __device__ __forceinline__ float level(int i) const { return w.levels[i]; }
+  __device__ __forceinline__ float level(int i) const { return w.level(i); }
 };
 
 }  // namespace qlora::cuda

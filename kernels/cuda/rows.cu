@@ -109,6 +109,7 @@ __global__ void __launch_bounds__(kThreads) centered_norm_backward(LayerNormBack
   }
 }
 
+// Its 32 bytes of local memory are those of cosf and sinf, for large angles.
 __global__ void __launch_bounds__(kThreads)
     angles(const int32_t* positions, const float* inv_freq, float* cosines, float* sines, int64_t rows,
            int64_t half, float scale) {

@@ -44,7 +44,7 @@ struct PlainTile {
   static __device__ void product(Shared& tiles, const X& x, const W& w, int64_t m0, int64_t m, int64_t n0,
                                  int64_t n, int64_t depth, const Start& start, const Store& store) {
     const int row = static_cast<int>(threadIdx.x) / 16 * 4, column = static_cast<int>(threadIdx.x) % 16 * 4;
-    if (threadIdx.x < 16) tiles.levels[threadIdx.x] = w.level(static_cast<int>(threadIdx.x));
+    share_levels(tiles.levels, w);
     float sums[4][4];
 #pragma unroll
     for (int i = 0; i < 4; ++i)
@@ -153,7 +153,7 @@ struct MmaTile {
                                  int64_t n, int64_t depth, const Start& start, const Store& store) {
     const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
     const int row = warp / 2 * 32, column = warp % 2 * 32;
-    if (threadIdx.x < 16) tiles.levels[threadIdx.x] = w.level(static_cast<int>(threadIdx.x));
+    share_levels(tiles.levels, w);
     __syncthreads();
     float sums[2][4][4];
     each(sums, lane, m0 + row, m, n0 + column, n, [&](float& sum, int64_t at_m, int64_t at_n, bool inside) {
