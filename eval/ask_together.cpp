@@ -139,6 +139,7 @@ class JobLm final : public Lm {
     return round_.ask(round_.generate_, job_, baton_, requests, told);
   }
   int64_t context_length() const override { return round_.model_.context_length(); }
+  std::vector<int32_t> end_ids() const override { return round_.model_.end_ids(); }
 
  private:
   Round& round_;

@@ -31,6 +31,7 @@ class CountingLm final : public Lm {
     return inner_.generate(r, told);
   }
   int64_t context_length() const override { return inner_.context_length(); }
+  std::vector<int32_t> end_ids() const override { return {5, 9}; }
   std::vector<size_t> calls;
   bool broken = false;
 
@@ -89,7 +90,9 @@ TEST_CASE("tasks that ask together are answered as alone in one call a kind") {
         CHECK(lm.generate(f.generations) == texts);
         ++ended;
       },
-      [&](Lm& lm) { ended += lm.context_length() > 0; }};
+      [&](Lm& lm) {
+        ended += lm.context_length() > 0 && lm.end_ids() == std::vector<int32_t>{5, 9};
+      }};
   ask_together(counting, jobs);
   CHECK(told == std::vector<size_t>{4, 4});
   CHECK(ended == 2);

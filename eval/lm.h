@@ -72,6 +72,9 @@ class Lm {
   virtual std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>,
                                                      const OnAnswer<std::vector<int32_t>>& = {}) = 0;
   virtual int64_t context_length() const = 0;
+  // Tokens that end a text by the model's own files (eos_token_id of config.json and generation_config.json),
+  // for GenerateRequest::stop_ids.
+  virtual std::vector<int32_t> end_ids() const { return {}; }
 };
 
 struct ModelLmOptions {

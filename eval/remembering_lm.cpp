@@ -126,6 +126,7 @@ class RememberingLm final : public Lm {
       : inner_(inner), evaluations_(std::move(evaluations)), log_(log) {}
 
   int64_t context_length() const override { return inner_.context_length(); }
+  std::vector<int32_t> end_ids() const override { return inner_.end_ids(); }
 
   std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest> requests,
                                           const OnAnswer<NextTokenAnswer>& on_answer) override {

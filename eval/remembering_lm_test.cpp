@@ -44,6 +44,7 @@ class ForgetfulLm final : public Lm {
     return first<std::vector<int32_t>>(told);
   }
   int64_t context_length() const override { return 100; }
+  std::vector<int32_t> end_ids() const override { return {4}; }
 
  private:
   template <class Answer>
@@ -137,6 +138,7 @@ TEST_CASE("a request that nobody answered is an error and no answer of zeros") {
   ForgetfulLm forgetful;
   MapLog log;
   auto lm = make_remembering_lm(forgetful, kKeys, log);
+  CHECK(lm->end_ids() == std::vector<int32_t>{4});
   CHECK_THROWS_WITH(lm->next_token(f.next), Catch::Contains("request 1 of 14 was not answered"));
   CHECK_THROWS_WITH(lm->log_likelihood(f.continuations), Catch::Contains("request 1 of 14 was not answered"));
   CHECK_THROWS_WITH(lm->generate(f.generations), Catch::Contains("request 1 of 14 was not answered"));

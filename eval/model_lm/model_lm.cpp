@@ -19,6 +19,7 @@ class ModelLm final : public Lm {
         options_(std::move(options)) {}
 
   int64_t context_length() const override { return model_->config().max_positions; }
+  std::vector<int32_t> end_ids() const override { return model_->config().eos_ids; }
 
   std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest> requests,
                                           const OnAnswer<NextTokenAnswer>& on_answer) override {

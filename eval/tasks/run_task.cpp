@@ -1,5 +1,7 @@
 #include "eval/tasks/run_task.h"
 
+#include <algorithm>
+
 #include "eval/answer_slots.h"
 
 namespace qlora {
@@ -9,16 +11,25 @@ void check_items(const Task& task, size_t answers, size_t items) {
   QLORA_CHECK(answers == items, failure, "task {}: answers to {} items of {}", task.name, answers, items);
 }
 
+// What ends a text beside stop strings: the tokenizer's EOS, and the model's own, of which it may have
+// several.
+std::vector<int32_t> ends(const Lm& lm, const Tokenizer& tokenizer) {
+  std::vector<int32_t> ids = lm.end_ids();
+  const int32_t eos = tokenizer.special().eos;
+  if (eos >= 0 && std::find(ids.begin(), ids.end(), eos) == ids.end()) ids.push_back(eos);
+  return ids;
+}
+
 // Texts of all requests, subject by subject.
 std::vector<std::string> ask_texts(Lm& lm, const Tokenizer& tokenizer, const Task& task, const TaskPlan& plan,
                                    std::span<const SubjectIndex> who) {
   std::vector<GenerateRequest> requests;
-  const int32_t eos = tokenizer.special().eos;
+  const std::vector<int32_t> stop_ids = ends(lm, tokenizer);
   for (SubjectIndex subject : who)
     for (const TaskRequest& r : plan.requests)
       requests.push_back({.context = r.context_tokens,
                           .max_new_tokens = plan.max_new_tokens,
-                          .stop_ids = eos >= 0 ? std::vector<int32_t>{eos} : std::vector<int32_t>{},
+                          .stop_ids = stop_ids,
                           .subject = subject,
                           .stop_strings = task.until});
   const auto ids = lm.generate(requests);

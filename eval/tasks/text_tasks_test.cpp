@@ -93,6 +93,33 @@ TEST_CASE("a text of many windows has the log-likelihood of their sum") {
   CHECK(report.scores[3].value == Approx(2 / std::log(2.0)));
 }
 
+TEST_CASE("a task's texts end at the tokenizer's EOS and at what the model's files name beside it") {
+  class EndsLm final : public Lm {
+   public:
+    std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>,
+                                            const OnAnswer<NextTokenAnswer>&) override {
+      return {};
+    }
+    std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>,
+                                                    const OnAnswer<LogLikelihoodAnswer>&) override {
+      return {};
+    }
+    std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest> all,
+                                               const OnAnswer<std::vector<int32_t>>&) override {
+      for (const GenerateRequest& r : all) CHECK(r.stop_ids == std::vector<int32_t>{9, 5, 2});
+      return std::vector<std::vector<int32_t>>(all.size());
+    }
+    int64_t context_length() const override { return 4096; }
+    std::vector<int32_t> end_ids() const override { return {9, 5}; }
+  } lm;
+  const Task& task = find_task("gsm8k");
+  const TaskData data = read_task(task, samples(), {.shots = 0});
+  const test::ByteTokenizer tokenizer;  // its EOS is 2
+  const TaskPlan plan = plan_task(task, data, {}, tokenizer, lm.context_length());
+  const std::vector<SubjectIndex> who = {-1};
+  CHECK(run_task(lm, tokenizer, task, data, plan, who)[0].results.size() == data.items.size());
+}
+
 TEST_CASE("a generated text ends before the first stop string") {
   const std::vector<std::string> stops = {"\n\n", "Q:"};
   CHECK(cut_at_stops("one\n\ntwo", stops) == "one");
