@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What ptxas said of the plug-in's kernels: registers, stack frames, spills. Fails where one spills registers, and where
-it finds no kernel at all; names those that keep an array on the stack, which is device memory too.
+"""What ptxas said of the plug-in's kernels: registers, stack frames, spills. Fails where one spills registers or keeps
+an array on its stack, both of them device memory behind a thread's back, and where it finds no kernel at all.
 
     scripts/check_ptxas.py FOLDER       of the objects with *.ptxas beside them (keep_ptxas.sh); prints a line an
-                                        architecture, and one for every kernel that is named
+                                        architecture, and one for every breach
 """
 import collections
 import pathlib
@@ -12,6 +12,8 @@ import sys
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+# CUDA's own cosf reduces large angles through an array.
+FRAMES = {"angles"}
 USED = re.compile(r"Used (\d+) registers")
 
 
@@ -36,8 +38,8 @@ def main():
         for architecture, name, frame, spilled, registers in kernels(report):
             counts[architecture] += 1
             most[architecture] = max(most[architecture], registers)
-            if frame or spilled:
-                bad += spilled > 0
+            if spilled or frame and not any(allowed in name for allowed in FRAMES):
+                bad += 1
                 print(f"{report.stem}: {name} for {architecture}: {frame} bytes of stack, {spilled} bytes spilled")
     for architecture, count in sorted(counts.items()):
         print(f"{architecture}: {count} kernels, at most {most[architecture]} registers")
