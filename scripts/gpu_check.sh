@@ -148,6 +148,12 @@ if [ "$emulated" = 0 ] && [ -x "$build/bin/qlora_gpu_bench" ]; then
   measure step-33b 110 "${steps[@]}" step 33b batch=4 tokens=512 seconds=8
 fi
 
+section build-scoring 150 cmake --build "$build" --target qlora_scoring_test
+if [ -x "$build/bin/qlora_scoring_test" ]; then
+  section scoring $((emulated ? 100 : 30)) "$build/bin/qlora_scoring_test"
+  grep "^prefix reuse: " "$build/scoring.log" >> "$report" || true
+fi
+
 sanitize() {  # TOOL: its summary counts errors, racecheck's hazards; without one it did not run
   local rc=0 summary left=$((seconds - SECONDS))
   [ "$left" -ge 10 ] || { say "compute-sanitizer $1: left out, no time"; return 0; }

@@ -1,12 +1,17 @@
 // cuBLAS's part of the emulation: its arguments as cuBLAS takes them (column-major, ops, leading dimensions,
 // alpha and beta on the host), and what it asks for. Sums run over k in order, from zero, as those of the
-// emulated tensor cores.
+// emulated tensor cores; or with QLORA_EMULATED_BLAS=by_rows, for tests, in an order that depends on how many
+// rows there are, as cuBLAS's may: k in so many pieces as there are blocks of rows, whose sums are then
+// added.
 
 #include "kernels/cuda/blas.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <string_view>
 #include <vector>
 
 #include "core/base/error.h"
@@ -23,6 +28,13 @@ namespace {
 
 constexpr int kInvalid = 7, kUnsupported = 15;
 constexpr int kF32 = 0, kBf16 = 14, kSumsInF32 = 68;
+constexpr int64_t kRowsAPiece = 48, kMostPieces = 8;
+
+int64_t pieces_of(int64_t rows) {
+  const char* order = std::getenv("QLORA_EMULATED_BLAS");
+  if (order == nullptr || std::string_view(order) != "by_rows") return 1;
+  return std::min(1 + rows / kRowsAPiece, kMostPieces);
+}
 
 struct Handle {
   Stream* stream = nullptr;
@@ -37,6 +49,7 @@ struct Product {
   int64_t m, n, k, lda, ldb, ldc;
   bool a_transposed, b_transposed;
   float alpha, beta;
+  int64_t pieces;
 
   float a_at(int64_t i, int64_t p) const { return to_float(a[a_transposed ? p + i * lda : i + p * lda]); }
   float b_at(int64_t p, int64_t j) const { return to_float(b[b_transposed ? j + p * ldb : p + j * ldb]); }
@@ -46,13 +59,12 @@ struct Product {
     for (int64_t p = 0; p < k; ++p)
       for (int64_t i = 0; i < m; ++i) of_a[static_cast<size_t>(p * m + i)] = a_at(i, p);
     parallel_for(n, 1, [&](int64_t begin, int64_t end) {
-      std::vector<float> sums(static_cast<size_t>(m));
+      std::vector<float> sums(static_cast<size_t>(m)), piece(sums);
       for (int64_t j = begin; j < end; ++j) {
-        sums.assign(sums.size(), 0.0f);
-        for (int64_t p = 0; p < k; ++p) {
-          const float x = b_at(p, j);
-          const float* w = of_a.data() + p * m;
-          for (int64_t i = 0; i < m; ++i) sums[static_cast<size_t>(i)] += x * w[i];
+        sum_over_k(of_a, j, 0, k / pieces, sums);
+        for (int64_t of = 1; of < pieces; ++of) {
+          sum_over_k(of_a, j, of * k / pieces, (of + 1) * k / pieces, piece);
+          std::transform(sums.begin(), sums.end(), piece.begin(), sums.begin(), std::plus<>());
         }
         float* to = c + j * ldc;
         for (int64_t i = 0; i < m; ++i) {
@@ -61,6 +73,17 @@ struct Product {
         }
       }
     });
+  }
+
+  // Of column j, over [from, to) of k.
+  void sum_over_k(const std::vector<float>& of_a, int64_t j, int64_t from, int64_t to,
+                  std::vector<float>& sums) const {
+    sums.assign(sums.size(), 0.0f);
+    for (int64_t p = from; p < to; ++p) {
+      const float x = b_at(p, j);
+      const float* w = of_a.data() + p * m;
+      for (int64_t i = 0; i < m; ++i) sums[static_cast<size_t>(i)] += x * w[i];
+    }
   }
 };
 
@@ -109,7 +132,8 @@ int gemm(void* handle, int op_a, int op_b, int m, int n, int k, const void* alph
             op_a == 1,
             op_b == 1,
             0,
-            0};
+            0,
+            pieces_of(n)};
   std::memcpy(&p.alpha, alpha, sizeof(float));
   std::memcpy(&p.beta, beta, sizeof(float));
   StreamOfBlas::enqueue(*h.stream, [h, p] {
