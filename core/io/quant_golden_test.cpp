@@ -11,6 +11,7 @@
 #include "core/base/json.h"
 #include "core/io/safetensors.h"
 #include "core/io/test_models.h"
+#include "kernels/backend.h"
 #include "kernels/quant/decode.h"
 #include "kernels/quant/double_quant.h"
 #include "kernels/quant/dynamic8.h"
@@ -105,6 +106,55 @@ void check_case(const SafetensorsFile& file, Format format, int64_t block, const
   }
 }
 
+// Codes and scales as bitsandbytes wrote them, on a device.
+class DeviceCodes {
+ public:
+  DeviceCodes(Backend& backend, const SafetensorsFile& file, const std::string& prefix, Format format,
+              int64_t block)
+      : backend_(backend), view_{.format = format, .out = 1, .in = file.at("input").size(), .block = block} {
+    view_.data = put(file.at(prefix + ".packed").bytes);
+    plain_ = put(file.at(prefix + ".absmax").bytes);
+    if (const TensorView* codes = file.find(prefix + ".nested.absmax_u8")) {
+      nested_ = put(codes->bytes);
+      view_.nested_absmax = static_cast<float*>(put(file.at(prefix + ".nested.nested_absmax").bytes));
+      view_.nested_offset = to_floats(file.at(prefix + ".nested.offset"))[0];
+      view_.code_map = static_cast<float*>(put(std::as_bytes(std::span(signed_dynamic_map()))));
+    }
+  }
+  ~DeviceCodes() {
+    for (auto [p, bytes] : taken_) backend_.release(p, bytes);
+  }
+  DeviceCodes(const DeviceCodes&) = delete;
+  DeviceCodes& operator=(const DeviceCodes&) = delete;
+
+  template <class T>
+  std::vector<T> decoded(DType type, bool nested) {
+    WeightView v = view_;
+    if (nested) {
+      v.absmax_codes = static_cast<const uint8_t*>(nested_);
+    } else {
+      v.absmax = static_cast<const float*>(plain_);
+    }
+    std::vector<T> out(static_cast<size_t>(v.in));
+    void* to = put(std::as_bytes(std::span(out)));
+    backend_.dequantize({.w = v, .dst = to, .type = type});
+    backend_.copy(out.data(), to, out.size() * sizeof(T), CopyKind::device_to_host);
+    return out;
+  }
+
+ private:
+  void* put(std::span<const std::byte> bytes) {
+    void* p = backend_.allocate(bytes.size());
+    taken_.emplace_back(p, bytes.size());
+    backend_.copy(p, bytes.data(), bytes.size(), CopyKind::host_to_device);
+    return p;
+  }
+  Backend& backend_;
+  WeightView view_;
+  const void *plain_ = nullptr, *nested_ = nullptr;
+  std::vector<std::pair<void*, size_t>> taken_;
+};
+
 // A linear's weight in [out, in] order: some models store it transposed.
 std::vector<float> as_linear(const TensorView& view, bool transposed) {
   std::vector<float> w = to_floats(view);
@@ -162,6 +212,33 @@ TEST_CASE("blockwise 4-bit codes and scales and values equal bitsandbytes", "[go
       }
       ++cases;
     }
+  }
+  CHECK(cases > 0);
+}
+
+TEST_CASE("the kernels of a GPU decode the codes of bitsandbytes to its bytes", "[golden]") {
+  const Path folder = test::goldens() / "bitsandbytes/blockwise4";
+  if (test::missing(folder)) return;
+  constexpr uintmax_t kLargest = 200'000;  // bytes of a file: the emulation is slow
+  auto backend = make_backend("cuda-emulated");
+  int cases = 0;
+  for (const Path& path : files_in(folder, ".safetensors")) {
+    if (file_size(path) > kLargest || path.filename().string().starts_with("denormal")) continue;
+    SafetensorsFile file(path);
+    for (Format format : {Format::nf4, Format::fp4})
+      for (int64_t block : {32, 64, 128, 4096}) {
+        const std::string prefix = std::string(name_of(format)) + ".b" + std::to_string(block);
+        if (file.find(prefix + ".packed") == nullptr) continue;
+        INFO(path.filename() << " " << prefix);
+        DeviceCodes codes(*backend, file, prefix, format, block);
+        CHECK(same_bytes(codes.decoded<float>(DType::f32, false), file.at(prefix + ".dequant_f32")));
+        CHECK(same_bytes(codes.decoded<uint16_t>(DType::bf16, false), file.at(prefix + ".dequant_bf16")));
+        ++cases;
+        if (file.find(prefix + ".nested.dequant_f32") == nullptr) continue;
+        CHECK(same_bytes(codes.decoded<float>(DType::f32, true), file.at(prefix + ".nested.dequant_f32")));
+        CHECK(
+            same_bytes(codes.decoded<uint16_t>(DType::bf16, true), file.at(prefix + ".nested.dequant_bf16")));
+      }
   }
   CHECK(cases > 0);
 }
