@@ -78,6 +78,34 @@ double worst_error(const SafetensorsFile& file, Adapter& adapter, Tensor Param::
   return worst;
 }
 
+// Of the gradients on the golden's sequences, taken `times` over, against those of PyTorch.
+double worst_gradient(Subject& s, const Path& folder, int times) {
+  const std::vector<TokenExample> once =
+      golden_examples(read_golden_json(folder / "inputs.json").at("sequences"));
+  std::vector<TokenExample> examples;
+  for (int i = 0; i < times; ++i) examples.insert(examples.end(), once.begin(), once.end());
+  Batch batch;
+  append_span(batch, examples, 0, {.adapter = s.loaded.adapter.get()});
+  Tape tape;
+  Context c{.backend = *s.backend,
+            .memory = s.memory,
+            .axis = &batch.axis,
+            .type = s.type,
+            .tape = &tape,
+            .training = true};
+  lm_loss(c, s.model->output(), s.model->hidden(c), batch.targets);
+  // The golden is the gradient of the mean over label tokens; ours, that of the sum.
+  SafetensorsFile file(folder / "lora_grads.safetensors");
+  for (auto& [name, lora] : s.loaded.adapter->lora)
+    for (Param* p : {&lora.a, &lora.b}) {
+      std::vector<float> mean;
+      for (double g : p->grad.to_doubles())
+        mean.push_back(static_cast<float>(g / static_cast<double>(batch.runs[0].labels)));
+      p->value = Tensor::from_floats(s.memory, p->grad.shape(), DType::f32, mean);
+    }
+  return worst_error(file, *s.loaded.adapter, &Param::value);
+}
+
 Json train_curve(Subject& s, const std::vector<TokenExample>& examples, const Json& golden,
                  const TrainConfig& base) {
   TrainConfig config = base;
@@ -111,7 +139,8 @@ void check_curves(const Path& folder, const std::string& file, QuantConfig quant
   const std::vector<TokenExample> examples =
       golden_examples(read_golden_json(folder / "inputs.json").at("sequences"));
   for (const auto& [name, curve] : json.at("curves").items()) {
-    if (name.ends_with("_hf_groups")) continue;  // differs for classifiers only
+    if (name.ends_with("_hf_groups")) continue;                           // differs for classifiers only
+    if (backend == "cuda-emulated" && name != "adamw_wd_clip") continue;  // slow: the one that has more to it
     INFO(folder.filename().string() << " " << file << " " << name << " " << backend << " " << name_of(type));
     Subject s(backend, folder, folder / "adapter", type, quant);
     TrainConfig config{
@@ -178,47 +207,44 @@ TEST_CASE("Gradients of LoRA are those of PyTorch", "[golden]") {
     for (const auto& [backend, type] : variants()) {
       INFO(folder.filename().string() << " " << backend << " " << name_of(type));
       Subject s(backend, folder, folder / "adapter", type);
-      const std::vector<TokenExample> examples =
-          golden_examples(read_golden_json(folder / "inputs.json").at("sequences"));
-      Batch batch;
-      append_span(batch, examples, 0, {.adapter = s.loaded.adapter.get()});
-      Tape tape;
-      Context c{.backend = *s.backend,
-                .memory = s.memory,
-                .axis = &batch.axis,
-                .type = type,
-                .tape = &tape,
-                .training = true};
-      lm_loss(c, s.model->output(), s.model->hidden(c), batch.targets);
-      // The golden is the gradient of the mean over label tokens; ours, that of the sum.
-      SafetensorsFile file(folder / "lora_grads.safetensors");
-      for (auto& [name, lora] : s.loaded.adapter->lora)
-        for (Param* p : {&lora.a, &lora.b}) {
-          std::vector<float> mean;
-          for (double g : p->grad.to_doubles())
-            mean.push_back(static_cast<float>(g / static_cast<double>(batch.runs[0].labels)));
-          p->value = Tensor::from_floats(s.memory, p->grad.shape(), DType::f32, mean);
-        }
-      CHECK(worst_error(file, *s.loaded.adapter, &Param::value) < (type == DType::f64 ? 1e-6 : 1e-4));
+      CHECK(worst_gradient(s, folder, 1) < (type == DType::f64 ? 1e-6 : 1e-4));
     }
+}
+
+// The reference is off by 0.038 of the gradient of the tensor that is farthest off: what bf16 operands cost
+// here.
+TEST_CASE("Gradients of LoRA with bf16 operands keep near those of PyTorch", "[golden]") {
+  if (missing(golden_models_path())) return;
+  const Path folder = golden_models_path() / "llama_gqa";
+  for (const Variant& v : runnable_variants(EmulatedGpu::included)) {
+    if (v.operands != Operands::bf16) continue;
+    Subject s(v.backend, folder, folder / "adapter", DType::f32, {}, v.operands);
+    const double worst = worst_gradient(s, folder, 2);  // 112 rows: cuBLAS's
+    INFO(v << ": off by " << worst);
+    CHECK(worst < 0.045);
+    CHECK(worst > 1e-4);  // it is not f32 that ran
+  }
+}
+
+// The emulated GPU takes seconds a model: it gets families that differ in their kernels.
+EmulatedGpu with_emulated(const Path& folder) {
+  for (const char* name : {"falcon_7b_style", "gemma2", "llama_gqa"})
+    if (folder.filename() == name) return EmulatedGpu::included;
+  return EmulatedGpu::left_out;
 }
 
 TEST_CASE("Ten AdamW steps on a dense base follow PyTorch", "[golden]") {
   if (missing(golden_models_path())) return;
   for (const Path& folder : golden_models())
-    for (const auto& [backend, type] : variants(EmulatedGpu::left_out))
+    for (const auto& [backend, type] : variants(with_emulated(folder)))
       check_curves(folder, "curve.json", {}, backend, type);
 }
 
 TEST_CASE("Ten AdamW steps on a double-quantized NF4 base follow PyTorch", "[golden]") {
   if (missing(golden_models_path())) return;
-  // The emulated GPU takes seconds a model: it gets the first.
-  EmulatedGpu gpu = EmulatedGpu::included;
-  for (const Path& folder : golden_models()) {
-    for (const auto& [backend, type] : variants(gpu))
+  for (const Path& folder : golden_models())
+    for (const auto& [backend, type] : variants(with_emulated(folder)))
       check_curves(folder, "curve_nf4.json", kNf4, backend, type);
-    gpu = EmulatedGpu::left_out;
-  }
 }
 
 TEST_CASE("Greedy tokens with an adapter are those of transformers", "[golden]") {

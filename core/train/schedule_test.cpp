@@ -69,7 +69,7 @@ TEST_CASE("AdamW is that of PyTorch on every backend", "[golden]") {
   if (test::missing(path)) return;
   SafetensorsFile file(path);
   const std::vector<float> grads = to_floats(file.at("grads"));
-  for (const std::string& backend_name : test::runnable_backends()) {
+  for (const std::string& backend_name : test::runnable_backends(test::EmulatedGpu::included)) {
     auto backend = make_backend(backend_name);
     Memory memory(*backend);
     for (double decay : {0.1, 0.0}) {
