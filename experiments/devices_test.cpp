@@ -46,6 +46,7 @@ TEST_CASE("qlora doctor lists all GPUs, or says in one line why there is none") 
   end = run_with(bench, QLORA_TEST_PLUGIN, "", {"doctor", "--json"});
   const Json cuda = parse_json(end.out, "stdout")["cuda"];
   CHECK((cuda["gpus"].size() == 2 && cuda["trouble"] == "" && cuda["gpus"][0]["free"] == 5632ULL << 20));
+  CHECK(cuda["libraries"] == "no cuBLAS (of a test)");
 
   bench.write("text.so", "no library");
   const std::vector<std::array<std::string, 3>> none = {
@@ -66,6 +67,7 @@ TEST_CASE("qlora doctor lists all GPUs, or says in one line why there is none") 
     CHECK(end.code == 0);
     CHECK(lines_with(end.out, "410.0 MiB   assumed").size() == 1);
     CHECK_THAT(lines_with(end.out, "no GPU to measure").at(0), Contains(reason));
+    CHECK_THAT(lines_with(end.out, "kernels' own").at(0), Contains("products of many rows through cuBLAS"));
   }
 }
 
@@ -102,14 +104,16 @@ TEST_CASE("what a GPU's driver takes for a program is measured and planned for")
   ProgramEnd end = run_with(bench, QLORA_TEST_PLUGIN, "",
                             {"model", "plan", "model/config.json", "--tokens", "30", "--backend", "cuda"});
   CHECK(end.code == 0);
-  CHECK_THAT(end.out, Contains("300.0 MiB   measured"));
+  CHECK_THAT(end.out, Contains("300.0 MiB   measured") &&
+                          Contains("products of many rows by our own tiles, slower: without cuBLAS"));
   const std::vector<std::string> dry = {"sweep",     "run",  "s.yaml", "--dry-run",
                                         "--backend", "cuda", "--set",  "compute_dtype=bf16"};
   end = run_with(bench, QLORA_TEST_PLUGIN, "", dry);
   INFO(end.err);
   CHECK(end.code == 0);
   CHECK_THAT(end.out, Contains("CUDA context: 300 MiB of every pack's memory, measured") &&
-                          Contains("5351 MiB may be used"));  // 95% of what is free
+                          Contains("5351 MiB may be used") &&  // 95% of what is free
+                          Contains("products of many rows: by our own tiles, slower: without cuBLAS"));
   // The context is a part of what is used: so much and no more.
   std::vector<std::string> small = dry;
   small.insert(small.end(), {"--memory", "300M"});

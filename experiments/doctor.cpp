@@ -52,6 +52,7 @@ Json gpus_json() {
   return {{"gpus", gpus},
           {"driver_found", report.driver},
           {"driver_needed", report.needed},
+          {"libraries", report.libraries},
           {"trouble", report.trouble}};
 }
 

@@ -265,6 +265,8 @@ std::string to_text(const Job& job) {
                {"base_name", job.base_name},
                {"base_key", hex(job.base_key)},
                {"backend", job.backend},
+               {"blas", job.device.blas},
+               {"kept_bytes", job.device.kept_bytes},
                {"threads", job.threads},
                {"room", job.room},
                {"lasting", job.lasting},
@@ -283,6 +285,7 @@ Job job_from_text(const std::string& text, const std::string& origin) {
     job.base_name = json.at("base_name");
     job.base_key = digest_from_hex(json.at("base_key").get<std::string>());
     job.backend = json.at("backend");
+    job.device = {.blas = json.at("blas"), .kept_bytes = json.at("kept_bytes")};
     job.threads = json.at("threads");
     job.room = json.at("room");
     job.lasting = json.at("lasting");

@@ -69,9 +69,10 @@ struct Job {
   std::string base_name;  // shown to users
   Digest base_key{};
   std::string backend = "auto";
-  int threads = 0;     // 0: the default
-  size_t room = 0;     // bytes planned for activations, to be had in one piece; 0: not planned
-  size_t lasting = 0;  // likewise for what lasts; only where untouched room costs memory
+  DeviceOptions device = {};  // of that backend, as planned
+  int threads = 0;            // 0: the default
+  size_t room = 0;            // bytes planned for activations, to be had in one piece; 0: not planned
+  size_t lasting = 0;         // likewise for what lasts; only where untouched room costs memory
   std::vector<RunJob> runs;
   std::vector<EvalJob> base_evals;
   std::vector<AnswerJob> base_answers = {};

@@ -163,12 +163,17 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs) {
 }
 
 MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs, Checkpointing mode) {
+  return memory_of(runs, mode, device_choices().front());
+}
+
+MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs, Checkpointing mode,
+                              const DeviceOptions& device) {
   const RunConfig& first = runs.at(0)->config;
   PlanBase& base = base_of(first);
   base.memory.trim();
   base.memory.reserve(kAddresses);  // everything lies in one piece, as in the worker
   base.memory.reset_peak();
-  base.backend->reset();
+  base.backend->reset(device);
   PackOptions options;
   options.type = base.type;
   options.checkpointing = mode;
@@ -194,7 +199,9 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs, Checkp
   score_losses(base, adapters, runs);
   score_mmlu(base, adapters, runs);
   generate(base, adapters, runs);
-  return plan_of(base);
+  MemoryPlan plan = plan_of(base);
+  plan.options = device;
+  return plan;
 }
 
 // What the calls since the last reset of a base's counts come to.
@@ -206,6 +213,7 @@ MemoryPlan Planner::plan_of(const PlanBase& base) const {
           .scratch = base.backend->scratch_bytes(),
           .paged = base.memory.host_used(),
           .slabs = base.backend->slab_bytes(),
+          .decoded = base.backend->decoded_bytes() / static_cast<size_t>(base.model->config().layers),
           .parts = parts_of(base),
           .device = device_};
 }
@@ -224,7 +232,7 @@ JudgeNeed Planner::judge_need(const JudgeSetup& setup, const std::string& text, 
   base.memory.trim();
   base.memory.reserve(kAddresses);
   base.memory.reset_peak();
-  base.backend->reset();
+  base.backend->reset({.blas = device_.blas});
   GenerateRequest request;
   request.context.resize(static_cast<size_t>(std::min(own + more_tokens, config.max_positions - 1)));
   request.max_new_tokens = setup.max_tokens;

@@ -5,7 +5,6 @@
 
 #include "core/lora/lora.h"
 #include "experiments/place.h"
-#include "kernels/cuda/blas_table.h"
 
 namespace qlora {
 namespace {
@@ -49,10 +48,7 @@ bool is_gpu(const ModelPlan& plan) {
 }
 
 std::string kernels_text(const ModelPlan& plan) {
-  if (!is_gpu(plan)) return "";
-  return cuda::blas_is_off()
-             ? "without cuBLAS, because QLORA_CUBLAS is off"
-             : "weights decoded for cuBLAS, its workspace; QLORA_CUBLAS=off: less, and slower";
+  return is_gpu(plan) ? "products of many rows " + describe_products(plan.memory) : "";
 }
 
 std::string base_text(const RunConfig& config) {
@@ -94,6 +90,7 @@ Json json_of(const MemoryPlan& m) {
           {"logits_chunk", m.parts.logits},
           {"gaps", m.gaps()},
           {"kernels", m.scratch},
+          {"kept_decoded", m.options.kept_bytes},
           {"slabs", m.slabs},
           {"context", m.device.context},
           {"context_is", describe_context(m.device)},
@@ -137,13 +134,9 @@ ModelPlan plan_model(const ModelPlanSetup& setup) {
   for (const LinearInfo& linear : match_targets(model, lora.targets))
     plan.trained += lora.r * (linear.out + linear.in);
 
-  const bool chosen = run.config.text("gradient_checkpointing") == "auto";
-  for (Checkpointing mode : kCheckpointings) {
-    if (!chosen && mode != checkpointing(run.config)) continue;
-    plan.checkpointing = mode;
-    plan.memory = planner.memory_of({&run}, mode);
-    if (plan.fits()) break;
-  }
+  const PlannedPack pack = planner.choose({&run}, setup.usable);
+  plan.checkpointing = pack.checkpointing;
+  plan.memory = pack.memory;
   return plan;
 }
 
@@ -184,6 +177,8 @@ std::string to_json_text(const ModelPlan& plan) {
                {"trained", plan.trained},
                {"gradient_checkpointing", name_of(plan.checkpointing)},
                {"optim", plan.setup.config.text("optim")},
+               {"products", is_gpu(plan) ? describe_products(plan.memory) : ""},
+               {"cublas", is_gpu(plan) && plan.memory.options.blas},
                {"bytes", json_of(plan.memory)}};
   if (plan.setup.usable) json["usable"] = *plan.setup.usable;
   if (plan.setup.usable) json["fits"] = plan.fits();

@@ -4,6 +4,7 @@
 
 #include "core/models/tiny_model.h"
 #include "core/train/pack.h"
+#include "experiments/place.h"
 #include "experiments/start_run.h"
 #include "experiments/test_program.h"
 #include "kernels/cuda/emulated/grid.h"
@@ -65,49 +66,124 @@ TEST_CASE("a plan from config.json alone is the plan of the model with its weigh
   }
 }
 
+namespace {
+
+// A step of the plan's run on the emulated GPU: what its memory has held, and the adapter after it.
+struct Taken {
+  size_t bytes = 0;
+  std::vector<std::vector<double>> adapter = {};
+};
+
+Taken train_as_planned(const ModelPlan& plan, int64_t tokens) {
+  const RunConfig config = plan.setup.config.with("gradient_accumulation_steps", int64_t{1});
+  const size_t before = emulated::device_bytes();
+  auto backend = make_backend("cuda-emulated", plan.memory.options);
+  Memory memory(*backend);
+  memory.reserve(plan.memory.passing);
+  memory.reserve_lasting(plan.memory.lasting);
+  LoadOptions options = load_options(config);
+  options.cache = false;
+  const std::shared_ptr<const Model> model = load_model(plan.setup.model, memory, options);
+  TrainPack pack(model, memory, {.type = options.type, .checkpointing = plan.checkpointing});
+  auto examples = std::make_shared<std::vector<TokenExample>>(4);
+  for (TokenExample& example : *examples) {
+    example.ids.assign(static_cast<size_t>(tokens), 7);
+    example.labels.assign(static_cast<size_t>(tokens), 7);
+  }
+  pack.add(start_run(config, "run", examples, *model, memory, options.type));
+  struct : Observer {
+    void on_step(const std::string&, const StepRecord&) override {}
+  } silent;
+  for (int i = 0; i < 2; ++i) pack.micro_step(silent);
+  backend->synchronize();
+  CHECK(memory.held_peak() == plan.memory.lasting + plan.memory.passing);
+  CHECK(memory.host_used() == plan.memory.paged);
+  Taken taken{emulated::device_bytes() - before + plan.memory.device.context};
+  for (Param* p : pack.runs().at(0)->adapter().params()) taken.adapter.push_back(p->value.to_doubles());
+  return taken;
+}
+
+}  // namespace
+
 TEST_CASE("a step on a GPU takes what was planned for it, and the optimizer's states may be in host memory") {
   const TinyConfig tiny{.vocab = 128, .hidden = 64, .intermediate = 96, .layers = 2, .head_dim = 64};
   TemporaryFolder folder;
   write_tiny_model(folder.path(), tiny);
-  // Examples one by one, and four at a time, whose rows are many enough for cuBLAS.
-  for (auto [optim, at_once] :
-       {std::pair{"adamw_torch", 1}, {"paged_adamw_32bit", 1}, {"adamw_8bit", 1}, {"adamw_torch", 4}}) {
-    const ModelPlan plan =
-        plan_of(folder.path(),
-                {"compute_dtype=bf16", "lora_r=64", "lora_dropout=0.1", fmt::format("optim={}", optim),
-                 fmt::format("per_device_train_batch_size={}", at_once)},
-                CountedKernels::cuda, 20);
-    const RunConfig config = plan.setup.config.with("gradient_accumulation_steps", int64_t{1});
-    const size_t before = emulated::device_bytes();
-    auto backend = make_backend("cuda-emulated");
-    Memory memory(*backend);
-    memory.reserve(plan.memory.passing);
-    memory.reserve_lasting(plan.memory.lasting);
-    LoadOptions options = load_options(config);
-    options.cache = false;
-    const std::shared_ptr<const Model> model = load_model(folder.path(), memory, options);
-    TrainPack pack(model, memory, pack_options(config));
-    auto examples = std::make_shared<std::vector<TokenExample>>(4);
-    for (TokenExample& example : *examples) {
-      example.ids.assign(20, 7);
-      example.labels.assign(20, 7);
-    }
-    pack.add(start_run(config, "run", examples, *model, memory, options.type));
-    struct : Observer {
-      void on_step(const std::string&, const StepRecord&) override {}
-    } silent;
-    for (int i = 0; i < 2; ++i) pack.micro_step(silent);
-    backend->synchronize();
-    const size_t taken = emulated::device_bytes() - before + plan.memory.device.context;
-    INFO(optim << ", " << at_once << " at once: planned " << plan.memory.bytes() << ", taken " << taken);
-    CHECK(taken <= plan.memory.bytes());
+  constexpr int64_t kTokens = 17;
+  // Examples one by one, and four at a time, whose rows are many enough for cuBLAS: with room for a block's
+  // decoded weights, with none (the plan of all that and a byte less), and with too little for cuBLAS.
+  struct Choice {
+    std::string optim;
+    int64_t at_once;
+    std::optional<size_t> usable;
+    bool blas, keeps;
+  };
+  const auto plan_for = [&](const Choice& c) {
+    ModelPlanSetup setup;
+    setup.model = folder.path();
+    setup.tokens = kTokens;
+    setup.usable = c.usable;
+    setup.config = model_plan_config(
+        setup.model, {"compute_dtype=bf16", "lora_r=16", "optim=" + c.optim, "lora_dropout=0.1",
+                      fmt::format("per_device_train_batch_size={}", c.at_once)});
+    setup.device = {CountedKernels::cuda, size_t{1} << 20};
+    return plan_model(setup);
+  };
+  const size_t all = plan_for({"adamw_torch", 4, size_t{1} << 30, true, true}).memory.bytes();
+  std::vector<std::vector<double>> adapter;
+  size_t kept_planned = 0, kept_taken = 0;
+  for (const Choice& c :
+       std::vector<Choice>{{"adamw_torch", 1, {}, true, false},
+                           {"paged_adamw_32bit", 1, {}, true, false},
+                           {"adamw_8bit", 1, {}, true, false},
+                           {"adamw_torch", 4, all, true, true},
+                           {"adamw_torch", 4, all - 1, true, false},
+                           {"adamw_torch", 4, all - cuda::kBlasWorkspace / 2, false, false}}) {
+    const ModelPlan plan = plan_for(c);
+    const size_t planned = plan.memory.bytes();
+    INFO(c.optim << ", " << c.at_once << " at once, planned " << planned << ": "
+                 << describe_products(plan.memory));
+    CHECK((plan.fits() && plan.memory.options.blas == c.blas));
+    CHECK((plan.memory.options.kept_bytes > 0) == c.keeps);
+    const Taken taken = train_as_planned(plan, kTokens);
+    INFO("taken " << taken.bytes);
+    CHECK(taken.bytes <= planned);
     // cuBLAS's workspace, larger than all else here, would hide what is missing.
-    const size_t workspace = at_once > 1 ? cuda::kBlasWorkspace : 0;
-    CHECK(static_cast<double>(taken - workspace) >
-          0.97 * static_cast<double>(plan.memory.bytes() - workspace));
-    CHECK(memory.held_peak() == plan.memory.lasting + plan.memory.passing);
-    CHECK(memory.host_used() == plan.memory.paged);
+    const size_t workspace = c.at_once > 1 && c.blas ? cuda::kBlasWorkspace : 0;
+    CHECK(static_cast<double>(taken.bytes - workspace) > 0.97 * static_cast<double>(planned - workspace));
+    // What a block's decoded weights add, small beside the arenas: planned to the byte.
+    if (c.keeps) kept_planned = planned, kept_taken = taken.bytes;
+    if (c.usable && c.blas && !c.keeps) CHECK(kept_taken - taken.bytes == kept_planned - planned);
+    // On the emulation a choice changes no bit.
+    if (c.at_once == 1) continue;
+    if (adapter.empty()) adapter = taken.adapter;
+    CHECK(taken.adapter == adapter);
   }
+}
+
+TEST_CASE("a plan for a GPU without cuBLAS has none of its memory, and keeps as much as it is told to") {
+  TemporaryFolder folder;
+  write_file(folder.path() / "config.json", tiny_config_json({}));
+  const auto plan = [&](const PlannedDevice& device) {
+    ModelPlanSetup setup;
+    setup.model = folder.path();
+    setup.tokens = 100;
+    setup.device = device;
+    setup.usable = size_t{1} << 30;
+    setup.config = model_plan_config(setup.model, {"compute_dtype=bf16"});
+    return plan_model(setup).memory;
+  };
+  PlannedDevice device{CountedKernels::cuda};
+  const MemoryPlan with = plan(device);
+  device.kept = size_t{3} << 20;
+  const MemoryPlan told = plan(device);
+  CHECK(told.options.kept_bytes == size_t{3} << 20);
+  CHECK(told.bytes() > with.bytes());
+  device.blas = false;
+  const MemoryPlan without = plan(device);
+  CHECK((!without.options.blas && without.options.kept_bytes == 0));
+  CHECK(without.scratch + cuda::kBlasWorkspace < with.scratch);
+  CHECK(describe_products(without) == "by our own tiles, slower: without cuBLAS");
 }
 
 TEST_CASE("qlora model plan says what a model takes, and by its exit code whether it fits") {

@@ -47,7 +47,7 @@ void PackWorker::load() {
   if (job_.threads > 0) set_thread_count(job_.threads);
   QLORA_CHECK(!job_.runs.empty(), failure, "a job without runs");
   const RunConfig& config = job_.runs[0].config;
-  backend_ = make_backend(job_.backend);
+  backend_ = make_backend(job_.backend, job_.device);
   memory_ = std::make_unique<Memory>(*backend_);
   memory_->reserve(job_.room);
   if (!backend_->host_memory()) memory_->reserve_lasting(job_.lasting);

@@ -34,49 +34,89 @@ double speed_of(std::span<const PlannedRun* const> runs, Checkpointing mode) {
 }  // namespace
 
 void Planner::fit(std::vector<PlannedRun>& runs, size_t budget) {
-  for (PlannedRun& run : runs) {
-    Checkpointing own{};
-    for (Checkpointing mode : modes_of(run.config, own)) {
-      run.memory = memory_of({&run}, mode).bytes();
-      if (run.memory <= budget) break;
+  for (PlannedRun& run : runs) run.memory = choose({&run}, budget).memory.bytes();
+}
+
+// The fastest first.
+std::vector<DeviceOptions> Planner::device_choices() const {
+  if (device_.kernels != CountedKernels::cuda) return {{}};
+  const DeviceOptions tiles{.blas = false};
+  if (!device_.blas) return {tiles};
+  return {{.blas = true, .kept_bytes = device_.kept.value_or(0)}, tiles};
+}
+
+// The same with a block's decoded weights, from its recomputation to its gradients, where they fit too.
+// Nothing else decodes a weight twice within a block.
+MemoryPlan Planner::with_decoded(const std::vector<const PlannedRun*>& runs, Checkpointing mode,
+                                 const MemoryPlan& plan, size_t budget) {
+  const bool trains =
+      std::any_of(runs.begin(), runs.end(), [](const PlannedRun* r) { return !r->longest.empty(); });
+  if (!plan.options.blas || plan.decoded == 0 || device_.kept || mode != Checkpointing::block || !trains)
+    return plan;
+  const MemoryPlan kept = memory_of(runs, mode, {.blas = true, .kept_bytes = plan.decoded});
+  return kept.bytes() <= budget ? kept : plan;
+}
+
+PlannedPack Planner::choose(const std::vector<const PlannedRun*>& runs, std::optional<size_t> budget) {
+  PlannedPack pack;
+  pack.runs = runs;
+  Checkpointing own{};
+  for (const DeviceOptions& options : device_choices())
+    for (Checkpointing mode : modes_of(runs.at(0)->config, own)) {
+      pack.checkpointing = mode;
+      pack.memory = memory_of(runs, mode, options);
+      if (!budget) return pack;
+      if (pack.memory.bytes() > *budget) continue;
+      pack.memory = with_decoded(runs, mode, pack.memory, *budget);
+      return pack;
     }
-  }
+  return pack;
 }
 
 // The most runs from the front that fit together; more runs never need less.
-size_t Planner::most_that_fit(const std::vector<const PlannedRun*>& runs, Checkpointing mode, size_t budget) {
+size_t Planner::most_that_fit(const std::vector<const PlannedRun*>& runs, Checkpointing mode,
+                              const DeviceOptions& options, size_t budget) {
   size_t fits = 0, beyond = runs.size() + 1;
   for (size_t tried = runs.size(); fits + 1 < beyond; tried = (fits + beyond) / 2) {
     const std::vector<const PlannedRun*> some(runs.begin(),
                                               runs.begin() + static_cast<std::ptrdiff_t>(tried));
-    (memory_of(some, mode).bytes() <= budget ? fits : beyond) = tried;
+    (memory_of(some, mode, options).bytes() <= budget ? fits : beyond) = tried;
   }
   return fits;
 }
 
 PlannedPack Planner::next_pack(const std::vector<const PlannedRun*>& runs, size_t budget) {
   PlannedPack best;
+  DeviceOptions chosen;
   double speed = 0;
   std::vector<std::string> tried;
   Checkpointing own{};
   const std::span<const Checkpointing> modes = modes_of(runs[0]->config, own);
-  for (Checkpointing mode : modes) {
-    const size_t fit = most_that_fit(runs, mode, budget);
-    tried.push_back(
-        fit == 0 ? fmt::format("{} needs {}", name_of(mode), format_bytes(memory_of({runs[0]}, mode).bytes()))
-                 : fmt::format("{} fits {} of {}", name_of(mode), fit, runs.size()));
-    const double with = fit == 0 ? 0 : speed_of(std::span(runs).first(fit), mode);
-    if (with > speed) {
-      speed = with;
-      best.runs.assign(runs.begin(), runs.begin() + static_cast<std::ptrdiff_t>(fit));
-      best.checkpointing = mode;
+  for (const DeviceOptions& options : device_choices()) {
+    const bool tiles_instead = device_.blas && !options.blas;
+    for (Checkpointing mode : modes) {
+      const size_t fit = most_that_fit(runs, mode, options, budget);
+      const std::string name = name_of(mode) + std::string(tiles_instead ? " by our own tiles" : "");
+      tried.push_back(fit == 0 ? fmt::format("{} needs {}", name,
+                                             format_bytes(memory_of({runs[0]}, mode, options).bytes()))
+                               : fmt::format("{} fits {} of {}", name, fit, runs.size()));
+      const double with = fit == 0 ? 0 : speed_of(std::span(runs).first(fit), mode);
+      if (with > speed) {
+        speed = with;
+        best.runs.assign(runs.begin(), runs.begin() + static_cast<std::ptrdiff_t>(fit));
+        best.checkpointing = mode;
+        chosen = options;
+      }
+      if (fit == runs.size()) break;
     }
-    if (fit == runs.size()) break;
+    if (!best.runs.empty()) break;
   }
   QLORA_CHECK(!best.runs.empty(), memory, "run `{}` needs {}; {} may be used (--memory)", runs[0]->name,
-              format_bytes(memory_of({runs[0]}, modes.back()).bytes()), format_bytes(budget));
+              format_bytes(choose({runs[0]}, budget).memory.bytes()), format_bytes(budget));
   if (modes.size() > 1)
     best.reason = fmt::format("{}; {} may be used", fmt::join(tried, ", "), format_bytes(budget));
+  best.memory =
+      with_decoded(best.runs, best.checkpointing, memory_of(best.runs, best.checkpointing, chosen), budget);
   return best;
 }
 

@@ -29,19 +29,31 @@ Place place_of(const std::string& backend, const std::string& memory) {
   place.backend = backend_named(backend);
   if (place.backend == "cuda") {
     const GpuMemory gpu = measure_gpu();
-    place.device = {CountedKernels::cuda, gpu.context,
-                    gpu.others ? ContextFigure::with_others : ContextFigure::measured};
+    place.device = planned_gpu(place.backend, gpu.context,
+                               gpu.others ? ContextFigure::with_others : ContextFigure::measured);
     place.budget = parse_memory(memory.empty() ? kOfGpu : memory, gpu.available);
   } else if (place.backend == "cuda-emulated") {
     QLORA_CHECK(!memory.empty() && memory.back() != '%', usage,
                 "the emulated GPU has no memory of its own: say how much it should have, --memory 2G");
-    place.device = {CountedKernels::cuda, 0, ContextFigure::none};
+    place.device = planned_gpu(place.backend, 0, ContextFigure::none);
     place.budget = parse_memory(memory);
   } else {
     place.budget = parse_memory(memory.empty() ? kOfMachine : memory);
   }
   if (nobody_named(backend)) place.note = note_on(place.backend);
   return place;
+}
+
+PlannedDevice planned_gpu(const std::string& backend, size_t context, ContextFigure figure) {
+  return {CountedKernels::cuda, context, figure, has_blas(backend), kept_bytes_asked()};
+}
+
+std::string describe_products(const MemoryPlan& m) {
+  if (!m.device.blas) return "by our own tiles, slower: without cuBLAS";
+  if (!m.options.blas) return "by our own tiles, slower: what cuBLAS needs does not fit";
+  if (m.options.kept_bytes == 0) return "through cuBLAS";
+  return fmt::format("through cuBLAS; a block's decoded weights stay, {}",
+                     format_bytes(m.options.kept_bytes));
 }
 
 std::string describe_context(const PlannedDevice& device) {
@@ -70,7 +82,8 @@ std::vector<std::string> describe_memory(const Place& place, const MemoryPlan& m
   std::vector<std::string> lines = {
       fmt::format("memory of the GPU: {} planned of {}: {}", format_bytes(m.bytes()),
                   format_bytes(place.budget), parts),
-      fmt::format("CUDA context: {}, {}", format_bytes(m.device.context), describe_context(m.device))};
+      fmt::format("CUDA context: {}, {}", format_bytes(m.device.context), describe_context(m.device)),
+      "products of many rows: " + describe_products(m)};
   if (m.paged > 0)
     lines.push_back(fmt::format("memory of the host, pinned: {} of optimizer states", format_bytes(m.paged)));
   return lines;

@@ -21,9 +21,15 @@ struct Place {
 // amount. Throws Error(usage).
 Place place_of(const std::string& backend, const std::string& memory);
 
+// The GPU of a backend, as it was measured.
+PlannedDevice planned_gpu(const std::string& backend, size_t context, ContextFigure);
+
 // What a pack takes of a GPU's memory, before it starts; nothing where it computes on the processor.
 std::vector<std::string> describe_memory(const Place&, const MemoryPlan&);
 // Where the figure of the context is from: "measured".
 std::string describe_context(const PlannedDevice&);
+// What was chosen for products of many rows, and why: "through cuBLAS; a block's decoded weights stay, 410
+// MiB".
+std::string describe_products(const MemoryPlan&);
 
 }  // namespace qlora

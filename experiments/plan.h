@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,15 +36,6 @@ struct PlannedRun {
   size_t memory = 0;  // bytes, when it runs alone; filled by Planner::fit
 };
 
-// Runs that one worker trains and scores together.
-struct PlannedPack {
-  std::vector<const PlannedRun*> runs;
-  Checkpointing checkpointing = Checkpointing::none;  // of all of them
-  std::string reason;                                 // of an automatic choice; else empty
-};
-// One line for each automatic choice of checkpointing, the first few.
-std::vector<std::string> describe_choices(const std::vector<PlannedPack>&);
-
 // What was found out about a data set, to print once.
 struct DataNote {
   std::string dataset;
@@ -65,6 +57,8 @@ struct PlannedDevice {
   // Of a GPU: what its driver takes of its memory for a program before the program asks for any.
   size_t context = 0;
   ContextFigure figure = ContextFigure::assumed;
+  bool blas = true;                 // cuBLAS is there, and may be used
+  std::optional<size_t> kept = {};  // of decoded weights, asked for over every plan (QLORA_CUDA_KEEP)
 };
 
 // What lasts and what passes, by what it is for, at the moment when most of it is in use.
@@ -86,13 +80,25 @@ struct MemoryPlan {
   size_t scratch = 0;  // what kernels keep for themselves
   size_t paged = 0;    // states in host memory that a GPU copies from and to
   size_t slabs = 0;    // of a GPU, through which they pass
+  size_t decoded = 0;  // of a block's weights, decoded for cuBLAS
   MemoryParts parts = {};
   PlannedDevice device = {};
+  DeviceOptions options = {};  // of its backend
   // Of the memory in which it computes, the GPU's where it is one.
   size_t bytes() const;
   // Lost to alignment and to what nothing fits into.
   size_t gaps() const { return lasting + passing - parts.sum(); }
 };
+
+// Runs that one worker trains and scores together.
+struct PlannedPack {
+  std::vector<const PlannedRun*> runs;
+  Checkpointing checkpointing = Checkpointing::none;  // of all of them
+  std::string reason;                                 // of an automatic choice; else empty
+  MemoryPlan memory = {};
+};
+// One line for each automatic choice of checkpointing, the first few.
+std::vector<std::string> describe_choices(const std::vector<PlannedPack>&);
 
 struct PlanBase;
 
@@ -118,16 +124,22 @@ class Planner {
   // that prompt alone fills the model's context.
   JudgeNeed judge_need(const JudgeSetup&, const std::string& text, int64_t more_tokens);
 
-  // How much memory every run needs alone; with `gradient_checkpointing: auto`, in the fastest mode that fits
-  // into `budget` bytes.
+  // How much memory every run needs alone, as choose() has it.
   void fit(std::vector<PlannedRun>&, size_t budget);
-  // For training and scoring these runs together, in this mode or in the one that they ask for.
-  // REQUIRES: equal pack keys.
+  // For training and scoring these runs together, in this mode or in the one that they ask for; on a GPU with
+  // these options, or with cuBLAS where it is there. REQUIRES: equal pack keys.
+  MemoryPlan memory_of(const std::vector<const PlannedRun*>&, Checkpointing, const DeviceOptions&);
   MemoryPlan memory_of(const std::vector<const PlannedRun*>&, Checkpointing);
   MemoryPlan memory_of(const std::vector<const PlannedRun*>&);
+  // The fastest way to train these runs together that fits into `budget` bytes, or else the one that needs
+  // least: with `gradient_checkpointing: auto`, by the mode; on a GPU through cuBLAS where it is there, with
+  // decoded weights of a block that stay where that spares decoding them, or else without them, or by our own
+  // tiles. Without a budget: cuBLAS, and nothing stays.
+  PlannedPack choose(const std::vector<const PlannedRun*>&, std::optional<size_t> budget);
   // Cuts runs (of any pack keys) into packs that fit into `budget` bytes, in order. Under
   // `gradient_checkpointing: auto` every pack gets the mode, and with it the number of runs, by which its
-  // runs are done soonest. Throws Error(memory) for a run that does not fit alone.
+  // runs are done soonest; all else as choose() has it. Throws Error(memory) for a run that does not fit
+  // alone.
   std::vector<PlannedPack> pack(const std::vector<const PlannedRun*>&, size_t budget);
 
  private:
@@ -135,7 +147,11 @@ class Planner {
     std::string hash, format;
     std::vector<int64_t> lengths, eval_lengths;  // of the examples, descending
   };
-  size_t most_that_fit(const std::vector<const PlannedRun*>&, Checkpointing, size_t budget);
+  std::vector<DeviceOptions> device_choices() const;
+  MemoryPlan with_decoded(const std::vector<const PlannedRun*>&, Checkpointing, const MemoryPlan&,
+                          size_t budget);
+  size_t most_that_fit(const std::vector<const PlannedRun*>&, Checkpointing, const DeviceOptions&,
+                       size_t budget);
   PlannedPack next_pack(const std::vector<const PlannedRun*>&, size_t budget);
   PlanBase& base_of(const RunConfig&);
   MemoryPlan plan_of(const PlanBase&) const;

@@ -157,6 +157,45 @@ TEST_CASE("every pack chooses its own checkpointing and says why") {
           keys[i]);
 }
 
+TEST_CASE("a pack on a GPU goes through cuBLAS in whatever mode fits, before it goes by our own tiles") {
+  Workbench bench;
+  Planner planner(PlannedDevice{CountedKernels::cuda});
+  std::vector<PlannedRun> runs =
+      planner.plan(sweep_of(bench, "gradient_checkpointing: auto\ncompute_dtype: bf16\n"));
+  for (PlannedRun& run : runs) {
+    run.config = run.config.with("per_device_train_batch_size", int64_t{200});
+    run.longest.assign(200, 400);
+  }
+  const std::vector<const PlannedRun*> one = {&runs[0]};
+  const auto needs = [&](Checkpointing mode, bool blas, size_t kept) {
+    return planner.memory_of(one, mode, {.blas = blas, .kept_bytes = kept}).bytes();
+  };
+  const size_t block = needs(Checkpointing::block, true, 0);
+  REQUIRE(needs(Checkpointing::selective, true, 0) > block);
+  const size_t decoded = planner.memory_of(one, Checkpointing::block).decoded;
+  CHECK(needs(Checkpointing::block, true, decoded) > block);
+  struct Choice {
+    size_t budget;
+    bool blas;
+    size_t kept;
+  };
+  // Through cuBLAS by blocks, with their decoded weights and without, and with a byte too little for that.
+  for (const Choice& c : {Choice{needs(Checkpointing::block, true, decoded), true, decoded},
+                          {block, true, 0},
+                          {block - 1, false, 0}}) {
+    INFO(c.budget);
+    const PlannedPack pack = planner.pack(one, c.budget).at(0), chosen = planner.choose(one, c.budget);
+    for (const PlannedPack& found : {pack, chosen}) {
+      CHECK((found.memory.options.blas == c.blas && found.memory.options.kept_bytes == c.kept));
+      CHECK(found.memory.bytes() <= c.budget);
+      if (c.blas) CHECK(found.checkpointing == Checkpointing::block);
+    }
+    CHECK((pack.reason.find("by our own tiles") == std::string::npos) == c.blas);
+  }
+  // With all the room there is nothing to compute again, and nothing is decoded twice.
+  CHECK(planner.pack(one, size_t{1} << 40)[0].memory.options.kept_bytes == 0);
+}
+
 TEST_CASE("planned memory covers the evaluations of a run") {
   Workbench bench;
   auto passing = [&](const std::string& evals) {
@@ -251,6 +290,7 @@ TEST_CASE("a job and its messages survive the way to the worker and back") {
   job.model = "m";
   job.base_key = sha256("base");
   job.threads = 3;
+  job.device = {.blas = false, .kept_bytes = 34567};
   job.room = 12345;
   job.lasting = 23456;
   RunJob& run = job.runs.emplace_back();

@@ -85,12 +85,13 @@ Profile profile_sweep(const Sweep& sweep, const ProfileOptions& options) {
   QLORA_CHECK(options.steps >= 1, usage, "--steps must be at least 1, found {}", options.steps);
   if (options.threads > 0) set_thread_count(options.threads);
   const Place place = place_of(options.backend, options.memory);
-  std::unique_ptr<Backend> inner = make_backend(place.backend);
+  FirstPlan plan = plan_first(sweep, place);
+  std::unique_ptr<Backend> inner = make_backend(place.backend, plan.memory.options);
   Profile p;
   p.backend = inner->name();
   p.threads = thread_count();
   TimedBackend backend(std::move(inner), options.by_shape);
-  FirstPack first(sweep, place, backend, kWarmUp + options.steps);
+  FirstPack first(std::move(plan), backend, kWarmUp + options.steps);
   p.quant = quant_label(first.config());
   p.compute = first.config().text("compute_dtype");
   p.runs = first.names();

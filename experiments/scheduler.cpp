@@ -216,7 +216,8 @@ class SweepRunner {
       std::filesystem::create_directories(run.folder);
       write_run_file(run.folder, {run.name, run.key, job.base_key, run.config});
     }
-    const MemoryPlan memory = planner_.memory_of(pack.runs, pack.checkpointing);
+    const MemoryPlan& memory = pack.memory;
+    job.device = memory.options;
     job.room = memory.passing;
     job.lasting = memory.lasting;
     for (const std::string& line : describe_memory(place_, memory)) progress_.note_once("  " + line);

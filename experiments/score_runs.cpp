@@ -69,7 +69,7 @@ class RunsScorer {
     const std::vector<PlannedPack> packs = planner_.pack(all, place_.budget);
     catch_stop_signals();
     for (const PlannedPack& pack : packs)
-      if (stop_signals() == 0) score(store, pack.runs);
+      if (stop_signals() == 0) score(store, pack);
     return {finish(runs.size()), std::move(scored_)};
   }
 
@@ -172,9 +172,10 @@ class RunsScorer {
     return job;
   }
 
-  void score(Store& store, const std::vector<const PlannedRun*>& pack) {
-    Job job = make_job(pack);
-    const MemoryPlan memory = planner_.memory_of(pack);
+  void score(Store& store, const PlannedPack& pack) {
+    Job job = make_job(pack.runs);
+    const MemoryPlan& memory = pack.memory;
+    job.device = memory.options;
     job.room = memory.passing;
     job.lasting = memory.lasting;
     const Path folder = job.runs[0].folder.parent_path() / "eval";  // of the first run's sweep

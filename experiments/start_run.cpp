@@ -3,24 +3,21 @@
 #include <algorithm>
 
 namespace qlora {
-namespace {
-
-std::vector<PlannedRun> first_pack(Planner& planner, const Sweep& sweep, size_t budget) {
+FirstPlan plan_first(const Sweep& sweep, const Place& place) {
+  Planner planner(place.device);
   std::vector<PlannedRun> runs = planner.plan(sweep);
-  planner.fit(runs, budget);
+  planner.fit(runs, place.budget);
   std::vector<const PlannedRun*> all;
   for (const PlannedRun& run : runs) all.push_back(&run);
-  const PlannedPack pack = planner.pack(all, budget).at(0);
-  std::vector<PlannedRun> first;
+  const PlannedPack pack = planner.pack(all, place.budget).at(0);
+  FirstPlan first{.runs = {}, .memory = pack.memory};
   for (const PlannedRun* run : pack.runs) {
-    first.push_back(*run);
-    first.back().config =
+    first.runs.push_back(*run);
+    first.runs.back().config =
         run->config.with("gradient_checkpointing", std::string(name_of(pack.checkpointing)));
   }
   return first;
 }
-
-}  // namespace
 
 std::unique_ptr<Run> start_run(const RunConfig& config, const std::string& id,
                                std::shared_ptr<const std::vector<TokenExample>> examples, const Model& model,
@@ -38,16 +35,11 @@ PackOptions pack_options(const RunConfig& config) {
   return {.type = load_options(config).type, .checkpointing = checkpointing(config)};
 }
 
-FirstPack::FirstPack(const Sweep& sweep, const Place& place, Backend& backend, int64_t steps)
-    : memory_(backend) {
-  Planner planner(place.device);
-  runs_ = first_pack(planner, sweep, place.budget);
-  std::vector<const PlannedRun*> planned;
-  for (const PlannedRun& run : runs_) planned.push_back(&run);
+FirstPack::FirstPack(FirstPlan plan, Backend& backend, int64_t steps)
+    : runs_(std::move(plan.runs)), memory_(backend) {
   // As a sweep's worker does: memory that grows with the longest batch so far would be had anew every time.
-  const MemoryPlan plan = planner.memory_of(planned, checkpointing(config()));
-  memory_.reserve(plan.passing);
-  if (!backend.host_memory()) memory_.reserve_lasting(plan.lasting);
+  memory_.reserve(plan.memory.passing);
+  if (!backend.host_memory()) memory_.reserve_lasting(plan.memory.lasting);
   const Path folder = config().text("model_name_or_path");
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(folder);
   LoadOptions options = load_options(config());

@@ -21,12 +21,19 @@ std::unique_ptr<Run> start_run(const RunConfig&, const std::string& id,
 // How the configuration's runs share forward and backward.
 PackOptions pack_options(const RunConfig&);
 
-// What a sweep would train first, loaded in this process and stored nowhere: for measuring.
+// What a sweep would train first: the memory of the place decides as in a sweep. Throws as a sweep does.
+struct FirstPlan {
+  std::vector<PlannedRun> runs;
+  MemoryPlan memory;
+};
+FirstPlan plan_first(const Sweep&, const Place&);
+
+// It, loaded in this process and stored nowhere: for measuring.
 class FirstPack {
  public:
-  // The memory of the place decides the pack as in a sweep. `steps` > 0 replaces max_steps so that every run
-  // goes on learning for that many steps of the run with the most micro-batches. Throws as a sweep does.
-  FirstPack(const Sweep&, const Place&, Backend&, int64_t steps = 0);
+  // `steps` > 0 replaces max_steps so that every run goes on learning for that many steps of the run with the
+  // most micro-batches.
+  FirstPack(FirstPlan, Backend&, int64_t steps = 0);
 
   TrainPack& pack() { return *pack_; }
   Memory& memory() { return memory_; }

@@ -7,6 +7,7 @@
 #include "eval/tasks/mmlu_rows.h"
 #include "experiments/compute_dtype.h"
 #include "experiments/eval_rows.h"
+#include "experiments/place.h"
 #include "experiments/run_file.h"
 #include "experiments/scheduler.h"
 #include "experiments/score_runs.h"
@@ -235,7 +236,11 @@ std::string plan_json(const Sweep& sweep, const WorkPlan& plan, const std::vecto
   for (const PlannedPack& pack : packs) {
     Json names = Json::array();
     for (const PlannedRun* run : pack.runs) names.push_back(run->name);
-    packs_json.push_back({{"runs", names}, {"gradient_checkpointing", name_of(pack.checkpointing)}});
+    packs_json.push_back({{"runs", names},
+                          {"gradient_checkpointing", name_of(pack.checkpointing)},
+                          {"memory", pack.memory.bytes()}});
+    if (pack.memory.device.kernels == CountedKernels::cuda)
+      packs_json.back()["products"] = describe_products(pack.memory);
   }
   for (size_t i = 0; i < plan.runs.size(); ++i) {
     const PlannedRun& run = plan.runs[i];

@@ -80,6 +80,14 @@ class Backend {
   virtual void sample(const Sample&) = 0;
 };
 
+// What is chosen for a backend of a GPU, by the plan of its memory; other backends have nothing to choose.
+// How fast it computes and in how much memory: no part of what a run is. Without cuBLAS sums have another
+// order.
+struct DeviceOptions {
+  bool blas = true;       // products of many rows go through cuBLAS, where one is found
+  size_t kept_bytes = 0;  // room for decoded weights that stay for the call that reads them next
+};
+
 // What `counting` has counted since the last reset.
 struct Work {
   double flops = 0;  // multiply and add count as two
@@ -98,7 +106,12 @@ class CountingBackend : public Backend {
   virtual size_t scratch_bytes() const = 0;
   // Of the device, through which states in host memory pass (AdamW::slab_bytes).
   virtual size_t slab_bytes() const = 0;
-  virtual void reset() = 0;
+  // Of all weights that products of many rows read, once they are decoded: what of them stays is chosen
+  // (DeviceOptions::kept_bytes).
+  virtual size_t decoded_bytes() const = 0;
+  // Counts from now on, a device's kernels with these options.
+  virtual void reset(const DeviceOptions&) = 0;
+  void reset() { reset({}); }
 };
 
 struct BackendInfo {
@@ -112,7 +125,7 @@ std::vector<BackendInfo> list_backends();
 // Makes one by name; "auto" = QLORA_BACKEND if set, else the best available. Throws Error(usage) for an
 // unknown or unavailable name, with the reason. Backends are stateless apart from their memory; make as many
 // as needed.
-std::unique_ptr<Backend> make_backend(std::string_view name);
+std::unique_ptr<Backend> make_backend(std::string_view name, const DeviceOptions& = {});
 std::unique_ptr<CountingBackend> make_counting_backend(CountedKernels = CountedKernels::cpu);
 
 }  // namespace qlora

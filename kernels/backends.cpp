@@ -13,6 +13,7 @@
 #include "kernels/reference/reference.h"
 #if defined(QLORA_CUDA_EMULATED)
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/blas.h"
 #include "kernels/cuda/runtime.h"
 #endif
 
@@ -26,7 +27,7 @@ struct Entry {
   bool by_name_only;  // `auto` never takes it
   std::string (*what)();
   std::string (*missing)();  // what the machine lacks; empty: nothing
-  std::unique_ptr<Backend> (*make)();
+  std::unique_ptr<Backend> (*make)(const DeviceOptions&);
 };
 
 std::string nothing() {
@@ -56,14 +57,15 @@ std::string what_avx512() {
 // Best first: `auto` takes the first that can be made. CUDA waits to be named until it has run on a GPU.
 const std::vector<Entry>& table() {
   static const std::vector<Entry> entries = {
-      {"cuda", true, what_gpu, lacks_gpu, [] { return std::unique_ptr<Backend>(cuda::plugin().make()); }},
-      {"avx512", false, what_avx512, lacks_avx512, make_avx512},
+      {"cuda", true, what_gpu, lacks_gpu,
+       [](const DeviceOptions& options) { return std::unique_ptr<Backend>(cuda::plugin().make(&options)); }},
+      {"avx512", false, what_avx512, lacks_avx512, [](const DeviceOptions&) { return make_avx512(); }},
       {"avx2", false,
        [] { return "f32 kernels of 8 lanes, bf16 products by two multiply-adds, " + cpu_brand(); },
-       lacks_avx2, make_avx2},
+       lacks_avx2, [](const DeviceOptions&) { return make_avx2(); }},
       {"reference", false,
        [] { return std::string("plain loops, any processor; f32 and f64, operands of products also bf16"); },
-       nothing, [] { return std::unique_ptr<Backend>(std::make_unique<Reference>()); }},
+       nothing, [](const DeviceOptions&) { return std::unique_ptr<Backend>(std::make_unique<Reference>()); }},
   };
   return entries;
 }
@@ -121,13 +123,21 @@ std::string backend_named(std::string_view name) {
   return choose(name).name;
 }
 
-std::unique_ptr<Backend> make_backend(std::string_view name) {
+std::unique_ptr<Backend> make_backend(std::string_view name, const DeviceOptions& options) {
   const Choice choice = choose(name);
-  if (choice.entry != nullptr) return choice.entry->make();
+  if (choice.entry != nullptr) return choice.entry->make(options);
 #if defined(QLORA_CUDA_EMULATED)
-  if (choice.name == kEmulated) return cuda::make_backend();
+  if (choice.name == kEmulated) return cuda::make_backend(options);
 #endif
   return make_counting_backend();
+}
+
+bool has_blas(std::string_view backend) {
+  if (backend == "cuda") return gpu_report().blas;
+#if defined(QLORA_CUDA_EMULATED)
+  if (backend == kEmulated) return cuda::find_blas().usable;
+#endif
+  return false;
 }
 
 size_t most_gpu_bytes(const Backend& backend) {

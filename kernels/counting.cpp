@@ -84,6 +84,18 @@ size_t kept_by(const DeviceScratchNeed& need) {
 size_t slabs_of(const ScratchNeed&) {
   return 0;
 }
+size_t decoded_by(const ScratchNeed&) {
+  return 0;
+}
+size_t decoded_by(const DeviceScratchNeed& need) {
+  return need.decoded();
+}
+void start(ScratchNeed& need, const DeviceOptions&) {
+  need = {};
+}
+void start(DeviceScratchNeed& need, const DeviceOptions& options) {
+  need = DeviceScratchNeed(options);
+}
 size_t slabs_of(const DeviceScratchNeed& need) {
   return need.slabs();
 }
@@ -94,12 +106,13 @@ class Counting final : public CountingBackend {
   std::string_view name() const override { return "counting"; }
   bool host_memory() const override { return false; }
   const Work& work() const override { return work_; }
-  void reset() override {
+  void reset(const DeviceOptions& options) override {
     work_ = {};
-    scratch_ = {};
+    start(scratch_, options);
   }
   size_t scratch_bytes() const override { return kept_by(scratch_); }
   size_t slab_bytes() const override { return slabs_of(scratch_); }
+  size_t decoded_bytes() const override { return decoded_by(scratch_); }
 
   void* allocate(size_t bytes) override {
     uintptr_t address = next_;

@@ -1,6 +1,5 @@
 #include "kernels/device_scratch.h"
 
-#include "kernels/cuda/blas_table.h"
 #include "kernels/cuda/many_rows.h"
 
 namespace qlora {
@@ -53,14 +52,24 @@ void DeviceScratchNeed::add(const Linear& a) {
   int64_t parts = 0;
   for (const LinearTerm& term : a.terms) parts += static_cast<int64_t>(term.lora.size());
   uploads(a.rows * kDouble + parts * 2 * (kItem + kRange) + 5 * kRounding);
-  if (!cuda::many_rows(a) || cuda::blas_is_off()) return;
-  const cuda::ForwardSizes sizes = cuda::sizes_of(a);
+  if (!cuda::many_rows(a) || !options_.blas) return;
+  const cuda::ForwardSizes sizes = cuda::sizes_of(a, options_.kept_bytes);
   need(kNarrow, a.rows * sizes.pitch * kNarrowed);
   need(kDropped, sizes.dropped * kNarrowed);
   need(kDecoded, sizes.decoded * kNarrowed);
   need(kAdapter, sizes.adapter * kNarrowed);
   need(kWorkspace, cuda::kBlasWorkspace);
-  if (sizes.stack.stays) need(kKept, static_cast<int64_t>(cuda::keep_bytes()));
+  if (sizes.stack.rows > 0) {
+    size_t& bytes = stacks_[a.terms[0].w.data];
+    bytes = std::max(bytes, sizes.stack.bytes());
+  }
+  if (sizes.stack.stays) need(kKept, static_cast<int64_t>(options_.kept_bytes));
+}
+
+size_t DeviceScratchNeed::decoded() const {
+  size_t sum = 0;
+  for (const auto& [data, bytes] : stacks_) sum += bytes;
+  return sum;
 }
 
 void DeviceScratchNeed::add(const LinearBackward& a) {
@@ -72,21 +81,21 @@ void DeviceScratchNeed::add(const LinearBackward& a) {
       ++parts;
     }
   need(kLowRank, low_rank * kFloat);
-  const bool by_blas = cuda::many_rows(a) && !cuda::blas_is_off();
+  const bool by_blas = cuda::many_rows(a) && options_.blas;
   if (a.dx != nullptr && a.mode == Write::accumulate && !a.terms.empty() &&
       !(by_blas && cuda::joins_backward(a)))
     need(kSum, a.rows * a.terms[0].w.in * kFloat);
   uploads(a.rows * kDouble + parts * (4 * (kItem + kRange) + 2 * sequences * kRange) +
           (5 + 2 * static_cast<int64_t>(a.terms.size())) * kRounding);
   if (!by_blas) return;
-  const cuda::BackwardSizes sizes = cuda::sizes_of(a);
+  const cuda::BackwardSizes sizes = cuda::sizes_of(a, options_.kept_bytes);
   need(kNarrow, a.rows * sizes.pitch * kNarrowed);
   need(kDecoded, sizes.decoded * kNarrowed);
   need(kAdapter, sizes.adapter * kNarrowed);
   need(kDropped, sizes.x * kNarrowed);
   need(kLow, sizes.low * kNarrowed);
   need(kWorkspace, cuda::kBlasWorkspace);
-  if (sizes.stack.stays) need(kKept, static_cast<int64_t>(cuda::keep_bytes()));
+  if (sizes.stack.stays) need(kKept, static_cast<int64_t>(options_.kept_bytes));
 }
 
 void DeviceScratchNeed::sequences(const Attention& a) {

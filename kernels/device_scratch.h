@@ -1,13 +1,14 @@
 #pragma once
 // How much memory of a device the CUDA kernels keep for themselves (kernels/cuda/device.h): copies of
 // operands, decoded weights, sums that are not finished, what calls upload, slabs of paged states, cuBLAS's
-// workspace (which is taken to be there, unless QLORA_CUBLAS is `off`). What grows stays, so needs of
-// different calls join by the larger of each.
+// workspace where that is chosen (DeviceOptions). What grows stays, so needs of different calls join by the
+// larger of each.
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 
 #include "kernels/backend.h"
 
@@ -24,6 +25,7 @@ inline bool rounds_keys_first(const Attention& a) {
 // The needs of all calls that were added; never less than what the kernels take (device_scratch_test.cpp).
 class DeviceScratchNeed {
  public:
+  explicit DeviceScratchNeed(const DeviceOptions& options = {}) : options_(options) {}
   void add(const Linear&);
   void add(const LinearBackward&);
   void add(const Attention&);
@@ -39,6 +41,8 @@ class DeviceScratchNeed {
 
   size_t bytes() const;  // without slabs
   size_t slabs() const { return bytes_[kSlabs]; }
+  // Of all weights that forward products of many rows read, decoded and with room for adapters.
+  size_t decoded() const;
 
  private:
   // One for each cuda::Room, then cuBLAS's workspace, and decoded weights that stay.
@@ -63,8 +67,10 @@ class DeviceScratchNeed {
   void sequences(const Attention&);
   void keys(const Attention&);
 
+  DeviceOptions options_;
   std::array<size_t, kBuffers> bytes_{};
-  size_t uploads_ = 0;  // of the call with the most
+  std::map<const void*, size_t> stacks_;  // decoded, by the first weight's data
+  size_t uploads_ = 0;                    // of the call with the most
 };
 
 }  // namespace qlora

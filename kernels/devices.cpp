@@ -2,6 +2,10 @@
 
 #include "kernels/devices.h"
 
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+
 #include "core/base/check.h"
 #include "kernels/cuda/load.h"
 
@@ -32,6 +36,7 @@ GpuReport look() {
   // Later minor versions of a toolkit run on the drivers of its first.
   all.needed = version_text(report.runtime / 1000 * 1000) + in_brackets(release_for(report.runtime));
   all.libraries = report.libraries;
+  all.blas = report.blas;
   for (int i = 0; i < report.devices; ++i) {
     const cuda::DeviceEntry& d = report.device[i];
     all.gpus.push_back({d.name, d.major, d.minor, d.free, d.total, d.trouble});
@@ -57,6 +62,17 @@ std::string describe(const GpuInfo& gpu) {
   if (gpu.major > 0) text += fmt::format(", compute capability {}.{}", gpu.major, gpu.minor);
   if (!gpu.trouble.empty()) return text + ": " + gpu.trouble;
   return text + fmt::format(", {} of {} MiB free", gpu.free >> 20, gpu.total >> 20);
+}
+
+std::optional<size_t> kept_bytes_asked() {
+  const char* text = std::getenv("QLORA_CUDA_KEEP");
+  if (text == nullptr || *text == '\0') return {};
+  size_t mib = 0;
+  const char* end = text + std::strlen(text);
+  const auto [stop, error] = std::from_chars(text, end, mib);
+  QLORA_CHECK(error == std::errc() && stop == end && mib <= size_t{1} << 20, usage,
+              "QLORA_CUDA_KEEP: expected a number of MiB, found `{}`", text);
+  return mib << 20;
 }
 
 GpuMemory measure_gpu() {

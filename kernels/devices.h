@@ -3,6 +3,7 @@
 // leaves nothing behind in a GPU's memory.
 
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@ struct GpuReport {
   std::string driver, needed;  // "for CUDA 13.0 (580.65.06)"; empty: none found, and not known
   std::string trouble;         // why the first cannot be used, or why there is none, in one line; else empty
   std::string libraries;       // "cuBLAS 13 of ...", or why it is not used
+  bool blas = false;           // it is there
   bool usable() const { return trouble.empty(); }
 };
 // Looks once, for the plug-in beside the program (kernels/cuda/load.h) and for what it finds.
@@ -41,6 +43,11 @@ GpuMemory measure_gpu();
 
 // The name of the backend that make_backend(name) makes. Throws as it does.
 std::string backend_named(std::string_view name);
+// Whether the backend of this name finds cuBLAS, and may use it.
+bool has_blas(std::string_view backend);
+// What QLORA_CUDA_KEEP says over every plan, in MiB: room for decoded weights that stay
+// (DeviceOptions::kept_bytes). None where it is not set. Throws Error(usage).
+std::optional<size_t> kept_bytes_asked();
 // Most bytes of a GPU's memory that its backend has held, with what its kernels keep for themselves, since
 // the process began; 0 for other backends.
 size_t most_gpu_bytes(const Backend&);

@@ -6,7 +6,6 @@
 #include <functional>
 
 #include "kernels/cases/cases.h"
-#include "kernels/cuda/emulated/chosen.h"
 #include "kernels/cuda/emulated/grid.h"
 
 using namespace qlora;
@@ -399,9 +398,8 @@ TEST_CASE("The linear layer on a GPU has the same bits with the emulated cuBLAS 
     p.adapters[0].scale = 1.5;
     std::vector<Outcome> all;
     uint64_t launches[2] = {};
-    for (const char* choice : {"", "off"}) {
-      emulated::test::Chosen chosen("QLORA_CUBLAS", choice);
-      auto backend = make_test_backend(kEmulatedGpu);
+    for (bool blas : {true, false}) {
+      auto backend = make_backend(kEmulatedGpu, {.blas = blas});
       emulated::reset_counters();
       all.push_back(run(p, *backend, DType::f32, {{0, 1}, {2}, {3, 4}, p.everything()}));
       launches[all.size() - 1] = emulated::counters().launches;

@@ -27,11 +27,13 @@ the arenas of tensors with their gaps, what kernels keep for themselves, slabs o
 GPU takes what is planned for it within 3% (`experiments/model_plan_test.cpp`).
 
 NF4 with double quantization, rank 64 on all linears of the blocks, one example of 512 tokens that are all learned,
-bf16 products, activations f32, `gradient_checkpointing: block`. Products of many rows go through cuBLAS, with weights
-decoded to bf16, at most 128 MiB at a time, and a workspace of 32 MiB. Where only our own tiles fit, which decode as they
-multiply (`QLORA_CUBLAS=off`: slower), the table has them. Of the card, {context} MiB are taken to be the CUDA context's,
-which only a GPU can tell. `usable` is what remains of such a card where error correction is on (24 GB: 22.3 GiB) or a
-desktop shares it (6 GB: 5.7 GiB); for 12 and 48 GB the smaller of the two shares, 0.93. GiB everywhere.
+bf16 products, activations f32, `gradient_checkpointing: block`. What is chosen for products of many rows is what the
+plan chooses for a card with so much memory, as it does for training: through cuBLAS, with a workspace of 32 MiB and
+weights decoded to bf16, of which a block's stay from its recomputation to its gradients (`decoded stay`); where that
+does not fit, decoded at most 128 MiB at a time; where that does not fit either, by our own tiles, which decode as they
+multiply, slower. Of the card, {context} MiB are taken to be the CUDA context's, which only a GPU can tell. `usable` is
+what remains of such a card where error correction is on (24 GB: 22.3 GiB) or a desktop shares it (6 GB: 5.7 GiB); for 12
+and 48 GB the smaller of the two shares, 0.93. GiB everywhere.
 
 """
 
@@ -43,20 +45,15 @@ def config(hidden, layers, heads, intermediate):
             "tie_word_embeddings": False, "torch_dtype": "float16"}
 
 
-def plan(program, path, optimizer, cublas, tokens=512):
+def plan(program, path, optimizer, usable, tokens=512):
+    """The plan for so many GiB; where none fits (exit code 4), the one that needs least."""
     command = [program, "model", "plan", path, "--backend", "cuda", "--context", CONTEXT, "--json", "--tokens",
-               str(tokens), "--lora_r", "64", "--optim", optimizer]
-    environment = {**os.environ, "QLORA_CUBLAS": "" if cublas else "off"}
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
-
-
-def plan_for(program, path, optimizer, usable):
-    """The plan through cuBLAS; that of our tiles where only they fit."""
-    reports = {name: plan(program, path, optimizer, name == "cuBLAS") for name in ("cuBLAS", "our tiles")}
-    for name, report in reports.items():
-        if report["bytes"]["total"] <= usable * GIB:
-            return name, report
-    return "cuBLAS", reports["cuBLAS"]
+               str(tokens), "--lora_r", "64", "--optim", optimizer, "--memory", str(int(usable * GIB))]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("QLORA_CU")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode not in (0, 4):
+        sys.exit(done.stderr)
+    return json.loads(done.stdout)
 
 
 def gib(size):
@@ -82,18 +79,18 @@ def main():
             path = pathlib.Path(folder) / f"{name}.json"
             path.write_text(json.dumps(config(hidden, layers, heads, intermediate)), encoding="utf-8")
             for optimizer, place in OPTIMIZERS:
-                products, report = plan_for(program, str(path), optimizer, usable)
-                b = report["bytes"]
-                fits = b["total"] <= usable * GIB
-                totals.append([name, card, "f32", "f32", place, products, str(report["tokens"]), gib(b["context"]),
-                               f"{usable:.1f}", gib(b["total"]), "yes" if fits else "**no**"])
+                report = plan(program, str(path), optimizer, usable)
+                products, b = "cuBLAS" if report["cublas"] else "our tiles", report["bytes"]
+                totals.append([name, card, "f32", "f32", place, products, gib(b["kept_decoded"]), str(report["tokens"]),
+                               gib(b["context"]), f"{usable:.1f}", gib(b["total"]),
+                               "yes" if report["fits"] else "**no**"])
                 parts.append([name, place, products, gib(b["base_quantized"]), gib(b["base_dense"]), gib(b["adapter"]),
                               gib(b["gradients"]), gib(b["optimizer"]), gib(b["activations"] + b["buffers"]),
                               gib(b["gaps"]), gib(b["kernels"]), gib(b["slabs"]), gib(b["logits_chunk"]),
                               gib(b["paged"])])
     text = TEXT.format(context=CONTEXT[:-1])
-    text += table(["model", "card", "adapter", "gradients", "Adam's states", "products", "tokens", "context", "usable",
-                   "in all", "fits"], totals)
+    text += table(["model", "card", "adapter", "gradients", "Adam's states", "products", "decoded stay", "tokens",
+                   "context", "usable", "in all", "fits"], totals)
     text += "\nWhat that is made of; the last two are not part of the sum: a chunk of logits exists when the blocks'\n"
     text += "activations do not, and paged states lie in pinned memory of the host.\n\n"
     text += table(["model", "Adam's states", "products", "codes", "tables, norms", "adapter", "gradients", "Adam",

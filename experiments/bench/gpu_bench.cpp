@@ -171,10 +171,10 @@ std::vector<PlannedRun> planned_runs(const RunConfig& config, int64_t runs, int6
   return all;
 }
 
-MemoryPlan plan_of(Planner& planner, const std::vector<PlannedRun>& runs) {
+MemoryPlan plan_of(const Place& place, const std::vector<PlannedRun>& runs) {
   std::vector<const PlannedRun*> pointers;
   for (const PlannedRun& run : runs) pointers.push_back(&run);
-  return planner.memory_of(pointers);
+  return Planner(place.device).choose(pointers, place.budget).memory;
 }
 
 class Silent : public Observer {
@@ -218,7 +218,7 @@ class Lab {
   }
 
   void load(const MemoryPlan& plan) {
-    backend_ = make_backend(place_.backend);
+    backend_ = make_backend(place_.backend, plan.options);
     memory_ = std::make_unique<Memory>(*backend_);
     memory_->reserve(plan.passing);
     memory_->reserve_lasting(plan.lasting);
@@ -304,13 +304,12 @@ std::string optimizer_of(const Lab& lab) {
 
 void measure_step(const Request& request, const Place& place) {
   Lab lab(request, place);
-  Planner planner(place.device);
-  const MemoryPlan plan = plan_of(planner, planned_runs(lab.config(), 1, request.batch, request.tokens));
+  const MemoryPlan plan = plan_of(place, planned_runs(lab.config(), 1, request.batch, request.tokens));
   const std::string name =
       fmt::format("step {} {}x{} {}", request.shape, request.batch, request.tokens, optimizer_of(lab));
   if (!lab.fits(name, plan)) return;
   lab.load(plan);
-  row(name, lab.train(1, request.batch), "tokens/s");
+  row(name, lab.train(1, request.batch), "tokens/s", describe_products(plan));
   lab.memory_row(name, plan);
   if (request.decode == 0) return;
   for (int64_t batch : {1, 16}) {
@@ -322,9 +321,8 @@ void measure_step(const Request& request, const Place& place) {
 
 void measure_packed(const Request& request, const Place& place) {
   Lab lab(request, place);
-  Planner planner(place.device);
-  const MemoryPlan eight = plan_of(planner, planned_runs(lab.config(), 8, 1, request.tokens)),
-                   whole = plan_of(planner, planned_runs(lab.config(), 1, 8, request.tokens));
+  const MemoryPlan eight = plan_of(place, planned_runs(lab.config(), 8, 1, request.tokens)),
+                   whole = plan_of(place, planned_runs(lab.config(), 1, 8, request.tokens));
   const std::string name = fmt::format("packed {}", request.shape);
   if (!lab.fits(name, eight) || !lab.fits(name, whole)) return;
   MemoryPlan room = eight;

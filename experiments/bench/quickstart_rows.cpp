@@ -39,8 +39,9 @@ void quickstart_rows(Bench& bench) {
     row.note = fmt::format("not measured: no {} (run in the source tree)", bench.options().config.string());
   if (row.note.empty()) {
     const double begin = now_seconds();
-    FirstPack first(quickstart(bench.options()), place_of(std::string(bench.backend().name()), ""),
-                    bench.backend());
+    FirstPack first(
+        plan_first(quickstart(bench.options()), place_of(std::string(bench.backend().name()), "")),
+        bench.backend());
     Losses losses;
     while (first.pack().active()) first.pack().micro_step(losses);
     const double seconds = now_seconds() - begin;

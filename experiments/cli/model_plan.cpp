@@ -6,6 +6,8 @@
 #include "core/base/check.h"
 #include "experiments/cli/cli.h"
 #include "experiments/model_plan.h"
+#include "experiments/place.h"
+#include "kernels/cuda/blas_table.h"
 #include "kernels/devices.h"
 
 namespace qlora {
@@ -21,16 +23,19 @@ struct Arguments {
 constexpr const char* kContext = "410M";
 
 // The GPU that the plan is for: the one that is there, unless its context's size is given.
-PlannedDevice planned_gpu(const std::string& context, std::string& missing) {
+PlannedDevice gpu_of_plan(const std::string& context, std::string& missing) {
   const GpuReport& gpus = gpu_report();
-  if (!context.empty()) return {CountedKernels::cuda, parse_memory(context), ContextFigure::given};
-  if (gpus.usable()) {
+  if (gpus.usable() && context.empty()) {
     const GpuMemory gpu = measure_gpu();
-    return {CountedKernels::cuda, gpu.context,
-            gpu.others ? ContextFigure::with_others : ContextFigure::measured};
+    return planned_gpu("cuda", gpu.context,
+                       gpu.others ? ContextFigure::with_others : ContextFigure::measured);
   }
-  missing = gpus.trouble;
-  return {CountedKernels::cuda, parse_memory(kContext), ContextFigure::assumed};
+  PlannedDevice device{CountedKernels::cuda, parse_memory(context.empty() ? kContext : context),
+                       context.empty() ? ContextFigure::assumed : ContextFigure::given};
+  device.blas = !cuda::blas_is_off();  // another machine's, taken to be there
+  device.kept = kept_bytes_asked();
+  if (context.empty()) missing = gpus.trouble;
+  return device;
 }
 
 // The type that `auto` would stand for on this machine says nothing about a GPU.
@@ -49,7 +54,7 @@ int plan(const CLI::App& app, const Arguments& arguments, const Invocation& in) 
                      ? arguments.tokens
                      : setup.config.integer("source_max_len") + setup.config.integer("target_max_len");
   std::string missing;
-  if (gpu) setup.device = planned_gpu(arguments.context, missing);
+  if (gpu) setup.device = gpu_of_plan(arguments.context, missing);
   if (!arguments.memory.empty()) setup.usable = parse_memory(arguments.memory);
   const ModelPlan plan = plan_model(setup);
   fmt::print("{}", in.json ? to_json_text(plan) + "\n" : describe(plan));

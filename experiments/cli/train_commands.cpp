@@ -56,7 +56,15 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
     fmt::print("CUDA context: {} of every pack's memory, {}\n", format_bytes(place.device.context),
                describe_context(place.device));
   // Refuses what the real run would refuse.
-  for (const std::string& line : describe_choices(pack_work(planner, plan, budget))) fmt::print("{}\n", line);
+  const std::vector<PlannedPack> packs = pack_work(planner, plan, budget);
+  for (const std::string& line : describe_choices(packs)) fmt::print("{}\n", line);
+  std::string told;
+  for (const PlannedPack& pack : packs) {
+    const std::string products = describe_products(pack.memory);
+    if (place.device.kernels != CountedKernels::cuda || products == told) continue;
+    fmt::print("products of many rows: {}\n", products);
+    told = products;
+  }
   return 0;
 }
 

@@ -15,6 +15,7 @@ constexpr std::string_view kName = "cuda-emulated";
 
 class CudaBackend : public Backend {
  public:
+  explicit CudaBackend(const DeviceOptions& options) : device_{.options = options} {}
   std::string_view name() const override { return kName; }
   bool host_memory() const override { return false; }
   bool computes_in(DType type) const override { return type == DType::f32; }
@@ -83,8 +84,8 @@ class CudaBackend : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_backend() {
-  return std::make_unique<CudaBackend>();
+std::unique_ptr<Backend> make_backend(const DeviceOptions& options) {
+  return std::make_unique<CudaBackend>(options);
 }
 
 }  // namespace qlora::cuda

@@ -7,6 +7,6 @@
 
 namespace qlora::cuda {
 
-std::unique_ptr<Backend> make_backend();
+std::unique_ptr<Backend> make_backend(const DeviceOptions& = {});
 
 }  // namespace qlora::cuda

@@ -42,7 +42,7 @@ void* Uploads::take(size_t bytes) {
 }
 
 Blas* Device::blas() {
-  if (!blas_looked_for) {
+  if (options.blas && !blas_looked_for) {
     const FoundBlas found = find_blas();
     if (found.usable) blas_made = std::make_shared<Blas>(found, stream);
     blas_looked_for = true;
@@ -50,9 +50,9 @@ Blas* Device::blas() {
   return blas_made.get();
 }
 
-Kept* Device::kept(size_t bytes) {
-  if (kept_weights == nullptr) kept_weights = std::make_shared<Kept>(bytes);
-  return kept_weights.get();
+Kept& Device::kept() {
+  if (kept_weights == nullptr) kept_weights = std::make_shared<Kept>(options.kept_bytes);
+  return *kept_weights;
 }
 
 }  // namespace qlora::cuda

@@ -4,6 +4,7 @@
 #include <array>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/cuda/runtime.h"
 
 namespace qlora::cuda {
@@ -53,6 +54,7 @@ class Blas;
 class Kept;
 
 struct Device {
+  DeviceOptions options = {};
   Stream stream = {};
   Uploads uploads = {};
   std::array<Scratch, static_cast<size_t>(Room::count)> rooms = {};
@@ -63,8 +65,8 @@ struct Device {
 
   // Null where there is no cuBLAS, or it is not wanted.
   Blas* blas();
-  // Decoded weights that stay, with that much room.
-  Kept* kept(size_t bytes);
+  // Decoded weights that stay.
+  Kept& kept();
 
   template <class T>
   T* room(Room which, size_t n) {

@@ -2,23 +2,26 @@
 
 #include <algorithm>
 
+#include "core/base/error.h"
+
 namespace qlora::cuda {
 
-Stack* Kept::stack(std::span<const WeightView> weights, int64_t rows, int64_t pitch) {
+Stack& Kept::stack(std::span<const WeightView> weights, int64_t rows, int64_t pitch) {
   Stack wanted{.rows = rows, .pitch = pitch};
   std::transform(weights.begin(), weights.end(), wanted.weights.begin(),
                  [](const WeightView& w) { return w.data; });
   for (Entry& e : entries_)
-    if (e.stack.weights == wanted.weights && e.stack.rows == rows && e.stack.pitch == pitch) return &e.stack;
+    if (e.stack.weights == wanted.weights && e.stack.rows == rows && e.stack.pitch == pitch) return e.stack;
   const int64_t n = rows * pitch;
-  if (n > size_) return nullptr;
+  if (n > size_)
+    throw Error(ErrorKind::failure, "CUDA: decoded weights are to stay that are larger than their room");
   if (next_ + n > size_) next_ = 0;
   const int64_t begin = next_, end = begin + n;
   std::erase_if(entries_, [&](const Entry& e) { return e.begin < end && begin < e.end; });
   wanted.at = room_.of<bf16>(static_cast<size_t>(size_)) + begin;
   next_ = end;
   entries_.push_back({begin, end, wanted});
-  return &entries_.back().stack;
+  return entries_.back().stack;
 }
 
 void Kept::forget(const void* p, size_t bytes) {

@@ -1,7 +1,7 @@
 #pragma once
 // Decoded weights that stay on the device for the call that reads them next: a layer's, from recomputing it
-// to its gradients. A ring: what comes takes the place of what came first. How large it is says
-// QLORA_CUDA_KEEP (many_rows.h); without it there is none.
+// to its gradients: as large as a layer's, that spares a third of all decoding. A ring: what comes takes the
+// place of what came first. How large it is says DeviceOptions.
 
 #include <array>
 #include <deque>
@@ -26,9 +26,9 @@ struct Stack {
 class Kept {
  public:
   explicit Kept(size_t bytes) : size_(static_cast<int64_t>(bytes / sizeof(bf16))) {}
-  // The stack of these weights, with what it held, or one that holds nothing; null where it is larger than
-  // all.
-  Stack* stack(std::span<const WeightView> weights, int64_t rows, int64_t pitch);
+  // The stack of these weights, with what it held, or one that holds nothing. Throws Error where it is larger
+  // than all.
+  Stack& stack(std::span<const WeightView> weights, int64_t rows, int64_t pitch);
   // What lies at p becomes something else.
   void forget(const void* p, size_t bytes);
 

@@ -3,6 +3,7 @@
 // as much as adding its delta afterwards and lets a run that has diverged reach the others (0 * inf). They
 // take one grouped launch a step (adapters.h), whose sums go on where cuBLAS's ended.
 
+#include "core/base/error.h"
 #include "kernels/cuda/adapters.h"
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/kept.h"
@@ -23,10 +24,11 @@ Matrix floats(const void* p, int64_t rows, int64_t columns) {
 
 // The call's stack among those that stay.
 template <class Call>
-Stack* kept(Device& d, const Call& a, const StackSizes& sizes) {
+Stack& kept(Device& d, const Call& a, const StackSizes& sizes) {
+  if (a.terms.size() > kMostTerms) throw Error(ErrorKind::failure, "CUDA: a linear layer of too many terms");
   std::array<WeightView, kMostTerms> weights;
   std::transform(a.terms.begin(), a.terms.end(), weights.begin(), [](const auto& term) { return term.w; });
-  return d.kept(keep_bytes())->stack(std::span(weights).first(a.terms.size()), sizes.rows, sizes.pitch);
+  return d.kept().stack(std::span(weights).first(a.terms.size()), sizes.rows, sizes.pitch);
 }
 
 // One call's products, forward.
@@ -36,7 +38,7 @@ class Forward {
       : d_(d),
         blas_(blas),
         a_(a),
-        sizes_(sizes_of(a)),
+        sizes_(sizes_of(a, d.options.kept_bytes)),
         x_(room_of(d, Room::narrow, a.rows * sizes_.pitch)),
         dropped_(room_of(d, Room::dropped, sizes_.dropped)),
         w_(room_of(d, Room::decoded, sizes_.decoded)),
@@ -57,7 +59,7 @@ class Forward {
       if (forward_tail(*p.term, a_.rows) == 0) after_up.push_back(p);
     }
     cuda::multiply_down(d_, a_, keys, after_down);
-    if (sizes_.stack.stays) stack_ = kept(d_, a_, sizes_.stack);
+    if (sizes_.stack.stays) stack_ = &kept(d_, a_, sizes_.stack);
     int64_t row = 0;
     for (size_t i = 0; i < a_.terms.size(); ++i) {
       if (a_.terms[i].y != nullptr) multiply(i, row);
@@ -138,7 +140,7 @@ class Backward {
       : d_(d),
         blas_(blas),
         a_(a),
-        sizes_(sizes_of(a)),
+        sizes_(sizes_of(a, d.options.kept_bytes)),
         dy_(room_of(d, Room::narrow, a.rows * sizes_.pitch)),
         w_(room_of(d, Room::decoded, sizes_.decoded)),
         adapter_(room_of(d, Room::adapter, sizes_.adapter)),
@@ -254,7 +256,7 @@ class Backward {
       p.w_pitch = first.in;
       return blas_.product(p);
     }
-    Stack* const stays = sizes_.stack.stays ? kept(d_, a_, sizes_.stack) : nullptr;
+    Stack* const stays = sizes_.stack.stays ? &kept(d_, a_, sizes_.stack) : nullptr;
     Stack passing{.at = w_};
     Stack& stack = stays != nullptr ? *stays : passing;
     p.w = stack.at;

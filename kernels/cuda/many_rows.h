@@ -8,13 +8,8 @@
 // All are padded with zeros to multiples of eight, 16 bytes.
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
-#include <string>
 
-#include "core/base/error.h"
 #include "kernels/args_matmul.h"
 
 namespace qlora::cuda {
@@ -26,21 +21,6 @@ inline constexpr int64_t kFewRows = 64;
 inline constexpr int64_t kDecodedBytes = int64_t{128} << 20;
 // What NVIDIA recommends for compute capability 9.0.
 inline constexpr size_t kBlasWorkspace = size_t{32} << 20;
-
-// What QLORA_CUDA_KEEP says in MiB, 0 where it is not set: room for decoded weights that stay (kept.h). As
-// large as the matrices of a layer, it spares backward with recomputing a third of all decoding. Throws
-// Error.
-inline size_t keep_bytes() {
-  const char* text = std::getenv("QLORA_CUDA_KEEP");
-  if (text == nullptr || *text == '\0') return 0;
-  size_t mib = 0;
-  const char* end = text + std::strlen(text);
-  if (const auto [stop, error] = std::from_chars(text, end, mib);
-      error != std::errc() || stop != end || mib > (size_t{1} << 20))
-    throw Error(ErrorKind::usage,
-                "QLORA_CUDA_KEEP: expected a number of MiB, found `" + std::string(text) + "`");
-  return mib << 20;
-}
 
 inline int64_t padded(int64_t n) {
   return (n + 7) / 8 * 8;
@@ -110,13 +90,15 @@ inline int64_t piece(int64_t n, int64_t width) {
 }
 
 // The matrices of a call with room for the adapters of its only run, as they may stay: the same forward and
-// backward.
+// backward. Nothing where none is decoded.
 struct StackSizes {
   int64_t rows = 0, pitch = 0;
   bool stays = false;
+  size_t bytes() const { return static_cast<size_t>(2 * rows * pitch); }
 };
+// `kept`: bytes for decoded weights that stay (DeviceOptions).
 template <class Call>
-StackSizes stack_of(const Call& a) {
+StackSizes stack_of(const Call& a, size_t kept) {
   StackSizes s;
   int64_t tail = 0;
   for (const auto& term : a.terms) {
@@ -127,7 +109,7 @@ StackSizes stack_of(const Call& a) {
     tail = std::max(tail, rank);
   }
   s.pitch += tail;
-  s.stays = static_cast<size_t>(2 * s.rows * s.pitch) <= keep_bytes();
+  s.stays = s.bytes() <= kept;
   return s;
 }
 
@@ -139,7 +121,7 @@ struct ForwardSizes {
   int64_t adapter = 0;        // elements of a
   StackSizes stack = {};
 };
-inline ForwardSizes sizes_of(const Linear& a) {
+inline ForwardSizes sizes_of(const Linear& a, size_t kept) {
   ForwardSizes s;
   int64_t tail = 0;
   for (const LinearTerm& term : a.terms) {
@@ -154,8 +136,7 @@ inline ForwardSizes sizes_of(const Linear& a) {
       s.decoded = std::max(s.decoded, piece(term.w.out, s.in + own) * (s.in + own));
   }
   s.pitch = s.in + tail;
-  s.stack = stack_of(a);
-  if (s.decoded == 0) s.stack.stays = false;
+  if (s.decoded > 0) s.stack = stack_of(a, kept);
   if (s.stack.stays) s.decoded = 0;
   return s;
 }
@@ -173,7 +154,7 @@ struct BackwardSizes {
   StackSizes stack = {};
   int64_t x = 0, low = 0;  // elements of x for them; of u, and of du where that is not beside dy
 };
-inline BackwardSizes sizes_of(const LinearBackward& a) {
+inline BackwardSizes sizes_of(const LinearBackward& a, size_t kept) {
   BackwardSizes s;
   s.joins = joins_backward(a);
   int64_t tails = 0;
@@ -194,8 +175,7 @@ inline BackwardSizes sizes_of(const LinearBackward& a) {
   if (a.dx == nullptr) return s;
   const WeightView& first = a.terms[0].w;
   s.in_place = a.terms.size() == 1 && tails == 0 && reads_in_place(first);
-  s.stack = stack_of(a);
-  if (s.in_place) s.stack.stays = false;
+  if (!s.in_place) s.stack = stack_of(a, kept);
   const bool all = s.in_place || s.stack.stays;
   s.columns = all ? first.in : piece(first.in, s.pitch);
   s.decoded = all ? 0 : s.pitch * padded(s.columns);

@@ -29,6 +29,7 @@ void put(char (&text)[n], const char* value) {
 
 void name_blas(DeviceReport& report) {
   const qlora::cuda::FoundBlas blas = qlora::cuda::find_blas();
+  report.blas = blas.usable;
   std::snprintf(report.libraries, sizeof(report.libraries), "%s%s", blas.text.c_str(),
                 blas.usable ? "" : ": products of many rows by kernels of our own, slower");
 }
@@ -120,9 +121,9 @@ __attribute__((visibility("default"))) void qlora_cuda_measure(MemoryReport* rep
   put(report->trouble, e.what());
 }
 
-__attribute__((visibility("default"))) qlora::Backend* qlora_cuda_make() {
+__attribute__((visibility("default"))) qlora::Backend* qlora_cuda_make(const qlora::DeviceOptions* options) {
   made = true;
-  return qlora::cuda::make_backend().release();
+  return qlora::cuda::make_backend(*options).release();
 }
 
 __attribute__((visibility("default"))) size_t qlora_cuda_most_bytes() {

@@ -10,6 +10,7 @@
 namespace qlora {
 
 class Backend;
+struct DeviceOptions;
 
 namespace cuda {
 
@@ -30,6 +31,7 @@ struct DeviceReport {
   DeviceEntry device[kMostDevices] = {};
   char trouble[256] = {};    // why there is none, or empty
   char libraries[512] = {};  // of NVIDIA's that are used, or why they are not
+  bool blas = false;         // cuBLAS is one of them
 };
 
 struct MemoryReport {
@@ -44,7 +46,7 @@ using InterfaceFunction = const char* (*)();
 using ReportFunction = void (*)(DeviceReport*);
 using MeasureFunction = void (*)(MemoryReport*);
 // A Backend that the caller deletes. Throws Error.
-using MakeFunction = Backend* (*)();
+using MakeFunction = Backend* (*)(const DeviceOptions*);
 using MostBytesFunction = size_t (*)();
 
 }  // namespace cuda

@@ -37,6 +37,7 @@ void qlora_cuda_report(DeviceReport* report) {
   report->runtime = 13000;
   put(report->release, "581.2");
   if (asked() == "0") return put(report->trouble, "no device");
+  put(report->libraries, "no cuBLAS (of a test)");
   report->devices = 2;
   DeviceEntry &first = report->device[0], &second = report->device[1];
   put(first.name, "Test GPU");
@@ -56,11 +57,15 @@ void qlora_cuda_measure(MemoryReport* report) {
   report->available = 5632 * kMiB;
 }
 
-qlora::Backend* qlora_cuda_make() {
+qlora::Backend* qlora_cuda_make(const qlora::DeviceOptions*) {
   return nullptr;
 }
 
 size_t qlora_cuda_most_bytes() {
+  return 0;
+}
+
+double qlora_cuda_time_product(int64_t, int64_t, int64_t, bool, bool) {
   return 0;
 }
 

@@ -9,7 +9,7 @@
 #include "kernels/cases/cases.h"
 #include "kernels/cuda/emulated/chosen.h"
 #include "kernels/cuda/emulated/grid.h"
-#include "kernels/cuda/many_rows.h"
+#include "kernels/devices.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -17,7 +17,7 @@ using emulated::test::Chosen;
 
 namespace {
 
-constexpr const char* kKeep = "QLORA_CUDA_KEEP";
+constexpr size_t kMiB = size_t{1} << 20;
 constexpr int64_t kRows = 65, kIn = 128, kOut = 64, kRank = 4;
 
 // Layers of one kind on a device, each with weights of its own and an adapter.
@@ -63,9 +63,8 @@ class Layers {
   const void *x_ = nullptr, *dy_ = nullptr;
 };
 
-std::vector<Array> run(const char* keep, uint64_t layers, uint64_t& launches) {
-  Chosen chosen(kKeep, keep);
-  auto backend = make_backend(kEmulatedGpu);
+std::vector<Array> run(size_t kept, uint64_t layers, uint64_t& launches) {
+  auto backend = make_backend(kEmulatedGpu, {.kept_bytes = kept});
   Layers all(*backend, layers);
   emulated::reset_counters();
   std::vector<Array> results = all.run(0, layers);
@@ -86,7 +85,7 @@ TEST_CASE("Decoded weights that stay spare decoding and change no bit") {
   // spared.
   for (uint64_t layers : {uint64_t{3}, uint64_t{60}}) {
     uint64_t decoding = 0, sparing = 0;
-    const std::vector<Array> plain = run("", layers, decoding), kept = run("1", layers, sparing);
+    const std::vector<Array> plain = run(0, layers, decoding), kept = run(kMiB, layers, sparing);
     CHECK(equal(kept, plain));
     const uint64_t decoded = decoding - sparing;  // of four times each
     INFO(layers << " layers, " << decoded << " of " << 4 * layers << " decodings spared");
@@ -95,8 +94,8 @@ TEST_CASE("Decoded weights that stay spare decoding and change no bit") {
 }
 
 TEST_CASE("Decoded weights are forgotten when their memory changes") {
-  Chosen chosen(kKeep, "1");
-  auto backend = make_backend(kEmulatedGpu), fresh = make_backend(kEmulatedGpu);
+  auto backend = make_backend(kEmulatedGpu, {.kept_bytes = kMiB}),
+       fresh = make_backend(kEmulatedGpu, {.kept_bytes = kMiB});
   Layers old(*backend, 2), expected(*fresh, 2);
   const std::vector<Array> before = old.run(0, 1);
   // The second layer's codes and scales where the first's were.
@@ -111,12 +110,31 @@ TEST_CASE("Decoded weights are forgotten when their memory changes") {
   CHECK(equal(after, expected.run(1, 2)));
 }
 
-TEST_CASE("Room for decoded weights is a number of MiB") {
+TEST_CASE("Each backend keeps decoded weights in the room that it was given, and never beyond it") {
+  // As large as one layer's, and a little less: then none stays.
+  const size_t layer = 2 * (kOut + 8) * (kIn + 8);
+  uint64_t plain = 0, whole = 0, less = 0;
+  const std::vector<Array> expected = run(0, 1, plain);
+  CHECK(equal(run(layer, 1, whole), expected));
+  CHECK(equal(run(layer - 1, 1, less), expected));
+  CHECK((whole < plain && less == plain));
+  cuda::Device device;
+  device.options.kept_bytes = layer;
+  const WeightView weight{.out = kOut + 9, .in = kIn};
+  CHECK_THROWS_WITH(device.kept().stack({&weight, 1}, kOut + 16, kIn + 8),
+                    Catch::Contains("larger than their room"));
+}
+
+TEST_CASE("Room for decoded weights may be asked for in MiB") {
   for (const char* wrong : {"x", "4G", "-1", "99999999"}) {
-    Chosen chosen(kKeep, wrong);
-    CHECK_THROWS_WITH(cuda::keep_bytes(),
+    Chosen chosen("QLORA_CUDA_KEEP", wrong);
+    CHECK_THROWS_WITH(kept_bytes_asked(),
                       Catch::Contains("expected a number of MiB, found `" + std::string(wrong)));
   }
-  Chosen chosen(kKeep, "3");
-  CHECK(cuda::keep_bytes() == size_t{3} << 20);
+  for (const char* asked : {"3", "0"}) {
+    Chosen chosen("QLORA_CUDA_KEEP", asked);
+    CHECK(kept_bytes_asked() == (*asked == '3' ? 3 * kMiB : 0));
+  }
+  Chosen chosen("QLORA_CUDA_KEEP", "");
+  CHECK(!kept_bytes_asked().has_value());
 }
