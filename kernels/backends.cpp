@@ -14,6 +14,7 @@
 #if defined(QLORA_CUDA_EMULATED)
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/blas.h"
+#include "kernels/cuda/product_time.h"
 #include "kernels/cuda/runtime.h"
 #endif
 
@@ -138,6 +139,14 @@ bool has_blas(std::string_view backend) {
   if (backend == kEmulated) return cuda::find_blas().usable;
 #endif
   return false;
+}
+
+double time_of_blas(std::string_view backend, int64_t m, int64_t n, int64_t k, bool w_is_kn, bool quick) {
+  if (backend == "cuda") return cuda::plugin().time_product(m, n, k, w_is_kn, quick);
+#if defined(QLORA_CUDA_EMULATED)
+  if (backend == kEmulated) return cuda::time_of_product(m, n, k, w_is_kn, quick);
+#endif
+  return 0;
 }
 
 size_t most_gpu_bytes(const Backend& backend) {

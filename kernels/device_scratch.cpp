@@ -1,23 +1,17 @@
 #include "kernels/device_scratch.h"
 
+#include "kernels/cuda/flash_sizes.h"
 #include "kernels/cuda/many_rows.h"
+#include "kernels/cuda/uploads.h"
 
 namespace qlora {
 namespace {
 
 constexpr int64_t kFloat = 4, kDouble = 8, kNarrowed = 2;
-// At least what the kernels upload of each, rounded up as an upload is.
-constexpr int64_t kRounding = 256, kItem = 160, kRange = 16, kSequence = 64, kTile = 16, kWork = 16;
-constexpr int64_t kFewestRows = 16;  // of a block of attention
-constexpr int64_t kChunk = 4096;     // elements of a partial sum, or of a block of the optimizer
-constexpr size_t kFirstUploads = size_t{64} << 10;
-
-// Heads that the kernels on tensor cores take (cuda/flash.cu).
-bool on_tensor_cores(const Attention& a) {
-  const int64_t dim = a.head_dim;
-  return a.operands == Operands::bf16 && a.scale > 0 &&
-         (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256);
-}
+// An upload, rounded up; a small product with its range of k.
+constexpr int64_t kRounding = cuda::kUploadAlignment, kRange = cuda::kRangeBytes,
+                  kItem = cuda::kSmallProductBytes + cuda::kRangeBytes, kSequence = cuda::kSequenceBytes,
+                  kFlashWork = cuda::kFlashWorkBytes, kStretchWork = cuda::kStretchBytes;
 
 struct Rows {
   int64_t queries = 0, keys = 0;
@@ -34,7 +28,7 @@ Rows rows_of(const Attention& a) {
 template <class Tensors>
 int64_t chunks_of(const Tensors& tensors) {
   int64_t chunks = 0;
-  for (const auto& t : tensors) chunks += (t.n + kChunk - 1) / kChunk;
+  for (const auto& t : tensors) chunks += (t.n + cuda::kStretch - 1) / cuda::kStretch;
   return chunks;
 }
 
@@ -51,7 +45,7 @@ void DeviceScratchNeed::uploads(int64_t bytes) {
 void DeviceScratchNeed::add(const Linear& a) {
   int64_t parts = 0;
   for (const LinearTerm& term : a.terms) parts += static_cast<int64_t>(term.lora.size());
-  uploads(a.rows * kDouble + parts * 2 * (kItem + kRange) + 5 * kRounding);
+  uploads(a.rows * kDouble + parts * 2 * kItem + 5 * kRounding);
   if (!cuda::many_rows(a) || !options_.blas) return;
   const cuda::ForwardSizes sizes = cuda::sizes_of(a, options_.kept_bytes);
   need(kNarrow, a.rows * sizes.pitch * kNarrowed);
@@ -85,7 +79,7 @@ void DeviceScratchNeed::add(const LinearBackward& a) {
   if (a.dx != nullptr && a.mode == Write::accumulate && !a.terms.empty() &&
       !(by_blas && cuda::joins_backward(a)))
     need(kSum, a.rows * a.terms[0].w.in * kFloat);
-  uploads(a.rows * kDouble + parts * (4 * (kItem + kRange) + 2 * sequences * kRange) +
+  uploads(a.rows * kDouble + parts * (4 * kItem + 2 * sequences * kRange) +
           (5 + 2 * static_cast<int64_t>(a.terms.size())) * kRounding);
   if (!by_blas) return;
   const cuda::BackwardSizes sizes = cuda::sizes_of(a, options_.kept_bytes);
@@ -101,17 +95,18 @@ void DeviceScratchNeed::add(const LinearBackward& a) {
 void DeviceScratchNeed::sequences(const Attention& a) {
   int64_t bytes = 4 * kRounding;
   for (const SequenceSpan& s : a.sequences)
-    bytes += kSequence + s.shared_tiles * kTile + ((s.q_len + s.k_len) / kFewestRows + 2) * kWork;
+    bytes += kSequence + s.shared_tiles * static_cast<int64_t>(sizeof(SharedTile)) +
+             ((s.q_len + s.k_len) / cuda::kFewestFlashRows + 2) * kFlashWork;
   uploads(bytes);
 }
 
 void DeviceScratchNeed::keys(const Attention& a) {
-  if (on_tensor_cores(a)) need(kKeys, rows_of(a).keys * a.kv_heads * a.head_dim * kFloat);
+  if (cuda::flash_takes(a)) need(kKeys, rows_of(a).keys * a.kv_heads * a.head_dim * kFloat);
 }
 
 void DeviceScratchNeed::add(const Attention& a) {
   sequences(a);
-  if (rounds_keys_first(a)) keys(a);
+  if (cuda::rounds_keys_first(a)) keys(a);
 }
 
 // Keys, queries and gradients of the output are rounded once for all that read them; and every row of a head
@@ -121,8 +116,8 @@ void DeviceScratchNeed::add(const AttentionBackward& b) {
   sequences(a);
   keys(a);
   const int64_t heads = rows_of(a).queries * a.heads;
-  if (on_tensor_cores(a)) need(kQueries, heads * a.head_dim * kFloat);
-  need(kPartials, heads * kFloat * (on_tensor_cores(a) ? 2 : 1));
+  if (cuda::flash_takes(a)) need(kQueries, heads * a.head_dim * kFloat);
+  need(kPartials, heads * kFloat * (cuda::flash_takes(a) ? 2 : 1));
 }
 
 void DeviceScratchNeed::add(const RopeTable& a) {
@@ -144,21 +139,21 @@ void DeviceScratchNeed::add(const CrossEntropy& a) {
 void DeviceScratchNeed::add(const SumSquares& a) {
   const int64_t chunks = chunks_of(a.tensors);
   need(kPartials, chunks * kDouble);
-  uploads(static_cast<int64_t>(a.tensors.size()) * static_cast<int64_t>(sizeof(TensorRef)) + chunks * kWork +
-          2 * kRounding);
+  uploads(static_cast<int64_t>(a.tensors.size()) * static_cast<int64_t>(sizeof(TensorRef)) +
+          chunks * kStretchWork + 2 * kRounding);
 }
 
 // A slab begins and ends within tensors: two pieces and two blocks more than they have.
 void DeviceScratchNeed::add(const AdamW& a) {
   if (a.tensors.empty()) return;
   uploads((static_cast<int64_t>(a.tensors.size()) + 2) * static_cast<int64_t>(sizeof(AdamTensor)) +
-          (chunks_of(a.tensors) + 2) * kWork + 2 * kRounding);
+          (chunks_of(a.tensors) + 2) * kStretchWork + 2 * kRounding);
   if (a.slab_bytes > 0) need(kSlabs, 4 * slab_elements(a) * kFloat);
 }
 
 void DeviceScratchNeed::add(const AdamW8& a) {
   if (a.tensors.empty()) return;
-  uploads(static_cast<int64_t>(a.tensors.size() * sizeof(Adam8Tensor)) + chunks_of(a.tensors) * kWork +
+  uploads(static_cast<int64_t>(a.tensors.size() * sizeof(Adam8Tensor)) + chunks_of(a.tensors) * kStretchWork +
           2 * 256 * kFloat + 4 * kRounding);
 }
 
@@ -171,7 +166,7 @@ size_t DeviceScratchNeed::bytes() const {
   for (int i = 0; i < kBuffers; ++i)
     if (i != kSlabs) sum += bytes_[static_cast<size_t>(i)];
   // A block that has become too small stays until the next call, beside one of twice its size.
-  return uploads_ == 0 ? sum : sum + 2 * std::max(kFirstUploads, 2 * uploads_);
+  return uploads_ == 0 ? sum : sum + 2 * std::max(cuda::kFirstUploads, 2 * uploads_);
 }
 
 }  // namespace qlora

@@ -4,7 +4,6 @@
 // workspace where that is chosen (DeviceOptions). What grows stays, so needs of different calls join by the
 // larger of each.
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -14,15 +13,9 @@
 
 namespace qlora {
 
-// Attention on tensor cores rounds keys and values first, once for all that read them, except where every
-// sequence has so few queries that it rounds them as it reads them (token steps).
-inline constexpr int64_t kFewQueries = 16;
-inline bool rounds_keys_first(const Attention& a) {
-  return std::any_of(a.sequences.begin(), a.sequences.end(),
-                     [](const SequenceSpan& s) { return s.q_len > kFewQueries; });
-}
-
-// The needs of all calls that were added; never less than what the kernels take (device_scratch_test.cpp).
+// The needs of all calls that were added: never less than what the kernels take, which
+// device_scratch_test.cpp looks at for some of the case table, and experiments/model_plan_test.cpp for whole
+// steps.
 class DeviceScratchNeed {
  public:
   explicit DeviceScratchNeed(const DeviceOptions& options = {}) : options_(options) {}

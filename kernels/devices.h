@@ -45,6 +45,9 @@ GpuMemory measure_gpu();
 std::string backend_named(std::string_view name);
 // Whether the backend of this name finds cuBLAS, and may use it.
 bool has_blas(std::string_view backend);
+// Seconds of a product of bf16 matrices by cuBLAS alone, on the device of the backend of this name
+// (cuda/product_time.h); 0 where there is none.
+double time_of_blas(std::string_view backend, int64_t m, int64_t n, int64_t k, bool w_is_kn, bool quick);
 // What QLORA_CUDA_KEEP says over every plan, in MiB: room for decoded weights that stay
 // (DeviceOptions::kept_bytes). None where it is not set. Throws Error(usage).
 std::optional<size_t> kept_bytes_asked();

@@ -1,6 +1,7 @@
 #pragma once
-// The adapters of a linear layer, all of them through each step in one launch: packing runs costs no
-// launches. y and dx are f32, so an adapter's delta is added before any rounding to bf16 by a reader.
+// The adapters of a linear layer, all of them through each step in one launch, but a launch a term for dx:
+// packing runs costs no launches. y and dx are f32, so an adapter's delta is added before any rounding to
+// bf16 by a reader.
 
 #include <span>
 #include <vector>

@@ -6,6 +6,9 @@
 namespace qlora::cuda {
 
 inline constexpr int kMostWarps = 32;
+struct BlockSums {
+  double sums[kMostWarps];
+};
 
 // The sum of the values of all threads, to every thread; warps are added in order. `partials` is in shared
 // memory, one a warp, and free again when this returns.

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/kept.h"
+#include "kernels/cuda/uploads.h"
 
 namespace qlora::cuda {
 
@@ -28,10 +29,9 @@ void Uploads::begin() {
 }
 
 void* Uploads::take(size_t bytes) {
-  constexpr size_t kAlignment = 256, kSmallest = size_t{64} << 10;
-  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  bytes = (bytes + kUploadAlignment - 1) / kUploadAlignment * kUploadAlignment;
   if (used_ + bytes > room_) {
-    room_ = std::max({kSmallest, 2 * room_, bytes});
+    room_ = std::max({kFirstUploads, 2 * room_, bytes});
     blocks_.push_back(std::make_unique<Scratch>());
     blocks_.back()->bytes(room_);
     used_ = 0;

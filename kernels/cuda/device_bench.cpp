@@ -16,6 +16,7 @@
 
 #include "core/base/philox.h"
 #include "kernels/backend.h"
+#include "kernels/devices.h"
 #include "kernels/quant/double_quant.h"
 #include "kernels/quant/dynamic8.h"
 
@@ -74,6 +75,8 @@ class Bench {
     return rounds[rounds.size() / 2];
   }
 
+  // The share of a rate that took `ceiling` seconds; none where that is not known.
+  static double of(double ceiling, double seconds) { return ceiling > 0 ? ceiling / seconds : NAN; }
   void row(const std::string& name, double value, const char* unit, double share = NAN, const char* of = "") {
     if (std::isnan(share)) {
       fmt::print("{:<44} {:>10.4g} {}\n", name, value, unit);
@@ -159,11 +162,16 @@ void few_rows(Bench& b, Format format, double copy) {
   }
 }
 
-// A layer of dense bf16 weights without adapters: what the layers with adapters are shares of. Many rows go
-// through cuBLAS where there is one (`qlora doctor`), x being rounded to bf16 first; the same product by our
-// tiles beside it.
-double dense_rate(Bench& b) {
+double operations(int64_t m, int64_t n, int64_t k) {
+  return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+}
+
+// The ceiling: a product of bf16 matrices by cuBLAS alone. Beside it, what a layer of a dense bf16 weight and
+// activations in f32, which it rounds first, makes of it, and our own tiles; where there is no cuBLAS (`qlora
+// doctor`), without shares.
+void dense_rows(Bench& b) {
   const int64_t n = b.quick() ? 96 : 4096;
+  const std::string name(b.backend().name());
   float *x = b.floats(n * n), *y = b.results(n * n);
   WeightView w{.out = n, .in = n, .type = DType::bf16};
   const size_t bytes = static_cast<size_t>(n * n) * 2;
@@ -171,22 +179,26 @@ double dense_rate(Bench& b) {
   b.backend().fill(elements, bytes, 0x3c);
   w.data = elements;
   const LinearTerm term{.w = w, .y = y};
-  const double flops = 2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
-  const double rate = flops / b.seconds([&](int) {
+  const double flops = operations(n, n, n);
+  const double product = time_of_blas(name, n, n, n, false, b.quick());
+  if (product > 0)
+    b.row(fmt::format("cuBLAS product {0}x{0}x{0} bf16", n), flops / product * kTera, "TFLOP/s");
+  const double layer = b.seconds([&](int) {
     b.backend().linear({.x = x, .rows = n, .terms = {&term, 1}, .operands = Operands::bf16});
   });
-  b.row(fmt::format("dense bf16 layer {0}x{0} {0} rows", n), rate * kTera, "TFLOP/s");
-  const double tiles = flops / b.seconds([&](int) {
-    b.backend().qgemm({.x = x, .w = w, .y = y, .rows = n, .operands = Operands::bf16});
-  });
-  b.row(fmt::format("dense bf16 product {0}x{0}x{0} by tiles", n), tiles * kTera, "TFLOP/s", tiles / rate,
-        "layer");
-  return rate;
+  b.row(fmt::format("dense bf16 layer {0}x{0} {0} rows", n), flops / layer * kTera, "TFLOP/s",
+        b.of(product, layer), "cuBLAS alone");
+  const double tiles = b.seconds(
+      [&](int) { b.backend().qgemm({.x = x, .w = w, .y = y, .rows = n, .operands = Operands::bf16}); });
+  b.row(fmt::format("dense bf16 product {0}x{0}x{0} by tiles", n), flops / tiles * kTera, "TFLOP/s",
+        b.of(product, tiles), "cuBLAS alone");
 }
 
-// The linear layer with an adapter of rank 64, forward and backward, with `rows` tokens.
-void linear_rows(Bench& b, double gemm) {
+// The linear layer with an adapter of rank 64, forward and backward, with `rows` tokens; shares are of the
+// same product with a dense bf16 weight, x in bf16 and no adapter, by cuBLAS alone.
+void linear_rows(Bench& b) {
   const int64_t in = b.quick() ? 64 : 4096, out = b.quick() ? 128 : 11008, rank = b.quick() ? 8 : 64;
+  const std::string name(b.backend().name());
   const WeightView w = coded(b, Format::nf4, out, in);
   const int64_t most = b.quick() ? 128 : 16384;
   float *x = b.floats(most * in), *y = b.floats(most * out), *dx = b.results(most * in);
@@ -199,7 +211,7 @@ void linear_rows(Bench& b, double gemm) {
     const LinearTerm term{.w = w, .lora = {&part, 1}, .y = y};
     const LinearBackwardTerm back{.w = w, .lora = {&part, 1}, .dy = y};
     const std::vector<int32_t> sequences = {0, static_cast<int32_t>(rows)};
-    const double flops = 2.0 * static_cast<double>(rows) * static_cast<double>(in) * static_cast<double>(out);
+    const double flops = operations(rows, in, out);
     const double forward = b.seconds([&](int) {
       b.backend().linear({.x = x, .rows = rows, .terms = {&term, 1}, .operands = Operands::bf16});
     });
@@ -212,9 +224,9 @@ void linear_rows(Bench& b, double gemm) {
                                    .operands = Operands::bf16});
     });
     b.row(fmt::format("linear {}x{} r {} {} rows forward", in, out, rank, rows), flops / forward * kTera,
-          "TFLOP/s", flops / forward / gemm, "dense");
+          "TFLOP/s", b.of(time_of_blas(name, rows, out, in, false, b.quick()), forward), "dense");
     b.row(fmt::format("linear {}x{} r {} {} rows backward", in, out, rank, rows), flops / backward * kTera,
-          "TFLOP/s", flops / backward / gemm, "dense");
+          "TFLOP/s", b.of(time_of_blas(name, rows, in, out, true, b.quick()), backward), "dense");
   }
 }
 
@@ -292,8 +304,8 @@ void run(const std::string& name, bool quick) {
     dequantize_rows(b, format, copy);
     few_rows(b, format, copy);
   }
-  const double gemm = dense_rate(b);
-  linear_rows(b, gemm);
+  dense_rows(b);
+  linear_rows(b);
   attention_rows(b);
   entropy_rows(b, copy);
   sample_rows(b);

@@ -4,8 +4,6 @@
 
 #include <vector>
 
-#include "kernels/device_scratch.h"
-
 namespace qlora::cuda {
 namespace flash_parts {
 namespace {
@@ -28,6 +26,7 @@ template <int kDim_, int kTall_, int kKeys_, bool kAside_>
 struct Sizes {
   static constexpr int kDim = kDim_, kTall = kTall_, kKeys = kKeys_, kRows = 16 * kTall * kWarps;
   static constexpr bool kAside = kAside_;
+  static_assert(kRows >= kFewestFlashRows);
 };
 template <int kDim>
 using SizesOf = Sizes<kDim, kDim == 64 ? 2 : 1, kDim == 256 ? 32 : 64, kDim == 256>;
@@ -316,12 +315,6 @@ Keys gather_keys(Device& d, const Heads& h, const Sequences& all) {
 }
 
 }  // namespace flash_parts
-
-bool flash_takes(const Attention& a) {
-  const int64_t dim = a.head_dim;
-  return a.operands == Operands::bf16 && a.scale > 0 &&
-         (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256);
-}
 
 void flash(Device& d, const Attention& a) {
   using namespace flash_parts;

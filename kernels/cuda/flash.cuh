@@ -11,13 +11,13 @@
 #include <span>
 #include <type_traits>
 
+#include "kernels/cuda/flash_sizes.h"
 #include "kernels/cuda/ptx.h"
 #include "kernels/cuda/sequences.cuh"
 
 namespace qlora::cuda {
 
-// Whether the kernels below compute it; else those in attention.cu and attention_backward.cu do.
-bool flash_takes(const Attention&);
+// Where flash_takes() (flash_sizes.h); other attention is computed in attention.cu and attention_backward.cu.
 void flash(Device&, const Attention&);
 void flash_backward(Device&, const AttentionBackward&);
 
@@ -30,6 +30,7 @@ inline constexpr float kLog2e = 1.44269504f, kLn2 = 0.693147181f;
 struct Work {
   int64_t sequence, first;
 };
+static_assert(sizeof(Work) == kFlashWorkBytes);
 // Of every sequence's queries (or keys), `rows` a block, those with the most to do first.
 struct WorkList {
   const Work* all = nullptr;

@@ -19,8 +19,8 @@ struct Rows {
 
 // A warp a query and head.
 __global__ void __launch_bounds__(kThreads)
-    round_rows(Heads h, Sequences all, const float* dout, uint32_t* q16, uint32_t* dout16, float* lse,
-               float* delta) {
+    round_queries(Heads h, Sequences all, const float* dout, uint32_t* q16, uint32_t* dout16, float* lse,
+                  float* delta) {
   const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (item >= all.queries * h.heads) return;
   const int64_t query = item / h.heads, head = item % h.heads;
@@ -46,6 +46,7 @@ __global__ void __launch_bounds__(kThreads)
 template <int kDim_>
 struct QuerySizes {
   static constexpr int kDim = kDim_, kRows = 16 * kWarps, kKeys = kDim == 256 ? 32 : 64;
+  static_assert(kRows >= kFewestFlashRows);
 };
 
 template <class S>
@@ -175,6 +176,7 @@ template <int kDim_>
 struct KeySizes {
   static constexpr int kDim = kDim_, kParts = kDim == 256 ? 2 : 1, kColumns = kDim / kParts;
   static constexpr int kRows = 16 * kWarps / kParts, kQueries = kDim < 96 ? 64 : 32;
+  static_assert(kRows >= kFewestFlashRows);
 };
 
 template <class S>
@@ -335,7 +337,7 @@ Rows round_queries(Device& d, const Heads& h, const Sequences& all, const float*
   auto* q = d.room<uint32_t>(Room::queries, 2 * pairs);
   auto* rounded = q + pairs;
   auto* lse = d.room<float>(Room::partials, 2 * heads);
-  d.stream.launch(round_rows, dim3(blocks_for(static_cast<int64_t>(heads), kWarps)), dim3(kThreads), 0, h,
+  d.stream.launch(round_queries, dim3(blocks_for(static_cast<int64_t>(heads), kWarps)), dim3(kThreads), 0, h,
                   all, dout, q, rounded, lse, lse + heads);
   return {reinterpret_cast<const bf16*>(q), reinterpret_cast<const bf16*>(rounded), lse, lse + heads};
 }

@@ -5,7 +5,7 @@
 //   memory;
 //   - shared memory is a struct, reached through shared_as<T>(); no __shared__ variables;
 //   - warp operations name the whole warp; PTX stands in ptx.h alone;
-//   - no atomics on floating-point numbers: every sum has one order;
+//   - no atomics, which emulated/words.h does not have: every sum has one order;
 //   - a product whose rounding matters is written fmaf, or __fmul_rn and __fadd_rn; nvcc fuses others.
 
 #include <cstddef>

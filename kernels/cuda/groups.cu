@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/tiles.cuh"
+#include "kernels/cuda/uploads.h"
 
 namespace qlora::cuda {
 namespace {
@@ -46,6 +47,7 @@ struct Item {
   int32_t first_range, ranges;
   int32_t first_tile, columns;  // tiles of all items before, tiles side by side
 };
+static_assert(sizeof(Item) <= kSmallProductBytes && sizeof(Range) == kRangeBytes);
 
 __device__ const Item& item_of(const Item* items, int count, int tile) {
   int low = 0, high = count;

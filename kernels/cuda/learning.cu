@@ -3,14 +3,13 @@
 #include "kernels/cuda/block.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/optimizer.h"
+#include "kernels/cuda/uploads.h"
 #include "kernels/quant/nearest8.h"
 
 namespace qlora::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kChunk =
-    4096;  // elements of a tensor in one partial sum, and in one block of the optimizer
 
 struct Entropy {
   float largest[kMostWarps];
@@ -78,29 +77,27 @@ __global__ void __launch_bounds__(kThreads) cap_all(const float* x, float* y, in
   if (i < n) y[i] = logit_of<true>(x[i], cap);
 }
 
-// A stretch of at most kChunk elements of one tensor.
+// A stretch of at most kStretch elements of one tensor.
 struct Stretch {
   int32_t tensor = 0;
   int32_t length = 0;
   int64_t begin = 0;
 };
+static_assert(sizeof(Stretch) == kStretchBytes);
 
 template <class Tensors>
 std::vector<Stretch> stretches(const Tensors& tensors) {
   std::vector<Stretch> all;
   for (size_t t = 0; t < tensors.size(); ++t)
-    for (int64_t lo = 0; lo < tensors[t].n; lo += kChunk)
-      all.push_back({static_cast<int32_t>(t), static_cast<int32_t>(std::min(kChunk, tensors[t].n - lo)), lo});
+    for (int64_t lo = 0; lo < tensors[t].n; lo += kStretch)
+      all.push_back(
+          {static_cast<int32_t>(t), static_cast<int32_t>(std::min(kStretch, tensors[t].n - lo)), lo});
   return all;
 }
 
-struct Partials {
-  double sums[kMostWarps];
-};
-
 __global__ void __launch_bounds__(kThreads)
     squares(const TensorRef* tensors, const Stretch* chunks, double* partial) {
-  auto& shared = shared_as<Partials>();
+  auto& shared = shared_as<BlockSums>();
   const Stretch s = chunks[blockIdx.x];
   const float* x = static_cast<const float*>(tensors[s.tensor].data) + s.begin;
   double sum = 0;
@@ -112,7 +109,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // One block: thread t adds the partials t, t + 256, ...
 __global__ void __launch_bounds__(kThreads) total(const double* partial, int64_t n, double* out) {
-  auto& shared = shared_as<Partials>();
+  auto& shared = shared_as<BlockSums>();
   double sum = 0;
   for (int64_t i = threadIdx.x; i < n; i += kThreads) sum += partial[i];
   sum = block_sum(sum, shared.sums);
@@ -166,7 +163,7 @@ struct Adam8Shared {
 // host.
 __global__ void __launch_bounds__(kThreads)
     adam8(Adam a, const Adam8Tensor* tensors, const Stretch* chunks, const float* m_map, const float* v_map) {
-  static_assert(kThreads == kAdam8Block && kChunk % kAdam8Block == 0);
+  static_assert(kThreads == kAdam8Block && kStretch % kAdam8Block == 0);
   auto& shared = shared_as<Adam8Shared>();
   shared.m_map[threadIdx.x] = m_map[threadIdx.x];
   shared.v_map[threadIdx.x] = v_map[threadIdx.x];
@@ -228,11 +225,11 @@ void sum_squares(Device& d, const SumSquares& a) {
   auto* partial = d.room<double>(Room::partials, chunks.size());
   if (!chunks.empty()) {
     d.uploads.begin();
-    d.stream.launch(squares, dim3(static_cast<unsigned>(chunks.size())), dim3(kThreads), sizeof(Partials),
+    d.stream.launch(squares, dim3(static_cast<unsigned>(chunks.size())), dim3(kThreads), sizeof(BlockSums),
                     d.uploads.put(d.stream, a.tensors.data(), a.tensors.size()),
                     d.uploads.put(d.stream, chunks.data(), chunks.size()), partial);
   }
-  d.stream.launch(total, dim3(1), dim3(kThreads), sizeof(Partials), partial,
+  d.stream.launch(total, dim3(1), dim3(kThreads), sizeof(BlockSums), partial,
                   static_cast<int64_t>(chunks.size()), a.out);
 }
 

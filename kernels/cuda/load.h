@@ -15,6 +15,7 @@ struct Plugin {
   MeasureFunction measure = nullptr;
   MakeFunction make = nullptr;
   MostBytesFunction most_bytes = nullptr;
+  TimeProductFunction time_product = nullptr;
 };
 
 // Looks once; later calls give the same answer.

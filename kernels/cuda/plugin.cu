@@ -10,6 +10,7 @@
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/management.h"
+#include "kernels/cuda/product_time.h"
 #include "kernels/cuda/runtime.h"
 
 namespace {
@@ -128,6 +129,11 @@ __attribute__((visibility("default"))) qlora::Backend* qlora_cuda_make(const qlo
 
 __attribute__((visibility("default"))) size_t qlora_cuda_most_bytes() {
   return qlora::cuda::device_bytes().most;
+}
+
+__attribute__((visibility("default"))) double qlora_cuda_time_product(int64_t m, int64_t n, int64_t k,
+                                                                      bool w_is_kn, bool quick) {
+  return qlora::cuda::time_of_product(m, n, k, w_is_kn, quick);
 }
 
 }  // extern "C"

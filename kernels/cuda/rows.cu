@@ -9,10 +9,6 @@ namespace {
 
 constexpr int kThreads = 256;
 
-struct Partials {
-  double sums[kMostWarps];
-};
-
 // The row that a norm is taken of: x, or its sum with the residual, of which a thread reads back only what it
 // wrote itself.
 template <class Norm>
@@ -27,7 +23,7 @@ __device__ const float* normed_row(const Norm& a, int64_t start) {
 
 // y = x rstd w,  rstd = 1 / sqrt(mean(x²) + eps);  x is the sum of two where there is a residual
 __global__ void __launch_bounds__(kThreads) norm(RmsNorm a) {
-  auto& shared = shared_as<Partials>();
+  auto& shared = shared_as<BlockSums>();
   const int64_t start = static_cast<int64_t>(blockIdx.x) * a.cols;
   const float *x = normed_row(a, start), *w = static_cast<const float*>(a.w);
   float* y = static_cast<float*>(a.y) + start;
@@ -42,7 +38,7 @@ __global__ void __launch_bounds__(kThreads) norm(RmsNorm a) {
 
 // With g = dy w:  dx = rstd (g - x rstd² mean(g x)), plus what stands there or reaches x beside the norm
 __global__ void __launch_bounds__(kThreads) norm_backward(RmsNormBackward a) {
-  auto& shared = shared_as<Partials>();
+  auto& shared = shared_as<BlockSums>();
   const int64_t start = static_cast<int64_t>(blockIdx.x) * a.cols;
   const float *x = static_cast<const float*>(a.x) + start, *w = static_cast<const float*>(a.w);
   const float* dy = static_cast<const float*>(a.dy) + start;
@@ -62,7 +58,7 @@ __global__ void __launch_bounds__(kThreads) norm_backward(RmsNormBackward a) {
 
 // y = (x - mean) rstd w + bias,  rstd = 1 / sqrt(mean((x - mean)²) + eps)
 __global__ void __launch_bounds__(kThreads) centered_norm(LayerNorm a) {
-  auto& shared = shared_as<Partials>();
+  auto& shared = shared_as<BlockSums>();
   const int64_t start = static_cast<int64_t>(blockIdx.x) * a.cols;
   const float *x = normed_row(a, start), *w = static_cast<const float*>(a.w);
   const auto* bias = static_cast<const float*>(a.bias);
@@ -86,7 +82,7 @@ __global__ void __launch_bounds__(kThreads) centered_norm(LayerNorm a) {
 // With h = (x - mean) rstd and g = dy w:  dx = rstd (g - mean(g) - h mean(g h)), plus what stands there or
 // reaches x beside the norm
 __global__ void __launch_bounds__(kThreads) centered_norm_backward(LayerNormBackward a) {
-  auto& shared = shared_as<Partials>();
+  auto& shared = shared_as<BlockSums>();
   const int64_t start = static_cast<int64_t>(blockIdx.x) * a.cols;
   const float *x = static_cast<const float*>(a.x) + start, *w = static_cast<const float*>(a.w);
   const float* dy = static_cast<const float*>(a.dy) + start;
@@ -147,23 +143,23 @@ __global__ void __launch_bounds__(kThreads) rotate(Rope a) {
 
 void rms_norm(Device& d, const RmsNorm& a) {
   if (a.rows > 0)
-    d.stream.launch(norm, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(Partials), a);
+    d.stream.launch(norm, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(BlockSums), a);
 }
 
 void rms_norm_backward(Device& d, const RmsNormBackward& a) {
   if (a.rows > 0)
-    d.stream.launch(norm_backward, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(Partials), a);
+    d.stream.launch(norm_backward, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(BlockSums), a);
 }
 
 void layer_norm(Device& d, const LayerNorm& a) {
   if (a.rows > 0)
-    d.stream.launch(centered_norm, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(Partials), a);
+    d.stream.launch(centered_norm, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads), sizeof(BlockSums), a);
 }
 
 void layer_norm_backward(Device& d, const LayerNormBackward& a) {
   if (a.rows > 0)
     d.stream.launch(centered_norm_backward, dim3(static_cast<unsigned>(a.rows)), dim3(kThreads),
-                    sizeof(Partials), a);
+                    sizeof(BlockSums), a);
 }
 
 void rope_table(Device& d, const RopeTable& a) {

@@ -4,6 +4,7 @@
 #include "core/base/error.h"
 #include "kernels/args_attention.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/uploads.h"
 
 namespace qlora::cuda {
 
@@ -13,6 +14,7 @@ struct Sequence {
   int64_t first_query, first_key;
   int64_t first_tile, shared_tiles;  // of the array of shared tiles
 };
+static_assert(sizeof(Sequence) == kSequenceBytes);
 
 struct Sequences {
   const Sequence* all = nullptr;
