@@ -42,7 +42,8 @@ struct Block {
   size_t bytes = 0;
 };
 
-// All allocations. Closed to the host except while work runs.
+// All allocations, of QLORA_EMULATED_MEMORY bytes at most where that is set (by tests). Closed to the host
+// except while work runs.
 class DeviceMemory {
  public:
   void* allocate(size_t bytes);
@@ -66,6 +67,14 @@ void* DeviceMemory::allocate(size_t bytes) {
   const auto page = static_cast<size_t>(getpagesize());
   if (bytes > kMost)
     throw Error(ErrorKind::memory, "CUDA emulation: no memory for " + std::to_string(bytes) + " bytes");
+  std::lock_guard lock(mutex_);
+  if (const char* most = std::getenv("QLORA_EMULATED_MEMORY")) {
+    const size_t has = std::stoull(most);
+    if (bytes > has - std::min(has, bytes_.now))
+      throw Error(ErrorKind::memory, "CUDA emulation: no room for " + std::to_string(bytes) +
+                                         " bytes: " + std::to_string(has - std::min(has, bytes_.now)) +
+                                         " of " + std::to_string(has) + " bytes are free on the device");
+  }
   const size_t room = rounded(std::max<size_t>(bytes, 1), kAlignment);
   Block b{.mapped = rounded(room, page), .bytes = bytes};
   void* pages = mmap(nullptr, b.mapped + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -79,7 +88,6 @@ void* DeviceMemory::allocate(size_t bytes) {
     __asan_poison_memory_region(b.pages, static_cast<size_t>(b.data - b.pages));
     __asan_poison_memory_region(b.data + bytes, room - bytes);
   }
-  std::lock_guard lock(mutex_);
   protect(b, running_ > 0);
   blocks_[b.data] = b;
   bytes_.now += bytes;
