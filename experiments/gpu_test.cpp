@@ -5,6 +5,7 @@
 
 #include "core/base/json.h"
 #include "experiments/test_program.h"
+#include "kernels/cuda/emulated/chosen.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -56,6 +57,66 @@ TEST_CASE("a sweep learns and is scored and judged on the emulated GPU as on the
   }
   CHECK(query(bench, "SELECT count(*) AS n FROM votes_view WHERE judge = 'self'",
               "cuda-emulated.db")[0]["n"] == 18);
+}
+
+TEST_CASE("the quickstart, at a tiny size, runs through the program on the emulated GPU") {
+  Workbench bench;
+  const Path source = source_folder(), samples = source / "datasets/samples";
+  for (const char* split : {"dev", "test"}) {  // one subject of MMLU
+    const std::string name = fmt::format("{0}/anatomy_{0}.csv", split);
+    bench.write("few/" + name, read_file(samples / "mmlu" / name));
+  }
+  bench.write_questions();  // with short.jsonl
+  const std::string questions = read_file(samples / "questions/everyday.jsonl");
+  bench.write("one.jsonl", questions.substr(0, questions.find('\n') + 1));
+  // The file itself, with its limits cut: what is left of it must not have changed without this test.
+  std::string text = read_file(source / "experiments/configs/quickstart.yaml");
+  const std::pair<std::string, std::string> cuts[] = {
+      {"model_name_or_path: .cache/qlora/models/SmolLM2-135M-Instruct", "model_name_or_path: model"},
+      {"source_max_len: 192", "source_max_len: 12"},
+      {"target_max_len: 128", "target_max_len: 8\noverlong: truncate"},
+      {"eval_dataset_size: 32", "eval_dataset_size: 1"},
+      {"per_device_train_batch_size: 4", "per_device_train_batch_size: 2"},
+      {"max_steps: 20", "max_steps: 1"},
+      {"data: datasets/samples/mmlu", "data: few"},
+      {"shots: 5, limit: 4", "shots: 0, limit: 1"},
+      {"max_new_tokens: 32", "max_new_tokens: 2"},
+      {"max_tokens: 4", "max_tokens: 2"},
+      {"questions: datasets/samples/questions/everyday.jsonl", "questions: one.jsonl"},
+      {"prompts: datasets/samples/questions/short_judge.jsonl", "prompts: short.jsonl"},
+      {"orders: 10000", "orders: 10"},
+      {"  - {name: own-runs, judge: self, k: 4, orders: 10000}\n", ""},  // such a judge gives no verdict
+  };
+  for (const auto& [from, to] : cuts) {
+    INFO(from);
+    const size_t at = text.find(from);
+    REQUIRE(at != std::string::npos);
+    text.replace(at, from.size(), to);
+  }
+  const std::string there = "datasets/samples";
+  for (size_t at = 0; (at = text.find(there, at)) != std::string::npos; at += samples.string().size())
+    text.replace(at, there.size(), samples.string());
+  bench.write("quickstart.yaml", text);
+  const ProgramEnd end =
+      bench.run({"sweep", "run", "quickstart.yaml", "--backend", "cuda-emulated", "--memory", "1G"});
+  INFO(end.err);
+  REQUIRE(end.code == 0);
+  CHECK(query(bench, "SELECT count(*) AS n FROM leaderboard WHERE state = 'finished'")[0]["n"] == 4);
+  // Ten pairs of five players, in two orders.
+  CHECK(query(bench, "SELECT count(*) AS n FROM votes_view WHERE judge = 'self'")[0]["n"] == 20);
+}
+
+TEST_CASE("training on an emulated GPU that has less than was planned ends with both numbers") {
+  Workbench bench;
+  bench.write("r.yaml",
+              "model_name_or_path: model\ndataset: alpaca.json\nlora_r: 16\nmax_steps: 1\n"
+              "per_device_train_batch_size: 16\ngradient_accumulation_steps: 1\neval_dataset_size: 0\n"
+              "source_max_len: 20\ntarget_max_len: 8\noverlong: truncate\ncompute_dtype: bf16\n");
+  emulated::test::Chosen less("QLORA_EMULATED_MEMORY", "600000");
+  const ProgramEnd end = bench.run({"train", "r.yaml", "--backend", "cuda-emulated", "--memory", "1G"});
+  CHECK(end.code == 1);  // something of a sweep failed, and is said
+  CHECK_THAT(end.err, Contains("no room for ") && Contains(" of 600000 bytes are free on the device") &&
+                          Contains(" were planned"));
 }
 
 TEST_CASE("training on the emulated GPU takes what was planned for it before the start, to three per cent") {
