@@ -38,9 +38,16 @@ class Backend {
   virtual void fill(void* p, size_t bytes, uint8_t value) = 0;
   virtual void synchronize() = 0;
   // Memory of the host that the device copies from and to at full speed: what does not fit on the device
-  // (AdamW::slab_bytes). Kernels may still be at work on it until synchronize(). 256-byte aligned, zeros.
+  // (AdamW::slab_bytes, copy_beside). Kernels and copies may still be at work on it until synchronize().
+  // 256-byte aligned, zeros.
   virtual void* allocate_host(size_t bytes) = 0;
   virtual void release_host(void* p, size_t bytes) noexcept = 0;
+  // Copies between the device and such memory beside the calls that follow. A copy begins when all calls and
+  // copies before it are done; calls after await_copies() find what the copies before that have brought.
+  // Until then nobody writes or releases what is copied, or touches where it goes. The host waits for
+  // neither.
+  virtual void copy_beside(void* dst, const void* src, size_t bytes, CopyKind) = 0;
+  virtual void await_copies() = 0;
 
   // ---- products
   virtual void gemm(const Gemm&) = 0;

@@ -127,6 +127,8 @@ class Counting final : public CountingBackend {
   void synchronize() override {}
   void* allocate_host(size_t bytes) override { return allocate(bytes); }
   void release_host(void*, size_t) noexcept override {}
+  void copy_beside(void*, const void*, size_t, CopyKind) override {}
+  void await_copies() override {}
 
   void gemm(const Gemm& a) override {
     need(a);

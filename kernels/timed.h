@@ -40,6 +40,8 @@ class TimedBackend final : public Backend {
   void synchronize() override { inner_->synchronize(); }
   void* allocate_host(size_t bytes) override { return inner_->allocate_host(bytes); }
   void release_host(void* p, size_t bytes) noexcept override { inner_->release_host(p, bytes); }
+  void copy_beside(void* dst, const void* src, size_t bytes, CopyKind) override;
+  void await_copies() override { inner_->await_copies(); }
 
   void gemm(const Gemm&) override;
   void qgemm(const QGemm&) override;

@@ -1,5 +1,6 @@
 #include "kernels/cuda/backend.h"
 
+#include "kernels/cuda/copies.h"
 #include "kernels/cuda/kept.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/optimizer.h"
@@ -43,9 +44,15 @@ class CudaBackend : public Backend {
   void synchronize() override {
     device_.stream.wait();
     wait_for_pages(device_);
+    finish_copies(device_);
   }
   void* allocate_host(size_t bytes) override { return cuda::allocate_host(bytes); }
   void release_host(void* p, size_t) noexcept override { cuda::release_host(p); }
+  void copy_beside(void* to, const void* from, size_t bytes, CopyKind kind) override {
+    if (kind == CopyKind::host_to_device) forget(to, bytes);
+    cuda::copy_beside(device_, to, from, bytes, kind);
+  }
+  void await_copies() override { cuda::await_copies(device_); }
 
   void gemm(const Gemm& a) override { cuda::gemm(device_, a); }
   void qgemm(const QGemm& a) override { cuda::qgemm(device_, a); }

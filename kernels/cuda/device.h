@@ -50,6 +50,7 @@ enum class Room : uint8_t {
 };
 
 struct Paging;
+struct Copies;
 class Blas;
 class Kept;
 
@@ -59,6 +60,7 @@ struct Device {
   Uploads uploads = {};
   std::array<Scratch, static_cast<size_t>(Room::count)> rooms = {};
   std::shared_ptr<Paging> paging = {};  // made by the first call that pages (optimizer.h)
+  std::shared_ptr<Copies> copies = {};  // likewise (copies.h)
   std::shared_ptr<Blas> blas_made = {};
   bool blas_looked_for = false;
   std::shared_ptr<Kept> kept_weights = {};

@@ -40,6 +40,10 @@ class Reference : public Backend {
   void synchronize() override {}
   void* allocate_host(size_t bytes) override;
   void release_host(void* p, size_t bytes) noexcept override { release(p, bytes); }
+  void copy_beside(void* dst, const void* src, size_t bytes, CopyKind kind) override {
+    copy(dst, src, bytes, kind);
+  }
+  void await_copies() override {}
 
   void gemm(const Gemm&) override;
   void qgemm(const QGemm&) override;
