@@ -70,6 +70,27 @@ void resolve_bits(std::map<std::string, OptionValue, std::less<>>& values, const
     type = name_of(Format::int8);
 }
 
+// Other tools have a key of its own for what goes to the host.
+template <class Where>
+void resolve_offloading(std::map<std::string, OptionValue, std::less<>>& values, const Settings& given,
+                        const Where& where) {
+  auto& mode = std::get<std::string>(values["gradient_checkpointing"]);
+  auto& offloads = std::get<bool>(values["activation_offloading"]);
+  const bool named = mode == "offload";
+  QLORA_CHECK(
+      !named || offloads || !given.contains("activation_offloading"), usage,
+      "{}: `gradient_checkpointing: offload` and `activation_offloading: false` exclude each other; leave "
+      "one of them out",
+      where("activation_offloading"));
+  QLORA_CHECK(
+      !offloads || named || mode == "block", usage,
+      "{}: `activation_offloading: true` is of the inputs of blocks that are computed again: it needs "
+      "`gradient_checkpointing: true`, found `{}`",
+      where("activation_offloading"), mode);
+  if (offloads) mode = "offload";
+  offloads = mode == "offload";
+}
+
 // What `auto` stands for in this build, and what several options must satisfy together.
 void resolve(std::map<std::string, OptionValue, std::less<>>& values, const Settings& given) {
   auto where = [&](std::string_view name) {
@@ -79,6 +100,7 @@ void resolve(std::map<std::string, OptionValue, std::less<>>& values, const Sett
   if (std::get<std::string>(values["compute_dtype"]) == "auto")
     values["compute_dtype"] = best_compute_dtype();
   resolve_bits(values, given, where);
+  resolve_offloading(values, given, where);
   const std::string& format = std::get<std::string>(values["dataset_format"]);
   std::vector<std::string> formats = dataset_formats();
   QLORA_CHECK(format.empty() || std::find(formats.begin(), formats.end(), format) != formats.end(), usage,

@@ -200,7 +200,10 @@ TEST_CASE("values that this build cannot honour are errors that say what it can"
       {"eval_strategy: no\ndo_eval: true\neval_steps: 187", "leave one of them out"},
       {"bench_dataset: dharma.json", "mmlu_data: PATH"},
       {"mmlu_dataset: mmlu-ten", "mmlu-fs, mmlu-zs"},
-      {"gradient_checkpointing: offload", "none, selective, block, auto"},
+      {"gradient_checkpointing: offload_disk", "none, selective, block, offload, auto"},
+      {"activation_offloading: true\ngradient_checkpointing: false", "needs `gradient_checkpointing: true`"},
+      {"activation_offloading: true\ngradient_checkpointing: auto", "found `auto`"},
+      {"activation_offloading: false\ngradient_checkpointing: offload", "exclude each other"},
   };
   for (const auto& [yaml, advice] : cases) {
     INFO(yaml);
@@ -240,10 +243,18 @@ TEST_CASE("checkpointing is a mode or yes or no") {
                                    {"false", "none"},
                                    {"off", "none"},
                                    {"Selective", "selective"},
-                                   {"none", "none"}}) {
+                                   {"none", "none"},
+                                   {"offload", "offload"},
+                                   {"unsloth", "offload"},
+                                   {"true\nactivation_offloading: true", "offload"},
+                                   {"offload\nactivation_offloading: true", "offload"},
+                                   {"true\nenable_activation_offloading: false", "block"}}) {
     INFO(yaml);
-    CHECK(config_of(std::string("gradient_checkpointing: ") + yaml).text("gradient_checkpointing") == mode);
+    const RunConfig config = config_of(std::string("gradient_checkpointing: ") + yaml);
+    CHECK(config.text("gradient_checkpointing") == mode);
+    CHECK(config.flag("activation_offloading") == (std::string(mode) == "offload"));
   }
+  CHECK(checkpointing(config_of("enable_activation_offloading: true")) == Checkpointing::offload);
   CHECK(checkpointing(config_of("disable_gradient_checkpointing: true")) == Checkpointing::none);
   CHECK(checkpointing(config_of("enable_activation_checkpointing: selective")) == Checkpointing::selective);
   // As configurations were stored when it was yes or no.

@@ -270,6 +270,7 @@ std::string to_text(const Job& job) {
                {"threads", job.threads},
                {"room", job.room},
                {"lasting", job.lasting},
+               {"offload", job.offload},
                {"runs", runs},
                {"base_evals", eval_jobs_json(job.base_evals)},
                {"base_answers", answer_jobs_json(job.base_answers)}};
@@ -289,6 +290,7 @@ Job job_from_text(const std::string& text, const std::string& origin) {
     job.threads = json.at("threads");
     job.room = json.at("room");
     job.lasting = json.at("lasting");
+    job.offload = json.at("offload");
     job.base_evals = eval_jobs_from(json.at("base_evals"));
     job.base_answers = answer_jobs_from(json.at("base_answers"));
     if (json.contains("judging")) job.judging = judge_job_from(json.at("judging"));

@@ -73,6 +73,7 @@ struct Job {
   int threads = 0;            // 0: the default
   size_t room = 0;            // bytes planned for activations, to be had in one piece; 0: not planned
   size_t lasting = 0;         // likewise for what lasts; only where untouched room costs memory
+  size_t offload = 0;         // likewise of the host, for what passes there (Memory::reserve_host)
   std::vector<RunJob> runs;
   std::vector<EvalJob> base_evals;
   std::vector<AnswerJob> base_answers = {};

@@ -172,11 +172,12 @@ MemoryPlan Planner::memory_of(const std::vector<const PlannedRun*>& runs, Checkp
   PlanBase& base = base_of(first);
   base.memory.trim();
   base.memory.reserve(kAddresses);  // everything lies in one piece, as in the worker
+  base.memory.reserve_host(kAddresses);
   base.memory.reset_peak();
   base.backend->reset(device);
   PackOptions options;
   options.type = base.type;
-  options.checkpointing = mode;
+  options.checkpointing = in_effect(mode);
   TrainPack pack(base.model, base.memory, options);
   std::vector<std::unique_ptr<Adapter>> trained;  // before, and only asked now
   std::vector<Adapter*> adapters;
@@ -213,6 +214,7 @@ MemoryPlan Planner::plan_of(const PlanBase& base) const {
           .scratch = base.backend->scratch_bytes(),
           .paged = base.memory.host_used(),
           .slabs = base.backend->slab_bytes(),
+          .offloaded = base.memory.host_held_passing(),
           .decoded = base.backend->decoded_bytes() / static_cast<size_t>(base.model->config().layers),
           .parts = parts_of(base),
           .device = device_};

@@ -47,6 +47,12 @@ bool is_gpu(const ModelPlan& plan) {
   return plan.memory.device.kernels == CountedKernels::cuda;
 }
 
+const char* offload_text(const ModelPlan& plan) {
+  if (plan.memory.offloaded > 0) return ": inputs of blocks are in host memory, but two";
+  const bool asked = plan.setup.config.text("gradient_checkpointing") == name_of(Checkpointing::offload);
+  return asked ? " (offload is that on the processor)" : "";
+}
+
 std::string kernels_text(const ModelPlan& plan) {
   return is_gpu(plan) ? "products of many rows " + describe_products(plan.memory) : "";
 }
@@ -68,8 +74,9 @@ std::string describe_parts(const ModelPlan& plan) {
   out += line("adapter", m.parts.adapters, "f32, " + millions(plan.trained));
   out += line("gradients", m.parts.gradients, "f32");
   out += line("optimizer", m.parts.optimizer, states_text(plan));
-  out += line("activations", m.parts.activations,
-              fmt::format("f32, gradient_checkpointing {}", name_of(plan.checkpointing)));
+  out +=
+      line("activations", m.parts.activations,
+           fmt::format("f32, gradient_checkpointing {}{}", name_of(plan.checkpointing), offload_text(plan)));
   out += line(
       "buffers of ops", m.parts.buffers,
       fmt::format("at that moment; a chunk of logits takes {} at another", format_bytes(m.parts.logits)));
@@ -96,6 +103,7 @@ Json json_of(const MemoryPlan& m) {
           {"context_is", describe_context(m.device)},
           {"total", m.bytes()},
           {"paged", m.paged},
+          {"offloaded", m.offloaded},
           {"loading", m.loading}};
 }
 
@@ -156,7 +164,9 @@ std::string describe(const ModelPlan& plan) {
   if (is_gpu(plan)) {
     out += line("CUDA context", m.device.context, describe_context(m.device));
     out += line("in all", m.bytes(), "in pieces of 2 MiB");
-    if (m.paged > 0) out += "in host memory, pinned:\n" + line("optimizer", m.paged, "m and v, f32");
+    if (m.paged + m.offloaded > 0) out += "in host memory, pinned:\n";
+    if (m.paged > 0) out += line("optimizer", m.paged, "m and v, f32");
+    if (m.offloaded > 0) out += line("inputs of blocks", m.offloaded, "f32, from forward to backward");
   } else {
     if (m.paged > 0) out += line("paged states", m.paged, "m and v, f32");
     out += line("program", m.process, "without tokenizer and examples");

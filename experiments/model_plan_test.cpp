@@ -26,9 +26,10 @@ ModelPlan plan_of(const Path& model, std::vector<std::string> options, CountedKe
 
 // All but what this process has.
 std::vector<size_t> sizes(const MemoryPlan& m) {
-  return {m.loading,         m.lasting,           m.passing,       m.scratch,        m.paged,
-          m.slabs,           m.parts.quantized,   m.parts.dense,   m.parts.adapters, m.parts.gradients,
-          m.parts.optimizer, m.parts.activations, m.parts.buffers, m.parts.logits,   m.gaps()};
+  return {m.loading,         m.lasting,         m.passing,           m.scratch,       m.paged,
+          m.slabs,           m.offloaded,       m.parts.quantized,   m.parts.dense,   m.parts.adapters,
+          m.parts.gradients, m.parts.optimizer, m.parts.activations, m.parts.buffers, m.parts.logits,
+          m.gaps()};
 }
 
 }  // namespace
@@ -49,7 +50,8 @@ TEST_CASE("a plan from config.json alone is the plan of the model with its weigh
                {"compute_dtype=bf16", "lora_dropout=0.1", "gradient_checkpointing=selective"},
                {"compute_dtype=bf16", "bits=32", "lora_target_modules=q_proj"},
                {"compute_dtype=f32", "optim=adamw_8bit", "lora_r=256"},
-               {"compute_dtype=f32", "optim=paged_adamw_32bit", "per_device_train_batch_size=2"}}) {
+               {"compute_dtype=f32", "optim=paged_adamw_32bit", "per_device_train_batch_size=2"},
+               {"compute_dtype=f32", "gradient_checkpointing=offload"}}) {
         const ModelPlan with = plan_of(whole.path(), options, kernels);
         const ModelPlan folder = plan_of(alone.path(), options, kernels),
                         file = plan_of(alone.path() / "config.json", options, kernels);
@@ -61,6 +63,9 @@ TEST_CASE("a plan from config.json alone is the plan of the model with its weigh
         const bool paged = options[1] == "optim=paged_adamw_32bit";
         CHECK(with.memory.paged == (paged ? 2 * sizeof(float) * static_cast<size_t>(with.trained) : 0));
         CHECK((with.memory.slabs > 0) == (paged && kernels == CountedKernels::cuda));
+        const bool offloads = options[1].ends_with("offload") && kernels == CountedKernels::cuda;
+        const auto inputs = static_cast<size_t>(config.layers * 24 * config.hidden) * sizeof(float);
+        CHECK(with.memory.offloaded == (offloads ? inputs : 0));
         CHECK(with.memory.parts.adapters == sizeof(float) * static_cast<size_t>(with.trained));
       }
   }
@@ -81,6 +86,7 @@ Taken train_as_planned(const ModelPlan& plan, int64_t tokens) {
   Memory memory(*backend);
   memory.reserve(plan.memory.passing);
   memory.reserve_lasting(plan.memory.lasting);
+  memory.reserve_host(plan.memory.offloaded);
   LoadOptions options = load_options(config);
   options.cache = false;
   const std::shared_ptr<const Model> model = load_model(plan.setup.model, memory, options);
@@ -98,6 +104,8 @@ Taken train_as_planned(const ModelPlan& plan, int64_t tokens) {
   backend->synchronize();
   CHECK(memory.held_peak() == plan.memory.lasting + plan.memory.passing);
   CHECK(memory.host_used() == plan.memory.paged);
+  CHECK(memory.host_held_passing() == plan.memory.offloaded);
+  CHECK((plan.memory.offloaded > 0) == (plan.checkpointing == Checkpointing::offload));
   Taken taken{emulated::device_bytes() - before + plan.memory.device.context};
   for (Param* p : pack.runs().at(0)->adapter().params()) taken.adapter.push_back(p->value.to_doubles());
   return taken;
@@ -117,6 +125,7 @@ TEST_CASE("a step on a GPU takes what was planned for it, and the optimizer's st
     int64_t at_once;
     std::optional<size_t> usable;
     bool blas, keeps;
+    std::string mode = "block";
   };
   const auto plan_for = [&](const Choice& c) {
     ModelPlanSetup setup;
@@ -124,8 +133,9 @@ TEST_CASE("a step on a GPU takes what was planned for it, and the optimizer's st
     setup.tokens = kTokens;
     setup.usable = c.usable;
     setup.config = model_plan_config(
-        setup.model, {"compute_dtype=bf16", "lora_r=16", "optim=" + c.optim, "lora_dropout=0.1",
-                      fmt::format("per_device_train_batch_size={}", c.at_once)});
+        setup.model,
+        {"compute_dtype=bf16", "lora_r=16", "optim=" + c.optim, "lora_dropout=0.1",
+         fmt::format("per_device_train_batch_size={}", c.at_once), "gradient_checkpointing=" + c.mode});
     setup.device = {CountedKernels::cuda, size_t{1} << 20};
     return plan_model(setup);
   };
@@ -134,7 +144,7 @@ TEST_CASE("a step on a GPU takes what was planned for it, and the optimizer's st
   size_t kept_planned = 0, kept_taken = 0;
   for (const Choice& c :
        std::vector<Choice>{{"adamw_torch", 1, {}, true, false},
-                           {"paged_adamw_32bit", 1, {}, true, false},
+                           {"paged_adamw_32bit", 1, {}, true, false, "offload"},
                            {"adamw_8bit", 1, {}, true, false},
                            {"adamw_torch", 4, all, true, true},
                            {"adamw_torch", 4, all - 1, true, false},
@@ -193,12 +203,16 @@ TEST_CASE("qlora model plan says what a model takes, and by its exit code whethe
     more.insert(more.begin(), {"model", "plan", "config.json", "--tokens", "30"});
     return Program(folder.path(), more).wait();
   };
-  ProgramEnd end = run({"--backend", "cuda", "--optim", "paged_adamw_32bit", "--lora-r=8"});
+  ProgramEnd end = run(
+      {"--backend", "cuda", "--optim", "paged_adamw_32bit", "--lora-r=8", "--activation_offloading", "true"});
   CHECK(end.code == 0);
   CHECK_THAT(end.out, Contains("llama, 3 layers, 24 wide; from config.json, without weights") &&
                           Contains("planned, not measured, on the GPU") && Contains("rank 8 on all-linear") &&
                           Contains("slabs") && Contains("410.0 MiB   assumed; --context") &&
-                          Contains("in host memory, pinned"));
+                          Contains("in host memory, pinned") && Contains("  inputs of blocks  ") &&
+                          Contains("gradient_checkpointing offload: inputs of blocks are in host memory"));
+  end = run({"--gradient_checkpointing", "offload", "--backend", "reference"});
+  CHECK_THAT(end.out, Contains("gradient_checkpointing block (offload is that on the processor)"));
   end = run({"--memory", "8G", "--json", "--gradient_checkpointing", "auto"});
   CHECK(end.code == 0);
   Json json = parse_json(end.out, "stdout");

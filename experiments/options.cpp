@@ -178,11 +178,19 @@ std::vector<Option> make_options() {
        .fallback = "block",
        .identity = out,
        .aliases = {"enable_activation_checkpointing"},
-       .choices = {"none", "selective", "block", "auto", "true=block", "yes=block", "on=block", "full=block",
-                   "false=none", "no=none", "off=none"},
-       .help =
-           "what is computed again in backward: less memory, more time; auto: chosen for each pack of runs "
-           "by the memory that there is"},
+       .choices = {"none", "selective", "block", "offload", "auto", "true=block", "yes=block", "on=block",
+                   "full=block", "false=none", "no=none", "off=none", "unsloth=offload"},
+       .help = "what is computed again in backward: less memory, more time; offload: as block, and what "
+               "blocks keep "
+               "waits in memory of the host, not of the GPU; auto: chosen for each pack of runs by the "
+               "memory that "
+               "there is"},
+      {.name = "activation_offloading",
+       .kind = boolean,
+       .fallback = "false",
+       .identity = out,
+       .aliases = {"enable_activation_offloading"},
+       .help = "with gradient_checkpointing: true, says that it is offload"},
       {.name = "base_cache",
        .kind = boolean,
        .fallback = "true",

@@ -51,6 +51,7 @@ void PackWorker::load() {
   memory_ = std::make_unique<Memory>(*backend_);
   memory_->reserve(job_.room);
   if (!backend_->host_memory()) memory_->reserve_lasting(job_.lasting);
+  memory_->reserve_host(job_.offload);
   tokenizer_ = load_tokenizer(job_.model);
   const ContentHashes& known = job_.runs[0].content;  // a pack has one base
   QLORA_CHECK(known.tokenizer == tokenizer_->content_hash() && known.model == model_content_hash(job_.model),

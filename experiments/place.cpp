@@ -84,8 +84,11 @@ std::vector<std::string> describe_memory(const Place& place, const MemoryPlan& m
                   format_bytes(place.budget), parts),
       fmt::format("CUDA context: {}, {}", format_bytes(m.device.context), describe_context(m.device)),
       "products of many rows: " + describe_products(m)};
-  if (m.paged > 0)
-    lines.push_back(fmt::format("memory of the host, pinned: {} of optimizer states", format_bytes(m.paged)));
+  std::vector<std::string> pinned;
+  if (m.paged > 0) pinned.push_back(format_bytes(m.paged) + " of optimizer states");
+  if (m.offloaded > 0) pinned.push_back(format_bytes(m.offloaded) + " of inputs of blocks");
+  if (!pinned.empty())
+    lines.push_back(fmt::format("memory of the host, pinned: {}", fmt::join(pinned, ", ")));
   return lines;
 }
 

@@ -73,14 +73,15 @@ struct MemoryParts {
 
 // Bytes that a worker needs at its peak.
 struct MemoryPlan {
-  size_t process = 0;  // program, tokenizer and examples: what this process has of them
-  size_t loading = 0;  // weights, and what reading them takes beside
-  size_t lasting = 0;  // weights, adapters and optimizer
-  size_t passing = 0;  // activations of a training step or an evaluation
-  size_t scratch = 0;  // what kernels keep for themselves
-  size_t paged = 0;    // states in host memory that a GPU copies from and to
-  size_t slabs = 0;    // of a GPU, through which they pass
-  size_t decoded = 0;  // of a block's weights, decoded for cuBLAS
+  size_t process = 0;    // program, tokenizer and examples: what this process has of them
+  size_t loading = 0;    // weights, and what reading them takes beside
+  size_t lasting = 0;    // weights, adapters and optimizer
+  size_t passing = 0;    // activations of a training step or an evaluation
+  size_t scratch = 0;    // what kernels keep for themselves
+  size_t paged = 0;      // states in host memory that a GPU copies from and to
+  size_t slabs = 0;      // of a GPU, through which they pass
+  size_t offloaded = 0;  // inputs of blocks in host memory, likewise (Checkpointing::offload)
+  size_t decoded = 0;    // of a block's weights, decoded for cuBLAS
   MemoryParts parts = {};
   PlannedDevice device = {};
   DeviceOptions options = {};  // of its backend
@@ -94,10 +95,10 @@ struct MemoryPlan {
 struct PlannedPack {
   std::vector<const PlannedRun*> runs;
   Checkpointing checkpointing = Checkpointing::none;  // of all of them
-  std::string reason;                                 // of an automatic choice; else empty
+  std::string reason;  // of an automatic choice, or of another mode than the runs ask for; else empty
   MemoryPlan memory = {};
 };
-// One line for each automatic choice of checkpointing, the first few.
+// One line for each choice of checkpointing that has a reason, the first few.
 std::vector<std::string> describe_choices(const std::vector<PlannedPack>&);
 
 struct PlanBase;
@@ -147,6 +148,10 @@ class Planner {
     std::string hash, format;
     std::vector<int64_t> lengths, eval_lengths;  // of the examples, descending
   };
+  // On the processor, offload is block.
+  Checkpointing in_effect(Checkpointing) const;
+  // What a run asks for, or what `auto` chooses from, the fastest first.
+  std::vector<Checkpointing> modes_of(const RunConfig&) const;
   std::vector<DeviceOptions> device_choices() const;
   MemoryPlan with_decoded(const std::vector<const PlannedRun*>&, Checkpointing, const MemoryPlan&,
                           size_t budget);

@@ -1,6 +1,8 @@
 #include <catch2/catch.hpp>
 
 #include "core/lora/lora.h"
+#include "core/models/tiny_model.h"
+#include "core/text/tiny_tokenizer.h"
 #include "experiments/plan.h"
 #include "experiments/scheduler.h"
 #include "experiments/test_program.h"
@@ -196,6 +198,35 @@ TEST_CASE("a pack on a GPU goes through cuBLAS in whatever mode fits, before it 
   CHECK(planner.pack(one, size_t{1} << 40)[0].memory.options.kept_bytes == 0);
 }
 
+TEST_CASE("inputs of blocks go to the host where a GPU has no room for them, and on the processor nowhere") {
+  Workbench bench;
+  write_tiny_model(bench.path() / "model",
+                   {.vocab = TinyTokenizer::kVocabSize + 4, .layers = 8, .max_positions = 640});
+  Planner planner(PlannedDevice{CountedKernels::cuda}), on_processor;
+  const Sweep automatic = sweep_of(bench, "gradient_checkpointing: auto\n"),
+              asked = sweep_of(bench, "gradient_checkpointing: offload\n");
+  std::vector<PlannedRun> runs = planner.plan(automatic);
+  for (PlannedRun& run : runs) {
+    run.config = run.config.with("per_device_train_batch_size", int64_t{60});
+    run.longest.assign(60, 600);
+  }
+  const MemoryPlan block = planner.memory_of({&runs[0]}, Checkpointing::block),
+                   offload = planner.memory_of({&runs[0]}, Checkpointing::offload);
+  CHECK((block.offloaded == 0 && offload.offloaded > 0 && offload.paged == 0));
+  REQUIRE(offload.bytes() < block.bytes());
+  const PlannedPack pack = planner.pack({&runs[0]}, offload.bytes()).at(0);
+  CHECK(pack.checkpointing == Checkpointing::offload);
+  CHECK_THAT(pack.reason, Contains("block needs ") && Contains("offload fits 1 of 1"));
+
+  runs = on_processor.plan(asked);
+  const std::vector<PlannedPack> packs = on_processor.pack(pointers(runs), size_t{1} << 40);
+  CHECK(packs[0].checkpointing == Checkpointing::block);
+  CHECK(describe_choices(packs).at(0) ==
+        "gradient_checkpointing offload: block for 3 runs together (memory of the host is where this "
+        "computes)");
+  CHECK(on_processor.memory_of({&runs[0]}).offloaded == 0);
+}
+
 TEST_CASE("planned memory covers the evaluations of a run") {
   Workbench bench;
   auto passing = [&](const std::string& evals) {
@@ -293,6 +324,7 @@ TEST_CASE("a job and its messages survive the way to the worker and back") {
   job.device = {.blas = false, .kept_bytes = 34567};
   job.room = 12345;
   job.lasting = 23456;
+  job.offload = 34567;
   RunJob& run = job.runs.emplace_back();
   run.name = "r";
   run.key = sha256("run");

@@ -220,6 +220,7 @@ class SweepRunner {
     job.device = memory.options;
     job.room = memory.passing;
     job.lasting = memory.lasting;
+    job.offload = memory.offloaded;
     for (const std::string& line : describe_memory(place_, memory)) progress_.note_once("  " + line);
     PackRunner runner(store, progress_, job, runner_options(memory.bytes(), lock));
     runner.run();

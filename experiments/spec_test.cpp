@@ -78,7 +78,8 @@ TEST_CASE("what changes no number is not in a run key") {
   std::string plain = key_of("");
   for (const char* yaml :
        {"output_dir: elsewhere", "logging_steps: 1", "save_steps: 3", "save_total_limit: 2", "run_name: x",
-        "gradient_checkpointing: none", "gradient_checkpointing: selective", "per_device_eval_batch_size: 8",
+        "gradient_checkpointing: none", "gradient_checkpointing: selective",
+        "gradient_checkpointing: offload", "activation_offloading: true", "per_device_eval_batch_size: 8",
         "compute_dtype: f32", "overlong: truncate", "lora_target_modules: all", "learning_rate: 0.0002",
         "optim: adamw_torch", "optim: paged_adamw_32bit"}) {
     INFO(yaml);

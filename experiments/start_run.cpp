@@ -40,6 +40,7 @@ FirstPack::FirstPack(FirstPlan plan, Backend& backend, int64_t steps)
   // As a sweep's worker does: memory that grows with the longest batch so far would be had anew every time.
   memory_.reserve(plan.memory.passing);
   if (!backend.host_memory()) memory_.reserve_lasting(plan.memory.lasting);
+  memory_.reserve_host(plan.memory.offloaded);
   const Path folder = config().text("model_name_or_path");
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(folder);
   LoadOptions options = load_options(config());

@@ -120,12 +120,13 @@ if [ ! -x "$build/bin/qlora_gpu_bench" ]; then
 elif [ "$emulated" = 1 ]; then
   small=(batch=2 tokens=20 seconds=0 memory=1G lora_r=8)
   measure step-tiny 60 "${steps[@]}" step tiny "${small[@]}" decode=1
-  measure step-tiny-paged 60 "${steps[@]}" step tiny "${small[@]}" optim=paged_adamw_32bit
+  measure step-tiny-paged 60 "${steps[@]}" step tiny "${small[@]}" optim=paged_adamw_32bit gradient_checkpointing=offload
   measure graphs-tiny 60 env QLORA_CUDA_GRAPHS=on "${steps[@]}" step tiny "${small[@]}" decode=1
   measure packed-tiny 90 "${steps[@]}" packed tiny "${small[@]}"
 else
   measure step-7b 75 "${steps[@]}" step 7b batch=8 tokens=512 decode=1
   measure step-1.1b 30 "${steps[@]}" step 1.1b batch=8 tokens=512
+  measure step-1.1b-offload 25 "${steps[@]}" step 1.1b batch=8 tokens=512 seconds=4 gradient_checkpointing=offload
   measure packed-1.1b 45 "${steps[@]}" packed 1.1b tokens=512 seconds=4
   measure step-135m 20 "${steps[@]}" step 135m batch=8 tokens=512 seconds=5 decode=1
   measure graphs-135m 20 env QLORA_CUDA_GRAPHS=on "${steps[@]}" step 135m batch=1 tokens=64 seconds=2 decode=1
@@ -143,7 +144,7 @@ else
   say "peers: no python3"
 fi
 if [ "$emulated" = 0 ] && [ -x "$build/bin/qlora_gpu_bench" ]; then
-  measure step-7b-paged 60 "${steps[@]}" step 7b batch=1 tokens=512 seconds=5 optim=paged_adamw_32bit
+  measure step-7b-paged 60 "${steps[@]}" step 7b batch=1 tokens=512 seconds=5 optim=paged_adamw_32bit gradient_checkpointing=offload
   measure step-13b 60 "${steps[@]}" step 13b batch=4 tokens=512 seconds=8
   measure step-33b 110 "${steps[@]}" step 33b batch=4 tokens=512 seconds=8
 fi

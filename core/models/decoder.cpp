@@ -3,6 +3,8 @@
 #include <cmath>
 #include <utility>
 
+#include "core/ops/offload.h"
+
 namespace qlora {
 
 Decoder::Decoder(HfConfig config, Operands operands)
@@ -38,6 +40,7 @@ Var Decoder::attend(Context& c, const RopeAngles& angles, std::vector<Var> qkv, 
 Var Decoder::hidden(Context& c, std::vector<Tensor>* trace) const {
   c.axis->validate(config_.vocab_size);
   const RopeAngles angles = inv_freq_.empty() ? RopeAngles() : rope_angles(c, inv_freq_);
+  const std::shared_ptr<Offload> offload = make_offload(c);
   Var x = begin(c);
   if (trace != nullptr) trace->push_back(x.value);
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
@@ -46,7 +49,7 @@ Var Decoder::hidden(Context& c, std::vector<Tensor>* trace) const {
     };
     Context here = c;
     if (layer + 1 < config_.layers) here.wanted = nullptr;
-    x = here.checkpointing == Checkpointing::block ? checkpoint(here, x, run) : run(here, x);
+    x = blocks_run_again(here.checkpointing) ? checkpoint(here, x, run, offload) : run(here, x);
     if (trace != nullptr) trace->push_back(x.value);
   }
   Context few = wanted_only(c);

@@ -1,6 +1,7 @@
 #pragma once
 // What an op needs besides its operands.
 
+#include <span>
 #include <string_view>
 
 #include "core/base/dtype.h"
@@ -19,9 +20,16 @@ enum class Checkpointing : uint8_t {
   none,       // all that backward reads
   selective,  // all but what is cheap to compute again: outputs of norms and activations that linears read
   block,      // the block's input
+  offload,  // the same, in memory of the host meanwhile (offload.h); `block` where that is where one computes
 };
 inline constexpr Checkpointing kCheckpointings[] = {Checkpointing::none, Checkpointing::selective,
-                                                    Checkpointing::block};  // the fastest first
+                                                    Checkpointing::block,
+                                                    Checkpointing::offload};  // the fastest first
+inline bool blocks_run_again(Checkpointing mode) {
+  return mode == Checkpointing::block || mode == Checkpointing::offload;
+}
+// Those that are not the same where one computes in memory of the host.
+inline constexpr std::span<const Checkpointing> kHostCheckpointings = std::span(kCheckpointings).first(3);
 const char* name_of(Checkpointing);
 // Throws Error(usage) with the nearest name.
 Checkpointing checkpointing_from_name(std::string_view);

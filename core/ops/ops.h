@@ -3,6 +3,7 @@
 // forward kernel, and records one closure that calls the backward kernel.
 
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -11,6 +12,8 @@
 #include "core/quant/frozen.h"
 
 namespace qlora {
+
+class Offload;
 
 // One to three frozen linears that share x: y_i = w_i(x) with the adapters of the axis' spans. Where x can be
 // made again (Var::again), backward does so instead of keeping it.
@@ -70,9 +73,10 @@ Var gather_rows(Context&, const Var& x, std::span<const int32_t> ids);
 Var wanted_of(Context&, const Var& x);
 Context wanted_only(const Context&);
 
-// Keeps only the block's input; runs the block again, on its own tape, when its gradient is wanted. The
-// block's last ops should run under last_ops(c).
-Var checkpoint(Context&, const Var& x, const std::function<Var(Context&, const Var&)>& block);
+// Keeps only the block's input, with `offload` (offload.h) in memory of the host; runs the block again, on
+// its own tape, when its gradient is wanted. The block's last ops should run under last_ops(c).
+Var checkpoint(Context&, const Var& x, const std::function<Var(Context&, const Var&)>& block,
+               const std::shared_ptr<Offload>& offload = nullptr);
 // The context for the last ops of a block: those whose outputs go into the block's output and nowhere else.
 // When the block runs again, nobody reads them, and `linear` and `add` compute only what their own gradients
 // need.

@@ -22,7 +22,7 @@ size_t round_up(size_t bytes, size_t unit) {
 }  // namespace
 
 void* Arena::allocate(size_t bytes) {
-  if (bytes > kMost) return backend_->allocate(bytes);  // says that there is no so much
+  if (bytes > kMost) return obtain(bytes);  // says that there is no so much
   bytes = round_up(bytes, kUnit);
   // The smallest region that fits; of equal ones the first, so that addresses stay low.
   Slab* slab = nullptr;
@@ -47,6 +47,10 @@ void* Arena::take(Slab& slab, std::map<size_t, size_t>::iterator region, size_t 
   return slab.base + offset;
 }
 
+void* Arena::obtain(size_t bytes) {
+  return side_ == Side::host ? backend_->allocate_host(bytes) : backend_->allocate(bytes);
+}
+
 void Arena::add_slab(size_t bytes) {
   size_t held = 0;
   for (const Slab& s : slabs_) held += s.size;
@@ -55,12 +59,12 @@ void Arena::add_slab(size_t bytes) {
   Slab slab;
   try {
     slab.size = wanted;
-    slab.base = static_cast<std::byte*>(backend_->allocate(wanted));
+    slab.base = static_cast<std::byte*>(obtain(wanted));
   } catch (const Error& e) {
     if (e.kind() != ErrorKind::memory) throw;
     trim();
     slab.size = round_up(bytes, kUnit);
-    slab.base = static_cast<std::byte*>(backend_->allocate(slab.size));
+    slab.base = static_cast<std::byte*>(obtain(slab.size));
   }
   slab.free.emplace(0, slab.size);
   slabs_.push_back(std::move(slab));
@@ -119,7 +123,7 @@ size_t Arena::taken_by(size_t reserved) {
 void Arena::trim() noexcept {
   std::erase_if(slabs_, [this](Slab& s) {
     if (s.used > 0) return false;
-    backend_->release(s.base, s.size);
+    side_ == Side::host ? backend_->release_host(s.base, s.size) : backend_->release(s.base, s.size);
     return true;
   });
 }

@@ -3,6 +3,7 @@
 // that repeats finds the same addresses and asks the system for nothing.
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <vector>
 
@@ -10,10 +11,13 @@
 
 namespace qlora {
 
+// Where the addresses are: Backend::allocate(), or allocate_host().
+enum class Side : uint8_t { device, host };
+
 // Not thread-safe. Everything must have been released before it is gone.
 class Arena {
  public:
-  explicit Arena(Backend& backend) : backend_(&backend) {}
+  explicit Arena(Backend& backend, Side side = Side::device) : backend_(&backend), side_(side) {}
   ~Arena() { trim(); }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
@@ -47,8 +51,10 @@ class Arena {
   void* take(Slab&, std::map<size_t, size_t>::iterator, size_t bytes);
   void add_slab(size_t bytes);
   void merge_if_empty();
+  void* obtain(size_t bytes);
 
   Backend* backend_;
+  Side side_;
   std::vector<Slab> slabs_;
 };
 

@@ -69,20 +69,21 @@ void Memory::uncount(size_t bytes, Tag tag) noexcept {
   used_by_[static_cast<size_t>(tag)] -= bytes;
 }
 
-void* Memory::allocate_host(size_t bytes) {
-  void* p = backend_->allocate_host(bytes);
+void* Memory::allocate_host(size_t bytes, Tag tag) {
+  void* p = lasts(tag) ? backend_->allocate_host(bytes) : host_passing_.allocate(bytes);
   host_used_ += bytes;
   return p;
 }
 
-void Memory::release_host(void* p, size_t bytes) noexcept {
-  backend_->release_host(p, bytes);
+void Memory::release_host(void* p, size_t bytes, Tag tag) noexcept {
+  lasts(tag) ? backend_->release_host(p, bytes) : host_passing_.release(p, bytes);
   host_used_ -= bytes;
 }
 
 void Memory::trim() noexcept {
   lasting_.trim();
   passing_.trim();
+  host_passing_.trim();
 }
 
 void Memory::reset_peak() {
@@ -90,6 +91,7 @@ void Memory::reset_peak() {
   peak_by_ = at_peak_by_ = used_by_;
   lasting_.reset_extent();
   passing_.reset_extent();
+  host_passing_.reset_extent();
   held_peak_ = held();
 }
 

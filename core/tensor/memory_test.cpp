@@ -142,6 +142,37 @@ TEST_CASE("room that was reserved is one piece and is not held before it is used
   memory.release(b, 40 * kMiB, Tag::scratch);
 }
 
+TEST_CASE("host memory of what passes is had once and that of what lasts as it is asked for") {
+  struct : Reference {
+    size_t now = 0, calls = 0;
+    void* allocate_host(size_t bytes) override {
+      now += bytes;
+      ++calls;
+      return Reference::allocate_host(bytes);
+    }
+    void release_host(void* p, size_t bytes) noexcept override {
+      now -= bytes;
+      Reference::release_host(p, bytes);
+    }
+  } backend;
+  Memory memory(backend);
+  void* states = memory.allocate_host(1000, Tag::optimizer);
+  CHECK(backend.now == 1000);
+  memory.reserve_host(50 * kMiB);
+  for (int step = 0; step < 2; ++step) {
+    std::vector<void*> all;
+    for (size_t i = 0; i < 50; ++i) all.push_back(memory.allocate_host(kMiB, Tag::activations));
+    CHECK(memory.host_used() == 50 * kMiB + 1000);
+    for (void* p : all) memory.release_host(p, kMiB, Tag::activations);
+  }
+  CHECK(backend.calls == 2);
+  CHECK(memory.host_held_passing() == 50 * kMiB);
+  CHECK(memory.used() == 0);
+  memory.release_host(states, 1000, Tag::optimizer);
+  memory.trim();
+  CHECK((memory.host_used() == 0 && backend.now == 0));
+}
+
 TEST_CASE("running out of memory is an error after what is unused was given back") {
   Small backend(100 * kMiB);
   Memory memory(backend);

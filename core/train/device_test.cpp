@@ -65,8 +65,9 @@ struct DeviceLab {
     }
     return two;
   }
-  std::map<std::string, Outcome> train(const std::vector<RunPlan>& plans) {
-    TrainPack pack(model, memory, {.checkpointing = Checkpointing::selective});
+  std::map<std::string, Outcome> train(const std::vector<RunPlan>& plans,
+                                       Checkpointing checkpointing = Checkpointing::selective) {
+    TrainPack pack(model, memory, {.checkpointing = checkpointing});
     for (const RunPlan& plan : plans) pack.add(make_run(plan, *model, memory, DType::f32));
     Recorder recorder;
     while (pack.active()) pack.micro_step(recorder);
@@ -123,6 +124,12 @@ TEST_CASE("Laws on a device: run to run, the same bits", "[.device]") {
   DeviceLab lab;
   const std::map<std::string, Outcome> first = lab.train(lab.plans());
   CHECK(lab.train(lab.plans()) == first);
+}
+
+TEST_CASE("Laws on a device: inputs of blocks that go to the host and come back change no bit", "[.device]") {
+  DeviceLab lab;
+  const std::vector<RunPlan> two = {lab.plans()[0], lab.plans()[2]};
+  CHECK(lab.train(two, Checkpointing::offload) == lab.train(two, Checkpointing::block));
 }
 
 TEST_CASE("Laws on a device: an answer does not depend on what is answered beside it", "[.device]") {

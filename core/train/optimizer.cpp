@@ -46,7 +46,7 @@ Optimizer::Moments Optimizer::moments_of(const Param& param, bool eight_bit) con
 
 // Gives every moment its place in host memory.
 void Optimizer::page(size_t bytes) {
-  paged_ = HostArray(memory_, 2 * bytes);
+  paged_ = HostArray(memory_, 2 * bytes, Tag::optimizer);
   std::byte* place = paged_.data();
   for (size_t i = 0; i < params_.size(); ++i) {
     const size_t size = params_[i]->value.bytes();

@@ -222,6 +222,7 @@ class Lab {
     memory_ = std::make_unique<Memory>(*backend_);
     memory_->reserve(plan.passing);
     memory_->reserve_lasting(plan.lasting);
+    memory_->reserve_host(plan.offloaded);
     const LoadOptions options = load_options(config_);
     type_ = options.type;
     model_ = synthetic_.load(*memory_, options);
@@ -298,15 +299,17 @@ class Lab {
   std::shared_ptr<const Model> model_;
 };
 
-std::string optimizer_of(const Lab& lab) {
-  return lab.config().text("optim");
+// What of a step is not as usual: its optimizer, and where inputs of blocks wait.
+std::string settings_of(const Lab& lab) {
+  const std::string mode = lab.config().text("gradient_checkpointing");
+  return lab.config().text("optim") + (mode == "block" ? "" : " " + mode);
 }
 
 void measure_step(const Request& request, const Place& place) {
   Lab lab(request, place);
   const MemoryPlan plan = plan_of(place, planned_runs(lab.config(), 1, request.batch, request.tokens));
   const std::string name =
-      fmt::format("step {} {}x{} {}", request.shape, request.batch, request.tokens, optimizer_of(lab));
+      fmt::format("step {} {}x{} {}", request.shape, request.batch, request.tokens, settings_of(lab));
   if (!lab.fits(name, plan)) return;
   lab.load(plan);
   row(name, lab.train(1, request.batch), "tokens/s", describe_products(plan));

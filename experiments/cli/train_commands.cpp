@@ -1,5 +1,6 @@
 // qlora train, qlora sweep run|status, and the hidden qlora worker.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -20,6 +21,15 @@ struct RunArguments {
   std::string memory = {};
   bool dry_run = false, retry_failed = false, quiet = false, no_cache = false;
 };
+
+// What the pack that takes most of a GPU's memory takes there and of the host's.
+void print_memory(const Place& place, const std::vector<PlannedPack>& packs) {
+  const auto most = std::max_element(
+      packs.begin(), packs.end(),
+      [](const PlannedPack& a, const PlannedPack& b) { return a.memory.bytes() < b.memory.bytes(); });
+  if (most == packs.end()) return;
+  for (const std::string& line : describe_memory(place, most->memory)) fmt::print("{}\n", line);
+}
 
 int run_file(const CLI::App& app, const RunArguments& arguments, const Invocation& in, bool one_run) {
   std::vector<std::string> sets = arguments.sets;
@@ -52,19 +62,10 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
   for (const std::string& line : describe_settings(plan)) fmt::print("{}\n", line);
   std::fflush(stdout);
   if (!place.note.empty()) fmt::print("{}\n", place.note);
-  if (place.device.kernels == CountedKernels::cuda)
-    fmt::print("CUDA context: {} of every pack's memory, {}\n", format_bytes(place.device.context),
-               describe_context(place.device));
   // Refuses what the real run would refuse.
   const std::vector<PlannedPack> packs = pack_work(planner, plan, budget);
+  print_memory(place, packs);
   for (const std::string& line : describe_choices(packs)) fmt::print("{}\n", line);
-  std::string told;
-  for (const PlannedPack& pack : packs) {
-    const std::string products = describe_products(pack.memory);
-    if (place.device.kernels != CountedKernels::cuda || products == told) continue;
-    fmt::print("products of many rows: {}\n", products);
-    told = products;
-  }
   return 0;
 }
 
