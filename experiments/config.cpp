@@ -70,7 +70,7 @@ void resolve_bits(std::map<std::string, OptionValue, std::less<>>& values, const
     type = name_of(Format::int8);
 }
 
-// Other tools have a key of its own for what goes to the host.
+// Other tools have a key of their own for what goes to the host.
 template <class Where>
 void resolve_offloading(std::map<std::string, OptionValue, std::less<>>& values, const Settings& given,
                         const Where& where) {

@@ -1,4 +1,5 @@
 // qlora eval datatypes as its users meet it, and against transformers and bitsandbytes.
+#include <fmt/format.h>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <nlohmann/json.hpp>

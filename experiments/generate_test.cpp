@@ -1,4 +1,5 @@
 // Answers to files of questions, as users ask for them.
+#include <fmt/format.h>
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <nlohmann/json.hpp>

@@ -1,4 +1,5 @@
 // What a user of a GPU does, on the emulated one: a sweep through the program itself.
+#include <fmt/format.h>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <nlohmann/json.hpp>

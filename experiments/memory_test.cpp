@@ -1,5 +1,6 @@
 // Planned memory against what the system says that a worker took.
 
+#include <fmt/format.h>
 #include <catch2/catch.hpp>
 
 #include "core/io/test_models.h"

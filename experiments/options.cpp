@@ -181,10 +181,8 @@ std::vector<Option> make_options() {
        .choices = {"none", "selective", "block", "offload", "auto", "true=block", "yes=block", "on=block",
                    "full=block", "false=none", "no=none", "off=none", "unsloth=offload"},
        .help = "what is computed again in backward: less memory, more time; offload: as block, and what "
-               "blocks keep "
-               "waits in memory of the host, not of the GPU; auto: chosen for each pack of runs by the "
-               "memory that "
-               "there is"},
+               "blocks keep waits in memory of the host, not of the GPU; auto: chosen for each pack of runs "
+               "by the memory that there is"},
       {.name = "activation_offloading",
        .kind = boolean,
        .fallback = "false",

@@ -1,5 +1,6 @@
 // Runs scored together after their sweep, and evaluations that are killed and go on, through the program
 // itself.
+#include <fmt/format.h>
 #include <catch2/catch.hpp>
 #include <csignal>
 #include <nlohmann/json.hpp>

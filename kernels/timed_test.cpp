@@ -51,5 +51,7 @@ TEST_CASE("measured peaks are there and of a possible size") {
   if (peaks.kernels.empty()) return;  // a processor without wide kernels has no peak of them
   CHECK(peaks.f32 > 1e9);
   CHECK(peaks.f32 < 1e14);
-  if (peaks.bf16 > 0) CHECK(peaks.bf16 > 0.5 * peaks.f32);  // the better of two ways: never far below
+  if (peaks.bf16 == 0) return;  // not on this processor
+  CHECK(peaks.bf16 > 1e9);
+  CHECK(peaks.bf16 < 1e14);
 }

@@ -13,7 +13,7 @@ import sys
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
 FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 # CUDA's own cosf reduces large angles through an array.
-FRAMES = {"angles"}
+FRAMES = {"6anglesE"}  # as in mangled names
 USED = re.compile(r"Used (\d+) registers")
 
 

@@ -68,8 +68,8 @@ void write_with_wide_heads(const Path& golden, const Path& folder) {
 
 TEST_CASE("a golden model with bf16 operands keeps near the logits of transformers, on tensor cores too",
           "[golden]") {
-  if (missing(golden_models_path())) return;
   const Path golden = golden_models_path() / "llama_gqa";
+  if (missing(golden)) return;
   TemporaryFolder folder;
   write_with_wide_heads(golden, folder.path());
   SafetensorsFile forward(golden / "forward.safetensors");

@@ -25,6 +25,24 @@ TaskItem question(const std::string& group, const std::string& input) {
   return item;
 }
 
+// Answers nothing.
+class SilentLm : public Lm {
+ public:
+  std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>,
+                                          const OnAnswer<NextTokenAnswer>&) override {
+    return {};
+  }
+  std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>,
+                                                  const OnAnswer<LogLikelihoodAnswer>&) override {
+    return {};
+  }
+  std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>,
+                                             const OnAnswer<std::vector<int32_t>>&) override {
+    return {};
+  }
+  int64_t context_length() const override { return 4096; }
+};
+
 }  // namespace
 
 TEST_CASE("a page loses the spaces of its tokenization and is counted with them") {
@@ -62,21 +80,13 @@ TEST_CASE("windows over a text score every token once") {
 
 TEST_CASE("a text of many windows has the log-likelihood of their sum") {
   // Every token costs 2: the perplexity by tokens is e^2, whatever the windows.
-  class EvenLm final : public Lm {
+  class EvenLm final : public SilentLm {
    public:
-    std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>,
-                                            const OnAnswer<NextTokenAnswer>&) override {
-      return {};
-    }
     std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest> all,
                                                     const OnAnswer<LogLikelihoodAnswer>&) override {
       std::vector<LogLikelihoodAnswer> answers;
       for (const auto& r : all) answers.push_back({-2.0 * static_cast<double>(r.continuation.size()), false});
       return answers;
-    }
-    std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>,
-                                               const OnAnswer<std::vector<int32_t>>&) override {
-      return {};
     }
     int64_t context_length() const override { return 7; }
   } lm;
@@ -94,22 +104,13 @@ TEST_CASE("a text of many windows has the log-likelihood of their sum") {
 }
 
 TEST_CASE("a task's texts end at the tokenizer's EOS and at what the model's files name beside it") {
-  class EndsLm final : public Lm {
+  class EndsLm final : public SilentLm {
    public:
-    std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>,
-                                            const OnAnswer<NextTokenAnswer>&) override {
-      return {};
-    }
-    std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>,
-                                                    const OnAnswer<LogLikelihoodAnswer>&) override {
-      return {};
-    }
     std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest> all,
                                                const OnAnswer<std::vector<int32_t>>&) override {
       for (const GenerateRequest& r : all) CHECK(r.stop_ids == std::vector<int32_t>{9, 5, 2});
       return std::vector<std::vector<int32_t>>(all.size());
     }
-    int64_t context_length() const override { return 4096; }
     std::vector<int32_t> end_ids() const override { return {9, 5}; }
   } lm;
   const Task& task = find_task("gsm8k");

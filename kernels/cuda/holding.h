@@ -3,9 +3,8 @@
 // the device's side of it:
 //   using Work = ..                  pieces in order; clear() leaves none
 //   void issue(const Work&)          gives them to the device piece by piece
-//   void whole(int section, Work&)   all at once; a section, in [0, Repeats::kSections), has the same kinds
-//   of
-//                                    pieces every time, until another takes its number
+//   void whole(int section, Work&)   all at once; a section, in [0, Repeats::kSections), has the same
+//                                    kinds of pieces every time, until another takes its number
 // Where either throws, what was held back counts as gone: no piece comes twice.
 
 #include "kernels/cuda/repeats.h"
