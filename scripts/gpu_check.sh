@@ -129,7 +129,9 @@ else
   measure step-1.1b-offload 25 "${steps[@]}" step 1.1b batch=8 tokens=512 seconds=4 gradient_checkpointing=offload
   measure packed-1.1b 45 "${steps[@]}" packed 1.1b tokens=512 seconds=4
   measure step-135m 20 "${steps[@]}" step 135m batch=8 tokens=512 seconds=5 decode=1
-  measure graphs-135m 20 env QLORA_CUDA_GRAPHS=on "${steps[@]}" step 135m batch=1 tokens=64 seconds=2 decode=1
+  for graphs in off on; do
+    measure "graphs-$graphs-135m" 15 env "QLORA_CUDA_GRAPHS=$graphs" "${steps[@]}" step 135m batch=1 tokens=256 seconds=2 decode=1
+  done
 fi
 if command -v python3 > /dev/null; then
   tiny=()

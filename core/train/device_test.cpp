@@ -148,18 +148,47 @@ TEST_CASE("Laws on a device: an answer does not depend on what is answered besid
   }
 }
 
-TEST_CASE("Laws on a device: graphs change no bit", "[.device]") {
-  auto all = [](const char* graphs) {
-    ::setenv("QLORA_CUDA_GRAPHS", graphs, 1);
+namespace {
+
+uint64_t graphs_so_far() {
+  return on_processor() ? emulated::counters().graphs : 1;
+}
+
+// Steps of 3 x 24 tokens, enough rows for the library, all of one shape.
+RunPlan plan_of_one_shape(int64_t vocab) {
+  RunPlan plan = four_plans(vocab)[2];
+  for (TokenExample& example : plan.examples) {
+    example.ids.resize(24, 5);
+    example.labels.resize(24, 7);
+    std::fill(example.labels.begin() + 8, example.labels.end(), 9);  // as many labels everywhere
+    std::fill(example.labels.begin(), example.labels.begin() + 8, -100);
+  }
+  plan.train.max_steps = 6;
+  return plan;
+}
+
+}  // namespace
+
+TEST_CASE("Laws on a device: graphs, of token steps and of steps of one shape, change no bit") {
+  std::map<std::string, std::pair<Outcome, std::vector<std::vector<int32_t>>>> all;
+  for (const std::string graphs : {"off", "on"}) {
+    ::setenv("QLORA_CUDA_GRAPHS", graphs.c_str(), 1);
     DeviceLab lab;
     ::unsetenv("QLORA_CUDA_GRAPHS");
     const GenerateOptions options{.max_new_tokens = on_processor() ? 6 : 32, .numerics = Numerics::decode};
     const std::vector<Prompt> prompts = {{.tokens = {5, 7, 11}}, {.tokens = {13, 2, 3, 17, 19}}};
-    return std::pair(generate(*lab.model, lab.memory, DType::f32, prompts, options),
-                     lab.train({lab.plans()[0]}));
-  };
-  const auto plain = all("off");
-  emulated::reset_counters();
-  CHECK(all("on") == plain);
-  if (on_processor()) CHECK(emulated::counters().graphs > 0);
+    const uint64_t before = graphs_so_far();
+    all[graphs].second = generate(*lab.model, lab.memory, DType::f32, prompts, options);
+    const uint64_t generated = graphs_so_far();
+    const RunPlan plan = plan_of_one_shape(lab.model->config().vocab_size);
+    all[graphs].first = lab.train({plan}).at(plan.id);
+    if (!on_processor()) continue;
+    const bool on = graphs == "on";
+    CHECK((generated > before) == on);
+    const uint64_t trained = graphs_so_far();
+    CHECK((trained > generated) == on);
+    lab.train({lab.plans()[0]});  // of many shapes
+    CHECK(graphs_so_far() == trained);
+  }
+  CHECK(all["on"] == all["off"]);
 }

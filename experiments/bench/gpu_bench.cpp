@@ -152,10 +152,10 @@ Request read_request(int argc, char** argv) {
   return request;
 }
 
-// QLORA_CUDA_GRAPHS=on has rows of its own.
+// With QLORA_CUDA_GRAPHS set, rows have names of their own.
 void row(std::string name, double value, const char* unit, const std::string& note = "") {
   const char* graphs = std::getenv("QLORA_CUDA_GRAPHS");
-  if (graphs != nullptr && std::string_view(graphs) == "on") name += ", graphs";
+  if (graphs != nullptr && *graphs != '\0') name += fmt::format(", graphs {}", graphs);
   fmt::print("{:<52} {:>10.5g} {:<10} {}\n", name, value, unit, note);
   std::fflush(stdout);
 }

@@ -2,7 +2,10 @@
 
 #include "kernels/cuda/blas.h"
 
+#include <algorithm>
+#include <array>
 #include <climits>
+#include <cstring>
 #include <string>
 
 #include "core/base/error.h"
@@ -43,13 +46,31 @@ Blas::Blas(const FoundBlas& found, Stream& stream) : table_(found.table), stream
 }
 
 Blas::~Blas() {
+  try {
+    stream_.break_off();
+  } catch (const Error&) {  // whoever waits next is told
+  }
   table_.destroy(handle_);
 }
 
-// What is row-major here is its transpose there: yᵀ[n, m] = w xᵀ.
 void Blas::product(const BlasProduct& p) {
+  static const char kProducts = 0;
+  const auto number = [](auto value) {
+    int64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    return bits;
+  };
+  const std::array<int64_t, 9> sizes = {p.m,      p.n,       p.k,       p.x_pitch, p.w_pitch,
+                                        p.y_pitch, p.x_is_km, p.w_is_kn, p.adds};
+  std::array<int64_t, sizes.size() + 4> numbers = {number(p.x), number(p.w), number(p.y), number(p.alpha)};
+  std::copy(sizes.begin(), sizes.end(), numbers.begin() + 4);
+  const WorkPiece piece{WorkKind::library, &kProducts, shape_of(sizes)};
+  stream_.call(piece, numbers, [this, p] { multiply(p); });
+}
+
+// What is row-major here is its transpose there: yᵀ[n, m] = w xᵀ.
+void Blas::multiply(const BlasProduct& p) {
   const float beta = p.adds ? 1.0f : 0.0f;
-  stream_.break_off();
   check(table_.gemm(handle_, p.w_is_kn ? kAsIs : kTransposed, p.x_is_km ? kTransposed : kAsIs, as_int(p.n),
                     as_int(p.m), as_int(p.k), &p.alpha, p.w, kBf16, as_int(p.w_pitch), p.x, kBf16,
                     as_int(p.x_pitch), &beta, p.y, kF32, as_int(p.y_pitch), kSumsInF32, kItsChoice),

@@ -24,7 +24,7 @@ struct BlasProduct {
   bool adds = false;
 };
 
-// A handle with the device's stream and a workspace of its own, so that a product's bits depend on its
+// A handle with the device's stream, which must outlive it, and a workspace of its own, so that a product's bits depend on its
 // arguments alone.
 class Blas {
  public:
@@ -33,9 +33,12 @@ class Blas {
   ~Blas();
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;
+  // May be held back (Stream::call).
   void product(const BlasProduct&);
 
  private:
+  void multiply(const BlasProduct&);
+
   BlasTable table_;
   Stream& stream_;
   void* handle_ = nullptr;

@@ -17,7 +17,7 @@ cudaMemcpyKind kind_of(WorkKind kind) {
 }  // namespace
 
 void HeldWork::add(const KernelCall& call) {
-  Work work{.piece = {WorkKind::kernel, call.kernel},
+  Work work{.piece = call.piece(),
             .grid = call.grid,
             .block = call.block,
             .shared = call.shared,
@@ -31,7 +31,7 @@ void HeldWork::add(const KernelCall& call) {
     places_.push_back(place);
   }
   work.end = bytes_.size();
-  works_.push_back(work);
+  works_.push_back(std::move(work));
 }
 
 void HeldWork::add_copy(WorkKind kind, void* to, const void* from, size_t bytes) {
@@ -40,6 +40,14 @@ void HeldWork::add_copy(WorkKind kind, void* to, const void* from, size_t bytes)
 
 void HeldWork::add_fill(void* to, size_t bytes, uint8_t value) {
   works_.push_back({.piece = {WorkKind::fill}, .to = to, .bytes = bytes, .value = value});
+}
+
+void HeldWork::add_call(WorkPiece piece, std::span<const int64_t> numbers, std::function<void()> call) {
+  Work work{.piece = piece, .begin = bytes_.size(), .call = std::move(call)};
+  const auto bytes = std::as_bytes(numbers);
+  bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+  work.end = bytes_.size();
+  works_.push_back(std::move(work));
 }
 
 void HeldWork::clear() {
@@ -66,6 +74,9 @@ void HeldWork::issue(cudaStream_t stream) const {
       case WorkKind::fill:
         check(cudaMemsetAsync(work.to, work.value, work.bytes, stream), "filling memory");
         break;
+      case WorkKind::library:
+        work.call();
+        break;
       default:
         check(cudaMemcpyAsync(work.to, work.from, work.bytes, kind_of(work.piece.kind), stream),
               "copying on the device");
@@ -76,7 +87,7 @@ void HeldWork::issue(cudaStream_t stream) const {
 bool HeldWork::same(size_t i, const HeldWork& other) const {
   const Work &a = works_[i], &b = other.works_[i];
   const auto equal = [](const dim3& x, const dim3& y) { return x.x == y.x && x.y == y.y && x.z == y.z; };
-  if (a.piece.kind != WorkKind::kernel)
+  if (a.piece.kind != WorkKind::kernel && a.piece.kind != WorkKind::library)
     return a.to == b.to && a.from == b.from && a.bytes == b.bytes && a.value == b.value;
   return equal(a.grid, b.grid) && equal(a.block, b.block) && a.shared == b.shared &&
          a.end - a.begin == b.end - b.begin &&
@@ -118,9 +129,30 @@ cudaMemsetParams fill_parameters(void* to, size_t bytes, uint8_t value) {
   return p;
 }
 
+// What a call gives to the stream, as a graph of its own.
+struct Captured {
+  cudaGraph_t graph = nullptr;
+
+  Captured(const std::function<void()>& call, cudaStream_t stream) {
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing work of a library");
+    try {
+      call();
+    } catch (...) {
+      cudaStreamEndCapture(stream, &graph);
+      cudaGetLastError();
+      if (graph != nullptr) cudaGraphDestroy(graph);
+      throw;
+    }
+    check(cudaStreamEndCapture(stream, &graph), "capturing work of a library");
+  }
+  ~Captured() { cudaGraphDestroy(graph); }
+  Captured(const Captured&) = delete;
+  Captured& operator=(const Captured&) = delete;
+};
+
 }  // namespace
 
-void Graph::build(const HeldWork& work) {
+void Graph::build(const HeldWork& work, cudaStream_t stream) {
   drop();
   check(cudaGraphCreate(&graph_, 0), "no graph");
   for (const HeldWork::Work& w : work.works_) {
@@ -138,6 +170,12 @@ void Graph::build(const HeldWork& work) {
       case WorkKind::fill: {
         const cudaMemsetParams p = fill_parameters(w.to, w.bytes, w.value);
         check(cudaGraphAddMemsetNode(&node, graph_, before, count, &p), "filling memory in a graph");
+        break;
+      }
+      case WorkKind::library: {
+        const Captured child(w.call, stream);
+        check(cudaGraphAddChildGraphNode(&node, graph_, before, count, child.graph),
+              "work of a library in a graph");
         break;
       }
       default:
@@ -159,7 +197,7 @@ bool Graph::fits(const HeldWork& work) const {
 }
 
 // False where CUDA cannot change a node so.
-bool Graph::update(const HeldWork& work) {
+bool Graph::update(const HeldWork& work, cudaStream_t stream) {
   for (size_t i = 0; i < work.works_.size(); ++i) {
     if (work.same(i, before_)) continue;
     const HeldWork::Work& w = work.works_[i];
@@ -172,6 +210,9 @@ bool Graph::update(const HeldWork& work) {
     } else if (w.piece.kind == WorkKind::fill) {
       const cudaMemsetParams p = fill_parameters(w.to, w.bytes, w.value);
       status = cudaGraphExecMemsetNodeSetParams(ready_, nodes_[i], &p);
+    } else if (w.piece.kind == WorkKind::library) {
+      const Captured child(w.call, stream);
+      status = cudaGraphExecChildGraphNodeSetParams(ready_, nodes_[i], child.graph);
     } else {
       status =
           cudaGraphExecMemcpyNodeSetParams1D(ready_, nodes_[i], w.to, w.from, w.bytes, kind_of(w.piece.kind));
@@ -185,10 +226,14 @@ bool Graph::update(const HeldWork& work) {
 }
 
 void Graph::launch(HeldWork& work, cudaStream_t stream) {
-  if (!fits(work) || !update(work)) build(work);
+  try {
+    if (!fits(work) || !update(work, stream)) build(work, stream);
+    check(cudaGraphLaunch(ready_, stream), "launching a graph");
+  } catch (...) {
+    drop();  // some nodes may be changed, others not
+    throw;
+  }
   std::swap(before_, work);
-  work.clear();
-  check(cudaGraphLaunch(ready_, stream), "launching a graph");
 }
 
 }  // namespace qlora::cuda

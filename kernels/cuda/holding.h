@@ -3,8 +3,9 @@
 // the device's side of it:
 //   using Work = ..                  pieces in order; clear() leaves none
 //   void issue(const Work&)          gives them to the device piece by piece
-//   void whole(int section, Work&)   all at once; a section, in [0, Repeats::kSections), has the same
-//                                    kinds of pieces every time, until another takes its number
+//   bool whole(int section, Work&)   all at once; a section, in [0, Repeats::kSections), has the same
+//                                    pieces every time, until another takes its number. False: piece by
+//                                    piece, as this device makes no graphs, and nothing is held back again
 // Where either throws, what was held back counts as gone: no piece comes twice.
 
 #include "kernels/cuda/repeats.h"
@@ -16,8 +17,8 @@ class Holding {
  public:
   using Work = typename Queue::Work;
 
-  // Off: nothing is ever held back. The queue must outlive it.
-  Holding(Queue& queue, bool on) : queue_(queue), repeats_(on) {}
+  // The queue must outlive it.
+  Holding(Queue& queue, Graphs graphs) : queue_(queue), repeats_(graphs) {}
 
   // Where the next piece is to be added. Null: it may go to the device, as all that was held back has.
   Work* next(WorkPiece piece) {
@@ -32,8 +33,10 @@ class Holding {
     const int section = repeats_.end();
     if (section == Repeats::kNone) return go();
     const Cleared cleared{held_};
-    queue_.whole(section, held_);
+    if (!queue_.whole(section, held_)) repeats_.stop();
   }
+  // The host has waited.
+  void done() { repeats_.done(); }
   // Nobody waits for what is held back.
   void forget() { held_.clear(); }
 

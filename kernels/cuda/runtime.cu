@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -49,7 +50,16 @@ struct Queue {
   std::array<Graph, Repeats::kSections> graphs = {};
 
   void issue(const HeldWork& work) { work.issue(stream); }
-  void whole(int section, HeldWork& work) { graphs[static_cast<size_t>(section)].launch(work, stream); }
+  bool whole(int section, HeldWork& work) {
+    try {
+      graphs[static_cast<size_t>(section)].launch(work, stream);
+      return true;
+    } catch (const Error& e) {
+      std::fprintf(stderr, "qlora: kernels go to the GPU one by one, not as graphs: %s\n", e.what());
+    }
+    work.issue(stream);
+    return false;
+  }
 };
 
 }  // namespace
@@ -59,7 +69,7 @@ struct Queue {
 struct Stream::State {
   static constexpr size_t kStage = size_t{4} << 20;
   Queue queue = {};
-  Holding<Queue> holding{queue, graphs_are_on()};
+  Holding<Queue> holding{queue, graphs_asked().value_or(Graphs::where_faster)};
   std::byte* stage = nullptr;
   size_t staged = 0;
   std::map<const void*, size_t> shared_asked = {};  // of kernels, more than they have without asking
@@ -117,7 +127,7 @@ void Stream::launch(const KernelCall& call) {
           "shared memory of a block");
     state_->shared_asked[call.kernel] = call.shared;
   }
-  if (HeldWork* held = state_->holding.next({WorkKind::kernel, call.kernel})) return held->add(call);
+  if (HeldWork* held = state_->holding.next(call.piece())) return held->add(call);
   check(cudaLaunchKernel(call.kernel, call.grid, call.block, const_cast<void**>(call.arguments), call.shared,
                          state_->queue.stream),
         "launching a kernel");
@@ -137,7 +147,7 @@ void Stream::copy_in(void* device, const void* host, size_t bytes) {
   std::byte* place = state_->stage + state_->staged;
   std::memcpy(place, host, bytes);
   state_->staged += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (HeldWork* held = state_->holding.next({WorkKind::upload}))
+  if (HeldWork* held = state_->holding.next({WorkKind::upload, nullptr, bytes}))
     return held->add_copy(WorkKind::upload, device, place, bytes);
   check(cudaMemcpyAsync(device, place, bytes, cudaMemcpyHostToDevice, state_->queue.stream),
         "copying to the device");
@@ -152,7 +162,7 @@ void Stream::copy_out(void* host, const void* device, size_t bytes) {
 
 void Stream::copy(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return;
-  if (HeldWork* held = state_->holding.next({WorkKind::copy}))
+  if (HeldWork* held = state_->holding.next({WorkKind::copy, nullptr, bytes}))
     return held->add_copy(WorkKind::copy, to, from, bytes);
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, state_->queue.stream),
         "copying on the device");
@@ -160,13 +170,20 @@ void Stream::copy(void* to, const void* from, size_t bytes) {
 
 void Stream::fill(void* device, size_t bytes, uint8_t value) {
   if (bytes == 0) return;
-  if (HeldWork* held = state_->holding.next({WorkKind::fill})) return held->add_fill(device, bytes, value);
+  if (HeldWork* held = state_->holding.next({WorkKind::fill, nullptr, bytes}))
+    return held->add_fill(device, bytes, value);
   check(cudaMemsetAsync(device, value, bytes, state_->queue.stream), "filling memory");
+}
+
+void Stream::call(WorkPiece piece, std::span<const int64_t> numbers, std::function<void()> call) {
+  if (HeldWork* held = state_->holding.next(piece)) return held->add_call(piece, numbers, std::move(call));
+  call();
 }
 
 void Stream::wait() {
   state_->holding.end_section();
   check(cudaStreamSynchronize(state_->queue.stream), "a kernel failed");
+  state_->holding.done();
   state_->staged = 0;
 }
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -74,7 +75,12 @@ class Stream {
   // What libraries call the stream: a cudaStream_t, or this.
   void* raw();
 
-  // What is held back goes now: somebody else, as a library, is about to give the stream work.
+  // Work of a library's: `call` gives it to the stream, the same for the same numbers, and neither waits nor
+  // allocates. It may be called more than once, and until the host has waited: whoever owns what it names
+  // breaks off before that goes.
+  void call(WorkPiece, std::span<const int64_t> numbers, std::function<void()> call);
+
+  // What is held back goes now.
   void break_off();
   static void break_off_all();  // of all streams
 
@@ -88,7 +94,8 @@ class Stream {
       launch({reinterpret_cast<const void*>(kernel), grid, block, shared, sizeof...(P), places, kSizes});
     }(static_cast<P>(arguments)...);
 #else
-    enqueue({WorkKind::kernel, reinterpret_cast<const void*>(kernel)},
+    enqueue({WorkKind::kernel, reinterpret_cast<const void*>(kernel),
+             shape_of({grid.x, grid.y, grid.z, block.x, block.y, block.z, static_cast<int64_t>(shared)})},
             [=] { emulated::run_grid(grid, block, shared, [&] { kernel(static_cast<P>(arguments)...); }); });
 #endif
   }
@@ -101,6 +108,7 @@ class Stream {
 #else
   friend struct StreamOfBlas;  // emulated/blas.cpp
   void enqueue(WorkPiece, std::function<void()> work);
+  void give(std::function<void()> work);  // past what is held back, as a library does
   std::vector<std::shared_ptr<State> > others() const;
 #endif
   std::shared_ptr<State> state_;

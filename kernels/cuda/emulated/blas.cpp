@@ -21,7 +21,7 @@ namespace qlora::cuda {
 
 // Work for the stream that a handle was given.
 struct StreamOfBlas {
-  static void enqueue(Stream& stream, std::function<void()> work) { stream.enqueue({}, std::move(work)); }
+  static void enqueue(Stream& stream, std::function<void()> work) { stream.give(std::move(work)); }
 };
 
 namespace {

@@ -139,7 +139,12 @@ DeviceMemory& memory() {
 // has come to an event of it. What no event orders runs as late as that allows; under all schedules but
 // `forward`, as early.
 struct Queue {
-  using Work = std::vector<std::function<void()>>;
+  // Held back: pieces of work, and calls that give some.
+  struct Held {
+    std::function<void()> run;
+    bool calls = false;
+  };
+  using Work = std::vector<Held>;
   std::deque<std::function<void()>> work = {};
   uint64_t given = 0, done = 0;  // pieces of work
 
@@ -148,11 +153,18 @@ struct Queue {
     ++given;
   }
   void issue(const Work& pieces) {
-    for (const std::function<void()>& piece : pieces) give(piece);
+    for (const Held& piece : pieces) {
+      if (piece.calls) {
+        piece.run();
+      } else {
+        give(piece.run);
+      }
+    }
   }
-  void whole(int, const Work& pieces) {
+  bool whole(int, const Work& pieces) {
     emulated::count_graph();
     issue(pieces);
+    return true;
   }
 
   // The first `target` pieces are done after it. Work may come to an event and run other streams.
@@ -177,7 +189,8 @@ struct Queue {
 struct Stream::State {
   const std::thread::id host = std::this_thread::get_id();
   Queue queue = {};
-  Holding<Queue> holding{queue, graphs_are_on()};
+  // Which is faster, an emulation cannot tell.
+  Holding<Queue> holding{queue, graphs_asked().value_or(Graphs::never)};
 };
 
 struct Event::State {
@@ -228,7 +241,16 @@ Stream::~Stream() {
 }
 
 void Stream::enqueue(WorkPiece piece, std::function<void()> work) {
-  if (Queue::Work* held = state_->holding.next(piece)) return held->push_back(std::move(work));
+  if (Queue::Work* held = state_->holding.next(piece)) return held->push_back({std::move(work)});
+  state_->queue.give(std::move(work));
+}
+
+void Stream::call(WorkPiece piece, std::span<const int64_t>, std::function<void()> call) {
+  if (Queue::Work* held = state_->holding.next(piece)) return held->push_back({std::move(call), true});
+  call();
+}
+
+void Stream::give(std::function<void()> work) {
   state_->queue.give(std::move(work));
 }
 
@@ -253,6 +275,7 @@ void Stream::wait() {
   if (emulated::schedule().order != emulated::Order::forward)
     for (const std::shared_ptr<State>& other : others()) other->queue.run_to(other->queue.given);
   state_->queue.run_to(state_->queue.given);
+  state_->holding.done();
 }
 
 // The streams of this thread of the host, but this one.
@@ -292,7 +315,7 @@ void Stream::store(void* host, const void* device, size_t bytes) {
 
 void Stream::copy_in(void* device, const void* host, size_t bytes) {
   const auto* from = static_cast<const std::byte*>(host);
-  enqueue({WorkKind::upload}, [device, kept = std::vector<std::byte>(from, from + bytes)] {
+  enqueue({WorkKind::upload, nullptr, bytes}, [device, kept = std::vector<std::byte>(from, from + bytes)] {
     if (!kept.empty()) std::memcpy(device, kept.data(), kept.size());
   });
 }
@@ -304,11 +327,11 @@ void Stream::copy_out(void* host, const void* device, size_t bytes) {
 }
 
 void Stream::copy(void* to, const void* from, size_t bytes) {
-  enqueue({WorkKind::copy}, moving(to, from, bytes));
+  enqueue({WorkKind::copy, nullptr, bytes}, moving(to, from, bytes));
 }
 
 void Stream::fill(void* device, size_t bytes, uint8_t value) {
-  enqueue({WorkKind::fill}, [=] {
+  enqueue({WorkKind::fill, nullptr, bytes}, [=] {
     if (bytes > 0) std::memset(device, value, bytes);
   });
 }
