@@ -60,7 +60,7 @@ void Blas::product(const BlasProduct& p) {
     std::memcpy(&bits, &value, sizeof value);
     return bits;
   };
-  const std::array<int64_t, 9> sizes = {p.m,      p.n,       p.k,       p.x_pitch, p.w_pitch,
+  const std::array<int64_t, 9> sizes = {p.m,       p.n,       p.k,       p.x_pitch, p.w_pitch,
                                         p.y_pitch, p.x_is_km, p.w_is_kn, p.adds};
   std::array<int64_t, sizes.size() + 4> numbers = {number(p.x), number(p.w), number(p.y), number(p.alpha)};
   std::copy(sizes.begin(), sizes.end(), numbers.begin() + 4);

@@ -24,8 +24,8 @@ struct BlasProduct {
   bool adds = false;
 };
 
-// A handle with the device's stream, which must outlive it, and a workspace of its own, so that a product's bits depend on its
-// arguments alone.
+// A handle with the device's stream, which must outlive it, and a workspace of its own, so that a product's
+// bits depend on its arguments alone.
 class Blas {
  public:
   // Throws Error where cuBLAS does not start.

@@ -177,7 +177,8 @@ TEST_CASE("CUDA repeats: sizes in another order, or others, have another number"
   CHECK(shape_of({1, 2, 3}) == shape_of({1, 2, 3}));
   std::set<uint64_t> all;
   for (int64_t a = 0; a < 20; ++a)
-    for (int64_t b = 0; b < 20; ++b) all.insert({shape_of({a, b}), shape_of({a, b, 0}), shape_of({-a - 1, b})});
+    for (int64_t b = 0; b < 20; ++b)
+      all.insert({shape_of({a, b}), shape_of({a, b, 0}), shape_of({-a - 1, b})});
   CHECK(all.size() == 3 * 400);
 }
 
