@@ -149,6 +149,15 @@ double time_of_blas(std::string_view backend, int64_t m, int64_t n, int64_t k, b
   return 0;
 }
 
+BlasUse blas_use(std::string_view backend) {
+  BlasUse use;
+  if (backend == "cuda") cuda::plugin().blas_use(&use);
+#if defined(QLORA_CUDA_EMULATED)
+  if (backend == kEmulated) use = cuda::blas_use();
+#endif
+  return use;
+}
+
 size_t most_gpu_bytes(const Backend& backend) {
   if (backend.name() == "cuda") return cuda::plugin().most_bytes();
 #if defined(QLORA_CUDA_EMULATED)

@@ -1,29 +1,27 @@
-// The handle of cuBLAS, for CUDA and for the emulation.
+// The handles of cuBLAS, for CUDA and for the emulation.
 
 #include "kernels/cuda/blas.h"
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <climits>
 #include <cstring>
-#include <string>
 
-#include "core/base/error.h"
+#include "kernels/cuda/blas_status.h"
+#include "kernels/cuda/lt.h"
 #include "kernels/cuda/many_rows.h"
 
 namespace qlora::cuda {
 namespace {
 
-constexpr int kAsIs = 0, kTransposed = 1;
-constexpr int kF32 = 0, kBf16 = 14;              // cudaDataType_t
-constexpr int kSumsInF32 = 68, kItsChoice = -1;  // CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT
+struct {
+  std::atomic<uint64_t> by_lt, by_gemm, asked;
+} used;
 
-void check(int status, const std::string& what) {
-  constexpr int kNoMemory = 3;
-  if (status == 0) return;
-  throw Error(
-      status == kNoMemory ? ErrorKind::memory : ErrorKind::failure,
-      "cuBLAS: " + what + ": status " + std::to_string(status) + " (QLORA_CUBLAS=off does without it)");
+template <class What>
+void check(int status, const What& what) {
+  check_blas(status, kCublas, what);
 }
 
 int as_int(int64_t n) {
@@ -34,11 +32,12 @@ int as_int(int64_t n) {
 }  // namespace
 
 Blas::Blas(const FoundBlas& found, Stream& stream) : table_(found.table), stream_(stream) {
-  check(table_.create(&handle_), "no handle");
+  void* const workspace = workspace_.bytes(kBlasWorkspace);
+  if (found.lt) lt_ = std::make_unique<Lt>(*found.lt, workspace, kBlasWorkspace);
+  check(table_.create(&handle_), [] { return "no handle"; });
   try {
-    check(table_.set_stream(handle_, stream.raw()), "setting the stream");
-    check(table_.set_workspace(handle_, workspace_.bytes(kBlasWorkspace), kBlasWorkspace),
-          "setting the workspace");
+    check(table_.set_stream(handle_, stream.raw()), [] { return "setting the stream"; });
+    check(table_.set_workspace(handle_, workspace, kBlasWorkspace), [] { return "setting the workspace"; });
   } catch (...) {
     table_.destroy(handle_);
     throw;
@@ -65,16 +64,35 @@ void Blas::product(const BlasProduct& p) {
   std::array<int64_t, sizes.size() + 4> numbers = {number(p.x), number(p.w), number(p.y), number(p.alpha)};
   std::copy(sizes.begin(), sizes.end(), numbers.begin() + 4);
   const WorkPiece piece{WorkKind::library, &kProducts, shape_of(sizes)};
-  stream_.call(piece, numbers, [this, p] { multiply(p); });
+  stream_.call(piece, numbers, [this, p] { give(p); });
+}
+
+void Blas::give(const BlasProduct& p) {
+  if (lt_ != nullptr) {
+    const uint64_t before = lt_->asked();
+    const bool given = lt_->product(p, stream_.raw());
+    used.asked += lt_->asked() - before;
+    if (given) {
+      ++used.by_lt;
+      return;
+    }
+  }
+  multiply(p);
+  ++used.by_gemm;
 }
 
 // What is row-major here is its transpose there: yᵀ[n, m] = w xᵀ.
 void Blas::multiply(const BlasProduct& p) {
   const float beta = p.adds ? 1.0f : 0.0f;
-  check(table_.gemm(handle_, p.w_is_kn ? kAsIs : kTransposed, p.x_is_km ? kTransposed : kAsIs, as_int(p.n),
-                    as_int(p.m), as_int(p.k), &p.alpha, p.w, kBf16, as_int(p.w_pitch), p.x, kBf16,
-                    as_int(p.x_pitch), &beta, p.y, kF32, as_int(p.y_pitch), kSumsInF32, kItsChoice),
-        "a product of " + std::to_string(p.m) + " x " + std::to_string(p.n) + " x " + std::to_string(p.k));
+  check(table_.gemm(handle_, p.w_is_kn ? kBlasAsIs : kBlasTransposed, p.x_is_km ? kBlasTransposed : kBlasAsIs,
+                    as_int(p.n), as_int(p.m), as_int(p.k), &p.alpha, p.w, kBlasBf16, as_int(p.w_pitch), p.x,
+                    kBlasBf16, as_int(p.x_pitch), &beta, p.y, kBlasF32, as_int(p.y_pitch), kBlasSumsInF32,
+                    kBlasItsChoice),
+        [&] { return describe(p); });
+}
+
+BlasUse blas_use() {
+  return {used.by_lt, used.by_gemm, used.asked};
 }
 
 }  // namespace qlora::cuda

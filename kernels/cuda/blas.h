@@ -1,7 +1,9 @@
 #pragma once
-// Products by cuBLAS.
+// Products by cuBLAS: through its cublasLt where that is found and has an algorithm for them, else by
+// cublasGemmEx.
 
 #include "kernels/cuda/blas_table.h"
+#include "kernels/cuda/blas_use.h"
 #include "kernels/cuda/runtime.h"
 
 namespace qlora::cuda {
@@ -24,11 +26,13 @@ struct BlasProduct {
   bool adds = false;
 };
 
-// A handle with the device's stream, which must outlive it, and a workspace of its own, so that a product's
-// bits depend on its arguments alone.
+class Lt;
+
+// Handles with the device's stream, which must outlive them, and a workspace of their own, so that a
+// product's bits depend on its arguments alone.
 class Blas {
  public:
-  // Throws Error where cuBLAS does not start.
+  // Throws Error where cuBLAS, or a cublasLt that was found, does not start.
   Blas(const FoundBlas&, Stream&);
   ~Blas();
   Blas(const Blas&) = delete;
@@ -37,12 +41,17 @@ class Blas {
   void product(const BlasProduct&);
 
  private:
+  void give(const BlasProduct&);
   void multiply(const BlasProduct&);
 
   BlasTable table_;
   Stream& stream_;
   void* handle_ = nullptr;
   Scratch workspace_;
+  std::unique_ptr<Lt> lt_;
 };
+
+// Of all in this process.
+BlasUse blas_use();
 
 }  // namespace qlora::cuda

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -19,7 +20,7 @@ constexpr std::array<const char*, 3> kVersions = {"13", "12", "11"};  // of one 
 const char* const kHowTo = "pip install nvidia-cublas, or QLORA_CUBLAS=/path/of/libcublas.so.13";
 
 FoundBlas without(std::string why) {
-  return {false, {}, "no cuBLAS (" + std::move(why) + ")"};
+  return {.text = "no cuBLAS (" + std::move(why) + ")"};
 }
 
 // The value of a variable as a path, then what it is extended by; empty where it is not set.
@@ -52,14 +53,15 @@ std::vector<fs::path> folders() {
   return all;
 }
 
-// libcublas needs its own libcublasLt, which need not be where the loader looks: once it is loaded, its name
-// is enough.
-void* open_in(const fs::path& folder, const std::string& version) {
-  const fs::path path = folder / ("libcublas.so." + version);
-  std::error_code none;
-  if (!fs::exists(path, none)) return nullptr;
-  dlopen((folder / ("libcublasLt.so." + version)).c_str(), RTLD_NOW | RTLD_LOCAL);
-  return dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+// The libcublasLt that belongs to a libcublas: beside it, or of the same version where the loader finds it.
+// Null: not there.
+void* open_lt(const fs::path& blas) {
+  const std::string name = blas.filename().string(), prefix = "libcublas.so";
+  if (!name.starts_with(prefix)) return nullptr;
+  const std::string lt = "libcublasLt.so" + name.substr(prefix.size());
+  if (blas.has_parent_path())
+    if (void* library = dlopen((blas.parent_path() / lt).c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+  return dlopen(lt.c_str(), RTLD_NOW | RTLD_LOCAL);
 }
 
 template <class F>
@@ -82,8 +84,28 @@ std::string version_of(void* library) {
   return text;
 }
 
-// The library stays loaded: its code may run until the process ends.
-FoundBlas table_of(void* library, const std::string& where) {
+FoundBlas join_lt(FoundBlas found, void* library) {
+  if (library == nullptr) return without_lt(std::move(found), "libcublasLt is not found beside it");
+  LtTable table;
+  std::string missing;
+  take(library, "cublasLtCreate", table.create, missing);
+  take(library, "cublasLtDestroy", table.destroy, missing);
+  take(library, "cublasLtMatmulDescCreate", table.create_product, missing);
+  take(library, "cublasLtMatmulDescDestroy", table.destroy_product, missing);
+  take(library, "cublasLtMatmulDescSetAttribute", table.set_product, missing);
+  take(library, "cublasLtMatrixLayoutCreate", table.create_layout, missing);
+  take(library, "cublasLtMatrixLayoutDestroy", table.destroy_layout, missing);
+  take(library, "cublasLtMatmulPreferenceCreate", table.create_preference, missing);
+  take(library, "cublasLtMatmulPreferenceDestroy", table.destroy_preference, missing);
+  take(library, "cublasLtMatmulPreferenceSetAttribute", table.set_preference, missing);
+  take(library, "cublasLtMatmulAlgoGetHeuristic", table.heuristic, missing);
+  take(library, "cublasLtMatmul", table.multiply, missing);
+  if (!missing.empty()) return without_lt(std::move(found), "it has no " + missing);
+  return with_lt(std::move(found), table);
+}
+
+// The libraries stay loaded: their code may run until the process ends.
+FoundBlas table_of(void* library, void* lt, const std::string& where) {
   FoundBlas found{.usable = true};
   std::string missing;
   take(library, "cublasCreate_v2", found.table.create, missing);
@@ -93,20 +115,30 @@ FoundBlas table_of(void* library, const std::string& where) {
   take(library, "cublasGemmEx", found.table.gemm, missing);
   if (!missing.empty()) return without(where + " has no " + missing);
   found.text = "cuBLAS" + version_of(library) + " (" + where + ")";
-  return found;
+  return join_lt(std::move(found), lt);
+}
+
+// libcublas needs its own libcublasLt, which need not be where the loader looks: once it is loaded, its name
+// is enough. None where there is no such file.
+std::optional<FoundBlas> look_in(const fs::path& folder, const std::string& version) {
+  const fs::path path = folder / ("libcublas.so." + version);
+  std::error_code none;
+  if (folder.empty() || !fs::exists(path, none)) return {};
+  void* const lt = open_lt(path);
+  if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL))
+    return table_of(library, lt, path.string());
+  return {};
 }
 
 FoundBlas look() {
   for (const char* version : kVersions) {
     const std::string name = std::string("libcublas.so.") + version;
-    if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL)) return table_of(library, name);
+    if (void* library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL))
+      return table_of(library, open_lt(name), name);
   }
   for (const fs::path& folder : folders())
-    for (const char* version : kVersions) {
-      if (folder.empty()) continue;
-      if (void* library = open_in(folder, version))
-        return table_of(library, (folder / ("libcublas.so." + std::string(version))).string());
-    }
+    for (const char* version : kVersions)
+      if (std::optional<FoundBlas> found = look_in(folder, version)) return *std::move(found);
   return without(std::string("libcublas.so.13, .12 and .11 are not found: ") + kHowTo);
 }
 
@@ -119,9 +151,10 @@ FoundBlas find_blas_library() {
     static const FoundBlas found = look();
     return found;
   }
+  void* const lt = open_lt(chosen);
   void* library = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return without(std::string("QLORA_CUBLAS: ") + dlerror());
-  return table_of(library, chosen);
+  return table_of(library, lt, chosen);
 }
 
 }  // namespace qlora::cuda

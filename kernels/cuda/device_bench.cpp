@@ -309,12 +309,16 @@ void run(const std::string& name, bool quick) {
   attention_rows(b);
   entropy_rows(b, copy);
   sample_rows(b);
+  const BlasUse use = blas_use(name);
+  b.row("products by cublasLt", static_cast<double>(use.by_lt), "calls");
+  b.row("products by cublasGemmEx, without an algorithm", static_cast<double>(use.by_gemm), "calls");
 }
 
 }  // namespace
 }  // namespace qlora
 
 int main(int argc, char** argv) {
+  setenv("QLORA_CUDA_GRAPHS", "off", 0);  // kernels are timed as they are launched
   std::string backend = "cuda";
   bool quick = false;
   for (int i = 1; i < argc; ++i) {

@@ -15,6 +15,7 @@ struct Plugin {
   MeasureFunction measure = nullptr;
   MakeFunction make = nullptr;
   MostBytesFunction most_bytes = nullptr;
+  BlasUseFunction blas_use = nullptr;
   TimeProductFunction time_product = nullptr;
 };
 

@@ -131,6 +131,10 @@ __attribute__((visibility("default"))) size_t qlora_cuda_most_bytes() {
   return qlora::cuda::device_bytes().most;
 }
 
+__attribute__((visibility("default"))) void qlora_cuda_blas_use(qlora::BlasUse* use) {
+  *use = qlora::cuda::blas_use();
+}
+
 __attribute__((visibility("default"))) double qlora_cuda_time_product(int64_t m, int64_t n, int64_t k,
                                                                       bool w_is_kn, bool quick) {
   return qlora::cuda::time_of_product(m, n, k, w_is_kn, quick);

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/blas_use.h"
+
 namespace qlora {
 
 class Backend;
@@ -41,13 +43,15 @@ struct MemoryReport {
 };
 
 // qlora_cuda_interface, qlora_cuda_report, qlora_cuda_measure (of the first device),
-// qlora_cuda_make, qlora_cuda_most_bytes, qlora_cuda_time_product (product_time.h)
+// qlora_cuda_make, qlora_cuda_most_bytes, qlora_cuda_blas_use, qlora_cuda_time_product
+// (product_time.h)
 using InterfaceFunction = const char* (*)();
 using ReportFunction = void (*)(DeviceReport*);
 using MeasureFunction = void (*)(MemoryReport*);
 // A Backend that the caller deletes. Throws Error.
 using MakeFunction = Backend* (*)(const DeviceOptions*);
 using MostBytesFunction = size_t (*)();
+using BlasUseFunction = void (*)(BlasUse*);
 using TimeProductFunction = double (*)(int64_t m, int64_t n, int64_t k, bool w_is_kn, bool quick);
 
 }  // namespace cuda

@@ -4,7 +4,7 @@
 // rows there are, as cuBLAS's may: k in so many pieces as there are blocks of rows, whose sums are then
 // added.
 
-#include "kernels/cuda/blas.h"
+#include "kernels/cuda/emulated/blas_product.h"
 
 #include <algorithm>
 #include <cmath>
@@ -24,10 +24,9 @@ struct StreamOfBlas {
   static void enqueue(Stream& stream, std::function<void()> work) { stream.give(std::move(work)); }
 };
 
+namespace emulated_blas {
 namespace {
 
-constexpr int kInvalid = 7, kUnsupported = 15;
-constexpr int kF32 = 0, kBf16 = 14, kSumsInF32 = 68;
 constexpr int64_t kRowsAPiece = 48, kMostPieces = 8;
 
 int64_t pieces_of(int64_t rows) {
@@ -36,20 +35,9 @@ int64_t pieces_of(int64_t rows) {
   return std::min(1 + rows / kRowsAPiece, kMostPieces);
 }
 
-struct Handle {
-  Stream* stream = nullptr;
-  std::byte* workspace = nullptr;
-  size_t bytes = 0;
-};
-
 // The transposed product, which is row-major: c[n, m] = alpha op(b)ᵀ op(a)ᵀ + beta c.
-struct Product {
-  const bf16 *a, *b;
-  float* c;
-  int64_t m, n, k, lda, ldb, ldc;
-  bool a_transposed, b_transposed;
-  float alpha, beta;
-  int64_t pieces;
+struct Run : Product {
+  int64_t pieces = 1;
 
   float a_at(int64_t i, int64_t p) const { return to_float(a[a_transposed ? p + i * lda : i + p * lda]); }
   float b_at(int64_t p, int64_t j) const { return to_float(b[b_transposed ? j + p * ldb : p + j * ldb]); }
@@ -87,6 +75,35 @@ struct Product {
   }
 };
 
+}  // namespace
+
+int check(const Product& p) {
+  const auto least = [](int64_t side) { return std::max<int64_t>(side, 1); };
+  if (p.m < 0 || p.n < 0 || p.k < 0) return kBlasInvalid;
+  const bool fits = p.lda >= least(p.a_transposed ? p.k : p.m) &&
+                    p.ldb >= least(p.b_transposed ? p.n : p.k) && p.ldc >= least(p.m);
+  return fits ? 0 : kBlasInvalid;
+}
+
+void give(const Product& p, Stream* stream, void* workspace, size_t bytes) {
+  if (stream == nullptr || workspace == nullptr)
+    throw emulated::Fault("cuBLAS: a product without a stream or a workspace of ours");
+  StreamOfBlas::enqueue(*stream, [=, run = Run{p, pieces_of(p.n)}] {
+    std::memset(workspace, 0xa5, std::min<size_t>(bytes, 4096));  // it is cuBLAS's to write
+    run.run();
+  });
+}
+
+}  // namespace emulated_blas
+
+namespace {
+
+struct Handle {
+  Stream* stream = nullptr;
+  std::byte* workspace = nullptr;
+  size_t bytes = 0;
+};
+
 int create(void** handle) {
   *handle = new Handle;
   return 0;
@@ -104,7 +121,7 @@ int set_stream(void* handle, void* stream) {
 
 int set_workspace(void* handle, void* workspace, size_t bytes) {
   auto& h = *static_cast<Handle*>(handle);
-  if (reinterpret_cast<uintptr_t>(workspace) % 256 != 0) return kInvalid;
+  if (reinterpret_cast<uintptr_t>(workspace) % 256 != 0) return kBlasInvalid;
   h.workspace = static_cast<std::byte*>(workspace);
   h.bytes = bytes;
   return 0;
@@ -113,33 +130,26 @@ int set_workspace(void* handle, void* workspace, size_t bytes) {
 int gemm(void* handle, int op_a, int op_b, int m, int n, int k, const void* alpha, const void* a, int type_a,
          int lda, const void* b, int type_b, int ldb, const void* beta, void* c, int type_c, int ldc,
          int compute, int) {
-  const auto least = [](int side) { return side > 1 ? side : 1; };
-  if (m < 0 || n < 0 || k < 0 || (op_a != 0 && op_a != 1) || (op_b != 0 && op_b != 1)) return kInvalid;
-  if (lda < least(op_a == 0 ? m : k) || ldb < least(op_b == 0 ? k : n) || ldc < least(m)) return kInvalid;
-  if (type_a != kBf16 || type_b != kBf16 || type_c != kF32 || compute != kSumsInF32) return kUnsupported;
-  const Handle h = *static_cast<Handle*>(handle);
-  if (h.stream == nullptr || h.workspace == nullptr)
-    throw emulated::Fault("cuBLAS: a product without a stream or a workspace of ours");
-  Product p{static_cast<const bf16*>(a),
-            static_cast<const bf16*>(b),
-            static_cast<float*>(c),
-            m,
-            n,
-            k,
-            lda,
-            ldb,
-            ldc,
-            op_a == 1,
-            op_b == 1,
-            0,
-            0,
-            pieces_of(n)};
+  if ((op_a != kBlasAsIs && op_a != kBlasTransposed) || (op_b != kBlasAsIs && op_b != kBlasTransposed))
+    return kBlasInvalid;
+  emulated_blas::Product p{.a = static_cast<const bf16*>(a),
+                           .b = static_cast<const bf16*>(b),
+                           .c = static_cast<float*>(c),
+                           .m = m,
+                           .n = n,
+                           .k = k,
+                           .lda = lda,
+                           .ldb = ldb,
+                           .ldc = ldc,
+                           .a_transposed = op_a == kBlasTransposed,
+                           .b_transposed = op_b == kBlasTransposed};
+  if (const int status = emulated_blas::check(p); status != 0) return status;
+  if (type_a != kBlasBf16 || type_b != kBlasBf16 || type_c != kBlasF32 || compute != kBlasSumsInF32)
+    return kBlasUnsupported;
   std::memcpy(&p.alpha, alpha, sizeof(float));
   std::memcpy(&p.beta, beta, sizeof(float));
-  StreamOfBlas::enqueue(*h.stream, [h, p] {
-    std::memset(h.workspace, 0xa5, std::min<size_t>(h.bytes, 4096));  // it is cuBLAS's to write
-    p.run();
-  });
+  const Handle& h = *static_cast<Handle*>(handle);
+  emulated_blas::give(p, h.stream, h.workspace, h.bytes);
   return 0;
 }
 
@@ -147,7 +157,8 @@ int gemm(void* handle, int op_a, int op_b, int m, int n, int k, const void* alph
 
 FoundBlas find_blas() {
   if (blas_is_off()) return find_blas_library();
-  return {true, {create, destroy, set_stream, set_workspace, gemm}, "cuBLAS, emulated"};
+  const BlasTable table{create, destroy, set_stream, set_workspace, gemm};
+  return with_lt({.usable = true, .table = table, .text = "cuBLAS, emulated"}, emulated_blas::lt_table());
 }
 
 }  // namespace qlora::cuda

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/blas.h"
 
+#include <array>
 #include <catch2/catch.hpp>
 #include <limits>
 #include <string>
@@ -57,12 +58,14 @@ double at(const std::vector<bf16>& m, int64_t i) {
 
 TEST_CASE("cuBLAS: the emulated one computes products in both layouts, with pitches, alpha and beta") {
   constexpr int64_t m = 5, n = 7, k = 19, x_pitch = 24, y_pitch = 9;
+  const char* const lt = GENERATE("on", "off");
+  Chosen with_or_without("QLORA_CUBLASLT", lt);
   Stream stream;
   Blas blas(find_blas(), stream);
   const std::vector<bf16> x = narrowed(normals(1, m * x_pitch)), w = narrowed(normals(2, 32 * 24));
   for (bool w_is_kn : {false, true})
     for (bool adds : {false, true}) {
-      INFO("w is " << (w_is_kn ? "[k, n]" : "[n, k]") << (adds ? ", added" : ""));
+      INFO("cublasLt " << lt << ", w is " << (w_is_kn ? "[k, n]" : "[n, k]") << (adds ? ", added" : ""));
       const int64_t w_pitch = w_is_kn ? 8 : 24;
       // What is overwritten must not be read.
       const std::vector<float> before(m * y_pitch, adds ? 3.0f : std::numeric_limits<float>::quiet_NaN());
@@ -124,6 +127,94 @@ TEST_CASE("cuBLAS: the emulated one refuses what cuBLAS refuses") {
   stream.wait();
 }
 
+TEST_CASE("cublasLt: an algorithm is asked for once for products of the same sizes") {
+  Stream stream;
+  Blas blas(find_blas(), stream);
+  OnDevice<bf16> x(stream, narrowed(normals(3, 16 * 16)));
+  OnDevice<float> y(stream, std::vector<float>(16 * 16));
+  BlasProduct p{.x = x.get(), .x_pitch = 16, .w = x.get(), .w_pitch = 16, .y = y.get(), .y_pitch = 16};
+  p.m = p.n = p.k = 8;
+  // What comes of the next product: by cublasLt, by cublasGemmEx, asked.
+  const auto use = [&](const BlasProduct& product) {
+    const BlasUse before = blas_use();
+    blas.product(product);
+    const BlasUse after = blas_use();
+    return std::array{after.by_lt - before.by_lt, after.by_gemm - before.by_gemm, after.asked - before.asked};
+  };
+  using Use = std::array<uint64_t, 3>;
+  CHECK(use(p) == Use{1, 0, 1});
+  BlasProduct other = p;
+  other.alpha = 2, other.adds = true, other.x = x.get() + 32, other.y = y.get() + 8;
+  CHECK(use(other) == Use{1, 0, 0});
+  for (auto side : {&BlasProduct::m, &BlasProduct::n, &BlasProduct::k}) {
+    BlasProduct shorter = p;
+    shorter.*side = 7;
+    CHECK(use(shorter) == Use{1, 0, 1});
+    CHECK(use(shorter) == Use{1, 0, 0});
+  }
+  BlasProduct between = p;  // vectors
+  between.x = x.get() + 1;
+  CHECK(use(between) == Use{1, 0, 1});
+  BlasProduct none = p;
+  none.x_pitch = 9;
+  CHECK(use(none) == Use{0, 1, 1});
+  CHECK(use(none) == Use{0, 1, 0});
+  stream.wait();
+}
+
+TEST_CASE("cublasLt: the emulated one refuses what cublasLt refuses, and what nobody may rely on") {
+  Stream stream;
+  Scratch workspace;
+  const FoundBlas found = find_blas();
+  REQUIRE(found.lt);
+  const LtTable& lt = *found.lt;
+  OnDevice<bf16> x(stream, std::vector<bf16>(64));
+  OnDevice<float> y(stream, std::vector<float>(64));
+  void *handle = nullptr, *product = nullptr, *a = nullptr, *d = nullptr, *wanted = nullptr;
+  lt.create(&handle);
+  CHECK(lt.create_product(&product, kBlasSumsInF32, kBlasBf16) == kBlasUnsupported);
+  lt.create_product(&product, kBlasSumsInF32, kBlasF32);
+  lt.create_layout(&a, kBlasBf16, 8, 8, 8);
+  lt.create_layout(&d, kBlasF32, 8, 8, 8);
+  lt.create_preference(&wanted);
+  std::array<LtAnswer, 4> answers;
+  int answered = 0;
+  const auto ask = [&] {
+    return lt.heuristic(handle, product, a, a, d, d, wanted, 4, answers.data(), &answered);
+  };
+  const auto set = [&](auto setter, void* of, int attribute, auto value) {
+    CHECK(setter(of, attribute, &value, sizeof value) == 0);
+  };
+  CHECK_THROWS_WITH(ask(), Catch::Contains("attribute 3 was not said"));
+  set(lt.set_product, product, kLtOpA, int32_t{kBlasTransposed});
+  set(lt.set_product, product, kLtOpB, int32_t{kBlasAsIs});
+  const uint64_t little = 64, much = uint64_t{4} << 20;
+  set(lt.set_preference, wanted, kLtWorkspace, little);
+  CHECK(ask() == kBlasUnsupported);
+  set(lt.set_preference, wanted, kLtWorkspace, much);
+  for (int which : {kLtAlignmentA, kLtAlignmentB, kLtAlignmentC, kLtAlignmentD})
+    set(lt.set_preference, wanted, which, uint32_t{16});
+  REQUIRE(ask() == 0);
+  REQUIRE(answered == 2);
+  CHECK(answers[0].state != 0);
+  const float one = 1;
+  const auto multiply = [&](const LtAlgorithm& algorithm, size_t bytes, const bf16* at, void* on) {
+    return lt.multiply(handle, product, &one, at, a, x.get(), a, &one, y.get(), d, y.get(), d, &algorithm,
+                       workspace.bytes(much), bytes, on);
+  };
+  const LtAlgorithm good = answers[1].algorithm;
+  CHECK(multiply(good, much, x.get(), stream.raw()) == 0);
+  CHECK(multiply(answers[0].algorithm, much, x.get(), stream.raw()) == kBlasInvalid);
+  CHECK(multiply(good, answers[1].workspace - 1, x.get(), stream.raw()) == kBlasInvalid);
+  CHECK(multiply(good, much, x.get() + 1, stream.raw()) == kBlasInvalid);
+  CHECK_THROWS_WITH(multiply(good, much, x.get(), nullptr), Catch::Contains("without a stream"));
+  lt.destroy_layout(a);
+  CHECK_THROWS_WITH(multiply(good, much, x.get(), stream.raw()), Catch::Contains("was destroyed"));
+  CHECK_THROWS_WITH(lt.destroy_layout(product), Catch::Contains("a descriptor that is none"));
+  lt.destroy_layout(d), lt.destroy_product(product), lt.destroy_preference(wanted), lt.destroy(handle);
+  stream.wait();
+}
+
 TEST_CASE("cuBLAS: where there is none, one line says why") {
   {
     Chosen off("QLORA_CUBLAS", "off");
@@ -147,4 +238,10 @@ TEST_CASE("cuBLAS: where there is none, one line says why") {
   CHECK_THAT(found.text,
              Catch::StartsWith(found.usable ? "cuBLAS " : "no cuBLAS (libcublas.so.13, .12 and .11"));
   CHECK(found.text.find('\n') == std::string::npos);
+  if (!found.usable) return;
+  const bool without = found.text.find("without cublasLt (") != std::string::npos;
+  CHECK(found.lt.has_value() != without);
+  if (without) WARN(found.text);
+  Chosen off("QLORA_CUBLASLT", "off");
+  CHECK_FALSE(with_lt(found, {}).lt);
 }
