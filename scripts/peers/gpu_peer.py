@@ -21,7 +21,11 @@ LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 
 def row(name, value, unit, note=""):
-    print(f"{name:<52} {value:>10.5g} {unit:<10} {note}", flush=True)
+    print(f"{name:<52} {value:>10.5g} {unit:<10} {note}".rstrip(), flush=True)
+
+
+def versions(*modules):
+    return ", ".join(f"{m.__name__} {m.__version__}" for m in modules)
 
 
 def leave(why):
@@ -58,8 +62,8 @@ def attention(torch, device, tiny, seconds):
     backward = median_seconds(
         torch, lambda: torch.autograd.grad(out, (q, k, v), grad, retain_graph=True), seconds / 2)
     name = f"peer SDPA {count}x{length} {heads} heads of {dim}"
-    row(f"{name} forward", 2 * flops / forward * 1e-12, "TFLOP/s")
-    row(f"{name} backward", 5 * flops / backward * 1e-12, "TFLOP/s")
+    row(f"{name} forward", 2 * flops / forward * 1e-12, "TFLOP/s", f"{device}, {versions(torch)}")
+    row(f"{name} backward", 5 * flops / backward * 1e-12, "TFLOP/s", f"{device}, {versions(torch)}")
 
 
 def product(torch, device, tiny, seconds):
@@ -67,7 +71,8 @@ def product(torch, device, tiny, seconds):
         x = torch.randn(m, n, device=device, dtype=torch.bfloat16)
         w = torch.randn(n, n, device=device, dtype=torch.bfloat16)
         took = median_seconds(torch, lambda: x @ w.T, seconds / 2)
-        row(f"peer dense bf16 product {m}x{n}x{n}", 2.0 * m * n * n / took * 1e-12, "TFLOP/s")
+        row(f"peer dense bf16 product {m}x{n}x{n}", 2.0 * m * n * n / took * 1e-12, "TFLOP/s",
+            f"{device}, {versions(torch)}")
 
 
 def llama(torch, transformers, shape, device):
@@ -129,9 +134,10 @@ def step(torch, device, args, bits):
 
     took = median_seconds(torch, one, args.seconds)
     what = "PEFT dense bf16" if bits == 16 else "PEFT + bitsandbytes"
-    peak = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else 0
+    with_what = versions(torch, transformers, peft, *([bnb] if bits == 4 else []))
+    peak = f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB allocated at most, " if device == "cuda" else ""
     row(f"peer {what} step {args.shape} {args.batch}x{args.tokens}", args.batch * args.tokens / took, "tokens/s",
-        f"{peak:.0f} MiB allocated at most" if peak else "")
+        f"{peak}{device}, {with_what}")
 
 
 def main():
