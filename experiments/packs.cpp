@@ -71,7 +71,7 @@ PlannedPack Planner::choose(const std::vector<const PlannedRun*>& runs, std::opt
       pack.checkpointing = mode;
       pack.memory = memory_of(runs, mode, options);
       if (!budget) return pack;
-      if (pack.memory.bytes() > *budget) continue;
+      if (!fits(pack.memory, *budget)) continue;
       pack.memory = with_decoded(runs, mode, pack.memory, *budget);
       return pack;
     }
@@ -81,13 +81,28 @@ PlannedPack Planner::choose(const std::vector<const PlannedRun*>& runs, std::opt
 // The most runs from the front that fit together; more runs never need less.
 size_t Planner::most_that_fit(const std::vector<const PlannedRun*>& runs, Checkpointing mode,
                               const DeviceOptions& options, size_t budget) {
-  size_t fits = 0, beyond = runs.size() + 1;
-  for (size_t tried = runs.size(); fits + 1 < beyond; tried = (fits + beyond) / 2) {
+  size_t fit = 0, beyond = runs.size() + 1;
+  for (size_t tried = runs.size(); fit + 1 < beyond; tried = (fit + beyond) / 2) {
     const std::vector<const PlannedRun*> some(runs.begin(),
                                               runs.begin() + static_cast<std::ptrdiff_t>(tried));
-    (memory_of(some, mode, options).bytes() <= budget ? fits : beyond) = tried;
+    (fits(memory_of(some, mode, options), budget) ? fit : beyond) = tried;
   }
-  return fits;
+  return fit;
+}
+
+void Planner::refuse(const PlannedRun& run, size_t budget) {
+  const MemoryPlan least = choose({&run}, budget).memory;
+  QLORA_CHECK(
+      least.pinned() <= device_.host, memory,
+      "run `{}` needs {} of the host's memory, pinned ({}), and the host has {}; {} keeps that on the "
+      "GPU, where {} may be used",
+      run.name, format_bytes(least.pinned()),
+      least.offloaded > 0 ? "inputs of blocks, states of a paged optimizer" : "states of a paged optimizer",
+      format_bytes(device_.host),
+      least.offloaded > 0 ? "gradient_checkpointing: block" : "an optimizer that is not paged",
+      format_bytes(budget));
+  throw Error(ErrorKind::memory, fmt::format("run `{}` needs {}; {} may be used (--memory)", run.name,
+                                             format_bytes(least.bytes()), format_bytes(budget)));
 }
 
 PlannedPack Planner::next_pack(const std::vector<const PlannedRun*>& runs, size_t budget) {
@@ -115,8 +130,7 @@ PlannedPack Planner::next_pack(const std::vector<const PlannedRun*>& runs, size_
     }
     if (!best.runs.empty()) break;
   }
-  QLORA_CHECK(!best.runs.empty(), memory, "run `{}` needs {}; {} may be used (--memory)", runs[0]->name,
-              format_bytes(choose({runs[0]}, budget).memory.bytes()), format_bytes(budget));
+  if (best.runs.empty()) refuse(*runs[0], budget);
   if (modes.size() > 1)
     best.reason = fmt::format("{}; {} may be used", fmt::join(tried, ", "), format_bytes(budget));
   else if (name_of(best.checkpointing) != runs[0]->config.text("gradient_checkpointing"))

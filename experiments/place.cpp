@@ -45,7 +45,7 @@ Place place_of(const std::string& backend, const std::string& memory) {
 }
 
 PlannedDevice planned_gpu(const std::string& backend, size_t context, ContextFigure figure) {
-  return {CountedKernels::cuda, context, figure, has_blas(backend), kept_bytes_asked()};
+  return {CountedKernels::cuda, context, figure, has_blas(backend), kept_bytes_asked(), available_memory()};
 }
 
 std::string describe_products(const MemoryPlan& m) {

@@ -59,6 +59,7 @@ struct PlannedDevice {
   ContextFigure figure = ContextFigure::assumed;
   bool blas = true;                 // cuBLAS is there, and may be used
   std::optional<size_t> kept = {};  // of decoded weights, asked for over every plan (QLORA_CUDA_KEEP)
+  size_t host = SIZE_MAX;           // memory of its host, of which some may be pinned
 };
 
 // What lasts and what passes, by what it is for, at the moment when most of it is in use.
@@ -82,6 +83,7 @@ struct MemoryPlan {
   size_t slabs = 0;      // of a GPU, through which they pass
   size_t offloaded = 0;  // inputs of blocks in host memory, likewise (Checkpointing::offload)
   size_t decoded = 0;    // of a block's weights, decoded for cuBLAS
+  size_t pinned() const { return paged + offloaded; }
   MemoryParts parts = {};
   PlannedDevice device = {};
   DeviceOptions options = {};  // of its backend
@@ -155,6 +157,11 @@ class Planner {
   std::vector<DeviceOptions> device_choices() const;
   MemoryPlan with_decoded(const std::vector<const PlannedRun*>&, Checkpointing, const MemoryPlan&,
                           size_t budget);
+  bool fits(const MemoryPlan& m, size_t budget) const {
+    return m.bytes() <= budget && m.pinned() <= device_.host;
+  }
+  // Throws Error(memory): the run needs more than there is, and what of.
+  [[noreturn]] void refuse(const PlannedRun&, size_t budget);
   size_t most_that_fit(const std::vector<const PlannedRun*>&, Checkpointing, const DeviceOptions&,
                        size_t budget);
   PlannedPack next_pack(const std::vector<const PlannedRun*>&, size_t budget);

@@ -217,6 +217,14 @@ TEST_CASE("inputs of blocks go to the host where a GPU has no room for them, and
   const PlannedPack pack = planner.pack({&runs[0]}, offload.bytes()).at(0);
   CHECK(pack.checkpointing == Checkpointing::offload);
   CHECK_THAT(pack.reason, Contains("block needs ") && Contains("offload fits 1 of 1"));
+  const size_t least = planner.memory_of({&runs[0]}, Checkpointing::offload, {.blas = false}).bytes();
+  CHECK(planner.pack({&runs[0]}, least).at(0).checkpointing == Checkpointing::offload);
+  // Where the host has no room either, the run is refused, unless the GPU has it.
+  Planner small(PlannedDevice{.kernels = CountedKernels::cuda, .host = offload.pinned() - 1});
+  CHECK_THROWS_WITH(small.pack({&runs[0]}, least), Contains("of the host's memory") &&
+                                                       Contains(format_bytes(offload.pinned())) &&
+                                                       Contains("gradient_checkpointing: block"));
+  CHECK(small.pack({&runs[0]}, block.bytes()).at(0).checkpointing == Checkpointing::block);
 
   runs = on_processor.plan(asked);
   const std::vector<PlannedPack> packs = on_processor.pack(pointers(runs), size_t{1} << 40);
