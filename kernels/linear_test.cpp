@@ -6,7 +6,8 @@
 #include <functional>
 
 #include "kernels/cases/cases.h"
-#include "kernels/cuda/emulated/grid.h"
+#include "kernels/cuda/emulated/chosen.h"
+#include "kernels/devices.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -392,25 +393,35 @@ TEST_CASE("A run has the same bits alone in the linear layer and packed between 
   }
 }
 
-TEST_CASE("The linear layer on a GPU has the same bits with the emulated cuBLAS and without it") {
+TEST_CASE("The linear layer on a GPU has the same bits by cublasLt, by cublasGemmEx and without cuBLAS") {
+  struct Way {
+    const char* lt;
+    bool blas;
+  };
   for (const Sizes& sizes : {many_rows(), long_rows()}) {
     Problem p(Format::nf4, sizes, Operands::bf16);
     p.adapters[0].scale = 1.5;
     std::vector<Outcome> all;
-    uint64_t launches[2] = {};
-    for (bool blas : {true, false}) {
-      auto backend = make_backend(kEmulatedGpu, {.blas = blas});
-      emulated::reset_counters();
+    std::vector<BlasUse> used;
+    for (const Way& way : {Way{"on", true}, Way{"off", true}, Way{"on", false}}) {
+      const emulated::test::Chosen chosen("QLORA_CUBLASLT", way.lt);
+      auto backend = make_backend(kEmulatedGpu, {.blas = way.blas});
+      const BlasUse before = blas_use(kEmulatedGpu);
       all.push_back(run(p, *backend, DType::f32, {{0, 1}, {2}, {3, 4}, p.everything()}));
-      launches[all.size() - 1] = emulated::counters().launches;
+      const BlasUse after = blas_use(kEmulatedGpu);
+      used.push_back({after.by_lt - before.by_lt, after.by_gemm - before.by_gemm});
     }
-    CHECK(launches[0] != launches[1]);  // it was used
-    CHECK(same_bits(all[0].dx, all[1].dx));
-    for (size_t t = 0; t < p.outs.size(); ++t) {
-      CHECK(same_bits(all[0].y[t], all[1].y[t]));
-      for (size_t i = 0; i < p.adapters.size(); ++i) {
-        CHECK(same_bits(all[0].grad_a[i][t], all[1].grad_a[i][t]));
-        CHECK(same_bits(all[0].grad_b[i][t], all[1].grad_b[i][t]));
+    CHECK((used[0].by_lt > 0 && used[0].by_gemm == 0));
+    CHECK((used[1].by_gemm == used[0].by_lt && used[1].by_lt == 0));
+    CHECK((used[2].by_lt == 0 && used[2].by_gemm == 0));
+    for (size_t way = 1; way < all.size(); ++way) {
+      CHECK(same_bits(all[0].dx, all[way].dx));
+      for (size_t t = 0; t < p.outs.size(); ++t) {
+        CHECK(same_bits(all[0].y[t], all[way].y[t]));
+        for (size_t i = 0; i < p.adapters.size(); ++i) {
+          CHECK(same_bits(all[0].grad_a[i][t], all[way].grad_a[i][t]));
+          CHECK(same_bits(all[0].grad_b[i][t], all[way].grad_b[i][t]));
+        }
       }
     }
   }

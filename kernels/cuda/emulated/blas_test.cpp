@@ -12,6 +12,7 @@
 #include "core/base/half.h"
 #include "kernels/cases/cases.h"
 #include "kernels/cuda/emulated/chosen.h"
+#include "kernels/cuda/lt.h"
 
 using namespace qlora;
 using namespace qlora::cuda;
@@ -162,6 +163,27 @@ TEST_CASE("cublasLt: an algorithm is asked for once for products of the same siz
   stream.wait();
 }
 
+TEST_CASE("cublasLt: so many plans are kept, then all are forgotten") {
+  Stream stream;
+  Blas blas(find_blas(), stream);
+  OnDevice<bf16> x(stream, narrowed(normals(4, 8)));
+  OnDevice<float> y(stream, std::vector<float>(1));
+  BlasProduct p{.x = x.get(), .w = x.get(), .w_pitch = 8, .y = y.get(), .y_pitch = 1, .m = 1, .n = 1, .k = 8};
+  const uint64_t before = blas_use().asked;
+  // The product whose x would have rows so far apart; of one row.
+  const auto asked = [&](size_t plan) {
+    p.x_pitch = static_cast<int64_t>(8 * (plan + 1));
+    blas.product(p);
+    return blas_use().asked - before;
+  };
+  for (size_t plan = 0; plan < Lt::kMostPlans; ++plan) asked(plan);
+  CHECK(asked(0) == Lt::kMostPlans);
+  CHECK(asked(Lt::kMostPlans) == Lt::kMostPlans + 1);
+  CHECK(asked(0) == Lt::kMostPlans + 2);
+  CHECK(asked(Lt::kMostPlans) == Lt::kMostPlans + 2);
+  stream.wait();
+}
+
 TEST_CASE("cublasLt: the emulated one refuses what cublasLt refuses, and what nobody may rely on") {
   Stream stream;
   Scratch workspace;
@@ -238,10 +260,44 @@ TEST_CASE("cuBLAS: where there is none, one line says why") {
   CHECK_THAT(found.text,
              Catch::StartsWith(found.usable ? "cuBLAS " : "no cuBLAS (libcublas.so.13, .12 and .11"));
   CHECK(found.text.find('\n') == std::string::npos);
-  if (!found.usable) return;
-  const bool without = found.text.find("without cublasLt (") != std::string::npos;
-  CHECK(found.lt.has_value() != without);
-  if (without) WARN(found.text);
+}
+
+TEST_CASE("cublasLt: the library that is here has every function and takes attributes as we give them") {
+  Chosen unset("QLORA_CUBLAS", "");
+  const FoundBlas found = find_blas_library();
+  CHECK_THAT(found.text, !Catch::Contains(" has no "));  // a name that is misspelt
+  if (!found.lt) {
+    WARN("skipped: " << found.text);
+    return;
+  }
+  CHECK_THAT(found.text, Catch::EndsWith(" with cublasLt"));
+  // None of this needs a device.
+  const LtTable& lt = *found.lt;
+  void *product = nullptr, *layout = nullptr, *wanted = nullptr;
+  REQUIRE(lt.create_product(&product, kBlasSumsInF32, kBlasF32) == 0);
+  REQUIRE(lt.create_layout(&layout, kBlasBf16, 8, 16, 24) == 0);
+  REQUIRE(lt.create_preference(&wanted) == 0);
+  const int32_t op = kBlasTransposed;
+  const uint32_t alignment = 16;
+  const uint64_t bytes = 1 << 20;
+  for (int which : {kLtOpA, kLtOpB}) {
+    CHECK(lt.set_product(product, which, &op, sizeof op) == 0);
+    CHECK(lt.set_product(product, which, &bytes, sizeof bytes) == kBlasInvalid);
+  }
+  CHECK(lt.set_preference(wanted, kLtWorkspace, &bytes, sizeof bytes) == 0);
+  CHECK(lt.set_preference(wanted, kLtWorkspace, &alignment, sizeof alignment) == kBlasInvalid);
+  for (int which : {kLtAlignmentA, kLtAlignmentB, kLtAlignmentC, kLtAlignmentD}) {
+    CHECK(lt.set_preference(wanted, which, &alignment, sizeof alignment) == 0);
+    CHECK(lt.set_preference(wanted, which, &bytes, sizeof bytes) == kBlasInvalid);
+  }
+  CHECK(lt.destroy_preference(wanted) == 0);
+  CHECK(lt.destroy_layout(layout) == 0);
+  CHECK(lt.destroy_product(product) == 0);
+}
+
+TEST_CASE("cublasLt: QLORA_CUBLASLT=off leaves it out") {
   Chosen off("QLORA_CUBLASLT", "off");
-  CHECK_FALSE(with_lt(found, {}).lt);
+  const FoundBlas found = find_blas();
+  CHECK((found.usable && !found.lt));
+  CHECK(found.text == "cuBLAS, emulated, without cublasLt (QLORA_CUBLASLT=off)");
 }
