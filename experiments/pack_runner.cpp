@@ -141,7 +141,8 @@ PackEnd PackRunner::settle(const ProcessEnd& end) {
   if (failed_text_.empty())
     failed_text_ = fmt::format("the worker ended with code {}; see {}", end.exit_code,
                                (options_.folder / "worker.log").string());
-  int kind = failed_kind_ != 0 ? failed_kind_ : end.exit_code;
+  if (failed_kind_ == 0) failed_kind_ = end.exit_code;
+  const int kind = failed_kind_;
   if (kind == static_cast<int>(ErrorKind::memory) && options_.memory > 0)
     failed_text_ += fmt::format("; {} were planned", format_bytes(options_.memory));
   // A full disk is no fault of the run: it may go on from its checkpoint.

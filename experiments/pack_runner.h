@@ -43,6 +43,8 @@ class PackRunner : private MessageHandler {
   // Runs and evaluations that are not there although they were asked for, with the reason; for the end of the
   // sweep.
   const std::vector<std::string>& failures() const { return failures_; }
+  // What kind of error ended the worker, as ErrorKind has it; 0: none did.
+  int failed_kind() const { return failed_kind_; }
 
  private:
   struct Attempt {

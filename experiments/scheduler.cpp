@@ -223,8 +223,13 @@ class SweepRunner {
     job.offload = memory.offloaded;
     for (const std::string& line : describe_memory(place_, memory)) progress_.note_once("  " + line);
     PackRunner runner(store, progress_, job, runner_options(memory.bytes(), lock));
+    run_worker(runner);
+  }
+
+  void run_worker(PackRunner& runner) {
     runner.run();
     failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
+    if (failed_kind_ == 0) failed_kind_ = runner.failed_kind();
   }
 
   // Whole answers as files, beside the runs.
@@ -255,8 +260,7 @@ class SweepRunner {
       job.lasting = study.lasting;
       job.judging = JudgeJob{study.setup, asks, study.folder};
       PackRunner runner(store, progress_, job, runner_options(study.memory, lock));
-      runner.run();
-      failures_.insert(failures_.end(), runner.failures().begin(), runner.failures().end());
+      run_worker(runner);
     }
     const std::vector<JudgmentFile> votes = votes_for(journal_votes(study.folder), asks);
     study.missing = static_cast<int64_t>(missing_asks(votes, asks).size());
@@ -324,7 +328,7 @@ class SweepRunner {
                                         plan_.runs[i].name, plan_.reasons[i]));
     for (const std::string& failure : failures_) progress_.note("failed: " + failure);
     int signal = last_stop_signal();
-    int code = signal != 0 ? 128 + signal : failures_.empty() ? 0 : 1;
+    const int code = signal != 0 ? 128 + signal : failures_.empty() ? 0 : code_of_failure();
     bool nothing = plan_.to_train() == 0 && plan_.to_score() == 0 && to_answer_ == 0 && to_judge_ == 0 &&
                    rated_ == 0 && failures_.empty();
     Table board = store.leaderboard(sweep_.name);
@@ -347,6 +351,11 @@ class SweepRunner {
     if (nothing) progress_.note("nothing to do: every run is trained and every evaluation is stored");
     print_results(store, board);
     return code;
+  }
+
+  // Of a sweep, of which the rest is there; of one run, of which nothing else was asked.
+  int code_of_failure() const {
+    return options_.one_run && failed_kind_ != 0 ? failed_kind_ : static_cast<int>(ErrorKind::failure);
   }
 
   void print_results(const Store& store, const Table& board) const {
@@ -381,6 +390,7 @@ class SweepRunner {
   std::map<std::string, std::vector<std::pair<const StudyNeed*, std::vector<JudgmentFile>>>> judged_;
   int64_t rated_ = 0, to_answer_ = 0, to_judge_ = 0;
   std::vector<std::string> failures_;
+  int failed_kind_ = 0;  // of the first worker that an error ended
 };
 
 }  // namespace

@@ -23,6 +23,7 @@ struct SweepOptions {
   bool json = false;  // JSON lines on stdout: launch, then what happens, then done
   bool quiet = false;
   std::string program = "qlora";  // as it was called; for commands that are shown
+  bool one_run = false;           // ends with the code of what ended its worker
 };
 
 // What a sweep still lacks.
@@ -78,7 +79,8 @@ Path sweep_folder(const Sweep&);
 Path run_folder(const Sweep&, const PlannedRun&);
 
 // Does everything; prints progress to stderr and the leaderboard (or JSON lines) to stdout. Returns the exit
-// code: 0, 1 when a run or evaluation failed, 130 or 143 when stopped by SIGINT or SIGTERM.
+// code: 0, 1 when a run or evaluation failed (of one run: an ErrorKind, 4 where there was no memory for it),
+// 130 or 143 when stopped by SIGINT or SIGTERM.
 int run_sweep(const Sweep&, const SweepOptions&);
 
 }  // namespace qlora

@@ -44,7 +44,7 @@ int run_file(const CLI::App& app, const RunArguments& arguments, const Invocatio
     sweep.evals.push_back(loss);
   }
   SweepOptions options{in.db,   in.backend,      in.threads, arguments.memory, arguments.retry_failed,
-                       in.json, arguments.quiet, in.program};
+                       in.json, arguments.quiet, in.program, one_run};
   if (!arguments.dry_run) return run_sweep(sweep, options);
   const Place place = place_of(options.backend, options.memory);
   const size_t budget = place.budget;
