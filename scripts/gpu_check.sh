@@ -135,12 +135,12 @@ else
 fi
 if command -v python3 > /dev/null; then
   tiny=()
-  [ "$emulated" = 0 ] || tiny=(--tiny --shape tiny --batch 2 --tokens 20 --seconds 1)
+  [ "$emulated" = 0 ] || tiny=(--tiny --shape tiny --batch 2 --tokens 20 --rank 8 --seconds 1)
   measure peer-attention 30 "${peer[@]}" attention "${tiny[@]}"
   measure peer-product 20 "${peer[@]}" product "${tiny[@]}"
   [ "$emulated" = 1 ] || tiny=(--batch 8 --seconds 8)
-  measure peer-step 60 "${peer[@]}" step "${tiny[@]}"
-  measure peer-step4bit 75 "${peer[@]}" step4bit "${tiny[@]}"
+  measure peer-step 75 "${peer[@]}" step "${tiny[@]}"
+  measure peer-step4bit 90 "${peer[@]}" step4bit "${tiny[@]}"
   grep -h "^peer: " "$build"/peer-*.log | sort -u >> "$report" || true
 else
   say "peers: no python3"
