@@ -16,6 +16,7 @@
 #include "kernels/cuda/blas.h"
 #include "kernels/cuda/product_time.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/use.h"
 #endif
 
 namespace qlora {
@@ -149,11 +150,11 @@ double time_of_blas(std::string_view backend, int64_t m, int64_t n, int64_t k, b
   return 0;
 }
 
-BlasUse blas_use(std::string_view backend) {
-  BlasUse use;
-  if (backend == "cuda") cuda::plugin().blas_use(&use);
+DeviceUse device_use(std::string_view backend) {
+  DeviceUse use;
+  if (backend == "cuda") cuda::plugin().device_use(&use);
 #if defined(QLORA_CUDA_EMULATED)
-  if (backend == kEmulated) use = cuda::blas_use();
+  if (backend == kEmulated) use = cuda::device_use();
 #endif
   return use;
 }

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
-#include "kernels/cuda/blas_use.h"
+#include "kernels/cuda/device_use.h"
 
 namespace qlora {
 
@@ -49,8 +49,8 @@ bool has_blas(std::string_view backend);
 // Seconds of a product of bf16 matrices by cuBLAS alone, on the device of the backend of this name
 // (cuda/product_time.h); 0 where there is none.
 double time_of_blas(std::string_view backend, int64_t m, int64_t n, int64_t k, bool w_is_kn, bool quick);
-// Of all products in this process by the backend of this name, since it began.
-BlasUse blas_use(std::string_view backend);
+// Of all work in this process by the backend of this name.
+DeviceUse device_use(std::string_view backend);
 // What QLORA_CUDA_KEEP says over every plan, in MiB: room for decoded weights that stay
 // (DeviceOptions::kept_bytes). None where it is not set. Throws Error(usage).
 std::optional<size_t> kept_bytes_asked();

@@ -402,13 +402,13 @@ TEST_CASE("The linear layer on a GPU has the same bits by cublasLt, by cublasGem
     Problem p(Format::nf4, sizes, Operands::bf16);
     p.adapters[0].scale = 1.5;
     std::vector<Outcome> all;
-    std::vector<BlasUse> used;
+    std::vector<DeviceUse> used;
     for (const Way& way : {Way{"on", true}, Way{"off", true}, Way{"on", false}}) {
       const emulated::test::Chosen chosen("QLORA_CUBLASLT", way.lt);
       auto backend = make_backend(kEmulatedGpu, {.blas = way.blas});
-      const BlasUse before = blas_use(kEmulatedGpu);
+      const DeviceUse before = device_use(kEmulatedGpu);
       all.push_back(run(p, *backend, DType::f32, {{0, 1}, {2}, {3, 4}, p.everything()}));
-      const BlasUse after = blas_use(kEmulatedGpu);
+      const DeviceUse after = device_use(kEmulatedGpu);
       used.push_back({after.by_lt - before.by_lt, after.by_gemm - before.by_gemm});
     }
     CHECK((used[0].by_lt > 0 && used[0].by_gemm == 0));

@@ -10,7 +10,7 @@
 
 #include "core/models/generate.h"
 #include "core/train/test_runs.h"
-#include "kernels/cuda/emulated/grid.h"
+#include "kernels/devices.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -151,7 +151,7 @@ TEST_CASE("Laws on a device: an answer does not depend on what is answered besid
 namespace {
 
 uint64_t graphs_so_far() {
-  return on_processor() ? emulated::counters().graphs : 1;
+  return device_use(device_name()).graphs;
 }
 
 // Steps of 3 x 24 tokens, enough rows for the library, all of one shape.
@@ -180,12 +180,15 @@ TEST_CASE("Laws on a device: graphs, of token steps and of steps of one shape, c
     const uint64_t before = graphs_so_far();
     all[graphs].second = generate(*lab.model, lab.memory, DType::f32, prompts, options);
     const uint64_t generated = graphs_so_far();
+    const DeviceUse before_training = device_use(device_name());
     const RunPlan plan = plan_of_one_shape(lab.model->config().vocab_size);
     all[graphs].first = lab.train({plan}).at(plan.id);
-    if (!on_processor()) continue;
     const bool on = graphs == "on";
     CHECK((generated > before) == on);
     const uint64_t trained = graphs_so_far();
+    const DeviceUse after_training = device_use(device_name());
+    if (has_blas(device_name()))
+      CHECK(after_training.by_lt + after_training.by_gemm > before_training.by_lt + before_training.by_gemm);
     CHECK((trained > generated) == on);
     lab.train({lab.plans()[0]});  // of many shapes
     CHECK(graphs_so_far() == trained);

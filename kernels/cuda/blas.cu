@@ -4,20 +4,16 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <climits>
 #include <cstring>
 
 #include "kernels/cuda/blas_status.h"
 #include "kernels/cuda/lt.h"
 #include "kernels/cuda/many_rows.h"
+#include "kernels/cuda/use.h"
 
 namespace qlora::cuda {
 namespace {
-
-struct {
-  std::atomic<uint64_t> by_lt, by_gemm, asked;
-} used;
 
 template <class What>
 void check(int status, const What& what) {
@@ -68,17 +64,12 @@ void Blas::product(const BlasProduct& p) {
 }
 
 void Blas::give(const BlasProduct& p) {
-  if (lt_ != nullptr) {
-    const uint64_t before = lt_->asked();
-    const bool given = lt_->product(p, stream_.raw());
-    used.asked += lt_->asked() - before;
-    if (given) {
-      ++used.by_lt;
-      return;
-    }
+  if (lt_ != nullptr && lt_->product(p, stream_.raw())) {
+    ++used().by_lt;
+    return;
   }
   multiply(p);
-  ++used.by_gemm;
+  ++used().by_gemm;
 }
 
 // What is row-major here is its transpose there: yᵀ[n, m] = w xᵀ.
@@ -89,10 +80,6 @@ void Blas::multiply(const BlasProduct& p) {
                     kBlasBf16, as_int(p.x_pitch), &beta, p.y, kBlasF32, as_int(p.y_pitch), kBlasSumsInF32,
                     kBlasItsChoice),
         [&] { return describe(p); });
-}
-
-BlasUse blas_use() {
-  return {used.by_lt, used.by_gemm, used.asked};
 }
 
 }  // namespace qlora::cuda

@@ -3,7 +3,6 @@
 // cublasGemmEx.
 
 #include "kernels/cuda/blas_table.h"
-#include "kernels/cuda/blas_use.h"
 #include "kernels/cuda/runtime.h"
 
 namespace qlora::cuda {
@@ -50,8 +49,5 @@ class Blas {
   Scratch workspace_;
   std::unique_ptr<Lt> lt_;
 };
-
-// Of all in this process.
-BlasUse blas_use();
 
 }  // namespace qlora::cuda

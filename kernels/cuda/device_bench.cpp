@@ -309,7 +309,7 @@ void run(const std::string& name, bool quick) {
   attention_rows(b);
   entropy_rows(b, copy);
   sample_rows(b);
-  const BlasUse use = blas_use(name);
+  const DeviceUse use = device_use(name);
   b.row("products by cublasLt", static_cast<double>(use.by_lt), "calls");
   b.row("products by cublasGemmEx", static_cast<double>(use.by_gemm), "calls");
   b.row("cublasLt asked for an algorithm", static_cast<double>(use.asked), "times");

@@ -34,12 +34,12 @@ void HeldWork::add(const KernelCall& call) {
   works_.push_back(std::move(work));
 }
 
-void HeldWork::add_copy(WorkKind kind, void* to, const void* from, size_t bytes) {
-  works_.push_back({.piece = {kind}, .to = to, .from = from, .bytes = bytes});
+void HeldWork::add_copy(WorkPiece piece, void* to, const void* from, size_t bytes) {
+  works_.push_back({.piece = piece, .to = to, .from = from, .bytes = bytes});
 }
 
-void HeldWork::add_fill(void* to, size_t bytes, uint8_t value) {
-  works_.push_back({.piece = {WorkKind::fill}, .to = to, .bytes = bytes, .value = value});
+void HeldWork::add_fill(WorkPiece piece, void* to, size_t bytes, uint8_t value) {
+  works_.push_back({.piece = piece, .to = to, .bytes = bytes, .value = value});
 }
 
 void HeldWork::add_call(WorkPiece piece, std::span<const int64_t> numbers, std::function<void()> call) {

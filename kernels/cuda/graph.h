@@ -30,8 +30,8 @@ struct KernelCall {
 class HeldWork {
  public:
   void add(const KernelCall&);  // copies its arguments
-  void add_copy(WorkKind, void* to, const void* from, size_t bytes);
-  void add_fill(void* to, size_t bytes, uint8_t value);
+  void add_copy(WorkPiece, void* to, const void* from, size_t bytes);
+  void add_fill(WorkPiece, void* to, size_t bytes, uint8_t value);
   // Work of a library's, which `call` gives to the stream; with equal numbers it is the same.
   void add_call(WorkPiece, std::span<const int64_t> numbers, std::function<void()> call);
   void issue(cudaStream_t) const;  // piece by piece

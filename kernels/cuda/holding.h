@@ -9,6 +9,7 @@
 // Where either throws, what was held back counts as gone: no piece comes twice.
 
 #include "kernels/cuda/repeats.h"
+#include "kernels/cuda/use.h"
 
 namespace qlora::cuda {
 
@@ -33,7 +34,8 @@ class Holding {
     const int section = repeats_.end();
     if (section == Repeats::kNone) return go();
     const Cleared cleared{held_};
-    if (!queue_.whole(section, held_)) repeats_.stop();
+    if (!queue_.whole(section, held_)) return repeats_.stop();
+    ++used().graphs;
   }
   // The host has waited.
   void done() { repeats_.done(); }

@@ -50,7 +50,7 @@ Plugin look() {
   if (!find(library, "qlora_cuda_report", found.report) ||
       !find(library, "qlora_cuda_measure", found.measure) || !find(library, "qlora_cuda_make", found.make) ||
       !find(library, "qlora_cuda_most_bytes", found.most_bytes) ||
-      !find(library, "qlora_cuda_blas_use", found.blas_use) ||
+      !find(library, "qlora_cuda_device_use", found.device_use) ||
       !find(library, "qlora_cuda_time_product", found.time_product))
     return without(path.string() + " lacks functions of a plug-in of this program");
   return found;

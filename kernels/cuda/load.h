@@ -15,7 +15,7 @@ struct Plugin {
   MeasureFunction measure = nullptr;
   MakeFunction make = nullptr;
   MostBytesFunction most_bytes = nullptr;
-  BlasUseFunction blas_use = nullptr;
+  DeviceUseFunction device_use = nullptr;
   TimeProductFunction time_product = nullptr;
 };
 

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "kernels/cuda/blas_status.h"
+#include "kernels/cuda/use.h"
 
 namespace qlora::cuda {
 namespace {
@@ -15,6 +16,11 @@ constexpr int kAnswers = 8;
 template <class What>
 void check(int status, const What& what) {
   check_blas(status, kCublasLt, what);
+}
+
+// cublasGemmEx computes it then, or says what is wrong with it.
+bool refuses(int status) {
+  return status == kBlasUnsupported || status == kBlasInvalid;
 }
 
 // Whole vectors are 16 bytes. More is not told, so that bits do not depend on where an arena has room.
@@ -51,12 +57,14 @@ Lt::~Lt() {
 }
 
 bool Lt::product(const BlasProduct& p, void* stream) {
-  const Plan& plan = plan_of(sizes_of(p));
+  Plan& plan = plan_of(sizes_of(p));
   if (!plan.usable) return false;
   const float beta = p.adds ? 1.0f : 0.0f;
-  check(table_.multiply(handle_, plan.product.get(), &p.alpha, p.w, plan.w.get(), p.x, plan.x.get(), &beta,
-                        p.y, plan.y.get(), p.y, plan.y.get(), &plan.algorithm, workspace_, bytes_, stream),
-        [&] { return describe(p); });
+  const int status =
+      table_.multiply(handle_, plan.product.get(), &p.alpha, p.w, plan.w.get(), p.x, plan.x.get(), &beta, p.y,
+                      plan.y.get(), p.y, plan.y.get(), &plan.algorithm, workspace_, bytes_, stream);
+  if (refuses(status)) return plan.usable = false;
+  check(status, [&] { return describe(p); });
   return true;
 }
 
@@ -74,7 +82,7 @@ Lt::Sizes Lt::sizes_of(const BlasProduct& p) {
           alignment_of(p.y)};
 }
 
-const Lt::Plan& Lt::plan_of(const Sizes& s) {
+Lt::Plan& Lt::plan_of(const Sizes& s) {
   if (const auto known = plans_.find(s); known != plans_.end()) return known->second;
   if (plans_.size() == kMostPlans) plans_.clear();
   return plans_.emplace(s, make_plan(s)).first->second;
@@ -90,11 +98,10 @@ Lt::Plan Lt::make_plan(const Sizes& s) {
   set<int32_t>(table_.set_product, plan.product.get(), kLtOpB, s.x_is_km ? kBlasTransposed : kBlasAsIs);
   std::array<LtAnswer, kAnswers> answers;
   int answered = 0;
-  ++asked_;
+  ++used().asked;
   const int status = table_.heuristic(handle_, plan.product.get(), plan.w.get(), plan.x.get(), plan.y.get(),
                                       plan.y.get(), preference(s).get(), kAnswers, answers.data(), &answered);
-  // cublasGemmEx computes it then, or says what is wrong with it.
-  if (status == kBlasUnsupported || status == kBlasInvalid) return {};
+  if (refuses(status)) return {};
   check(status, [] { return "choosing an algorithm"; });
   const auto end = answers.begin() + answered;
   const auto first = std::find_if(answers.begin(), end, [&](const LtAnswer& answer) {

@@ -25,10 +25,9 @@ class Lt {
   Lt(const Lt&) = delete;
   Lt& operator=(const Lt&) = delete;
 
-  // Makes it work of the stream; false, and nothing done, where the library has no algorithm for its like.
+  // Makes it work of the stream; false, and nothing done, where the library has no algorithm for its like, or
+  // refuses the one that it named.
   bool product(const BlasProduct&, void* stream);
-  // How often the library was asked for an algorithm.
-  uint64_t asked() const { return asked_; }
 
  private:
   struct Sizes {
@@ -45,7 +44,7 @@ class Lt {
   };
 
   static Sizes sizes_of(const BlasProduct&);
-  const Plan& plan_of(const Sizes&);
+  Plan& plan_of(const Sizes&);
   Plan make_plan(const Sizes&);
   Descriptor layout(int64_t rows, int64_t columns, int type, int64_t pitch) const;
   Descriptor preference(const Sizes&) const;
@@ -54,7 +53,6 @@ class Lt {
   void* const workspace_;
   const size_t bytes_;
   void* handle_ = nullptr;
-  uint64_t asked_ = 0;
   std::map<Sizes, Plan> plans_;
 };
 

@@ -12,6 +12,7 @@
 #include "kernels/cuda/management.h"
 #include "kernels/cuda/product_time.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/use.h"
 
 namespace {
 
@@ -131,8 +132,8 @@ __attribute__((visibility("default"))) size_t qlora_cuda_most_bytes() {
   return qlora::cuda::device_bytes().most;
 }
 
-__attribute__((visibility("default"))) void qlora_cuda_blas_use(qlora::BlasUse* use) {
-  *use = qlora::cuda::blas_use();
+__attribute__((visibility("default"))) void qlora_cuda_device_use(qlora::DeviceUse* use) {
+  *use = qlora::cuda::device_use();
 }
 
 __attribute__((visibility("default"))) double qlora_cuda_time_product(int64_t m, int64_t n, int64_t k,

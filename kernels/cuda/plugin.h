@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cuda/blas_use.h"
+#include "kernels/cuda/device_use.h"
 
 namespace qlora {
 
@@ -43,7 +43,7 @@ struct MemoryReport {
 };
 
 // qlora_cuda_interface, qlora_cuda_report, qlora_cuda_measure (of the first device),
-// qlora_cuda_make, qlora_cuda_most_bytes, qlora_cuda_blas_use, qlora_cuda_time_product
+// qlora_cuda_make, qlora_cuda_most_bytes, qlora_cuda_device_use, qlora_cuda_time_product
 // (product_time.h)
 using InterfaceFunction = const char* (*)();
 using ReportFunction = void (*)(DeviceReport*);
@@ -51,7 +51,7 @@ using MeasureFunction = void (*)(MemoryReport*);
 // A Backend that the caller deletes. Throws Error.
 using MakeFunction = Backend* (*)(const DeviceOptions*);
 using MostBytesFunction = size_t (*)();
-using BlasUseFunction = void (*)(BlasUse*);
+using DeviceUseFunction = void (*)(DeviceUse*);
 using TimeProductFunction = double (*)(int64_t m, int64_t n, int64_t k, bool w_is_kn, bool quick);
 
 }  // namespace cuda

@@ -147,8 +147,8 @@ void Stream::copy_in(void* device, const void* host, size_t bytes) {
   std::byte* place = state_->stage + state_->staged;
   std::memcpy(place, host, bytes);
   state_->staged += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  if (HeldWork* held = state_->holding.next({WorkKind::upload, nullptr, bytes}))
-    return held->add_copy(WorkKind::upload, device, place, bytes);
+  const WorkPiece piece{WorkKind::upload, nullptr, bytes};
+  if (HeldWork* held = state_->holding.next(piece)) return held->add_copy(piece, device, place, bytes);
   check(cudaMemcpyAsync(device, place, bytes, cudaMemcpyHostToDevice, state_->queue.stream),
         "copying to the device");
 }
@@ -162,16 +162,16 @@ void Stream::copy_out(void* host, const void* device, size_t bytes) {
 
 void Stream::copy(void* to, const void* from, size_t bytes) {
   if (bytes == 0) return;
-  if (HeldWork* held = state_->holding.next({WorkKind::copy, nullptr, bytes}))
-    return held->add_copy(WorkKind::copy, to, from, bytes);
+  const WorkPiece piece{WorkKind::copy, nullptr, bytes};
+  if (HeldWork* held = state_->holding.next(piece)) return held->add_copy(piece, to, from, bytes);
   check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, state_->queue.stream),
         "copying on the device");
 }
 
 void Stream::fill(void* device, size_t bytes, uint8_t value) {
   if (bytes == 0) return;
-  if (HeldWork* held = state_->holding.next({WorkKind::fill, nullptr, bytes}))
-    return held->add_fill(device, bytes, value);
+  const WorkPiece piece{WorkKind::fill, nullptr, bytes};
+  if (HeldWork* held = state_->holding.next(piece)) return held->add_fill(piece, device, bytes, value);
   check(cudaMemsetAsync(device, value, bytes, state_->queue.stream), "filling memory");
 }
 

@@ -65,7 +65,7 @@ size_t qlora_cuda_most_bytes() {
   return 0;
 }
 
-void qlora_cuda_blas_use(qlora::BlasUse*) {}
+void qlora_cuda_device_use(qlora::DeviceUse*) {}
 
 double qlora_cuda_time_product(int64_t, int64_t, int64_t, bool, bool) {
   return 0;

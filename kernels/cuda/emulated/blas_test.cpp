@@ -13,6 +13,7 @@
 #include "kernels/cases/cases.h"
 #include "kernels/cuda/emulated/chosen.h"
 #include "kernels/cuda/lt.h"
+#include "kernels/cuda/use.h"
 
 using namespace qlora;
 using namespace qlora::cuda;
@@ -137,9 +138,9 @@ TEST_CASE("cublasLt: an algorithm is asked for once for products of the same siz
   p.m = p.n = p.k = 8;
   // What comes of the next product: by cublasLt, by cublasGemmEx, asked.
   const auto use = [&](const BlasProduct& product) {
-    const BlasUse before = blas_use();
+    const DeviceUse before = device_use();
     blas.product(product);
-    const BlasUse after = blas_use();
+    const DeviceUse after = device_use();
     return std::array{after.by_lt - before.by_lt, after.by_gemm - before.by_gemm, after.asked - before.asked};
   };
   using Use = std::array<uint64_t, 3>;
@@ -163,18 +164,38 @@ TEST_CASE("cublasLt: an algorithm is asked for once for products of the same siz
   stream.wait();
 }
 
+TEST_CASE("cublasLt: what it refuses to multiply after it named an algorithm goes by cublasGemmEx") {
+  Stream stream;
+  FoundBlas found = find_blas();
+  REQUIRE(found.lt);
+  found.lt->multiply = [](void*, void*, const void*, const void*, void*, const void*, void*, const void*,
+                          const void*, void*, void*, void*, const LtAlgorithm*, void*, size_t,
+                          void*) { return kBlasUnsupported; };
+  Blas blas(found, stream);
+  OnDevice<bf16> x(stream, std::vector<bf16>(64, to_bf16(1.0f)));
+  OnDevice<float> y(stream, std::vector<float>(64));
+  BlasProduct p{.x = x.get(), .x_pitch = 8, .w = x.get(), .w_pitch = 8, .y = y.get(), .y_pitch = 8};
+  p.m = p.n = p.k = 8;
+  const DeviceUse before = device_use();
+  for (int i = 0; i < 3; ++i) blas.product(p);
+  const DeviceUse after = device_use();
+  CHECK((after.by_gemm - before.by_gemm == 3 && after.by_lt == before.by_lt));
+  CHECK(after.asked - before.asked == 1);
+  CHECK(y.values() == std::vector<float>(64, 8.0f));
+}
+
 TEST_CASE("cublasLt: so many plans are kept, then all are forgotten") {
   Stream stream;
   Blas blas(find_blas(), stream);
   OnDevice<bf16> x(stream, narrowed(normals(4, 8)));
   OnDevice<float> y(stream, std::vector<float>(1));
   BlasProduct p{.x = x.get(), .w = x.get(), .w_pitch = 8, .y = y.get(), .y_pitch = 1, .m = 1, .n = 1, .k = 8};
-  const uint64_t before = blas_use().asked;
+  const uint64_t before = device_use().asked;
   // The product whose x would have rows so far apart; of one row.
   const auto asked = [&](size_t plan) {
     p.x_pitch = static_cast<int64_t>(8 * (plan + 1));
     blas.product(p);
-    return blas_use().asked - before;
+    return device_use().asked - before;
   };
   for (size_t plan = 0; plan < Lt::kMostPlans; ++plan) asked(plan);
   CHECK(asked(0) == Lt::kMostPlans);

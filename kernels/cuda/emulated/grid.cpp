@@ -44,7 +44,7 @@ Schedule& chosen() {
 }
 
 struct {
-  std::atomic<uint64_t> launches, blocks, phases, conflicts, graphs;
+  std::atomic<uint64_t> launches, blocks, phases, conflicts;
 } counted;
 
 constexpr size_t kSharedAlignment = 1024;
@@ -412,18 +412,14 @@ void set_schedule(Schedule how) {
 }
 
 Counters counters() {
-  return {counted.launches, counted.blocks, counted.phases, counted.conflicts, counted.graphs};
+  return {counted.launches, counted.blocks, counted.phases, counted.conflicts};
 }
 void reset_counters() {
-  counted.launches = counted.blocks = counted.phases = counted.conflicts = counted.graphs = 0;
+  counted.launches = counted.blocks = counted.phases = counted.conflicts = 0;
 }
 void count_banks(uint64_t phases, uint64_t conflicts) {
   counted.phases += phases;
   counted.conflicts += conflicts;
-}
-
-void count_graph() {
-  ++counted.graphs;
 }
 
 std::byte* shared_memory() {

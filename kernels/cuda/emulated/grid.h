@@ -53,7 +53,6 @@ struct Counters {
   uint64_t launches = 0, blocks = 0;
   uint64_t bank_phases = 0;     // of ldmatrix: eight rows of 16 bytes each
   uint64_t bank_conflicts = 0;  // further turns that they needed
-  uint64_t graphs = 0;          // sections of work that went to the device whole (cuda/repeats.h)
 };
 Counters counters();
 void reset_counters();
@@ -103,7 +102,6 @@ void warp_operation(const char* name, void* argument, WarpBody, Place);
 [[noreturn]] void fault(const std::string& what, Place);
 
 void count_banks(uint64_t phases, uint64_t conflicts);
-void count_graph();
 
 // Runs the body once for every thread of the grid. Throws a Fault.
 void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()>& body);

@@ -162,7 +162,6 @@ struct Queue {
     }
   }
   bool whole(int, const Work& pieces) {
-    emulated::count_graph();
     issue(pieces);
     return true;
   }
