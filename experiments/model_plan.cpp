@@ -57,6 +57,10 @@ std::string kernels_text(const ModelPlan& plan) {
   return is_gpu(plan) ? "products of many rows " + describe_products(plan.memory) : "";
 }
 
+std::string host_text(const PlannedDevice& device) {
+  return device.host_known() ? fmt::format(", where {} are there", format_bytes(device.host)) : "";
+}
+
 std::string base_text(const RunConfig& config) {
   if (config.integer("bits") == 32) return "not quantized";
   return config.text("quant_type") + (config.flag("double_quant") ? ", double quantization" : "");
@@ -164,7 +168,7 @@ std::string describe(const ModelPlan& plan) {
   if (is_gpu(plan)) {
     out += line("CUDA context", m.device.context, describe_context(m.device));
     out += line("in all", m.bytes(), "in pieces of 2 MiB");
-    if (m.paged + m.offloaded > 0) out += "in host memory, pinned:\n";
+    if (m.pinned() > 0) out += fmt::format("in host memory, pinned{}:\n", host_text(m.device));
     if (m.paged > 0) out += line("optimizer", m.paged, "m and v, f32");
     if (m.offloaded > 0) out += line("inputs of blocks", m.offloaded, "f32, from forward to backward");
   } else {
@@ -173,8 +177,11 @@ std::string describe(const ModelPlan& plan) {
     out += line("in all", m.bytes(), "or while loading, where that is more");
   }
   if (plan.setup.usable)
-    out += fmt::format("{} {}\n", plan.fits() ? "fits into" : "does not fit into",
+    out += fmt::format("{} {}\n", plan.fits_usable() ? "fits into" : "does not fit into",
                        format_bytes(*plan.setup.usable));
+  if (!m.host_has_room())
+    out += fmt::format("does not fit into the host's memory: {} pinned, {} are there\n",
+                       format_bytes(m.pinned()), format_bytes(m.device.host));
   return out;
 }
 
@@ -191,7 +198,8 @@ std::string to_json_text(const ModelPlan& plan) {
                {"cublas", is_gpu(plan) && plan.memory.options.blas},
                {"bytes", json_of(plan.memory)}};
   if (plan.setup.usable) json["usable"] = *plan.setup.usable;
-  if (plan.setup.usable) json["fits"] = plan.fits();
+  if (plan.memory.device.host_known()) json["host"] = plan.memory.device.host;
+  if (plan.setup.usable || !plan.fits()) json["fits"] = plan.fits();
   return json.dump(1);
 }
 

@@ -24,7 +24,9 @@ struct ModelPlan {
   int64_t frozen = 0, trained = 0;  // elements of the blocks' linears, and of the adapter
   Checkpointing checkpointing = Checkpointing::block;
   MemoryPlan memory;
-  bool fits() const { return !setup.usable || memory.bytes() <= *setup.usable; }
+  // Into what may be used, where that is said, and a GPU's host has room for what is pinned.
+  bool fits() const { return fits_usable() && memory.host_has_room(); }
+  bool fits_usable() const { return !setup.usable || memory.bytes() <= *setup.usable; }
 };
 
 // The run of this model that options (key=value) describe; what it learns from is not asked for.

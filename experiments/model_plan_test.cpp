@@ -196,6 +196,35 @@ TEST_CASE("a plan for a GPU without cuBLAS has none of its memory, and keeps as 
   CHECK(describe_products(without) == "by our own tiles, slower: without cuBLAS");
 }
 
+TEST_CASE("a plan does not fit where the host has no room for what is pinned, and says so") {
+  TemporaryFolder folder;
+  write_file(folder.path() / "config.json", tiny_config_json({}));
+  const auto plan = [&](size_t host, std::optional<size_t> usable) {
+    ModelPlanSetup setup;
+    setup.model = folder.path();
+    setup.tokens = 100;
+    setup.device = {.kernels = CountedKernels::cuda, .host = host};
+    setup.usable = usable;
+    setup.config = model_plan_config(setup.model, {"compute_dtype=bf16", "optim=paged_adamw_32bit"});
+    return plan_model(setup);
+  };
+  const std::optional<size_t> enough = size_t{1} << 30;
+  const size_t pinned = plan(SIZE_MAX, enough).memory.pinned();
+  const ModelPlan fits = plan(pinned, enough);
+  CHECK(fits.fits());
+  CHECK_THAT(describe(fits),
+             Contains("pinned, where ") && Contains("fits into 1024 MiB\n") && !Contains("does not"));
+  for (const std::optional<size_t>& usable : {enough, std::optional<size_t>()}) {
+    const ModelPlan refused = plan(pinned - 1, usable);
+    CHECK_FALSE(refused.fits());
+    CHECK_THAT(describe(refused), Contains("does not fit into the host's memory: ") &&
+                                      Contains("through cuBLAS") && !Contains("what cuBLAS needs"));
+    const Json json = parse_json(to_json_text(refused), "json");
+    CHECK((json["fits"] == false && json["host"] == pinned - 1));
+  }
+  CHECK_FALSE(parse_json(to_json_text(plan(SIZE_MAX, enough)), "json").contains("host"));
+}
+
 TEST_CASE("qlora model plan says what a model takes, and by its exit code whether it fits") {
   TemporaryFolder folder;
   write_file(folder.path() / "config.json", tiny_config_json({.layers = 3}));

@@ -18,6 +18,32 @@ constexpr double kStepTime[] = {1, 1.01, 1.29, 1.3};
 constexpr double kRowsOfBase = 16;
 constexpr size_t kPacksShown = 8;
 
+// What a plan needs that is not there: of what may be used, of the host's memory, or both.
+std::string shortage(const MemoryPlan& m, size_t budget) {
+  std::vector<std::string> needs;
+  if (m.bytes() > budget) needs.push_back(format_bytes(m.bytes()));
+  if (!m.host_has_room())
+    needs.push_back(fmt::format("{} of the host's memory, {} are there", format_bytes(m.pinned()),
+                                format_bytes(m.device.host)));
+  return fmt::format("needs {}", fmt::join(needs, " and "));
+}
+
+// What to do where only the host has no room. Under `auto` all other modes were tried, on the GPU.
+std::string advice(const MemoryPlan& m, const RunConfig& config, size_t budget) {
+  const std::string may = format_bytes(budget);
+  if (m.paged > m.device.host)
+    return fmt::format("an optimizer that is not paged keeps its states on the GPU, where {} may be used",
+                       may);
+  if (config.text("gradient_checkpointing") == "auto")
+    return fmt::format(
+        "gradient_checkpointing: offload has inputs of blocks there, and every other needs more than the {} "
+        "of the "
+        "GPU that may be used",
+        may);
+  return fmt::format("gradient_checkpointing: block keeps inputs of blocks on the GPU, where {} may be used",
+                     may);
+}
+
 // Runs of one micro-step a unit of time: more runs share a pass over the base, fewer keep more for backward.
 double speed_of(std::span<const PlannedRun* const> runs, Checkpointing mode) {
   double rows = 0;
@@ -65,17 +91,19 @@ MemoryPlan Planner::with_decoded(const std::vector<const PlannedRun*>& runs, Che
 
 PlannedPack Planner::choose(const std::vector<const PlannedRun*>& runs, std::optional<size_t> budget) {
   PlannedPack pack;
+  std::optional<PlannedPack> without_host;
   pack.runs = runs;
   for (const DeviceOptions& options : device_choices())
     for (Checkpointing mode : modes_of(runs.at(0)->config)) {
       pack.checkpointing = mode;
       pack.memory = memory_of(runs, mode, options);
       if (!budget) return pack;
+      if (!without_host && pack.memory.bytes() <= *budget) without_host = pack;
       if (!fits(pack.memory, *budget)) continue;
       pack.memory = with_decoded(runs, mode, pack.memory, *budget);
       return pack;
     }
-  return pack;
+  return without_host.value_or(pack);
 }
 
 // The most runs from the front that fit together; more runs never need less.
@@ -92,17 +120,9 @@ size_t Planner::most_that_fit(const std::vector<const PlannedRun*>& runs, Checkp
 
 void Planner::refuse(const PlannedRun& run, size_t budget) {
   const MemoryPlan least = choose({&run}, budget).memory;
-  QLORA_CHECK(
-      least.pinned() <= device_.host, memory,
-      "run `{}` needs {} of the host's memory, pinned ({}), and the host has {}; {} keeps that on the "
-      "GPU, where {} may be used",
-      run.name, format_bytes(least.pinned()),
-      least.offloaded > 0 ? "inputs of blocks, states of a paged optimizer" : "states of a paged optimizer",
-      format_bytes(device_.host),
-      least.offloaded > 0 ? "gradient_checkpointing: block" : "an optimizer that is not paged",
-      format_bytes(budget));
-  throw Error(ErrorKind::memory, fmt::format("run `{}` needs {}; {} may be used (--memory)", run.name,
-                                             format_bytes(least.bytes()), format_bytes(budget)));
+  const std::string after = least.bytes() > budget ? format_bytes(budget) + " may be used (--memory)"
+                                                   : advice(least, run.config, budget);
+  throw Error(ErrorKind::memory, fmt::format("run `{}` {}; {}", run.name, shortage(least, budget), after));
 }
 
 PlannedPack Planner::next_pack(const std::vector<const PlannedRun*>& runs, size_t budget) {
@@ -116,8 +136,7 @@ PlannedPack Planner::next_pack(const std::vector<const PlannedRun*>& runs, size_
     for (Checkpointing mode : modes) {
       const size_t fit = most_that_fit(runs, mode, options, budget);
       const std::string name = name_of(mode) + std::string(tiles_instead ? " by our own tiles" : "");
-      tried.push_back(fit == 0 ? fmt::format("{} needs {}", name,
-                                             format_bytes(memory_of({runs[0]}, mode, options).bytes()))
+      tried.push_back(fit == 0 ? name + " " + shortage(memory_of({runs[0]}, mode, options), budget)
                                : fmt::format("{} fits {} of {}", name, fit, runs.size()));
       const double with = fit == 0 ? 0 : speed_of(std::span(runs).first(fit), mode);
       if (with > speed) {

@@ -59,7 +59,8 @@ struct PlannedDevice {
   ContextFigure figure = ContextFigure::assumed;
   bool blas = true;                 // cuBLAS is there, and may be used
   std::optional<size_t> kept = {};  // of decoded weights, asked for over every plan (QLORA_CUDA_KEEP)
-  size_t host = SIZE_MAX;           // memory of its host, of which some may be pinned
+  size_t host = SIZE_MAX;           // memory of its host, of which some may be pinned; SIZE_MAX: not asked
+  bool host_known() const { return host != SIZE_MAX; }
 };
 
 // What lasts and what passes, by what it is for, at the moment when most of it is in use.
@@ -83,12 +84,14 @@ struct MemoryPlan {
   size_t slabs = 0;      // of a GPU, through which they pass
   size_t offloaded = 0;  // inputs of blocks in host memory, likewise (Checkpointing::offload)
   size_t decoded = 0;    // of a block's weights, decoded for cuBLAS
-  size_t pinned() const { return paged + offloaded; }
   MemoryParts parts = {};
   PlannedDevice device = {};
   DeviceOptions options = {};  // of its backend
   // Of the memory in which it computes, the GPU's where it is one.
   size_t bytes() const;
+  // Of the memory of a GPU's host.
+  size_t pinned() const { return paged + offloaded; }
+  bool host_has_room() const { return pinned() <= device.host; }
   // Lost to alignment and to what nothing fits into.
   size_t gaps() const { return lasting + passing - parts.sum(); }
 };
@@ -134,10 +137,11 @@ class Planner {
   MemoryPlan memory_of(const std::vector<const PlannedRun*>&, Checkpointing, const DeviceOptions&);
   MemoryPlan memory_of(const std::vector<const PlannedRun*>&, Checkpointing);
   MemoryPlan memory_of(const std::vector<const PlannedRun*>&);
-  // The fastest way to train these runs together that fits into `budget` bytes, or else the one that needs
-  // least: with `gradient_checkpointing: auto`, by the mode; on a GPU through cuBLAS where it is there, with
-  // decoded weights of a block that stay where that spares decoding them, or else without them, or by our own
-  // tiles. Without a budget: cuBLAS, and nothing stays.
+  // The fastest way to train these runs together that fits into `budget` bytes and the host's memory, or else
+  // the fastest that only the host has no room for, or else the one that needs least: with
+  // `gradient_checkpointing: auto`, by the mode; on a GPU through cuBLAS where it is there, with decoded
+  // weights of a block that stay where that spares decoding them, or else without them, or by our own tiles.
+  // Without a budget: cuBLAS, and nothing stays.
   PlannedPack choose(const std::vector<const PlannedRun*>&, std::optional<size_t> budget);
   // Cuts runs (of any pack keys) into packs that fit into `budget` bytes, in order. Under
   // `gradient_checkpointing: auto` every pack gets the mode, and with it the number of runs, by which its
@@ -157,9 +161,7 @@ class Planner {
   std::vector<DeviceOptions> device_choices() const;
   MemoryPlan with_decoded(const std::vector<const PlannedRun*>&, Checkpointing, const MemoryPlan&,
                           size_t budget);
-  bool fits(const MemoryPlan& m, size_t budget) const {
-    return m.bytes() <= budget && m.pinned() <= device_.host;
-  }
+  bool fits(const MemoryPlan& m, size_t budget) const { return m.bytes() <= budget && m.host_has_room(); }
   // Throws Error(memory): the run needs more than there is, and what of.
   [[noreturn]] void refuse(const PlannedRun&, size_t budget);
   size_t most_that_fit(const std::vector<const PlannedRun*>&, Checkpointing, const DeviceOptions&,

@@ -1,8 +1,11 @@
+#include <unistd.h>
+
 #include <catch2/catch.hpp>
 
 #include "core/lora/lora.h"
 #include "core/models/tiny_model.h"
 #include "core/text/tiny_tokenizer.h"
+#include "experiments/place.h"
 #include "experiments/plan.h"
 #include "experiments/scheduler.h"
 #include "experiments/test_program.h"
@@ -201,14 +204,14 @@ TEST_CASE("a pack on a GPU goes through cuBLAS in whatever mode fits, before it 
 TEST_CASE("inputs of blocks go to the host where a GPU has no room for them, and on the processor nowhere") {
   Workbench bench;
   write_tiny_model(bench.path() / "model",
-                   {.vocab = TinyTokenizer::kVocabSize + 4, .layers = 8, .max_positions = 640});
+                   {.vocab = TinyTokenizer::kVocabSize + 4, .layers = 24, .max_positions = 640});
   Planner planner(PlannedDevice{CountedKernels::cuda}), on_processor;
   const Sweep automatic = sweep_of(bench, "gradient_checkpointing: auto\n"),
               asked = sweep_of(bench, "gradient_checkpointing: offload\n");
   std::vector<PlannedRun> runs = planner.plan(automatic);
   for (PlannedRun& run : runs) {
-    run.config = run.config.with("per_device_train_batch_size", int64_t{60});
-    run.longest.assign(60, 600);
+    run.config = run.config.with("per_device_train_batch_size", int64_t{120});
+    run.longest.assign(120, 600);
   }
   const MemoryPlan block = planner.memory_of({&runs[0]}, Checkpointing::block),
                    offload = planner.memory_of({&runs[0]}, Checkpointing::offload);
@@ -219,12 +222,25 @@ TEST_CASE("inputs of blocks go to the host where a GPU has no room for them, and
   CHECK_THAT(pack.reason, Contains("block needs ") && Contains("offload fits 1 of 1"));
   const size_t least = planner.memory_of({&runs[0]}, Checkpointing::offload, {.blas = false}).bytes();
   CHECK(planner.pack({&runs[0]}, least).at(0).checkpointing == Checkpointing::offload);
-  // Where the host has no room either, the run is refused, unless the GPU has it.
-  Planner small(PlannedDevice{.kernels = CountedKernels::cuda, .host = offload.pinned() - 1});
-  CHECK_THROWS_WITH(small.pack({&runs[0]}, least), Contains("of the host's memory") &&
-                                                       Contains(format_bytes(offload.pinned())) &&
-                                                       Contains("gradient_checkpointing: block"));
+  // Where the host has no room either, the run is refused, unless the GPU has it. `auto` has tried the rest.
+  const size_t host = offload.pinned() - (size_t{1} << 20);
+  Planner small(PlannedDevice{.kernels = CountedKernels::cuda, .host = host});
+  const std::string short_of = fmt::format("needs {} of the host's memory, {} are there",
+                                           format_bytes(offload.pinned()), format_bytes(host));
+  CHECK_THROWS_WITH(small.pack({&runs[0]}, least),
+                    Contains(short_of + "; gradient_checkpointing: offload has"));
+  CHECK_THROWS_WITH(small.pack({&runs[0]}, 1), Contains(" and ") && Contains("may be used (--memory)"));
   CHECK(small.pack({&runs[0]}, block.bytes()).at(0).checkpointing == Checkpointing::block);
+  PlannedRun told = runs[0];
+  told.config = told.config.with("gradient_checkpointing", std::string("offload"));
+  CHECK_THROWS_WITH(small.pack({&told}, least), Contains(short_of + "; gradient_checkpointing: block"));
+  // Own tiles instead of inputs on the host: the reason is the host's memory, not the GPU's.
+  const size_t by_tiles = planner.memory_of({&runs[0]}, Checkpointing::block, {.blas = false}).bytes();
+  REQUIRE(offload.bytes() <= by_tiles);
+  REQUIRE(by_tiles < block.bytes());
+  const PlannedPack tiles = small.pack({&runs[0]}, by_tiles).at(0);
+  CHECK((tiles.checkpointing == Checkpointing::block && !tiles.memory.options.blas));
+  CHECK_THAT(tiles.reason, Contains("offload " + short_of + ", "));
 
   runs = on_processor.plan(asked);
   const std::vector<PlannedPack> packs = on_processor.pack(pointers(runs), size_t{1} << 40);
@@ -233,6 +249,30 @@ TEST_CASE("inputs of blocks go to the host where a GPU has no room for them, and
         "gradient_checkpointing offload: block for 3 runs together (memory of the host is where this "
         "computes)");
   CHECK(on_processor.memory_of({&runs[0]}).offloaded == 0);
+}
+
+TEST_CASE("paged states that the host has no room for are refused, and nothing else is blamed") {
+  Workbench bench;
+  for (const char* mode : {"block", "offload", "auto"}) {
+    const Sweep sweep =
+        sweep_of(bench, fmt::format("optim: paged_adamw_32bit\ngradient_checkpointing: {}\n", mode));
+    Planner large(PlannedDevice{CountedKernels::cuda});
+    const std::vector<PlannedRun> runs = large.plan(sweep);
+    const size_t paged = large.choose({&runs[0]}, size_t{1} << 40).memory.paged;
+    REQUIRE(paged > 0);
+    Planner small(PlannedDevice{.kernels = CountedKernels::cuda, .host = paged - 1});
+    CHECK_THROWS_WITH(small.pack({&runs[0]}, size_t{1} << 40),
+                      Contains("of the host's memory") && Contains("an optimizer that is not paged") &&
+                          !Contains("gradient_checkpointing") && !Contains("--memory"));
+    CHECK(small.choose({&runs[0]}, size_t{1} << 40).memory.options.blas);
+  }
+}
+
+TEST_CASE("a GPU is planned with the memory that its host has") {
+  const size_t host = place_of("cuda-emulated", "2G").device.host;
+  CHECK(host >= size_t{1} << 20);
+  CHECK(host <= static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE)));
+  CHECK(place_of("cuda-emulated", "2G").budget == size_t{2} << 30);
 }
 
 TEST_CASE("planned memory covers the evaluations of a run") {

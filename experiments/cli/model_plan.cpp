@@ -71,8 +71,9 @@ void add_model_plan(CLI::App& model, Invocation& in) {
   app->add_option("--tokens", arguments->tokens,
                   "of every example, all learned (default: source_max_len + target_max_len)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  app->add_option("--memory", arguments->memory,
-                  "what it should fit into: 5.7G; exit code 4 where it does not");
+  app->add_option(
+      "--memory", arguments->memory,
+      "what it should fit into: 5.7G; exit code 4 where it does not, or its GPU's host has no room");
   app->add_option(
       "--context", arguments->context,
       "what the driver of a GPU takes for a program (default: measured where there is a GPU, else 410M)");
