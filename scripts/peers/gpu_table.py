@@ -79,6 +79,10 @@ def goals(rows):
             add(f"{name}, tokens/s", row[0], 8000)
             for (peer, theirs), least in zip(peers_of(name, row[1]), (1.3, 1.4)):
                 add(f"{name}, of {peer}", ratio(rows, name, theirs), least)
+    for name, row in rows.items():
+        chosen = [rows[choice] for choice in (f"{name}, graphs off", f"{name}, graphs on") if choice in rows]
+        if row[1] == "tokens/s" and len(chosen) == 2:
+            add(f"{name}, graphs: own choice of the better of off and on", row[0] / max(c[0] for c in chosen), 0.95)
     if "decode 7b 1 sequences" in rows:
         add("decode 7b, tokens/s", rows["decode 7b 1 sequences"][0], 300)
     packed = rows.get("packed 1.1b 8 runs of 1x512")
