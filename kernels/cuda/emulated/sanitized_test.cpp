@@ -4,10 +4,8 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <ctime>
 
+#include "core/base/test_turns.h"
 #include "kernels/cases/cases.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/emulated/chosen.h"
@@ -38,15 +36,6 @@ double worst_error(const std::vector<Array>& a, const std::vector<Array>& b) {
       if (!(error <= worst)) worst = error;
     }
   return worst;
-}
-
-// Which of the fifths: QLORA_CASES_TURN, or the day's.
-size_t turn() {
-  const char* chosen = std::getenv("QLORA_CASES_TURN");
-  const size_t turn =
-      chosen != nullptr ? std::stoul(chosen) : static_cast<size_t>(std::time(nullptr) / 86400);
-  std::printf("QLORA_CASES_TURN=%zu\n", turn);
-  return turn;
 }
 
 }  // namespace
