@@ -204,14 +204,14 @@ TEST_CASE("a pack on a GPU goes through cuBLAS in whatever mode fits, before it 
 TEST_CASE("inputs of blocks go to the host where a GPU has no room for them, and on the processor nowhere") {
   Workbench bench;
   write_tiny_model(bench.path() / "model",
-                   {.vocab = TinyTokenizer::kVocabSize + 4, .layers = 24, .max_positions = 640});
+                   {.vocab = TinyTokenizer::kVocabSize + 4, .layers = 12, .max_positions = 640});
   Planner planner(PlannedDevice{CountedKernels::cuda}), on_processor;
   const Sweep automatic = sweep_of(bench, "gradient_checkpointing: auto\n"),
               asked = sweep_of(bench, "gradient_checkpointing: offload\n");
   std::vector<PlannedRun> runs = planner.plan(automatic);
   for (PlannedRun& run : runs) {
-    run.config = run.config.with("per_device_train_batch_size", int64_t{120});
-    run.longest.assign(120, 600);
+    run.config = run.config.with("per_device_train_batch_size", int64_t{240});
+    run.longest.assign(240, 600);
   }
   const MemoryPlan block = planner.memory_of({&runs[0]}, Checkpointing::block),
                    offload = planner.memory_of({&runs[0]}, Checkpointing::offload);
