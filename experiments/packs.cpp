@@ -36,9 +36,8 @@ std::string advice(const MemoryPlan& m, const RunConfig& config, size_t budget) 
                        may);
   if (config.text("gradient_checkpointing") == "auto")
     return fmt::format(
-        "gradient_checkpointing: offload has inputs of blocks there, and every other needs more than the {} "
-        "of the "
-        "GPU that may be used",
+        "gradient_checkpointing: offload has inputs of blocks there, and every other mode needs more of the "
+        "GPU than {}, which may be used",
         may);
   return fmt::format("gradient_checkpointing: block keeps inputs of blocks on the GPU, where {} may be used",
                      may);

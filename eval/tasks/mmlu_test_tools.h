@@ -7,6 +7,7 @@
 
 #include "core/base/test_data.h"
 #include "eval/tasks/mmlu.h"
+#include "eval/test_lm.h"
 
 namespace qlora::test {
 
@@ -38,7 +39,7 @@ class LetterTokenizer final : public Tokenizer {
 };
 
 // Subject s always answers letter s % 4 (the base, -1, answers D).
-class LetterLm final : public Lm {
+class LetterLm final : public SilentLm {
  public:
   explicit LetterLm(int64_t context) : context_(context) {}
   std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest> requests,
@@ -53,14 +54,6 @@ class LetterLm final : public Lm {
       asked.push_back(r);
     }
     return answers;
-  }
-  std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>,
-                                                  const OnAnswer<LogLikelihoodAnswer>&) override {
-    return {};
-  }
-  std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>,
-                                             const OnAnswer<std::vector<int32_t>>&) override {
-    return {};
   }
   int64_t context_length() const override { return context_; }
   std::vector<NextTokenRequest> asked;

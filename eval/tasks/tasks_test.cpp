@@ -8,6 +8,7 @@
 #include "datasets/test_tools.h"
 #include "eval/tasks/mmlu.h"
 #include "eval/tasks/run_task.h"
+#include "eval/test_lm.h"
 
 using namespace qlora;
 using Catch::Matchers::Contains;
@@ -95,14 +96,10 @@ class PlainTokenizer final : public Tokenizer {
 };
 
 // Every right choice is certain, every wrong one is not; a text is answered by its target.
-class KnowingLm final : public Lm {
+class KnowingLm final : public test::SilentLm {
  public:
   KnowingLm(const Task& task, const TaskData& data, const TaskPlan& plan, bool right)
       : task_(task), data_(data), plan_(plan), right_(right) {}
-  std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>,
-                                          const OnAnswer<NextTokenAnswer>&) override {
-    return {};
-  }
   std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest> requests,
                                                   const OnAnswer<LogLikelihoodAnswer>&) override {
     std::vector<LogLikelihoodAnswer> answers;

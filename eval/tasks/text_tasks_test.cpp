@@ -9,6 +9,7 @@
 #include "eval/tasks/answers.h"
 #include "eval/tasks/bbh_answers.h"
 #include "eval/tasks/harness_files.h"
+#include "eval/test_lm.h"
 
 using namespace qlora;
 
@@ -24,24 +25,6 @@ TaskItem question(const std::string& group, const std::string& input) {
   item.document = Json{{"input", input}}.dump();
   return item;
 }
-
-// Answers nothing.
-class SilentLm : public Lm {
- public:
-  std::vector<NextTokenAnswer> next_token(std::span<const NextTokenRequest>,
-                                          const OnAnswer<NextTokenAnswer>&) override {
-    return {};
-  }
-  std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest>,
-                                                  const OnAnswer<LogLikelihoodAnswer>&) override {
-    return {};
-  }
-  std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest>,
-                                             const OnAnswer<std::vector<int32_t>>&) override {
-    return {};
-  }
-  int64_t context_length() const override { return 4096; }
-};
 
 }  // namespace
 
@@ -80,7 +63,7 @@ TEST_CASE("windows over a text score every token once") {
 
 TEST_CASE("a text of many windows has the log-likelihood of their sum") {
   // Every token costs 2: the perplexity by tokens is e^2, whatever the windows.
-  class EvenLm final : public SilentLm {
+  class EvenLm final : public test::SilentLm {
    public:
     std::vector<LogLikelihoodAnswer> log_likelihood(std::span<const LogLikelihoodRequest> all,
                                                     const OnAnswer<LogLikelihoodAnswer>&) override {
@@ -104,7 +87,7 @@ TEST_CASE("a text of many windows has the log-likelihood of their sum") {
 }
 
 TEST_CASE("a task's texts end at the tokenizer's EOS and at what the model's files name beside it") {
-  class EndsLm final : public SilentLm {
+  class EndsLm final : public test::SilentLm {
    public:
     std::vector<std::vector<int32_t>> generate(std::span<const GenerateRequest> all,
                                                const OnAnswer<std::vector<int32_t>>&) override {

@@ -214,7 +214,9 @@ class Lab {
   bool fits(const std::string& name, const MemoryPlan& plan) const {
     if (plan.bytes() > place_.budget)
       row(name, static_cast<double>(plan.bytes()) / kMiB, "MiB", "planned: does not fit, not run");
-    return plan.bytes() <= place_.budget;
+    if (!plan.host_has_room())
+      row(name, static_cast<double>(plan.pinned()) / kMiB, "MiB", "pinned: more than the host has, not run");
+    return plan.bytes() <= place_.budget && plan.host_has_room();
   }
 
   void load(const MemoryPlan& plan) {

@@ -111,7 +111,7 @@ uint64_t number_of(const Product& p) {
   return shape_of({p.m, p.n, p.k, p.lda, p.ldb, p.ldc, p.a_transposed, p.b_transposed});
 }
 
-// The first answer is one that cannot be used here; the second can.
+// The first answer cannot be used here, the second needs more workspace than anybody has, the third is good.
 int heuristic(void* handle, void* product, void* a, void* b, void* c, void* d, void* preference, int asked,
               LtAnswer* answers, int* answered) {
   known(handle, Kind::handle);
@@ -128,7 +128,10 @@ int heuristic(void* handle, void* product, void* a, void* b, void* c, void* d, v
   LtAnswer unusable = usable;
   unusable.algorithm.data[0] = 0;
   unusable.state = kBlasUnsupported;
-  for (const LtAnswer& answer : {unusable, usable})
+  LtAnswer too_much = usable;
+  too_much.algorithm.data[0] = 0;
+  too_much.workspace = SIZE_MAX;
+  for (const LtAnswer& answer : {unusable, too_much, usable})
     if (*answered < asked) answers[(*answered)++] = answer;
   return 0;
 }

@@ -130,6 +130,7 @@ TEST_CASE("cuBLAS: the emulated one refuses what cuBLAS refuses") {
 }
 
 TEST_CASE("cublasLt: an algorithm is asked for once for products of the same sizes") {
+  Chosen with_lt("QLORA_CUBLASLT", "on");
   Stream stream;
   Blas blas(find_blas(), stream);
   OnDevice<bf16> x(stream, narrowed(normals(3, 16 * 16)));
@@ -165,6 +166,7 @@ TEST_CASE("cublasLt: an algorithm is asked for once for products of the same siz
 }
 
 TEST_CASE("cublasLt: what it refuses to multiply after it named an algorithm goes by cublasGemmEx") {
+  Chosen with_lt("QLORA_CUBLASLT", "on");
   Stream stream;
   FoundBlas found = find_blas();
   REQUIRE(found.lt);
@@ -185,6 +187,7 @@ TEST_CASE("cublasLt: what it refuses to multiply after it named an algorithm goe
 }
 
 TEST_CASE("cublasLt: so many plans are kept, then all are forgotten") {
+  Chosen with_lt("QLORA_CUBLASLT", "on");
   Stream stream;
   Blas blas(find_blas(), stream);
   OnDevice<bf16> x(stream, narrowed(normals(4, 8)));
@@ -206,6 +209,7 @@ TEST_CASE("cublasLt: so many plans are kept, then all are forgotten") {
 }
 
 TEST_CASE("cublasLt: the emulated one refuses what cublasLt refuses, and what nobody may rely on") {
+  Chosen with_lt("QLORA_CUBLASLT", "on");
   Stream stream;
   Scratch workspace;
   const FoundBlas found = find_blas();
@@ -238,17 +242,17 @@ TEST_CASE("cublasLt: the emulated one refuses what cublasLt refuses, and what no
   for (int which : {kLtAlignmentA, kLtAlignmentB, kLtAlignmentC, kLtAlignmentD})
     set(lt.set_preference, wanted, which, uint32_t{16});
   REQUIRE(ask() == 0);
-  REQUIRE(answered == 2);
+  REQUIRE(answered == 3);
   CHECK(answers[0].state != 0);
   const float one = 1;
   const auto multiply = [&](const LtAlgorithm& algorithm, size_t bytes, const bf16* at, void* on) {
     return lt.multiply(handle, product, &one, at, a, x.get(), a, &one, y.get(), d, y.get(), d, &algorithm,
                        workspace.bytes(much), bytes, on);
   };
-  const LtAlgorithm good = answers[1].algorithm;
+  const LtAlgorithm good = answers[2].algorithm;
   CHECK(multiply(good, much, x.get(), stream.raw()) == 0);
-  CHECK(multiply(answers[0].algorithm, much, x.get(), stream.raw()) == kBlasInvalid);
-  CHECK(multiply(good, answers[1].workspace - 1, x.get(), stream.raw()) == kBlasInvalid);
+  for (int bad : {0, 1}) CHECK(multiply(answers[bad].algorithm, much, x.get(), stream.raw()) == kBlasInvalid);
+  CHECK(multiply(good, answers[2].workspace - 1, x.get(), stream.raw()) == kBlasInvalid);
   CHECK(multiply(good, much, x.get() + 1, stream.raw()) == kBlasInvalid);
   CHECK_THROWS_WITH(multiply(good, much, x.get(), nullptr), Catch::Contains("without a stream"));
   lt.destroy_layout(a);
@@ -284,7 +288,7 @@ TEST_CASE("cuBLAS: where there is none, one line says why") {
 }
 
 TEST_CASE("cublasLt: the library that is here has every function and takes attributes as we give them") {
-  Chosen unset("QLORA_CUBLAS", "");
+  Chosen unset("QLORA_CUBLAS", ""), with_lt("QLORA_CUBLASLT", "on");
   const FoundBlas found = find_blas_library();
   CHECK_THAT(found.text, !Catch::Contains(" has no "));  // a name that is misspelt
   if (!found.lt) {
