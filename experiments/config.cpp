@@ -318,18 +318,24 @@ Numerics decode_numerics(const RunConfig& c) {
 }
 
 std::string best_compute_dtype() {
+  if (cpu_has_amx_bf16()) return "bf16_amx";
   return cpu_has_avx512_bf16() ? "bf16" : "f32";
+}
+
+std::optional<Operands> operands_named(std::string_view compute_dtype) {
+  if (compute_dtype == "f32") return Operands::as_stored;
+  if (compute_dtype == "bf16") return Operands::bf16;
+  if (compute_dtype == "bf16_amx") return Operands::bf16_amx;
+  return std::nullopt;
 }
 
 LoadOptions load_options(const RunConfig& c) {
   const std::string& type = c.text("compute_dtype");
-  QLORA_CHECK(type == "f32" || type == "bf16", data,
-              "compute_dtype {} is not in this build; it can: f32, bf16", type);
+  const auto operands = operands_named(type);
+  QLORA_CHECK(operands, data, "compute_dtype {} is not in this build; it can: f32, bf16, bf16_amx", type);
   const char* no_cache = std::getenv("QLORA_NO_CACHE");
   const bool forbidden = no_cache != nullptr && *no_cache != '\0' && std::string_view(no_cache) != "0";
-  return {.quant = quant_config(c),
-          .operands = type == "bf16" ? Operands::bf16 : Operands::as_stored,
-          .cache = c.flag("base_cache") && !forbidden};
+  return {.quant = quant_config(c), .operands = *operands, .cache = c.flag("base_cache") && !forbidden};
 }
 
 std::string print_config(const RunConfig& config, const Settings& given) {

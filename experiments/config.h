@@ -88,6 +88,9 @@ Numerics decode_numerics(const RunConfig&);
 // empty or 0, means base_cache: false.
 LoadOptions load_options(const RunConfig&);
 
+// How products read their operands under a compute_dtype; nothing for another name.
+std::optional<Operands> operands_named(std::string_view compute_dtype);
+
 // What `compute_dtype: auto` stands for on this machine: bf16 where the processor has instructions for it
 // (AVX512-BF16), else f32.
 std::string best_compute_dtype();

@@ -88,8 +88,9 @@ std::vector<Option> make_options() {
        .fallback = "auto",
        .identity = Identity::always,
        .aliases = {"bnb_4bit_compute_dtype", "dtype", "torch_dtype"},
-       .choices = {"auto", "f32", "bf16", "fp32=f32", "float32=f32", "bfloat16=bf16"},
-       .help = "operands of products; auto: bf16 where the processor multiplies it (AVX512-BF16), else f32"},
+       .choices = {"auto", "f32", "bf16", "bf16_amx", "fp32=f32", "float32=f32", "bfloat16=bf16"},
+       .help = "operands of products; bf16_amx: bf16 summed as AMX sums it; auto: that where the processor has "
+               "AMX, bf16 where it has AVX512-BF16, else f32"},
       // The adapter.
       {.name = "lora_r",
        .kind = integer,

@@ -24,7 +24,7 @@ OptionValue representative(const Option& option, const RunConfig& config) {
 }
 
 int64_t semantics_of(const RunConfig& config) {
-  return config.text("compute_dtype") == "bf16" ? kBf16Semantics : kSemantics;
+  return config.text("compute_dtype") == "f32" ? kSemantics : kBf16Semantics;
 }
 
 Json base_json(const RunConfig& config, const ContentHashes& content) {

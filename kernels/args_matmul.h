@@ -16,6 +16,8 @@ namespace qlora {
 //   bf16       each is rounded to bf16, to nearest even, as the product reads it (a quantized element:
 //              bf16(f32(level * absmax)), the value bitsandbytes computes with). Values of f64 pass through
 //              f32.
+//   bf16_amx   the same operands, summed as the tiles of AMX sum them: another order, fast where a processor
+//              has AMX. Products alone: attention takes it for bf16.
 // Every reader of a stored value rounds it in the same way, so nothing is kept twice and recomputing changes
 // no bit.
 //
@@ -26,7 +28,23 @@ namespace qlora {
 // The first chunk gives y = alpha * sum, or y = fma(alpha, sum, y) when accumulating; each later one adds
 // itself by y = fma(alpha, sum, y). Denormal operands and results of all these operations, and of the
 // rounding to bf16, count as zeros.
-enum class Operands : uint8_t { as_stored, bf16 };
+//
+// Those of bf16_amx are those of tdpbf16ps. Chunks are whole steps of 32 values of k, a chunk's first step counting
+// from its first value and what is missing of its last being zero. From sum = 0, each step adds
+//   even = 0; for j in 0 ... 15: even = fma(x[2j], w[2j], even), and odd of x[2j+1] w[2j+1] likewise;
+//   sum = sum + (even + odd)
+// and chunks make y as above, denormals as above.
+enum class Operands : uint8_t { as_stored, bf16, bf16_amx };
+
+// Every way, and its name ("f32" for as_stored, as `compute_dtype` has it).
+inline constexpr Operands kAllOperands[] = {Operands::as_stored, Operands::bf16, Operands::bf16_amx};
+constexpr const char* name_of(Operands operands) {
+  return operands == Operands::bf16_amx ? "bf16_amx" : operands == Operands::bf16 ? "bf16" : "f32";
+}
+// Whether a product rounds its operands to bf16.
+constexpr bool is_bf16(Operands operands) {
+  return operands != Operands::as_stored;
+}
 
 // How a product may round beyond that; chosen by the kind of request, never by the number of rows.
 //   exact   training, prompts, every likelihood: a row has the bits that it has among any number of rows.

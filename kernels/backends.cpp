@@ -53,7 +53,7 @@ std::string what_avx512() {
          (cpu::vdpbf16ps_is_faster() ? "vdpbf16ps, "
           : cpu_has_avx512_bf16()    ? "two multiply-adds (faster here than vdpbf16ps), "
                                      : "two multiply-adds, ") +
-         cpu_brand() + (cpu_has_amx_bf16() ? "; its AMX tiles are not used" : "");
+         (cpu_has_amx_bf16() ? "bf16_amx products by its tiles, " : "") + cpu_brand();
 }
 
 // Best first: `auto` takes the first that can be made. CUDA waits to be named until it has run on a GPU.

@@ -14,7 +14,6 @@ using namespace qlora::test;
 
 namespace {
 
-constexpr Operands kOperands[] = {Operands::as_stored, Operands::bf16};
 
 struct TestAdapter {
   int64_t rank;
@@ -325,7 +324,7 @@ TEST_CASE("The gradients of the linear layer are its slopes with dropout on") {
 TEST_CASE("A layer whose output nobody reads has the same gradients") {
   for (const std::string& name : available_backends()) {
     auto backend = make_test_backend(name);
-    for (Operands operands : kOperands) {
+    for (Operands operands : kAllOperands) {
       INFO(name);
       Problem p(Format::nf4, long_sizes()[0], operands);
       Outcome read = run(p, *backend, DType::f32, {p.everything()});
@@ -345,7 +344,7 @@ TEST_CASE("A layer whose output nobody reads has the same gradients") {
 
 TEST_CASE("Cutting an effective batch into micro-batches changes no bit of the linear layer") {
   for (const std::string& name : available_backends()) {
-    for (Operands operands : kOperands) {
+    for (Operands operands : kAllOperands) {
       for (Format format : {Format::dense, Format::nf4, Format::int8})
         check_cuts(name, Problem(format, {}, operands));
       for (const Sizes& sizes : {many_rows(), long_rows()})
@@ -360,7 +359,7 @@ TEST_CASE("A gradient that is added to another is finished first and rounded onc
   for (const std::string& name : available_backends()) {
     auto backend = make_test_backend(name);
     INFO(name);
-    for (Operands operands : kOperands) {
+    for (Operands operands : kAllOperands) {
       for (const Sizes& sizes : {Sizes{}, many_rows()}) {
         Problem p(Format::nf4, sizes, operands);
         // All runs; and the last two sequences, of one.
@@ -380,7 +379,7 @@ TEST_CASE("A gradient that is added to another is finished first and rounded onc
 
 TEST_CASE("A run has the same bits alone in the linear layer and packed between others") {
   for (const std::string& name : available_backends()) {
-    for (Operands operands : kOperands) {
+    for (Operands operands : kAllOperands) {
       for (Format format : {Format::nf4, Format::int8}) check_alone(name, Problem(format, {}, operands));
       for (const Sizes& sizes : {many_rows(), long_rows()}) {
         Problem many(Format::nf4, sizes, operands);

@@ -36,7 +36,6 @@ void check_rows(const std::string& what, int64_t rows, int64_t width,
 }
 
 constexpr int64_t kRows = 45;
-constexpr Operands kOperands[] = {Operands::as_stored, Operands::bf16};
 
 }  // namespace
 
@@ -45,7 +44,7 @@ TEST_CASE("A row of a dense product has the same bits alone and among others") {
     Array x = normals(1, kRows * k), w = normals(2, n * k), y = normals(3, kRows * n);
     for (Layout layout : {Layout::nt, Layout::nn}) {
       for (Write mode : {Write::overwrite, Write::accumulate}) {
-        for (Operands operands : kOperands) {
+        for (Operands operands : kAllOperands) {
           auto run = [&](Device& d, int64_t lo, int64_t hi) {
             Gemm a{.layout = layout, .x = d.put(slice(x, lo, hi, k)), .w = d.put(w)};
             a.y = d.put(slice(y, lo, hi, n));
@@ -72,7 +71,7 @@ TEST_CASE("A row of a quantized product has the same bits alone and among others
       for (Layout layout : {Layout::nt, Layout::nn}) {
         int64_t k = layout == Layout::nt ? in : out, n = layout == Layout::nt ? out : in;
         Array x = normals(1, kRows * k);
-        for (Operands operands : kOperands) {
+        for (Operands operands : kAllOperands) {
           check_rows(w.name(), kRows, n, [&](Device& d, int64_t lo, int64_t hi) {
             void* y = d.make((hi - lo) * n);
             QGemm a{
@@ -220,7 +219,7 @@ TEST_CASE("Attention and its gradients have the same bits for a sequence alone a
                                {4, 2, 80, 9, {30, 3, 12}, true}, {9, 3, 64, 0, {40, 90}},
                                {1, 1, 128, 9, {20, 65}},         {1, 1, 256, 0, {33, 5}, true}};
   for (const std::string& name : available_backends())
-    for (Operands operands : {Operands::as_stored, Operands::bf16}) {
+    for (Operands operands : kAllOperands) {
       auto backend = make_test_backend(name);
       for (const Sequences& batch : batches) {
         std::vector<size_t> everything;
@@ -246,7 +245,7 @@ TEST_CASE("A query has the same bits over keys from a cache as in its whole sequ
         v = normals(3, kLength * kKvHeads * kDim), bias = normals(4, kHeads * kLength);
   for (const std::string& name : available_backends()) {
     auto backend = make_test_backend(name);
-    for (Operands operands : {Operands::as_stored, Operands::bf16})
+    for (Operands operands : kAllOperands)
       for (int64_t window : {0, 20}) {
         // Queries [lo, hi) over keys [0, hi), which lie `shift` rows into the buffer.
         auto run = [&](int64_t lo, int64_t hi, int64_t shift) {

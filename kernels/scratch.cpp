@@ -8,11 +8,21 @@ namespace {
 // The largest of all instruction sets (cpu/gemm-inl.h, cpu/pack-inl.h, cpu/attention-inl.h).
 constexpr int64_t kTileRows = 14, kPanelColumns = 32, kChunk = 320, kBf16Chunk = 1024, kSuper = 4096,
                   kTileSlack = 16;
+constexpr int64_t kAmxRows = 32, kAmxDepth = 32;  // cpu/amx_tiles-inl.h
 constexpr int64_t kFewRows =
     64;  // at least what small_rows-inl.h and decode_rows-inl.h take; they keep x whole
 constexpr int64_t kDropRows = 64;  // reference/linear.cpp
 constexpr int64_t kQueries = 84, kLanes = 16;
 constexpr size_t kPage = 4096;
+
+// Chunks of k are whole multiples of it.
+int64_t step_of(Operands operands) {
+  return operands == Operands::bf16_amx ? kAmxDepth : 8;
+}
+// Rows packed as tiles of AMX: `tails` chunks of k end within a step.
+int64_t in_tiles(int64_t rows, int64_t k, int64_t tails) {
+  return (rows + kAmxRows - 1) / kAmxRows * kAmxRows * (k + kAmxDepth * (tails + 1) - 1) / 2;
+}
 
 }  // namespace
 
@@ -27,12 +37,15 @@ void ScratchNeed::product(int64_t m, int64_t n, int64_t k, DType type, Operands 
   const int64_t depth = std::min(k, kSuper), chunks = depth / (kChunk / 2) + 2;
   need(kPackedX, (m + kTileRows) * depth + (m / 6 + 1) * chunks * kTileSlack);
   if (m <= kFewRows) need(kPackedX, m * k);
+  if (operands == Operands::bf16_amx) need(kPackedX, in_tiles(m, depth, 0));
   panel(k, operands);
 }
 
 // A panel of w is a chunk of k long.
 void ScratchNeed::panel(int64_t k, Operands operands) {
-  need(kPackedW, std::min((k + 7) / 8 * 8, operands == Operands::bf16 ? kBf16Chunk : kChunk) * kPanelColumns);
+  const int64_t step = step_of(operands);
+  need(kPackedW,
+       std::min((k + step - 1) / step * step, is_bf16(operands) ? kBf16Chunk : kChunk) * kPanelColumns);
 }
 
 void ScratchNeed::weight(const WeightView& w, int64_t rows, bool forward, DType type, Operands operands) {
@@ -67,8 +80,11 @@ namespace {
 
 // What one side of a product takes, packed as tiles of rows (the thin side of cpu/thin-inl.h, and u of
 // cpu/deltas-inl.h): `chunks` of the sum, each with some slack for every tile.
-int64_t packed(int64_t rows, int64_t k, int64_t chunks) {
-  return (rows + kTileRows) * k + (rows / 6 + 2) * chunks * kTileSlack;
+int64_t packed(int64_t rows, int64_t k, int64_t chunks, Operands operands) {
+  const int64_t columns = (rows + kTileRows) * k + (rows / 6 + 2) * chunks * kTileSlack;
+  // An adapter's rows may begin in the middle of a tile.
+  return operands != Operands::bf16_amx ? columns
+                                        : std::max(columns, in_tiles(rows + kAmxRows - 1, k, chunks));
 }
 int64_t chunks_of(int64_t k) {
   return k / (kChunk / 2) + 2;
@@ -83,7 +99,8 @@ int64_t bits(int64_t rows, int64_t cols) {
 
 // Of a task: sums of a thin product, the bits of its rows, its panel, and panels of all deltas of a term.
 void ScratchNeed::panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands operands) {
-  need(kThinSums, (rank + kTileRows) * kPanelColumns + bits(kPanelColumns, dropped_columns));
+  const int64_t rows = operands == Operands::bf16_amx ? kAmxRows : kTileRows;
+  need(kThinSums, (rank + rows) * kPanelColumns + bits(kPanelColumns, dropped_columns));
   need(kDeltaPanels, ranks * kPanelColumns);
   panel(k, operands);
 }
@@ -102,9 +119,9 @@ void ScratchNeed::add(const Linear& a) {
       if (a.type != DType::f32) continue;
       product(std::min(rows, kFewRows), part.rank, in, a.type, a.operands);
       product(std::min(rows, kFewRows), term.w.out, part.rank, a.type, a.operands);
-      thin += packed(part.rank, in, chunks_of(in));
-      deltas += packed(rows, part.rank, chunks_of(part.rank));
-      ranks += part.rank + 1;
+      thin += packed(part.rank, in, chunks_of(in), a.operands);
+      deltas += packed(rows, part.rank, chunks_of(part.rank), a.operands);
+      ranks += part.rank + step_of(a.operands);
       panels(ranks, part.rank, drops ? in : 0, in, a.operands);
     }
     if (term.y != nullptr) need(kDeltas, deltas);
@@ -132,10 +149,10 @@ void ScratchNeed::add(const LinearBackward& a) {
       if (a.type != DType::f32) continue;
       low_rank += rows * part.rank;
       if (drops) kept += bits(rows, in);
-      of_du += packed(part.rank, out, chunks_of(out));
-      of_gradients += 2 * packed(part.rank, rows, chunks_of(rows) + 2 * sequences);
-      deltas += packed(rows, part.rank, chunks_of(part.rank));
-      ranks += part.rank + 1;
+      of_du += packed(part.rank, out, chunks_of(out), a.operands);
+      of_gradients += 2 * packed(part.rank, rows, chunks_of(rows) + 2 * sequences, a.operands);
+      deltas += packed(rows, part.rank, chunks_of(part.rank), a.operands);
+      ranks += part.rank + step_of(a.operands);
       panels(ranks, part.rank, 0, std::max(out, rows), a.operands);
     }
     if (a.dx != nullptr) need(kDeltas, deltas);

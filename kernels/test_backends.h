@@ -10,8 +10,8 @@
 
 namespace qlora::test {
 
-// Whether the kernels of a GPU are among them, on the processor ("cuda-emulated"): they are a hundred times slower, so
-// a test that takes long anyway leaves them out.
+// Whether the kernels of a GPU are among them, on the processor ("cuda-emulated"): they are a hundred times
+// slower, so a test that takes long anyway leaves them out.
 enum class EmulatedGpu : uint8_t { left_out, included };
 
 // Their names, best first; the last is the reference.
@@ -30,14 +30,17 @@ struct Variant {
   Operands operands = Operands::as_stored;
 };
 inline std::ostream& operator<<(std::ostream& out, const Variant& v) {
-  return out << v.backend << (v.operands == Operands::bf16 ? " bf16" : "");
+  return out << v.backend << (is_bf16(v.operands) ? " " : "")
+             << (is_bf16(v.operands) ? name_of(v.operands) : "");
 }
 
-// Every runnable backend with operands of both kinds.
+// Every runnable backend with operands of both kinds; the best one of the processor with those of AMX, too.
 inline std::vector<Variant> runnable_variants(EmulatedGpu gpu = EmulatedGpu::left_out) {
   std::vector<Variant> all;
   for (const std::string& name : runnable_backends(gpu))
-    for (Operands operands : {Operands::as_stored, Operands::bf16}) all.push_back({name, operands});
+    for (Operands operands : kAllOperands)
+      if (operands != Operands::bf16_amx || name == runnable_backends().front())
+        all.push_back({name, operands});
   return all;
 }
 

@@ -33,7 +33,7 @@ Operands operands_of(const AttentionBackward& a) {
 
 template <class Args>
 std::string named(const char* kernel, const Args& a) {
-  return operands_of(a) == Operands::bf16 ? fmt::format("{} bf16", kernel) : kernel;
+  return is_bf16(operands_of(a)) ? fmt::format("{} bf16", kernel) : kernel;
 }
 
 }  // namespace
@@ -56,7 +56,7 @@ void TimedBackend::note(const std::string& kernel, double begin, const Work& wor
   time.flops += work.flops;
   time.bytes += work.bytes;
   time.type = type;
-  time.bf16 = operands == Operands::bf16;
+  time.bf16 = is_bf16(operands);
 }
 
 template <class Args>
@@ -72,7 +72,7 @@ void TimedBackend::time(const std::string& kernel, void (Backend::*call)(const A
 std::string TimedBackend::with_weights(const char* kernel, Operands operands, const WeightView& first,
                                        size_t terms) const {
   std::string name = fmt::format("{} {}", kernel, name_of(first.format));
-  if (operands == Operands::bf16) name += " bf16";
+  if (is_bf16(operands)) name += " bf16";
   if (by_shape_) name += fmt::format(" {}x{}", first.out, first.in);
   if (by_shape_ && terms > 1) name += fmt::format(" (1 of {})", terms);
   return name;

@@ -3,6 +3,7 @@
 #   - if a VEX or EVEX instruction stands in a function outside the namespaces qlora::avx2, avx512, avx512bf16, emulated512: such
 #     a function, when shared (a template, an inline), could be chosen by the linker for the baseline machine too;
 #   - if an AVX-512 instruction stands in a function of avx2 or emulated512;
+#   - if an instruction on the tiles of AMX stands outside avx512bf16;
 #   - if no wide function was found at all (then it looked at the wrong files).
 #     scripts/check_isa_symbols.sh FILE...
 set -euo pipefail
@@ -20,6 +21,7 @@ objdump -d --no-show-raw-insn "$@" | awk '
     else escaped[name] = $2
     if (narrow && /%zmm|%[xy]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]/) wrong[name] = $2
   }
+  $2 ~ /^(tile|tdp|ldtilecfg|sttilecfg)/ && name !~ /^_Z+NK?5qlora10avx512bf16/ { escaped[name] = $2 }
   END {
     for (f in wide) found++
     for (f in escaped) { print "outside its region: " f " (" escaped[f] ")"; bad++ }

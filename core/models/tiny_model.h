@@ -39,7 +39,7 @@ struct TinyConfig {
 // Whether a list of families asks kernels for something new by this one. Backends that take seconds a model
 // leave the others out.
 inline bool asks_anew(const TinyConfig& c, Operands operands) {
-  return c.new_kernels == NewKernels::all || (c.new_kernels == NewKernels::f32 && operands != Operands::bf16);
+  return c.new_kernels == NewKernels::all || (c.new_kernels == NewKernels::f32 && !is_bf16(operands));
 }
 
 // Uniform numbers in center +- radius, a function of seed and name.

@@ -56,7 +56,7 @@ struct QuantConfig {
 // The elements of a dense weight: rounded once, when it is stored, if every product would round them. Half
 // the bytes.
 constexpr DType dense_type(DType compute_type, Operands operands) {
-  return operands == Operands::bf16 ? DType::bf16 : compute_type;
+  return is_bf16(operands) ? DType::bf16 : compute_type;
 }
 
 // The default FrozenLinear: dense, or blocks of codes with absmax (a WeightView).

@@ -211,7 +211,7 @@ std::vector<Case> attention_cases() {
   };
   std::vector<Case> all = cases_of(shapes);
   for (Case& c : cases_of(tiled))
-    if (c.operands == Operands::bf16) all.push_back(std::move(c));
+    if (is_bf16(c.operands)) all.push_back(std::move(c));
   return all;
 }
 

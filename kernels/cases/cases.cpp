@@ -114,11 +114,13 @@ std::vector<Array> evaluate(const Case& c, Backend& backend, DType type, int64_t
 std::vector<Case> with_bf16_operands(std::vector<Case> plain) {
   const size_t n = plain.size();
   for (size_t i = 0; i < n; ++i) {
-    Case c = plain[i];
-    c.operands = Operands::bf16;
-    c.shape += " bf16";
+    for (Operands operands : {Operands::bf16, Operands::bf16_amx}) {
+      Case c = plain[i];
+      c.operands = operands;
+      c.shape += std::string(" ") + name_of(operands);
+      plain.push_back(std::move(c));
+    }
     plain[i].flips.clear();
-    plain.push_back(std::move(c));
   }
   return plain;
 }
@@ -171,7 +173,7 @@ WeightView TestWeight::view(Device& device, const Array* elements) const {
   WeightView v{.format = format, .out = out, .in = in};
   if (format == Format::dense) {
     const Array& values = elements != nullptr ? *elements : dense;
-    const bool narrow = device.operands() == Operands::bf16 && !wide;
+    const bool narrow = is_bf16(device.operands()) && !wide;
     v.type = narrow ? DType::bf16 : device.type();
     v.data = narrow ? device.put_bf16(values) : device.put(values);
     return v;

@@ -42,9 +42,14 @@ void gemm_by_rows(const GemmArgs& a) {
   (a.m <= kFewRows ? kernels.gemm_bf16 : kernels.gemm_bf16_fma)(a);
 }
 
-Kernels with_multiply_adds() {
+// Of the build with AVX512-BF16, what is fast on this processor and runs on it.
+Kernels chosen() {
   Kernels table = avx512_bf16_kernels();
-  table.gemm_bf16 = gemm_by_rows;
+  if (!vdpbf16ps_is_faster()) table.gemm_bf16 = gemm_by_rows;
+  if (!cpu_has_amx_bf16()) {
+    table.gemm_amx = table.gemm_amx_fma;
+    table.thin_amx = table.thin_amx_fma;
+  }
   return table;
 }
 
@@ -57,8 +62,7 @@ bool vdpbf16ps_is_faster() {
 
 const Kernels& best_avx512_kernels() {
   if (!cpu_has_avx512_bf16()) return avx512_kernels();
-  if (vdpbf16ps_is_faster()) return avx512_bf16_kernels();
-  static const Kernels table = with_multiply_adds();
+  static const Kernels table = chosen();
   return table;
 }
 

@@ -45,16 +45,41 @@ struct Operand {
 };
 
 // y[i, j] of the definition; `y` is what stands there before, when it is added to.
-float defined(const Operand& x, const Operand& w, int64_t i, int64_t j, int64_t k, float alpha, bool add,
-              float y) {
-  const int64_t chunks = (k + 1023) / 1024, chunk = ((k + chunks - 1) / chunks + 7) / 8 * 8;
+struct Sum {
+  const Operand& x;
+  const Operand& w;
+  int64_t i, j;
+  float add(float sum, int64_t p, int64_t end) const {
+    return multiply_add(x.at(i, p, i + 1, end), w.at(p, j, end, j + 1), sum);
+  }
+  float pairs(int64_t begin, int64_t end) const {
+    float sum = 0;
+    for (int64_t p = begin; p < end; p += 2) sum = add(add(sum, p + 1, end), p, end);
+    return sum;
+  }
+  // As tdpbf16ps: even elements and odd ones of 32 apart.
+  float steps(int64_t begin, int64_t end) const {
+    float sum = 0;
+    for (int64_t step = begin; step < end; step += 32) {
+      float even = 0, odd = 0;
+      for (int64_t p = step; p < std::min(end, step + 32); p += 2)
+        even = add(even, p, end), odd = add(odd, p + 1, end);
+      const float both = plus(even, odd);
+      sum = plus(sum, both);
+    }
+    return sum;
+  }
+  static float plus(float a, float b) { return multiply_add(1.0f, a, b); }
+};
+
+float defined(const Operand& x, const Operand& w, int64_t i, int64_t j, int64_t k, bool amx, float alpha,
+              bool add, float y) {
+  const int64_t step = amx ? 32 : 8;
+  const int64_t chunks = (k + 1023) / 1024, chunk = ((k + chunks - 1) / chunks + step - 1) / step * step;
   for (int64_t begin = 0; begin < k; begin += chunk) {
     const int64_t end = std::min(k, begin + chunk);
-    float sum = 0;
-    for (int64_t p = begin; p < end; p += 2) {
-      sum = multiply_add(x.at(i, p + 1, i + 1, end), w.at(p + 1, j, end, j + 1), sum);
-      sum = multiply_add(x.at(i, p, i + 1, end), w.at(p, j, end, j + 1), sum);
-    }
+    const Sum of{x, w, i, j};
+    const float sum = amx ? of.steps(begin, end) : of.pairs(begin, end);
     y = add || begin > 0 ? multiply_add(alpha, sum, y)
                          : result(alpha * sum, static_cast<double>(alpha) * sum);
   }
@@ -86,33 +111,48 @@ struct Shape {
   int64_t m, n, k;
 };
 // Around the tiles, the chunk of k (1,024) and the super-chunk (4,096), with odd ends of k.
-const Shape kShapes[] = {{1, 1, 1},    {1, 40, 17}, {6, 16, 1024}, {7, 17, 1025},  {13, 33, 7},  {14, 32, 64},
-                         {20, 32, 39}, {29, 70, 9}, {5, 15, 641},  {100, 31, 130}, {3, 9, 4099}, {2, 50, 2}};
+const Shape kShapes[] = {{1, 1, 1},    {1, 40, 17},    {6, 16, 1024}, {7, 17, 1025},  {13, 33, 7},
+                         {14, 32, 64}, {20, 32, 39},   {64, 48, 96},  {33, 64, 1057}, {29, 70, 9},
+                         {5, 15, 641}, {100, 31, 130}, {3, 9, 4099},  {2, 50, 2}};
 
 }  // namespace
 
-TEST_CASE("Products with bf16 operands have the bits of their definition on every instruction set") {
-  for (const Shape& s : kShapes) {
-    for (Kind kind : {Kind::ordinary, Kind::tiny, Kind::huge}) {
-      const Floats x = operands(s.m * s.k, 1, kind), w = operands(s.n * s.k, 5, kind);
-      const Floats before = random_floats(s.m * s.n, 9, kind == Kind::tiny ? 0x1p-125f : 1.0f);
-      std::vector<uint16_t> narrow;
-      for (float v : w) narrow.push_back(to_bf16(v).bits);
-      for (Layout layout : {Layout::nt, Layout::nn, Layout::tn}) {
-        const bool tn = layout == Layout::tn, nt = layout == Layout::nt, add = s.n % 2 == 1;
-        const Operand xo{x, tn ? 1 : s.k, tn ? s.m : 1}, wo{w, nt ? 1 : s.n, nt ? s.k : 1};
-        const float alpha = add ? 0.7f : 1.0f;
-        Floats expected = before;
-        for (int64_t i = 0; i < s.m; ++i)
-          for (int64_t j = 0; j < s.n; ++j) {
-            float& y = expected[static_cast<size_t>(i * s.n + j)];
-            y = defined(xo, wo, i, j, s.k, alpha, add, y);
-          }
-        for (const Kernels* kernels : runnable_tables())
-          for (auto* product : {kernels->gemm_bf16, kernels->gemm_bf16_fma})
-            for (bool stored : {false, true}) {
-              Floats y = before;
-              product({.layout = layout,
+namespace {
+
+// The products of a table with bf16 operands that run here.
+struct Named {
+  std::string name;
+  void (*product)(const GemmArgs&);
+  bool amx = false;
+};
+std::vector<Named> products_of(const Kernels& t) {
+  std::vector<Named> all = {
+      {"bf16", t.gemm_bf16}, {"bf16 by fma", t.gemm_bf16_fma}, {"bf16_amx by fma", t.gemm_amx_fma, true}};
+  if (runs_tiles(t)) all.push_back({"bf16_amx", t.gemm_amx, true});
+  return all;
+}
+
+// Whether every product with these operands has the bits of its definition.
+void check_definition(const Shape& s, Kind kind, Layout layout) {
+  const Floats x = operands(s.m * s.k, 1, kind), w = operands(s.n * s.k, 5, kind);
+  const Floats before = random_floats(s.m * s.n, 9, kind == Kind::tiny ? 0x1p-125f : 1.0f);
+  std::vector<uint16_t> narrow;
+  for (float v : w) narrow.push_back(to_bf16(v).bits);
+  const bool tn = layout == Layout::tn, nt = layout == Layout::nt, add = s.n % 2 == 1;
+  const Operand xo{x, tn ? 1 : s.k, tn ? s.m : 1}, wo{w, nt ? 1 : s.n, nt ? s.k : 1};
+  const float alpha = add ? 0.7f : 1.0f;
+  Floats expected[2] = {before, before};
+  for (int64_t i = 0; i < s.m; ++i)
+    for (int64_t j = 0; j < s.n; ++j)
+      for (bool amx : {false, true}) {
+        float& y = expected[amx ? 1 : 0][static_cast<size_t>(i * s.n + j)];
+        y = defined(xo, wo, i, j, s.k, amx, alpha, add, y);
+      }
+  for (const Kernels* kernels : runnable_tables())
+    for (const Named& named : products_of(*kernels))
+      for (bool stored : {false, true}) {
+        Floats y = before;
+        named.product({.layout = layout,
                        .x = x.data(),
                        .dense = stored ? nullptr : w.data(),
                        .dense_bf16 = stored ? narrow.data() : nullptr,
@@ -125,17 +165,21 @@ TEST_CASE("Products with bf16 operands have the bits of their definition on ever
                        .k = s.k,
                        .alpha = alpha,
                        .add = add});
-              int64_t wrong = 0;
-              for (size_t i = 0; i < y.size(); ++i) wrong += !equal(y[i], expected[i]);
-              INFO(kernels->name << (product == kernels->gemm_bf16 ? "" : " by fma") << ", layout "
-                                 << static_cast<int>(layout) << " " << s.m << "x" << s.n << "x" << s.k
-                                 << " kind " << static_cast<int>(kind)
-                                 << (stored ? ", w stored as bf16" : ""));
-              CHECK(wrong == 0);
-            }
+        int64_t wrong = 0;
+        for (size_t i = 0; i < y.size(); ++i) wrong += !equal(y[i], expected[named.amx ? 1 : 0][i]);
+        INFO(kernels->name << " " << named.name << ", layout " << static_cast<int>(layout) << " " << s.m
+                           << "x" << s.n << "x" << s.k << " kind " << static_cast<int>(kind)
+                           << (stored ? ", w stored as bf16" : ""));
+        CHECK(wrong == 0);
       }
-    }
-  }
+}
+
+}  // namespace
+
+TEST_CASE("Products with bf16 operands have the bits of their definition on every instruction set") {
+  for (const Shape& s : kShapes)
+    for (Kind kind : {Kind::ordinary, Kind::tiny, Kind::huge})
+      for (Layout layout : {Layout::nt, Layout::nn, Layout::tn}) check_definition(s, kind, layout);
 }
 
 TEST_CASE("Operands are rounded to bf16 as core base rounds them for every kind of f32") {
@@ -149,22 +193,22 @@ TEST_CASE("Operands are rounded to bf16 as core base rounds them for every kind 
   const float one = 1;
   const auto m = static_cast<int64_t>(x.size());
   for (const Kernels* kernels : runnable_tables())
-    for (auto* product : {kernels->gemm_bf16, kernels->gemm_bf16_fma}) {
-      product({.x = x.data(),
-               .dense = &one,
-               .y = y.data(),
-               .ldx = 1,
-               .ldw = 1,
-               .ldy = 1,
-               .m = m,
-               .n = 1,
-               .k = 1});
+    for (const Named& named : products_of(*kernels)) {
+      named.product({.x = x.data(),
+                     .dense = &one,
+                     .y = y.data(),
+                     .ldx = 1,
+                     .ldw = 1,
+                     .ldy = 1,
+                     .m = m,
+                     .n = 1,
+                     .k = 1});
       int64_t wrong = 0;
       for (size_t i = 0; i < x.size(); ++i) {
         // The sum begins at +0, so a zero comes out positive.
         wrong += !equal(y[i], flushed(to_float(to_bf16(flushed(x[i])))) + 0.0f);
       }
-      INFO(kernels->name);
+      INFO(kernels->name << " " << named.name);
       CHECK(wrong == 0);
     }
 }
@@ -174,16 +218,18 @@ TEST_CASE("A product with bf16 operands leaves the flushing of denormals as it w
   for (const Kernels* kernels : runnable_tables()) {
     const Floats x = random_floats(40 * 40, 1), w = random_floats(40 * 40, 2);
     Floats y(40 * 40);
-    kernels->gemm_bf16({.x = x.data(),
-                        .dense = w.data(),
-                        .y = y.data(),
-                        .ldx = 40,
-                        .ldw = 40,
-                        .ldy = 40,
-                        .m = 40,
-                        .n = 40,
-                        .k = 40});
-    INFO(kernels->name);
-    CHECK(tiny * 0.5f != 0);
+    for (const Named& named : products_of(*kernels)) {
+      named.product({.x = x.data(),
+                     .dense = w.data(),
+                     .y = y.data(),
+                     .ldx = 40,
+                     .ldw = 40,
+                     .ldy = 40,
+                     .m = 40,
+                     .n = 40,
+                     .k = 40});
+      INFO(kernels->name << " " << named.name);
+      CHECK(tiny * 0.5f != 0);
+    }
   }
 }

@@ -107,14 +107,13 @@ class Cpu final : public Reference {
 
   void attention(const Attention& a) override {
     if (a.type != DType::f32) return Reference::attention(a);
-    const auto kernel = a.operands == Operands::bf16 ? kernels_.attention_bf16 : kernels_.attention;
+    const auto kernel = is_bf16(a.operands) ? kernels_.attention_bf16 : kernels_.attention;
     kernel(a, a.sequences.data(), static_cast<int64_t>(a.sequences.size()));
   }
   void attention_backward(const AttentionBackward& a) override {
     const Attention& f = a.forward;
     if (f.type != DType::f32) return Reference::attention_backward(a);
-    const auto kernel =
-        f.operands == Operands::bf16 ? kernels_.attention_backward_bf16 : kernels_.attention_backward;
+    const auto kernel = is_bf16(f.operands) ? kernels_.attention_backward_bf16 : kernels_.attention_backward;
     kernel(a, f.sequences.data(), static_cast<int64_t>(f.sequences.size()));
   }
 
@@ -163,9 +162,7 @@ class Cpu final : public Reference {
   }
 
  private:
-  void (*product(Operands operands) const)(const cpu::GemmArgs&) {
-    return operands == Operands::bf16 ? kernels_.gemm_bf16 : kernels_.gemm;
-  }
+  void (*product(Operands operands) const)(const cpu::GemmArgs&) { return cpu::gemm_of(kernels_, operands); }
 
   const Kernels& kernels_;
 };

@@ -9,6 +9,7 @@
 
 #define QLORA_INLINE static inline __attribute__((always_inline))
 #define QLORA_PAIRS 0
+#define QLORA_TILES 0
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")

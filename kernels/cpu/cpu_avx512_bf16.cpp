@@ -9,9 +9,10 @@
 
 #define QLORA_INLINE static inline __attribute__((always_inline))
 #define QLORA_PAIRS 1
+#define QLORA_TILES 1
 
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16")
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512bf16,amx-tile,amx-bf16")
 namespace qlora::avx512bf16 {
 using namespace cpu;
 #include "kernels/cpu/bf16-inl.h"
@@ -30,6 +31,8 @@ using namespace cpu;
 #include "kernels/cpu/decode_segments-inl.h"
 // (before the dots)
 #include "kernels/cpu/decode_dots16-inl.h"
+// (before the tiles)
+#include "kernels/cpu/amx-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::avx512bf16

@@ -3,28 +3,32 @@
 // its own that accumulates into y: tiles of its rows, chunks of its rank.
 
 // u packed: the tile of y at t takes tile t - first_tile, whose first row is the delta's first in it.
-QLORA_INLINE PackedX packed_delta(const Delta& d) {
+template <class Operand>
+QLORA_INLINE PackedX<Operand> packed_delta(const Delta& d) {
   return {d.packed, d.tiles, d.chunk};
 }
 
-// Of all panels of w of one column panel; a chunk of odd length needs a row more.
+// Of all panels of w of one column panel; a chunk that is no whole step of k needs more.
+template <class Operand>
 QLORA_INLINE int64_t delta_panel_floats(const Delta& d) {
-  return (d.rank + 1) * kNr;
+  return (d.rank + Operand::kChunkStep) * kNr;
 }
+template <class Operand>
 static int64_t delta_panel_floats(const GemmArgs& g) {
   int64_t floats = 0;
-  for (int64_t i = 0; i < g.delta_count; ++i) floats += delta_panel_floats(g.deltas[i]);
+  for (int64_t i = 0; i < g.delta_count; ++i) floats += delta_panel_floats<Operand>(g.deltas[i]);
   return floats;
 }
 
 template <class Operand>
 QLORA_INLINE void pack_delta_tile(const Delta& d, int64_t tile) {
-  const PackedX packed = packed_delta(d);
-  const int64_t t = d.first_tile + tile, row = larger(d.lo, t * kMr),
-                rows = smaller(d.hi, (t + 1) * kMr) - row;
+  constexpr int64_t kRows = Operand::kTileRows;
+  const PackedX<Operand> packed = packed_delta<Operand>(d);
+  const int64_t t = d.first_tile + tile, row = larger(d.lo, t * kRows),
+                rows = smaller(d.hi, (t + 1) * kRows) - row;
   for (int64_t k0 = 0; k0 < d.rank; k0 += packed.chunk) {
     const int64_t kc = smaller(packed.chunk, d.rank - k0);
-    float* out = packed.at(tile, k0, kc);
+    float* out = packed.at(tile, k0 / packed.chunk, kc);
     pack_x_as(Operand{}, d.u + (row - d.lo) * d.rank + k0, d.rank, false, rows, kc, out);
   }
 }
@@ -32,16 +36,17 @@ QLORA_INLINE void pack_delta_tile(const Delta& d, int64_t tile) {
 // Packs the u of all deltas, and gives every delta its place among the panels.
 template <class Operand>
 static void pack_deltas(const GemmArgs& g) {
+  constexpr int64_t kRows = Operand::kTileRows;
   int64_t floats = 0, panel = 0, rank = 1;
   int64_t tiles = 0;
   for (int64_t i = 0; i < g.delta_count; ++i) {
     Delta& d = g.deltas[i];
-    d.first_tile = d.lo / kMr;
-    d.tiles = (d.hi - 1) / kMr - d.first_tile + 1;
+    d.first_tile = d.lo / kRows;
+    d.tiles = (d.hi - 1) / kRows - d.first_tile + 1;
     d.chunk = chunk_of<Operand>(d.rank);
     d.panel = panel;
-    floats += PackedX::floats(d.tiles, d.rank, d.chunk);
-    panel += delta_panel_floats(d);
+    floats += PackedX<Operand>::floats(d.tiles, d.rank, d.chunk);
+    panel += delta_panel_floats<Operand>(d);
     rank = larger(rank, d.rank);
     tiles += d.tiles;
   }
@@ -49,9 +54,9 @@ static void pack_deltas(const GemmArgs& g) {
   for (int64_t i = 0; i < g.delta_count; ++i) {
     Delta& d = g.deltas[i];
     d.packed = data;
-    data += PackedX::floats(d.tiles, d.rank, d.chunk);
+    data += PackedX<Operand>::floats(d.tiles, d.rank, d.chunk);
   }
-  parallel(tiles, larger(1, 65536 / (kMr * rank)), [&](int64_t begin, int64_t end) {
+  parallel(tiles, larger(1, 65536 / (kRows * rank)), [&](int64_t begin, int64_t end) {
     int64_t before = 0;
     for (int64_t i = 0; i < g.delta_count && before < end; ++i) {
       const int64_t here = g.deltas[i].tiles;
@@ -95,20 +100,21 @@ QLORA_INLINE void add_kept(const float* share, const Kept& kept, int64_t row, in
 template <class Operand>
 static void add_deltas(const GemmArgs& g, int64_t t, int64_t column, int64_t cols, const float* panels) {
   for (int64_t i = 0; i < g.delta_count; ++i) {
+    constexpr int64_t kRows = Operand::kTileRows;
     const Delta& d = g.deltas[i];
-    const int64_t row = larger(d.lo, t * kMr), rows = smaller(d.hi, (t + 1) * kMr) - row;
+    const int64_t row = larger(d.lo, t * kRows), rows = smaller(d.hi, (t + 1) * kRows) - row;
     if (rows <= 0) continue;
-    const PackedX packed = packed_delta(d);
+    const PackedX<Operand> packed = packed_delta<Operand>(d);
     const bool drops = d.kept.bits != nullptr;
     float* y = g.y + row * g.ldy + column;
-    alignas(64) float share[kMr * kNr];
+    alignas(64) float share[kRows * kNr];
     int64_t number = 0;
     for (int64_t k0 = 0; k0 < d.rank; k0 += d.chunk, ++number) {
       const int64_t kc = smaller(d.chunk, d.rank - k0);
       Destination to{y, g.ldy, d.scale, true};
       if (drops) to = {share, kNr, d.scale, k0 > 0};
-      short_tile<Operand, kMr>(rows, kc, packed.at(t - d.first_tile, number, k0, kc),
-                               panels + d.panel + k0 * kNr, to, drops ? kNr : cols);
+      multiply_tile(Operand{}, rows, kc, packed.at(t - d.first_tile, number, kc), panels + d.panel + k0 * kNr,
+                    to, drops ? kNr : cols);
     }
     if (drops) add_kept(share, d.kept, row - d.lo, rows, column, cols, y, g.ldy);
   }

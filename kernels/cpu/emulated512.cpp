@@ -10,6 +10,7 @@
 
 #define QLORA_INLINE static inline __attribute__((always_inline))
 #define QLORA_PAIRS 1
+#define QLORA_TILES 1
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
@@ -34,6 +35,8 @@ namespace half {
 #include "kernels/cpu/decode_segments-inl.h"
 // (before the dots)
 #include "kernels/cpu/decode_dots8-inl.h"
+// (before the tiles)
+#include "kernels/cpu/amx_emulated-inl.h"
 // (after the vectors)
 #include "kernels/cpu/region-inl.h"
 }  // namespace qlora::emulated512

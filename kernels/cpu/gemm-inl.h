@@ -10,11 +10,12 @@
 constexpr int64_t kSuperMax = 4096;  // of k: how much of x is packed at a time
 constexpr int64_t kPanelsMax = 8;    // per task
 
-// Values of k per chunk: equal parts, in whole words of codes.
+// Values of k per chunk: equal parts, in whole words of codes at least.
 template <class Operand>
 QLORA_INLINE int64_t chunk_of(int64_t k) {
-  int64_t chunks = (k + Operand::kChunkMax - 1) / Operand::kChunkMax;
-  return ((k + chunks - 1) / chunks + 7) / 8 * 8;
+  constexpr int64_t kStep = Operand::kChunkStep;
+  const int64_t chunks = (k + Operand::kChunkMax - 1) / Operand::kChunkMax;
+  return ((k + chunks - 1) / chunks + kStep - 1) / kStep * kStep;
 }
 
 struct Destination {
@@ -66,6 +67,18 @@ static void tile(int64_t kc, const float* a, const float* b, Destination d, int6
   }
 }
 
+// y[rows, cols] = (add ? y : 0) + alpha * sums, which are kNr wide.
+QLORA_INLINE void add_sums(const float* sums, int64_t rows, Destination d, int64_t cols) {
+  const Vec alpha = set1(d.alpha);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; c += kLanes) {
+      const int64_t lanes = smaller(kLanes, cols - c);
+      float* y = d.y + r * d.ld + c;
+      const Vec s = load(sums + r * kNr + c);
+      store_some(y, d.add ? fma(alpha, s, load_some(y, lanes)) : alpha * s, lanes);
+    }
+}
+
 template <class Operand, int R>
 static void short_tile(int64_t rows, int64_t kc, const float* a, const float* b, Destination d,
                        int64_t cols) {
@@ -75,28 +88,36 @@ static void short_tile(int64_t rows, int64_t kc, const float* a, const float* b,
   tile<Operand, R>(kc, a, b, d, cols);
 }
 
+// A tile of any number of rows up to Operand::kTileRows; amx_*-inl.h have others.
+template <class Operand>
+QLORA_INLINE void multiply_tile(Operand, int64_t rows, int64_t kc, const float* a, const float* b,
+                                Destination d, int64_t cols) {
+  short_tile<Operand, kMr>(rows, kc, a, b, d, cols);
+}
+
 // x of one product, packed: for every chunk of k, the tiles of all rows.
+template <class Operand>
 struct PackedX {
   float* data;
   int64_t tiles, chunk;
-  // The tile of the chunk with this number, which starts at k0 (within the packed range) and is kc long.
-  float* at(int64_t t, int64_t number, int64_t k0, int64_t kc) const {
-    return data + tiles * (k0 * kMr + number * kTileSlack) + t * (kc * kMr + kTileSlack);
+  // The tile of the chunk with this number, which is kc long.
+  float* at(int64_t t, int64_t number, int64_t kc) const {
+    return data + tiles * number * Operand::tile_floats(chunk) + t * Operand::tile_floats(kc);
   }
-  float* at(int64_t t, int64_t k0, int64_t kc) const { return at(t, k0 / chunk, k0, kc); }
   static int64_t floats(int64_t tiles, int64_t k, int64_t chunk) {
-    return tiles * (k * kMr + (k / chunk + 1) * kTileSlack);
+    const int64_t rest = k % chunk;
+    return tiles * (k / chunk * Operand::tile_floats(chunk) + (rest > 0 ? Operand::tile_floats(rest) : 0));
   }
 };
 
 template <class Operand>
-QLORA_INLINE void pack_x(const GemmArgs& g, const PackedX& packed, int64_t t, int64_t k_begin, int64_t k0,
-                         int64_t kc) {
+QLORA_INLINE void pack_x(const GemmArgs& g, const PackedX<Operand>& packed, int64_t t, int64_t k_begin,
+                         int64_t k0, int64_t kc) {
   const bool transposed = g.layout == Layout::tn;
-  const int64_t row = t * kMr, k = k_begin + k0;
+  const int64_t row = t * Operand::kTileRows, k = k_begin + k0;
   const float* p = transposed ? g.x + k * g.ldx + row : g.x + row * g.ldx + k;
-  float* tile = packed.at(t, k0, kc);
-  pack_x_as(Operand{}, p, g.ldx, transposed, smaller(kMr, g.m - row), kc, tile);
+  float* tile = packed.at(t, k0 / packed.chunk, kc);
+  pack_x_as(Operand{}, p, g.ldx, transposed, smaller(Operand::kTileRows, g.m - row), kc, tile);
 }
 
 template <class Operand>
@@ -112,6 +133,7 @@ QLORA_INLINE void pack_w(const GemmArgs& g, int64_t k, int64_t kc, int64_t colum
 
 // deltas-inl.h: what adapters add to a tile, right after its last chunk of k while it is in the first-level
 // cache.
+template <class Operand>
 static int64_t delta_panel_floats(const GemmArgs& g);
 template <class Operand>
 static void pack_deltas(const GemmArgs& g);
@@ -123,11 +145,13 @@ static void add_deltas(const GemmArgs& g, int64_t t, int64_t column, int64_t col
 
 // A rectangle of y: row tiles [t0, t1) times panels [p0, p1), over values [k_begin, k_begin + k) of the sum.
 template <class Operand>
-static void multiply(const GemmArgs& g, const PackedX& packed, int64_t k_begin, int64_t k, int64_t t0,
-                     int64_t t1, int64_t p0, int64_t p1) {
+static void multiply(const GemmArgs& g, const PackedX<Operand>& packed, int64_t k_begin, int64_t k,
+                     int64_t t0, int64_t t1, int64_t p0, int64_t p1) {
+  constexpr int64_t kRows = Operand::kTileRows;
   float* panel = cpu::scratch(cpu::Scratch::packed_w, packed.chunk * kNr);
   float* delta_panels = nullptr;
-  if (g.delta_count > 0) delta_panels = cpu::scratch(cpu::Scratch::delta_panels, delta_panel_floats(g));
+  if (g.delta_count > 0)
+    delta_panels = cpu::scratch(cpu::Scratch::delta_panels, delta_panel_floats<Operand>(g));
   for (int64_t k0 = 0; k0 < k; k0 += packed.chunk) {
     const int64_t kc = smaller(packed.chunk, k - k0);
     const bool add = g.add || k_begin + k0 > 0;
@@ -135,11 +159,12 @@ static void multiply(const GemmArgs& g, const PackedX& packed, int64_t k_begin, 
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
       pack_w<Operand>(g, k_begin + k0, kc, column, cols, panel);
-      if (finish) pack_delta_panels<Operand>(g, t0 * kMr, t1 * kMr, column, cols, delta_panels);
-      const FlushDenormals flush(Operand::kFlush);
+      if (finish) pack_delta_panels<Operand>(g, t0 * kRows, t1 * kRows, column, cols, delta_panels);
+      const typename Operand::Session session;
       for (int64_t t = t0; t < t1; ++t) {
-        const Destination d{g.y + t * kMr * g.ldy + column, g.ldy, g.alpha, add};
-        short_tile<Operand, kMr>(smaller(kMr, g.m - t * kMr), kc, packed.at(t, k0, kc), panel, d, cols);
+        const Destination d{g.y + t * kRows * g.ldy + column, g.ldy, g.alpha, add};
+        multiply_tile(Operand{}, smaller(kRows, g.m - t * kRows), kc, packed.at(t, k0 / packed.chunk, kc),
+                      panel, d, cols);
         if (finish) add_deltas<Operand>(g, t, column, cols, delta_panels);
       }
     }
@@ -154,7 +179,7 @@ struct Cut {
 template <class Operand>
 QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t chunk) {
   const int64_t wanted = 6 * cpu::task_threads();
-  const int64_t bytes = tiles * kMr * chunk * Operand::kBytes;
+  const int64_t bytes = tiles * Operand::kTileRows * chunk * Operand::kBytes;
   int64_t row_tasks = (bytes + Operand::kRowsBytes - 1) / Operand::kRowsBytes;
   // Few panels (k and v projections, adapters): cut rows as well, down to eight tiles a task.
   if (panels < wanted)
@@ -168,11 +193,13 @@ QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t chunk) {
 
 template <class Operand>
 static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t chunk) {
-  const int64_t tiles = (g.m + kMr - 1) / kMr, panels = (g.n + kNr - 1) / kNr;
+  constexpr int64_t kRows = Operand::kTileRows;
+  const int64_t tiles = (g.m + kRows - 1) / kRows, panels = (g.n + kNr - 1) / kNr;
   const int64_t chunks = (k + chunk - 1) / chunk;
-  const PackedX packed{cpu::scratch(cpu::Scratch::packed_x, PackedX::floats(tiles, k, chunk)), tiles, chunk};
+  const PackedX<Operand> packed{
+      cpu::scratch(cpu::Scratch::packed_x, PackedX<Operand>::floats(tiles, k, chunk)), tiles, chunk};
   const int64_t to_pack = g.same_x && k == g.k ? 0 : tiles * chunks;
-  parallel(to_pack, larger(1, 65536 / (kMr * chunk)), [&](int64_t begin, int64_t end) {
+  parallel(to_pack, larger(1, 65536 / (kRows * chunk)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t k0 = i / tiles * chunk;
       pack_x<Operand>(g, packed, i % tiles, k_begin, k0, smaller(chunk, k - k0));
@@ -204,7 +231,9 @@ static void gemm_of(const GemmArgs& g) {
       __builtin_memset(g.y + i * g.ldy, 0, static_cast<size_t>(g.n) * 4);
     return;
   }
-  if (g.delta_count == 0 && small_rows_take<Operand>(g)) return small_rows<Operand>(g);
+  if constexpr (Operand::kFewRows) {
+    if (g.delta_count == 0 && small_rows_take<Operand>(g)) return small_rows<Operand>(g);
+  }
   if (g.codes != nullptr && g.codes->absmax == nullptr) {
     const Codes codes = with_scales(*g.codes);
     GemmArgs whole = g;

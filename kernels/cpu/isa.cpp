@@ -1,6 +1,8 @@
 #include "kernels/cpu/isa.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -17,13 +19,29 @@ bool cpu_has_avx512() {
 }
 
 bool cpu_has_avx512_bf16() {
-  return cpu_has_avx512() && __builtin_cpu_supports("avx512bf16") &&
-         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
+  return cpu_has_avx512() && __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 
-bool cpu_has_amx_bf16() {
+namespace {
+
+// Linux saves tiles for a process that has asked for them (arch/x86/include/uapi/asm/prctl.h).
+bool may_use_tiles() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+bool find_amx_bf16() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & bit_AMX_BF16) != 0;
+  return cpu_has_avx512_bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+         (edx & bit_AMX_BF16) != 0 && (edx & bit_AMX_TILE) != 0 && may_use_tiles();
+}
+
+}  // namespace
+
+bool cpu_has_amx_bf16() {
+  static const bool has = find_amx_bf16();
+  return has;
 }
 
 std::string cpu_brand() {

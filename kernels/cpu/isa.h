@@ -12,7 +12,8 @@ bool cpu_has_avx512();
 // AVX512-BF16 beside them (vdpbf16ps, two bf16 products a lane), VNNI, and VBMI, which of such processors only
 // Cooper Lake lacks.
 bool cpu_has_avx512_bf16();
-// AMX tiles with bf16, which nothing here uses yet.
+// AMX tiles with bf16 (where AVX-512 with bf16 is), which the operating system has let this process use: asked for
+// at the first call.
 bool cpu_has_amx_bf16();
 // The processor's own name ("AMD EPYC 7B13 64-Core Processor"), or "unknown processor".
 std::string cpu_brand();

@@ -104,9 +104,9 @@ struct ThinProduct {
   int64_t draw_cols = 0;
   Kept kept = {};
   bool drops = false;
-  // Filled in by the call: thin packed, and the first of its tasks among those of all products.
+  // Filled in by the call: thin packed, and how many floats of it each of its tiles has.
   float* packed = nullptr;
-  int64_t chunks = 0, first_task = 0;
+  int64_t tile_floats = 0;
 };
 
 // How a format turns x = w / absmax into a code. Of 8 bits: to the nearest whole number of 127ths (Int8), and
@@ -170,9 +170,15 @@ struct Kernels {
   // and always as two multiply-adds on f32, which gives the same bits.
   void (*gemm_bf16)(const GemmArgs&) = nullptr;
   void (*gemm_bf16_fma)(const GemmArgs&) = nullptr;
+  // With Operands::bf16_amx, by tiles where the table is of a region that has them; and always as
+  // multiply-adds.
+  void (*gemm_amx)(const GemmArgs&) = nullptr;
+  void (*gemm_amx_fma)(const GemmArgs&) = nullptr;
   // Several thin products, at once.
   void (*thin)(ThinProduct*, int64_t count) = nullptr;
   void (*thin_bf16)(ThinProduct*, int64_t count) = nullptr;
+  void (*thin_amx)(ThinProduct*, int64_t count) = nullptr;
+  void (*thin_amx_fma)(ThinProduct*, int64_t count) = nullptr;
   // False, with nothing done, where the decode class has no kernel for such codes: use gemm.
   bool (*decode_rows)(const DecodeArgs&) = nullptr;
   // The whole matrix, as f32 and as bf16 bit patterns.
@@ -200,6 +206,14 @@ struct Kernels {
   // y[i] = exp(x[i]), for tests.
   void (*exp)(const float* x, float* y, int64_t n) = nullptr;
 };
+
+// Those that read operands in this way.
+inline auto gemm_of(const Kernels& t, Operands operands) {
+  return operands == Operands::bf16_amx ? t.gemm_amx : operands == Operands::bf16 ? t.gemm_bf16 : t.gemm;
+}
+inline auto thin_of(const Kernels& t, Operands operands) {
+  return operands == Operands::bf16_amx ? t.thin_amx : operands == Operands::bf16 ? t.thin_bf16 : t.thin;
+}
 
 // One table per region. Call their functions only where the processor has the instructions (isa.h).
 const Kernels& avx2_kernels();

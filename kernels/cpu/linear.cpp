@@ -43,13 +43,12 @@ Draw draw_of(const LoraPart& part, const RowKey* keys) {
 }
 
 void (*product(const Kernels& kernels, Operands operands))(const GemmArgs&) {
-  return operands == Operands::bf16 ? kernels.gemm_bf16 : kernels.gemm;
+  return gemm_of(kernels, operands);
 }
 
 void run(const Kernels& kernels, Operands operands, std::vector<ThinProduct>& products) {
   if (products.empty()) return;
-  (operands == Operands::bf16 ? kernels.thin_bf16 : kernels.thin)(products.data(),
-                                                                  static_cast<int64_t>(products.size()));
+  thin_of(kernels, operands)(products.data(), static_cast<int64_t>(products.size()));
 }
 
 // u = drop(x) aᵀ

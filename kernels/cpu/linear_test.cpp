@@ -139,7 +139,7 @@ TEST_CASE("Adapters that run together give the bits of their products one by one
     auto backend = make_test_backend(name);
     if (!backend->host_memory())
       continue;  // on a GPU an adapter's part is inside the product's sum (many_rows.h)
-    for (Operands operands : {Operands::as_stored, Operands::bf16}) {
+    for (Operands operands : kAllOperands) {
       for (int64_t more_rank : {0, 300}) {
         const Problem p(more_rank);
         const std::vector<Array> expected = one_by_one(*backend, p, operands);
@@ -148,7 +148,7 @@ TEST_CASE("Adapters that run together give the bits of their products one by one
           const std::vector<Array> got = together(*backend, p, operands);
           for (size_t i = 0; i < got.size(); ++i) {
             INFO(name << ", result " << i << ", " << threads << " threads, rank + " << more_rank
-                      << (operands == Operands::bf16 ? ", bf16" : ""));
+                      << ", " << name_of(operands));
             CHECK(same_bits(got[i], expected[i]));
           }
         }

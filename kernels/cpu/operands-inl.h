@@ -5,13 +5,43 @@
 // kChunkMax: values of k that are summed at a time. f32: a panel of w (kNr columns of them) stays in the
 // first-level cache. bf16: longer, because y would be read and written too often beside so much faster a sum;
 // two lines of the panel per step come from the second-level cache in time. kBytes: of a packed value.
-// kRowsBytes: of packed x per task. f32: it stays in the second-level cache from panel to panel, or all tasks wait
-// for what the next cache gives; bf16 comes from there in time, and every panel is decoded for more rows.
+// kRowsBytes: of packed x per task. f32: it stays in the second-level cache from panel to panel, or all tasks
+// wait for what the next cache gives; bf16 comes from there in time, and every panel is decoded for more
+// rows. kChunkStep: chunks are whole multiples of it. kTileRows: rows of a tile of x. Session: lives while
+// tiles are multiplied. kFewRows: whether few rows go without packing (small_rows-inl.h).
 constexpr int64_t kBf16ChunkMax = 1024;
+
+// Denormal operands and results count as zeros while one of these lives, where kOn. The barriers keep the
+// arithmetic between loads and stores inside.
+template <bool kOn>
+class FlushDenormals {
+ public:
+  FlushDenormals() : before_(kOn ? _mm_getcsr() : 0) {
+    if (kOn) _mm_setcsr(before_ | _MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON);
+    asm volatile("" ::: "memory");
+  }
+  ~FlushDenormals() {
+    asm volatile("" ::: "memory");
+    if (kOn) _mm_setcsr(before_);
+  }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  unsigned before_;
+};
+
+// What a packed tile of x takes for kc values of k: columns of kMr rows, and slack (pack-inl.h).
+QLORA_INLINE int64_t column_tile_floats(int64_t kc) {
+  return kc * kMr + kTileSlack;
+}
 
 // f32 as it is.
 struct AsStored {
-  static constexpr bool kFlush = false;
+  using Session = FlushDenormals<false>;
+  static constexpr bool kFlush = false, kFewRows = true;
+  static constexpr int64_t kChunkStep = 8, kTileRows = kMr;
+  QLORA_INLINE int64_t tile_floats(int64_t kc) { return column_tile_floats(kc); }
   static constexpr int64_t kChunkMax = 320;
   static constexpr int64_t kBytes = 4, kRowsBytes = 768 << 10;
   static constexpr int kRows = 1;
@@ -28,7 +58,10 @@ QLORA_INLINE void complete_pair(float* packed, int64_t kc, int64_t width) {
 // bf16 values kept as f32. A step takes two rows, the odd one first: with denormals flushed, that is what
 // vdpbf16ps computes.
 struct Bf16 {
-  static constexpr bool kFlush = true;
+  using Session = FlushDenormals<true>;
+  static constexpr bool kFlush = true, kFewRows = true;
+  static constexpr int64_t kChunkStep = 8, kTileRows = kMr;
+  QLORA_INLINE int64_t tile_floats(int64_t kc) { return column_tile_floats(kc); }
   static constexpr int64_t kChunkMax = kBf16ChunkMax;
   static constexpr int64_t kBytes = 4, kRowsBytes = 2560 << 10;
   static constexpr int kRows = 2;
@@ -45,11 +78,20 @@ struct Bf16 {
   QLORA_INLINE Vec step(Vec x, Vec w, Vec sum) { return fma(x, w, sum); }
 };
 
+// The same values, summed as tdpbf16ps does (args_matmul.h); multiply_tile() is in amx_sums-inl.h.
+struct AmxSums : Bf16 {
+  static constexpr bool kFewRows = false;
+  static constexpr int64_t kChunkStep = 32;
+};
+
 #if QLORA_PAIRS
 // Pairs of bf16 values in words of 32 bits, the odd one above. A step is one vdpbf16ps, or what stands for
 // it.
 struct Bf16Pairs {
-  static constexpr bool kFlush = true;
+  using Session = FlushDenormals<true>;
+  static constexpr bool kFlush = true, kFewRows = true;
+  static constexpr int64_t kChunkStep = 8, kTileRows = kMr;
+  QLORA_INLINE int64_t tile_floats(int64_t kc) { return column_tile_floats(kc); }
   static constexpr int64_t kChunkMax = kBf16ChunkMax;
   static constexpr int64_t kBytes = 2, kRowsBytes = 2560 << 10;
   static constexpr int kRows = 1;
@@ -70,26 +112,6 @@ using Bf16Best = Bf16Pairs;
 #else
 using Bf16Best = Bf16;
 #endif
-
-// Denormal operands and results count as zeros while one of these lives. The barriers keep the arithmetic
-// between loads and stores inside.
-class FlushDenormals {
- public:
-  explicit FlushDenormals(bool on) : before_(on ? _mm_getcsr() : 0), on_(on) {
-    if (on_) _mm_setcsr(before_ | _MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON);
-    asm volatile("" ::: "memory");
-  }
-  ~FlushDenormals() {
-    asm volatile("" ::: "memory");
-    if (on_) _mm_setcsr(before_);
-  }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-
- private:
-  unsigned before_;
-  bool on_;
-};
 
 // Packing for an operand, of what it says above: in general as f32, which is then finished in place.
 template <class Operand>

@@ -1,5 +1,6 @@
 // The files of a region, in the order in which they need each other (after a vec*-inl.h, a codes*-inl.h and
-// a scales*-inl.h). QLORA_PAIRS says whether the first has dot_pairs(). Defines what all of them use:
+// a scales*-inl.h). QLORA_PAIRS says whether the first has dot_pairs(),
+// QLORA_TILES whether an amx*-inl.h came before. Defines what all of them use:
 // QLORA_INLINE functions disappear into their callers.
 
 // clang-format off
@@ -9,6 +10,8 @@
 #include "kernels/cpu/operands-inl.h"
 #include "kernels/cpu/pairs-inl.h"
 #include "kernels/cpu/gemm-inl.h"
+#include "kernels/cpu/amx_sums-inl.h"
+#include "kernels/cpu/amx_tiles-inl.h"
 #include "kernels/cpu/dropout-inl.h"
 #include "kernels/cpu/deltas-inl.h"
 #include "kernels/cpu/thin-inl.h"

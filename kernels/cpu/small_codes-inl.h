@@ -14,7 +14,7 @@ constexpr int code_groups_of(int rows) {
 // What dot_pairs8() needs around it.
 template <bool kNeeded>
 struct FlushWhere {
-  const FlushDenormals flush{true};
+  const FlushDenormals<true> flush;
 };
 template <>
 struct FlushWhere<false> {};
@@ -67,7 +67,7 @@ static void small_code_pass(const SmallCodes& job, const Levels& levels, int64_t
     const int64_t at = k - 32 + 8 * q;
     multiply_four_pairs<R, G>(job.x + at / 2 * R, step + 32 * q, s);
     if (at + 8 < end) return;
-    const FlushDenormals flush(true);
+    const FlushDenormals<true> flush;
     for (int i = 0; i < G; ++i) end_chunk<R>(g, column + 8 * i, add, s[i]);
     add = true;
     end = smaller(g.k, end + job.chunk);

@@ -394,7 +394,7 @@ static void small_rows(const GemmArgs& stored) {
       codes = with_scales(*g.codes, first, last);
       task.codes = &codes;
     }
-    const FlushDenormals flush(Operand::kFlush);
+    const FlushDenormals<Operand::kFlush> flush;
     small_columns_of<Operand, static_cast<int>(kSmallRows)>(g.m, {task, chunk, ahead}, first, last);
   });
 }

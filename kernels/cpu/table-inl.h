@@ -8,8 +8,12 @@ static Kernels make_table(const char* name) {
   t.gemm = gemm;
   t.gemm_bf16 = gemm_of<Bf16Best>;
   t.gemm_bf16_fma = gemm_of<Bf16>;
+  t.gemm_amx = gemm_of<AmxBest>;
+  t.gemm_amx_fma = gemm_of<AmxSums>;
   t.thin = thin_products<AsStored>;
   t.thin_bf16 = thin_products<Bf16Best>;
+  t.thin_amx = thin_products<AmxBest>;
+  t.thin_amx_fma = thin_products<AmxSums>;
   t.decode_rows = decode_rows;
   t.dequantize = dequantize;
   t.dequantize_bf16 = dequantize_bf16;

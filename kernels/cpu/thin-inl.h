@@ -4,11 +4,13 @@
 // used at once, so that it passes through memory once. Every result has the bits of gemm.
 
 // Rows of a tile: the rank in equal parts.
+template <class Operand>
 QLORA_INLINE int64_t thin_tiles(const ThinProduct& g) {
-  return (g.m + kMr - 1) / kMr;
+  return (g.m + Operand::kTileRows - 1) / Operand::kTileRows;
 }
+template <class Operand>
 QLORA_INLINE int64_t thin_tile_rows(const ThinProduct& g) {
-  return (g.m + thin_tiles(g) - 1) / thin_tiles(g);
+  return (g.m + thin_tiles<Operand>(g) - 1) / thin_tiles<Operand>(g);
 }
 QLORA_INLINE int64_t thin_panels(const ThinProduct& g) {
   return (g.n + kNr - 1) / kNr;
@@ -18,13 +20,14 @@ QLORA_INLINE int64_t thin_panels(const ThinProduct& g) {
 template <class Operand>
 class ThinChunks {
  public:
-  int64_t k0 = 0, kc = 0, number = -1;
+  int64_t k0 = 0, kc = 0;
+  int64_t floats = 0;  // of a packed tile, before this chunk
   explicit ThinChunks(const ThinProduct& g) : g_(g) {}
   bool next() {
     k0 += kc;
+    if (kc > 0) floats += Operand::tile_floats(kc);
     if (k0 == end_ && !next_stretch()) return false;
     kc = smaller(chunk_, end_ - k0);
-    ++number;
     return true;
   }
 
@@ -52,12 +55,13 @@ class ThinChunks {
 
 template <class Operand>
 QLORA_INLINE float* thin_tile(const ThinProduct& g, int64_t t, const ThinChunks<Operand>& c) {
-  return g.packed + thin_tiles(g) * (c.k0 * kMr + c.number * kTileSlack) + t * (c.kc * kMr + kTileSlack);
+  return g.packed + thin_tiles<Operand>(g) * c.floats + t * Operand::tile_floats(c.kc);
 }
 
 template <class Operand>
 static void pack_thin(const ThinProduct& g, int64_t t) {
-  const int64_t row = t * thin_tile_rows(g), rows = smaller(thin_tile_rows(g), g.m - row);
+  const int64_t tile_rows = thin_tile_rows<Operand>(g), row = t * tile_rows,
+                rows = smaller(tile_rows, g.m - row);
   for (ThinChunks<Operand> c(g); c.next();) {
     const float* p = g.thin + (g.thin_by_k ? c.k0 * g.m + row : row * g.k + c.k0);
     float* tile = thin_tile(g, t, c);
@@ -141,6 +145,13 @@ QLORA_INLINE void pack_kept_as(Bf16Pairs, const ThinProduct& g, const Kept& kept
   }
 }
 #endif
+#if QLORA_TILES
+QLORA_INLINE void pack_kept_as(AmxTiles, const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc,
+                               int64_t column, int64_t cols, float* out) {
+  pack_kept_as(Bf16Pairs{}, g, kept, k0, kc, column, cols, out);
+  complete_step(out, kc);
+}
+#endif
 
 // The panel of wide at column n = column, values [k0, k0 + kc) of k. `kept`: what is read through bits.
 template <class Operand>
@@ -167,12 +178,15 @@ QLORA_INLINE void load_by_n(const ThinProduct& g, float* sums, int64_t column, i
 template <class Operand>
 static void thin_panel(const ThinProduct& g, int64_t p) {
   const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
-  const int64_t tiles = thin_tiles(g), tile_rows = thin_tile_rows(g), sum_floats = tiles * kMr * kNr;
+  const int64_t tiles = thin_tiles<Operand>(g), tile_rows = thin_tile_rows<Operand>(g);
+  const int64_t sum_floats = tiles * Operand::kTileRows * kNr;
   Kept kept = g.kept;
   const bool own_bits = g.draw.keys != nullptr && kept.bits == nullptr;
   if (own_bits) kept.ld = kept_bytes(g.draw_cols);
   float* sums = cpu::scratch(cpu::Scratch::thin_sums, sum_floats + (own_bits ? kNr * kept.ld / 4 : 0));
-  float* panel = cpu::scratch(cpu::Scratch::packed_w, smaller(Operand::kChunkMax, (g.k + 7) / 8 * 8) * kNr);
+  constexpr int64_t kStep = Operand::kChunkStep;
+  const int64_t depth = smaller(Operand::kChunkMax, (g.k + kStep - 1) / kStep * kStep);
+  float* panel = cpu::scratch(cpu::Scratch::packed_w, depth * kNr);
   if (own_bits) kept.bits = reinterpret_cast<uint8_t*>(sums + sum_floats);
   if (g.draw.keys != nullptr)
     draw_rows(g.draw, column, column + cols, g.draw_cols, own_bits ? kept.bits : kept.bits + column * kept.ld,
@@ -181,13 +195,13 @@ static void thin_panel(const ThinProduct& g, int64_t p) {
   bool add = g.add;
   for (ThinChunks<Operand> c(g); c.next(); add = true) {
     pack_wide<Operand>(g, kept, c.k0, c.kc, column, cols, panel);
-    const FlushDenormals flush(Operand::kFlush);
+    const typename Operand::Session session;
     for (int64_t t = 0; t < tiles; ++t) {
       const int64_t row = t * tile_rows;
       Destination to{g.y + row * g.n + column, g.n, g.alpha, add};
       if (g.y_by_n) to = {sums + row * kNr, kNr, g.alpha, add};
-      short_tile<Operand, kMr>(smaller(tile_rows, g.m - row), c.kc, thin_tile(g, t, c), panel, to,
-                               g.y_by_n ? kNr : cols);
+      multiply_tile(Operand{}, smaller(tile_rows, g.m - row), c.kc, thin_tile(g, t, c), panel, to,
+                    g.y_by_n ? kNr : cols);
     }
   }
   if (g.y_by_n && add) store_by_n(g, sums, column, cols);
@@ -214,9 +228,9 @@ static void thin_products(ThinProduct* products, int64_t n) {
     ThinChunks<Operand> c(g);
     while (c.next()) {
     }
-    g.chunks = c.number + 1;
-    floats += thin_tiles(g) * (g.k * kMr + g.chunks * kTileSlack);
-    tiles += thin_tiles(g);
+    g.tile_floats = c.floats;
+    floats += thin_tiles<Operand>(g) * g.tile_floats;
+    tiles += thin_tiles<Operand>(g);
     panels += thin_panels(g);
     // A number for dropout costs about as much as 24 multiply-adds.
     work += g.m * g.n * g.k + (g.draw.keys != nullptr ? g.n * g.draw_cols * 24 : 0);
@@ -225,12 +239,12 @@ static void thin_products(ThinProduct* products, int64_t n) {
   float* data = cpu::scratch(cpu::Scratch::thin, floats);
   for (int64_t i = 0; i < n; ++i) {
     products[i].packed = data;
-    data += thin_tiles(products[i]) * (products[i].k * kMr + products[i].chunks * kTileSlack);
+    data += thin_tiles<Operand>(products[i]) * products[i].tile_floats;
   }
   // Packing is a small part of the work: one thread where the whole is not worth two.
   const int64_t in_place = work < int64_t{1} << 20 ? tiles + panels : 1;
   parallel(tiles, larger(in_place, (tiles + 7) / 8), [&](int64_t begin, int64_t end) {
-    each_of(products, n, begin, end, thin_tiles, pack_thin<Operand>);
+    each_of(products, n, begin, end, thin_tiles<Operand>, pack_thin<Operand>);
   });
   parallel(panels, larger(in_place, panels / (16 * cpu::task_threads())), [&](int64_t begin, int64_t end) {
     each_of(products, n, begin, end, thin_panels, thin_panel<Operand>);

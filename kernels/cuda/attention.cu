@@ -100,7 +100,7 @@ Heads heads_of(const Attention& a) {
           a.head_dim,
           a.window,
           static_cast<float>(a.scale),
-          a.operands == Operands::bf16,
+          is_bf16(a.operands),
           static_cast<float>(a.softcap),
           static_cast<const float*>(a.bias),
           a.distances};

@@ -10,7 +10,7 @@ namespace qlora::cuda {
 
 inline bool flash_takes(const Attention& a) {
   const int64_t dim = a.head_dim;
-  return a.operands == Operands::bf16 && a.scale > 0 &&
+  return is_bf16(a.operands) && a.scale > 0 &&
          (dim == 64 || dim == 80 || dim == 96 || dim == 128 || dim == 256);
 }
 

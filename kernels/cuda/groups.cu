@@ -118,7 +118,7 @@ void launch(Device& d, Operands operands, const std::vector<Item>& items, const 
   const Item* on_device = d.uploads.put(d.stream, items.data(), items.size());
   const int count = static_cast<int>(items.size());
   const dim3 grid(static_cast<unsigned>(tiles));
-  if (operands == Operands::bf16) {
+  if (is_bf16(operands)) {
     d.stream.launch(grouped<MmaTile, layout, drops>, grid, dim3(MmaTile::kThreads), sizeof(MmaTile::Shared),
                     on_device, count, ranges);
   } else {

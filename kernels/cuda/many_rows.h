@@ -27,11 +27,11 @@ inline int64_t padded(int64_t n) {
 }
 
 inline bool many_rows(const Linear& a) {
-  return a.rows > kFewRows && a.operands == Operands::bf16 && a.numerics == Numerics::exact &&
+  return a.rows > kFewRows && is_bf16(a.operands) && a.numerics == Numerics::exact &&
          !a.terms.empty();
 }
 inline bool many_rows(const LinearBackward& a) {
-  return a.rows > kFewRows && a.operands == Operands::bf16 && !a.terms.empty();
+  return a.rows > kFewRows && is_bf16(a.operands) && !a.terms.empty();
 }
 
 // The part that is alone in its term and covers every row; null where there is none.

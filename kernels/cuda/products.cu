@@ -35,7 +35,7 @@ void launch(Device& d, const X& x, const W& w, const Shape& s) {
 template <class X, class W>
 void multiply(Device& d, const X& x, const W& w, const Shape& s, Operands operands) {
   if (s.m == 0 || s.n == 0) return;
-  if (operands == Operands::bf16) return launch<MmaTile>(d, x, w, s);
+  if (is_bf16(operands)) return launch<MmaTile>(d, x, w, s);
   launch<PlainTile>(d, x, w, s);
 }
 
@@ -76,7 +76,7 @@ void qgemm(Device& d, const QGemm& a) {
 void qgemm(Device& d, const QGemm& a, Sums sums) {
   const bool forward = a.layout == Layout::nt;
   const int64_t n = forward ? a.w.out : a.w.in, k = forward ? a.w.in : a.w.out;
-  const bool decodes = a.numerics == Numerics::decode && forward && a.operands == Operands::bf16;
+  const bool decodes = a.numerics == Numerics::decode && forward && is_bf16(a.operands);
   if (decodes && few_rows(d, a)) return;
   if (a.w.format == Format::dense) {
     return gemm(d,

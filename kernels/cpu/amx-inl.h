@@ -1,0 +1,38 @@
+// Eight tiles of AMX, each sixteen rows of 64 bytes, and what is done with them. amx_emulated-inl.h does the
+// same on processors without.
+
+// A tile from or to memory, its rows `stride` bytes apart.
+template <int kTile>
+QLORA_INLINE void tile_load(const void* p, int64_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(kTile) : "memory");
+}
+template <int kTile>
+QLORA_INLINE void tile_store(void* p, int64_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(kTile) : "memory");
+}
+template <int kTile>
+QLORA_INLINE void tile_zero() {
+  asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
+}
+// Of f32: sum[i][j] += pairs of bf16 in a[i][.] times those in b[.][j], in the order of args_matmul.h.
+template <int kSum, int kA, int kB>
+QLORA_INLINE void tile_dot() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
+}
+
+// Tiles are there while one of these lives.
+class TilesOn {
+ public:
+  TilesOn() {
+    struct alignas(64) Shapes {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    };
+    static constexpr Shapes kShapes;
+    asm volatile("ldtilecfg %0" ::"m"(kShapes));
+  }
+  ~TilesOn() { asm volatile("tilerelease"); }
+  TilesOn(const TilesOn&) = delete;
+  TilesOn& operator=(const TilesOn&) = delete;
+};

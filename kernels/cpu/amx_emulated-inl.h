@@ -1,0 +1,60 @@
+// What amx-inl.h has, in loops: for tests on processors without AMX.
+
+struct Tiles {
+  alignas(64) uint32_t word[8][16][16];
+};
+QLORA_INLINE Tiles& tiles() {
+  static thread_local Tiles all;
+  return all;
+}
+
+template <int kTile>
+QLORA_INLINE void tile_load(const void* p, int64_t stride) {
+  for (int i = 0; i < 16; ++i)
+    __builtin_memcpy(tiles().word[kTile][i], static_cast<const char*>(p) + i * stride, 64);
+}
+template <int kTile>
+QLORA_INLINE void tile_store(void* p, int64_t stride) {
+  for (int i = 0; i < 16; ++i)
+    __builtin_memcpy(static_cast<char*>(p) + i * stride, tiles().word[kTile][i], 64);
+}
+template <int kTile>
+QLORA_INLINE void tile_zero() {
+  __builtin_memset(tiles().word[kTile], 0, sizeof(tiles().word[kTile]));
+}
+
+// The upper or the lower half of words, as f32.
+QLORA_INLINE Vec odd_elements(const uint32_t* words) {
+  alignas(64) uint32_t bits[16];
+  for (int i = 0; i < 16; ++i) bits[i] = words[i] & 0xffff0000u;
+  return load(reinterpret_cast<const float*>(bits));
+}
+QLORA_INLINE Vec even_elements(const uint32_t* words) {
+  alignas(64) uint32_t bits[16];
+  for (int i = 0; i < 16; ++i) bits[i] = words[i] << 16;
+  return load(reinterpret_cast<const float*>(bits));
+}
+
+template <int kSum, int kA, int kB>
+QLORA_INLINE void tile_dot() {
+  for (int i = 0; i < 16; ++i) {
+    Vec even = zero(), odd = zero();
+    for (int j = 0; j < 16; ++j) {
+      alignas(64) uint32_t same[16];
+      for (uint32_t& word : same) word = tiles().word[kA][i][j];
+      const uint32_t* w = tiles().word[kB][j];
+      even = fma(even_elements(same), even_elements(w), even);
+      odd = fma(odd_elements(same), odd_elements(w), odd);
+    }
+    float sums[16];
+    __builtin_memcpy(sums, tiles().word[kSum][i], 64);
+    store(sums, load(sums) + (even + odd));
+    __builtin_memcpy(tiles().word[kSum][i], sums, 64);
+  }
+}
+
+class TilesOn {
+ public:
+  // NaN in all of them: what is not loaded shows.
+  TilesOn() { __builtin_memset(tiles().word, 0xff, sizeof(Tiles)); }
+};
