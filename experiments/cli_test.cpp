@@ -42,8 +42,10 @@ TEST_CASE("the program explains itself") {
   Workbench bench;
   CHECK_THAT(bench.run({"version"}).out, Contains("qlora 0."));
   CHECK(json_of(bench, {"version"})["commit"].is_string());
-  CHECK_THAT(bench.run({"doctor"}).out, Contains("backends") && Contains("reference") && Contains("SQLite"));
+  CHECK_THAT(bench.run({"doctor"}).out, Contains("backends") && Contains("reference") && Contains("SQLite") &&
+                                            Contains(best_compute_dtype() + " unless told otherwise: this"));
   CHECK(json_of(bench, {"doctor"})["backends"].size() >= 2);
+  CHECK(json_of(bench, {"doctor"})["compute_dtype"] == best_compute_dtype());
   CHECK_THAT(bench.run({"doctor", "--options"}).out, Contains("lora_target_modules"));
   for (const std::vector<std::string>& verb : std::vector<std::vector<std::string>>{{},
                                                                                     {"sweep", "run"},
@@ -179,6 +181,9 @@ TEST_CASE("a sweep keeps the compute type that auto stood for when it was first 
   const std::string best = best_compute_dtype(), other = best == "f32" ? "bf16" : "f32";
   CHECK_THAT(bench.run({"sweep", "run", "s.yaml", "--dry-run"}).out,
              Contains("resolved: compute_dtype " + best + " (auto: this processor has "));
+  CHECK_THAT(
+      bench.run({"sweep", "run", "s.yaml", "--dry-run", "--backend", "cuda-emulated", "--memory", "2G"}).out,
+      Contains("resolved: compute_dtype bf16 (auto: a GPU multiplies bf16)"));
   // As another machine would have declared it.
   ProgramEnd run = bench.run({"sweep", "run", "s.yaml", "--set", "compute_dtype=" + other});
   INFO(run.err);
@@ -214,13 +219,15 @@ TEST_CASE("scores in f32 and in bf16 have keys of their own and an adapter is sc
     return json_of(bench, arguments)["key"].get<std::string>();
   };
   CHECK(key({"--compute-dtype", "f32"}) != key({"--compute-dtype", "bf16"}));
+  CHECK(key({"--compute-dtype", "bf16_amx"}) != key({"--compute-dtype", "bf16"}));
   CHECK(key({}) == key({"--compute-dtype", best_compute_dtype()}));
+  CHECK(key({"--backend", "cuda-emulated"}) == key({"--compute-dtype", "bf16"}));
   CHECK(key({"--adapter", adapter}) == key({"--adapter", adapter, "--compute-dtype", "bf16"}));
   CHECK(key({"--adapter", adapter}) != key({"--adapter", adapter, "--compute-dtype", "f32"}));
   const std::vector<std::string> generate = {"generate",         "--model", "model",
                                              "--prompt",         "It is",   "--greedy",
                                              "--max-new-tokens", "4",       "--compute-dtype"};
-  for (const char* type : {"f32", "bf16", "auto"}) {
+  for (const char* type : {"f32", "bf16", "bf16_amx", "auto"}) {
     std::vector<std::string> arguments = generate;
     arguments.emplace_back(type);
     CHECK(json_of(bench, arguments)["ids"].size() > 0);

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <set>
 
-#include "kernels/cpu/isa.h"
-
 namespace qlora {
 namespace {
 
@@ -13,42 +11,57 @@ bool is_auto(const SweepRun& run) {
   return given == run.settings.end() || std::get<std::string>(given->second.value) == "auto";
 }
 
-RunConfig in_other_type(const RunConfig& config) {
-  const char* other = config.text("compute_dtype") == "f32" ? "bf16" : "f32";
-  return config.with("compute_dtype", std::string(other));
-}
-
-Sweep in_other_type(Sweep sweep) {
+Sweep in_type(Sweep sweep, const std::string& type) {
   for (SweepRun& run : sweep.runs)
-    if (is_auto(run)) run.config = in_other_type(run.config);
+    if (is_auto(run)) run.config = run.config.with("compute_dtype", type);
   return sweep;
 }
 
-// Whether the store knows this sweep's automatic runs only in the type that is not this machine's.
-bool declared_in_other_type(const Store& store, const Sweep& sweep, const std::vector<PlannedRun>& runs) {
-  const std::vector<std::string> names = store.sweep_names();
-  if (std::find(names.begin(), names.end(), sweep.name) == names.end()) return false;
+bool on_gpu(const PlannedDevice& device) {
+  return device.kernels == CountedKernels::cuda;
+}
+
+// The sweep's runs in the store, without those whose type is given in the file.
+std::set<Digest> stored_runs(const Store& store, const Sweep& sweep, const std::vector<PlannedRun>& runs) {
   std::set<Digest> stored;
+  const std::vector<std::string> names = store.sweep_names();
+  if (std::find(names.begin(), names.end(), sweep.name) == names.end()) return stored;
   for (const RunInfo& run : store.sweep_status(sweep.name).runs) stored.insert(run.key);
-  bool other = false;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    if (!is_auto(sweep.runs[i])) continue;
-    if (stored.contains(runs[i].key)) return false;
-    other = other || stored.contains(run_key(in_other_type(runs[i].config), runs[i].content));
-  }
-  return other;
+  for (size_t i = 0; i < runs.size(); ++i)
+    if (!is_auto(sweep.runs[i])) stored.erase(runs[i].key);
+  return stored;
+}
+
+// The type in which the store has automatic runs, `ours` if it has any in that; empty: it has none.
+std::string stored_type(const Store& store, const Sweep& sweep, const std::vector<PlannedRun>& runs,
+                        const std::string& ours) {
+  const std::set<Digest> stored = stored_runs(store, sweep, runs);
+  std::vector<std::string> types = {ours};
+  for (Operands operands : kAllOperands) types.emplace_back(name_of(operands));
+  for (const std::string& type : types)
+    for (size_t i = 0; i < runs.size(); ++i)
+      if (is_auto(sweep.runs[i]) &&
+          stored.contains(run_key(runs[i].config.with("compute_dtype", type), runs[i].content)))
+        return type;
+  return "";
 }
 
 }  // namespace
 
+Sweep declared_anew(Sweep sweep, const PlannedDevice& device) {
+  return in_type(std::move(sweep), best_compute_dtype(on_gpu(device)));
+}
+
 std::string settle_compute_dtype(Planner& planner, const Sweep& sweep, const Store* store,
                                  std::vector<PlannedRun>& runs) {
-  const bool other = store != nullptr && declared_in_other_type(*store, sweep, runs);
-  if (other) runs = planner.plan(in_other_type(sweep));
+  const bool gpu = on_gpu(planner.device());
+  const std::string best = best_compute_dtype(gpu);
+  runs = planner.plan(in_type(sweep, best));
+  const std::string stored = store != nullptr ? stored_type(*store, sweep, runs, best) : "";
+  const bool other = !stored.empty() && stored != best;
+  if (other) runs = planner.plan(in_type(sweep, stored));
   if (!is_auto(sweep.runs.at(0))) return "";
-  if (other) return "auto: as this sweep was first declared";
-  return cpu_has_avx512_bf16() ? "auto: this processor has AVX512-BF16"
-                               : "auto: this processor has no AVX512-BF16";
+  return "auto: " + (other ? "as this sweep was first declared" : why_best_compute_dtype(gpu));
 }
 
 }  // namespace qlora

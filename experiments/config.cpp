@@ -317,9 +317,16 @@ Numerics decode_numerics(const RunConfig& c) {
   return c.text("decode_numerics") == "exact" ? Numerics::exact : Numerics::decode;
 }
 
-std::string best_compute_dtype() {
+std::string best_compute_dtype(bool on_gpu) {
+  if (on_gpu) return "bf16";
   if (cpu_has_amx_bf16()) return "bf16_amx";
   return cpu_has_avx512_bf16() ? "bf16" : "f32";
+}
+
+std::string why_best_compute_dtype(bool on_gpu) {
+  if (on_gpu) return "a GPU multiplies bf16";
+  if (cpu_has_amx_bf16()) return "this processor has AMX";
+  return cpu_has_avx512_bf16() ? "this processor has AVX512-BF16" : "this processor has no AVX512-BF16";
 }
 
 std::optional<Operands> operands_named(std::string_view compute_dtype) {

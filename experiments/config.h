@@ -83,17 +83,20 @@ DatasetConfig dataset_config(const RunConfig&);
 Checkpointing checkpointing(const RunConfig&);
 // How generated tokens are computed: decode_numerics fast is the class of token steps.
 Numerics decode_numerics(const RunConfig&);
-// How the run's base is loaded. Under compute_dtype bf16 the operands of products are bf16; what is stored
-// between them, and what learns, is f32 (kernels/README.md). QLORA_NO_CACHE in the environment, other than
-// empty or 0, means base_cache: false.
+// How the run's base is loaded. Under compute_dtype bf16 and bf16_amx the operands of products are bf16; what
+// is stored between them, and what learns, is f32 (kernels/README.md). QLORA_NO_CACHE in the environment,
+// other than empty or 0, means base_cache: false.
 LoadOptions load_options(const RunConfig&);
 
 // How products read their operands under a compute_dtype; nothing for another name.
 std::optional<Operands> operands_named(std::string_view compute_dtype);
 
-// What `compute_dtype: auto` stands for on this machine: bf16 where the processor has instructions for it
-// (AVX512-BF16), else f32.
-std::string best_compute_dtype();
+// What `compute_dtype: auto` stands for on this machine: bf16_amx where the processor has AMX, bf16 where it
+// has AVX512-BF16, else f32; on a GPU bf16. RunConfig resolves it for the processor; who computes on a GPU
+// resolves it anew (declared_anew, base_config, judge_config).
+std::string best_compute_dtype(bool on_gpu = false);
+// Why, in words: "this processor has AMX".
+std::string why_best_compute_dtype(bool on_gpu = false);
 
 // One `name: value` per line, sorted, as YAML; what was not given is marked with where it comes from.
 std::string print_config(const RunConfig&, const Settings& given);

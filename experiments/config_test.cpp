@@ -37,7 +37,8 @@ TEST_CASE("defaults are those of the paper and every option has a value") {
 
 TEST_CASE("auto values resolve to what this build can do") {
   const std::string best = best_compute_dtype();
-  CHECK(best == (cpu_has_avx512_bf16() ? "bf16" : "f32"));
+  CHECK(best == (cpu_has_amx_bf16() ? "bf16_amx" : cpu_has_avx512_bf16() ? "bf16" : "f32"));
+  CHECK(best_compute_dtype(true) == "bf16");
   for (const char* yaml : {"", "compute_dtype: auto", "bf16: auto", "bf16: false"})
     CHECK(config_of(yaml).text("compute_dtype") == best);
   for (const char* yaml : {"compute_dtype: bf16", "bnb_4bit_compute_dtype: bfloat16", "bf16: true"}) {
@@ -48,6 +49,8 @@ TEST_CASE("auto values resolve to what this build can do") {
     CHECK(config_of(yaml).text("compute_dtype") == "f32");
     CHECK(load_options(config_of(yaml)).operands == Operands::as_stored);
   }
+  for (Operands operands : kAllOperands)
+    CHECK(load_options(config_of(std::string("compute_dtype: ") + name_of(operands))).operands == operands);
   CHECK(config_of("").text("optim") == "adamw_torch");
   CHECK(train_config(config_of("")).slab_bytes == 0);
   CHECK(train_config(config_of("optim: paged_adamw_32bit")).slab_bytes > 0);
@@ -179,7 +182,8 @@ TEST_CASE("an unknown key is answered with the nearest one") {
 
 TEST_CASE("values that this build cannot honour are errors that say what it can") {
   const std::pair<const char*, const char*> cases[] = {
-      {"compute_dtype: fp16", "auto, f32, bf16"},
+      {"compute_dtype: fp16", "auto, f32, bf16, bf16_amx"},
+      {"compute_dtype: bf16_axm", "bf16_amx"},
       {"fp16: true", "compute_dtype: bf16"},
       {"pure_bf16: true", "compute_dtype: bf16"},
       {"optim: paged_adamw_8bit", "adamw_8bit"},

@@ -14,6 +14,7 @@
 #include "core/models/model.h"
 #include "datasets/dataset.h"
 #include "experiments/build_info.h"
+#include "experiments/config.h"
 #include "experiments/plan.h"
 #include "kernels/devices.h"
 
@@ -80,9 +81,11 @@ std::string machine_json() {
   Json backends = Json::array();
   for (const BackendInfo& b : list_backends())
     backends.push_back({{"name", b.name}, {"available", b.available}, {"reason", b.reason}});
-  return Json{{"hostname", info.hostname}, {"cpu", info.cpu},         {"kernel", info.kernel},
-              {"cores", info.cores},       {"threads", info.threads}, {"memory", info.memory},
-              {"backends", backends},      {"cuda", gpus_json()},     {"program", program_line()}}
+  return Json{{"hostname", info.hostname}, {"cpu", info.cpu},
+              {"kernel", info.kernel},     {"cores", info.cores},
+              {"threads", info.threads},   {"memory", info.memory},
+              {"backends", backends},      {"cuda", gpus_json()},
+              {"program", program_line()}, {"compute_dtype", best_compute_dtype()}}
       .dump(1);
 }
 
@@ -91,6 +94,8 @@ std::string machine_text() {
   std::string out =
       fmt::format("cpu       {}\ncores     {} ({} used by default)\nmemory    {} available\nkernel    {}\n",
                   info.cpu, info.cores, info.threads, format_bytes(info.memory), info.kernel);
+  out +=
+      fmt::format("compute   {} unless told otherwise: {}\n", best_compute_dtype(), why_best_compute_dtype());
   out += "backends\n";
   for (const BackendInfo& b : list_backends())
     out += fmt::format("  {:<10} {:<4} {}\n", b.name, b.available ? "yes" : "no", b.reason);

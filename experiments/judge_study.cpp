@@ -6,6 +6,7 @@
 #include "core/base/parallel.h"
 #include "core/text/tokenizer.h"
 #include "experiments/model_judge.h"
+#include "experiments/place.h"
 #include "experiments/spec.h"
 
 namespace qlora {
@@ -65,10 +66,12 @@ void check_can_ask(const JudgeSetup& setup) {
               setup.judge, setup.http.base_url);
 }
 
-RunConfig judge_config(const std::string& folder) {
+RunConfig judge_config(const std::string& folder, bool on_gpu) {
   Settings settings;
-  for (const auto& [name, text] :
-       {std::pair<const char*, std::string>{"model_name_or_path", folder}, {"dataset", "-"}, {"bits", "32"}})
+  for (const auto& [name, text] : {std::pair<const char*, std::string>{"model_name_or_path", folder},
+                                   {"dataset", "-"},
+                                   {"bits", "32"},
+                                   {"compute_dtype", best_compute_dtype(on_gpu)}})
     settings[name] = {parse_option(*find_option(name), text), {}};
   return RunConfig(settings);
 }
@@ -97,7 +100,7 @@ JudgeRunReport ask_judge(const JudgeSetup& setup, std::span<const JudgeAsk> asks
   Memory memory(*backend);
   memory.reserve(local.room);
   if (!backend->host_memory()) memory.reserve_lasting(local.lasting);
-  const LoadOptions options = load_options(judge_config(folder));
+  const LoadOptions options = load_options(judge_config(folder, names_gpu(local.backend)));
   const std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(folder);
   const std::shared_ptr<const Model> model = load_model(folder, memory, options);
   const ModelJudgeOptions judge{model.get(), &memory,      tokenizer.get(),

@@ -32,8 +32,9 @@ JudgeStudy study_of(const JudgeSetup&);
 // Throws Error(usage) where asking can only end badly: a budget in money without prices, an endpoint of which
 // neither a key nor an address is in the environment.
 void check_can_ask(const JudgeSetup&);
-// The configuration of a local judge: the model as its folder has it, not quantized.
-RunConfig judge_config(const std::string& folder);
+// The configuration of a local judge: the model as its folder has it, not quantized, in the type that is
+// fastest where it computes.
+RunConfig judge_config(const std::string& folder, bool on_gpu);
 
 // Where a judge that is a local model computes.
 struct LocalJudge {

@@ -222,7 +222,7 @@ MemoryPlan Planner::plan_of(const PlanBase& base) const {
 
 JudgeNeed Planner::judge_need(const JudgeSetup& setup, const std::string& text, int64_t more_tokens) {
   const std::string folder = folder_of(setup);
-  PlanBase& base = base_of(judge_config(folder));
+  PlanBase& base = base_of(judge_config(folder, device_.kernels == CountedKernels::cuda));
   const HfConfig& config = base.model->config();
   const std::shared_ptr<const Tokenizer> tokenizer = tokenizer_of(folder);
   const std::vector<ChatMessage> message = {{"user", text}};

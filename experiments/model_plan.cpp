@@ -70,7 +70,7 @@ std::string base_text(const RunConfig& config) {
 std::string describe_parts(const ModelPlan& plan) {
   const MemoryPlan& m = plan.memory;
   const RunConfig& config = plan.setup.config;
-  const std::string dense = config.text("compute_dtype") == "bf16" ? "tables bf16, norms f32" : "f32";
+  const std::string dense = is_bf16(load_options(config).operands) ? "tables bf16, norms f32" : "f32";
   std::string out;
   if (m.parts.quantized > 0)
     out += line("base, quantized", m.parts.quantized, millions(plan.frozen) + ", " + base_text(config));

@@ -90,7 +90,7 @@ std::vector<Option> make_options() {
        .aliases = {"bnb_4bit_compute_dtype", "dtype", "torch_dtype"},
        .choices = {"auto", "f32", "bf16", "bf16_amx", "fp32=f32", "float32=f32", "bfloat16=bf16"},
        .help = "operands of products; bf16_amx: bf16 summed as AMX sums it; auto: that where the processor has "
-               "AMX, bf16 where it has AVX512-BF16, else f32"},
+               "AMX, bf16 where it has AVX512-BF16 and on a GPU, else f32"},
       // The adapter.
       {.name = "lora_r",
        .kind = integer,

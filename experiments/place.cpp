@@ -10,9 +10,14 @@ namespace {
 
 constexpr const char *kOfMachine = "80%", *kOfGpu = "95%";
 
-bool nobody_named(const std::string& backend) {
+// What `auto` is replaced by before anything is looked for.
+std::string as_named(const std::string& backend) {
   const char* chosen = std::getenv("QLORA_BACKEND");
-  return backend == "auto" && (chosen == nullptr || *chosen == '\0' || std::string(chosen) == "auto");
+  return backend != "auto" || chosen == nullptr || *chosen == '\0' ? backend : chosen;
+}
+
+bool nobody_named(const std::string& backend) {
+  return as_named(backend) == "auto";
 }
 
 std::string note_on(const std::string& backend) {
@@ -23,6 +28,10 @@ std::string note_on(const std::string& backend) {
 }
 
 }  // namespace
+
+bool names_gpu(const std::string& backend) {
+  return as_named(backend).starts_with("cuda");
+}
 
 Place place_of(const std::string& backend, const std::string& memory) {
   Place place;

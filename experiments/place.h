@@ -15,6 +15,9 @@ struct Place {
   std::string note;           // of a backend that nobody named: why it is this one, in one line; else empty
 };
 
+// Whether a backend (auto, or a name) says a GPU, there or not.
+bool names_gpu(const std::string& backend);
+
 // Finds out what `backend` (auto, or a name) stands for, and what of its memory `memory` is: an amount or a
 // percentage, as for parse_memory; empty: 80% of what a machine has available, 95% of what a GPU has. A GPU's
 // driver takes a part first, which is measured. The emulated GPU has what the machine has, so it needs an

@@ -115,6 +115,7 @@ class Planner {
  public:
   explicit Planner(PlannedDevice device = {}) : device_(device) {}
   std::vector<PlannedRun> plan(const Sweep&);
+  const PlannedDevice& device() const { return device_; }
   const std::vector<DataNote>& notes() const { return notes_; }
   // The run's base, of the right sizes and without content. A model may be a config.json alone.
   const Model& model_of(const RunConfig&);

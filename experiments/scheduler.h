@@ -59,7 +59,7 @@ struct WorkPlan {
 };
 
 // Reads files; nothing is done yet. What `compute_dtype: auto` stands for is decided when a sweep is first
-// declared: where the store (null: there is none) has this sweep with the same runs in the other type, it
+// declared: where the store (null: there is none) has this sweep with the same runs in another type, it
 // keeps that one.
 // `budget`: bytes that may be used (Planner::fit).
 WorkPlan plan_work(Planner&, const Sweep&, const Store*, size_t budget);

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 
+#include "experiments/compute_dtype.h"
+
 namespace qlora {
 FirstPlan plan_first(const Sweep& sweep, const Place& place) {
   Planner planner(place.device);
-  std::vector<PlannedRun> runs = planner.plan(sweep);
+  std::vector<PlannedRun> runs = planner.plan(declared_anew(sweep, place.device));
   planner.fit(runs, place.budget);
   std::vector<const PlannedRun*> all;
   for (const PlannedRun& run : runs) all.push_back(&run);

@@ -152,9 +152,8 @@ std::vector<const PlannedRun*> WorkPlan::open_runs() const {
 
 WorkPlan plan_work(Planner& planner, const Sweep& sweep, const Store* store, size_t budget) {
   WorkPlan plan;
-  plan.runs = planner.plan(sweep);
-  for (const PlannedRun& run : plan.runs) plan.folders.push_back(run_folder(sweep, run));
   plan.compute_note = settle_compute_dtype(planner, sweep, store, plan.runs);
+  for (const PlannedRun& run : plan.runs) plan.folders.push_back(run_folder(sweep, run));
   plan.evals = list_evals(planner, sweep, plan.runs);
   plan.answers = plan_answers(planner, sweep, plan.runs);
   for (const TournamentSpec& spec : sweep.tournaments) {

@@ -83,9 +83,9 @@ class DataTypeTable {
       of.quant = form.quant.format == Format::dense
                      ? "none"
                      : std::string(name_of(form.quant.format)) + (form.quant.double_quant ? "+dq" : "");
-      of.compute_dtype = form.operands == Operands::bf16 ? "bf16" : "f32";
+      of.compute_dtype = name_of(form.operands);
       of.no_cache = true;  // a base that is read once is not worth keeping
-      const RunConfig config = base_config(of);
+      const RunConfig config = base_config(of, in_.backend);
       EvalJob job;
       job.task = "datatypes";
       job.protocol =

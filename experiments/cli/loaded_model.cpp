@@ -4,6 +4,7 @@
 
 #include "core/base/names.h"
 #include "core/base/parallel.h"
+#include "experiments/place.h"
 #include "experiments/run_file.h"
 
 namespace qlora {
@@ -39,10 +40,11 @@ void add_model_options(CLI::App& app, ModelArguments& arguments) {
   app.add_flag("--no-cache", arguments.no_cache,
                "neither use nor keep the quantized base beside the model (also: QLORA_NO_CACHE=1)");
   app.add_option("--compute-dtype", arguments.compute_dtype,
-                 "auto, f32, bf16: operands of products (default: as the adapter was trained, else auto)");
+                 "auto, f32, bf16, bf16_amx: operands of products (default: as the adapter was trained, else "
+                 "auto)");
 }
 
-RunConfig base_config(const ModelArguments& arguments) {
+RunConfig base_config(const ModelArguments& arguments, const std::string& backend) {
   Settings settings;
   set(settings, "model_name_or_path", arguments.model);
   set(settings, "dataset", "-");
@@ -74,6 +76,9 @@ RunConfig base_config(const ModelArguments& arguments) {
     written.where = {"--compute-dtype", 0, 0};
     settings["compute_dtype"] = {read_option(*find_option("compute_dtype"), written), written.where};
   }
+  auto type = settings.find("compute_dtype");
+  if (type == settings.end() || type->second.value == OptionValue(std::string("auto")))
+    set(settings, "compute_dtype", best_compute_dtype(names_gpu(backend)));
   return RunConfig(settings);
 }
 
@@ -88,7 +93,7 @@ LoadedModel::LoadedModel(const RunConfig& config, const std::string& backend, in
 }
 
 LoadedModel::LoadedModel(const ModelArguments& arguments, const std::string& backend, int threads)
-    : LoadedModel(base_config(arguments), backend, threads) {
+    : LoadedModel(base_config(arguments, backend), backend, threads) {
   if (!arguments.adapter.empty()) adapter_ = load_peft(arguments.adapter, *model_, memory_, type_);
 }
 

@@ -19,7 +19,7 @@ struct ModelArguments {
   // none, or the name of a format (nf4, fp4, fp4-e3m0, int4, int8), also with +dq; empty: as the adapter was
   // trained, where its run's qlora_run.json tells, else none.
   std::string quant;
-  // auto | f32 | bf16; empty: likewise, else auto.
+  // auto, f32, bf16 or bf16_amx; empty: likewise, else auto.
   std::string compute_dtype;
   bool no_cache = false;  // base_cache: false
   std::string
@@ -27,8 +27,9 @@ struct ModelArguments {
 };
 void add_model_options(CLI::App&, ModelArguments&);
 
-// The configuration of a base under this quantization: what keys and labels are made of.
-RunConfig base_config(const ModelArguments&);
+// The configuration of a base under this quantization: what keys and labels are made of. `backend` (auto, or
+// a name) says whether `auto` stands for the type of a GPU.
+RunConfig base_config(const ModelArguments&, const std::string& backend);
 
 class LoadedModel {
  public:
