@@ -37,8 +37,7 @@ struct Row {
 Row row_of(const Profile& p, const std::string& kernel, const KernelTime& time) {
   const auto steps = static_cast<double>(p.steps);
   const double seconds = std::max(time.seconds, 1e-12);
-  // A kernel of bf16 products is held to the bf16 peak where the processor has one.
-  const double peak = time.bf16 && p.peaks.bf16 > 0 ? p.peaks.bf16 : p.peaks.f32;
+  const double peak = peak_of(p.peaks, time.operands);
   Row row;
   row.kernel = kernel;
   row.type = name_of(time.type);
@@ -75,6 +74,13 @@ std::string ratio(double value) {
 }
 
 }  // namespace
+
+std::string bf16_peaks_text(const Peaks& p) {
+  if (p.bf16 == 0) return "bf16 products not on this processor or backend";
+  std::string out = fmt::format("{:.0f} GFLOP/s bf16", p.bf16 / kGiga);
+  if (p.amx > 0) out += fmt::format(", {:.0f} GFLOP/s bf16_amx", p.amx / kGiga);
+  return out;
+}
 
 double load_average() {
   double load = 0;
@@ -124,9 +130,7 @@ std::string profile_text(const Profile& p) {
       "step: {:.0f} ms in {} micro-batch{} ({} steps measured), {:.0f} tokens, {:.0f} labels, {:.0f} "
       "tokens/s\n",
       p.runs.size(), p.runs.size() == 1 ? "" : "s", p.quant, p.compute, p.backend, p.threads,
-      p.threads == 1 ? "" : "s", cpu_brand(), p.load, p.peaks.f32 / kGiga,
-      p.peaks.bf16 > 0 ? fmt::format("{:.0f} GFLOP/s bf16", p.peaks.bf16 / kGiga)
-                       : std::string("bf16 products not on this processor or backend"),
+      p.threads == 1 ? "" : "s", cpu_brand(), p.load, p.peaks.f32 / kGiga, bf16_peaks_text(p.peaks),
       p.peaks.read / kGiga, step * 1e3, p.micro_steps / p.steps, p.micro_steps == p.steps ? "" : "es",
       p.steps, static_cast<double>(p.tokens) / static_cast<double>(p.steps),
       static_cast<double>(p.labels) / static_cast<double>(p.steps),
@@ -160,22 +164,25 @@ std::string profile_json(const Profile& p) {
                     {"of_peak", row.of_peak},
                     {"of_bandwidth", row.of_bandwidth},
                     {"of_roof", row.of_roof}});
-  Json json = {
-      {"runs", p.runs},
-      {"quant", p.quant},
-      {"compute_dtype", p.compute},
-      {"backend", p.backend},
-      {"threads", p.threads},
-      {"cpu", cpu_brand()},
-      {"load", p.load},
-      {"peaks", {{"f32_flops", p.peaks.f32}, {"bf16_flops", p.peaks.bf16}, {"read_bytes", p.peaks.read}}},
-      {"steps", p.steps},
-      {"micro_steps", p.micro_steps},
-      {"tokens", p.tokens},
-      {"labels", p.labels},
-      {"seconds", p.seconds},
-      {"memory", p.memory},
-      {"kernels", rows}};
+  const Json peaks = {{"f32_flops", p.peaks.f32},
+                      {"bf16_flops", p.peaks.bf16},
+                      {"amx_flops", p.peaks.amx},
+                      {"read_bytes", p.peaks.read}};
+  Json json = {{"runs", p.runs},
+               {"quant", p.quant},
+               {"compute_dtype", p.compute},
+               {"backend", p.backend},
+               {"threads", p.threads},
+               {"cpu", cpu_brand()},
+               {"load", p.load},
+               {"peaks", peaks},
+               {"steps", p.steps},
+               {"micro_steps", p.micro_steps},
+               {"tokens", p.tokens},
+               {"labels", p.labels},
+               {"seconds", p.seconds},
+               {"memory", p.memory},
+               {"kernels", rows}};
   return json.dump(1);
 }
 

@@ -44,6 +44,9 @@ Profile profile_sweep(const Sweep&, const ProfileOptions&);
 std::string profile_text(const Profile&);
 std::string profile_json(const Profile&);
 
+// "230 GFLOP/s bf16, 1900 GFLOP/s bf16_amx", or that there are none.
+std::string bf16_peaks_text(const Peaks&);
+
 // The machine's load average over the last minute; negative when unknown.
 double load_average();
 

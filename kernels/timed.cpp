@@ -31,9 +31,14 @@ Operands operands_of(const AttentionBackward& a) {
   return a.forward.operands;
 }
 
+// " bf16": of the name of a kernel.
+std::string ending(Operands operands) {
+  return is_bf16(operands) ? std::string(" ") + name_of(operands) : "";
+}
+
 template <class Args>
 std::string named(const char* kernel, const Args& a) {
-  return is_bf16(operands_of(a)) ? fmt::format("{} bf16", kernel) : kernel;
+  return kernel + ending(operands_of(a));
 }
 
 }  // namespace
@@ -56,7 +61,7 @@ void TimedBackend::note(const std::string& kernel, double begin, const Work& wor
   time.flops += work.flops;
   time.bytes += work.bytes;
   time.type = type;
-  time.bf16 = is_bf16(operands);
+  time.operands = operands;
 }
 
 template <class Args>
@@ -71,8 +76,7 @@ void TimedBackend::time(const std::string& kernel, void (Backend::*call)(const A
 
 std::string TimedBackend::with_weights(const char* kernel, Operands operands, const WeightView& first,
                                        size_t terms) const {
-  std::string name = fmt::format("{} {}", kernel, name_of(first.format));
-  if (is_bf16(operands)) name += " bf16";
+  std::string name = fmt::format("{} {}{}", kernel, name_of(first.format), ending(operands));
   if (by_shape_) name += fmt::format(" {}x{}", first.out, first.in);
   if (by_shape_ && terms > 1) name += fmt::format(" (1 of {})", terms);
   return name;

@@ -18,13 +18,14 @@ struct KernelTime {
   double flops = 0;  // multiply and add count as two
   double bytes = 0;  // read and written, each operand once: what a perfect cache would leave to memory
   DType type = DType::f32;
-  bool bf16 = false;  // products of bf16 operands
+  Operands operands = Operands::as_stored;  // of products
 };
 
 class TimedBackend final : public Backend {
  public:
   // Rows are kernels with the formats of their weights and how products read their operands ("linear nf4
-  // bf16"); with `by_shape` also with the sizes of the weights ("linear nf4 bf16 1536x576 (1 of 2)").
+  // bf16", "attention bf16_amx"); with `by_shape` also with the sizes of the weights ("linear nf4 bf16
+  // 1536x576 (1 of 2)").
   explicit TimedBackend(std::unique_ptr<Backend> inner, bool by_shape = false);
 
   const std::map<std::string, KernelTime>& times() const { return times_; }

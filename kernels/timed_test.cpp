@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "kernels/cases/cases.h"
+#include "kernels/cpu/isa.h"
 #include "kernels/cpu/peaks.h"
 
 using namespace qlora;
@@ -51,7 +52,41 @@ TEST_CASE("measured peaks are there and of a possible size") {
   if (peaks.kernels.empty()) return;  // a processor without wide kernels has no peak of them
   CHECK(peaks.f32 > 1e9);
   CHECK(peaks.f32 < 1e14);
-  if (peaks.bf16 == 0) return;  // not on this processor
-  CHECK(peaks.bf16 > 1e9);
-  CHECK(peaks.bf16 < 1e14);
+  // A processor without the instructions has no such peak.
+  CHECK((peaks.bf16 > 0) == cpu_has_avx512_bf16());
+  CHECK((peaks.amx > 0) == cpu_has_amx_bf16());
+  for (double peak : {peaks.bf16, peaks.amx}) {
+    if (peak == 0) continue;
+    CHECK(peak > 1e9);
+    CHECK(peak < 1e14);
+  }
+  // A tdpbf16ps makes 8,192 multiply-adds in sixteen cycles, where f32 makes 32 in each.
+  if (peaks.amx > 0) CHECK(peaks.amx > peaks.f32);
+  CHECK(measure_amx_peak("avx2") == 0);
+}
+
+TEST_CASE("products are held to the peak of the instructions that make them") {
+  Peaks all, none;
+  all.f32 = none.f32 = 1;
+  all.bf16 = 2;
+  all.amx = 8;
+  CHECK(peak_of(all, Operands::as_stored) == 1);
+  CHECK(peak_of(all, Operands::bf16) == 2);
+  CHECK(peak_of(all, Operands::bf16_amx) == 8);
+  CHECK(name_of_peak(all, Operands::bf16_amx) == "AMX peak of this run");
+  for (Operands operands : kAllOperands) {
+    CHECK(peak_of(none, operands) == 1);
+    CHECK(name_of_peak(none, operands) == "f32 peak of this run");
+  }
+}
+
+TEST_CASE("a timed backend tells products of all operands apart") {
+  TimedBackend timed(make_backend("reference"));
+  std::vector<float> x(6, 1), w(12, 1), y(8);
+  for (Operands operands : kAllOperands)
+    timed.gemm({.x = x.data(), .w = w.data(), .y = y.data(), .m = 2, .n = 4, .k = 3, .operands = operands});
+  CHECK(timed.times().size() == 3);
+  CHECK(timed.times().at("gemm").operands == Operands::as_stored);
+  CHECK(timed.times().at("gemm bf16").operands == Operands::bf16);
+  CHECK(timed.times().at("gemm bf16_amx").operands == Operands::bf16_amx);
 }

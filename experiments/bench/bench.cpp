@@ -152,8 +152,11 @@ Json report(Bench& bench) {
   Json peaks = Json::object(), rows = Json::array();
   for (int threads : bench.thread_counts()) {
     const Peaks& p = bench.peaks(threads);
-    peaks[std::to_string(threads)] = {
-        {"f32_flops", p.f32}, {"bf16_flops", p.bf16}, {"read_bytes_per_s", p.read}, {"kernels", p.kernels}};
+    peaks[std::to_string(threads)] = {{"f32_flops", p.f32},
+                                      {"bf16_flops", p.bf16},
+                                      {"amx_flops", p.amx},
+                                      {"read_bytes_per_s", p.read},
+                                      {"kernels", p.kernels}};
   }
   for (const Row& row : bench.rows()) rows.push_back(to_json(row));
   return {{"program", program_line()},
@@ -172,9 +175,7 @@ std::string report_text(Bench& bench) {
     const Peaks& p = bench.peaks(threads);
     out += fmt::format("{} thread{} ({} seconds): {:.0f} GFLOP/s f32, {}, {:.1f} GB/s read from memory\n",
                        threads, threads == 1 ? "" : "s", threads == 1 ? "processor" : "wall", p.f32 * 1e-9,
-                       p.bf16 > 0 ? fmt::format("{:.0f} GFLOP/s bf16", p.bf16 * 1e-9)
-                                  : std::string("bf16 products not on this processor or backend"),
-                       p.read * 1e-9);
+                       bf16_peaks_text(p), p.read * 1e-9);
   }
   return out + render(bench.rows());
 }

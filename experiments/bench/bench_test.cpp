@@ -10,6 +10,7 @@
 #include "experiments/bench/mmlu_sample.h"
 #include "experiments/bench/operands.h"
 #include "experiments/bench/peer_questions.h"
+#include "experiments/config.h"
 #include "experiments/test_program.h"
 
 using namespace qlora;
@@ -82,10 +83,10 @@ TEST_CASE("a row comes back from its JSON and one that lacks something is refuse
 TEST_CASE("products of the benchmark are checked before they are timed") {
   Bench bench({.rows = {"none"}, .backend = "reference", .threads = 2}, [](const Row&) {});
   for (bool forward : {true, false})
-    for (bool bf16 : {true, false})
+    for (Operands operands : kAllOperands)
       for (Format format : {Format::dense, Format::nf4}) {
-        INFO(name_of(format) << (bf16 ? " bf16" : " f32") << (forward ? " forward" : " backward"));
-        Products products(bench, format, bf16, 64, 128, 5, forward);
+        INFO(name_of(format) << " " << name_of(operands) << (forward ? " forward" : " backward"));
+        Products products(bench, format, operands, 64, 128, 5, forward);
         CHECK(products.check().empty());
       }
   set_thread_count(default_thread_count());
@@ -330,5 +331,5 @@ TEST_CASE("a profile shows every kernel of a step and leaves no file behind") {
   for (const char* kernel :
        {"linear nf4", "linear_backward nf4", "attention_backward", "adamw", "cross_entropy"})
     CHECK_THAT(names, Contains(kernel));
-  CHECK_THAT(names, Contains("attention;") || Contains("attention bf16;"));
+  CHECK_THAT(names, Contains("attention;") || Contains("attention " + best_compute_dtype() + ";"));
 }

@@ -45,7 +45,7 @@ class GemmFamily {
 
   void measure(const Measure& m) {
     if (!bench_.wants_any(m.name)) return;
-    if (m.bf16 && !multiplies_bf16(bench_)) {
+    if (m.bf16 && operands_of(m) == Operands::as_stored) {
       for (const char* direction : {"forward", "backward"})
         bench_.emit(missing_row(m.name + "/" + direction, "GFLOP/s", bench_.most_threads(),
                                 "not on this processor: needs AVX512-BF16"));
@@ -60,6 +60,9 @@ class GemmFamily {
   }
 
  private:
+  // bf16 as `compute_dtype: auto` has it; oneDNN takes AMX for it where it is, too.
+  Operands operands_of(const Measure& m) { return m.bf16 ? bf16_operands(bench_) : Operands::as_stored; }
+
   void measure_direction(const Measure& m, bool forward, int threads) {
     const std::string prefix = m.name + (forward ? "/forward" : "/backward");
     std::vector<double> logs;
@@ -84,6 +87,7 @@ class GemmFamily {
     mean.threads = threads;
     mean.against = "the peers of its cells";
     mean.note = fmt::format("geometric mean of {} cells", logs.size());
+    add_note(mean, note_of(operands_of(m)));
     bench_.emit(std::move(mean));
   }
 
@@ -91,7 +95,7 @@ class GemmFamily {
   Row measure_cell(const Measure& m, const std::string& name, Size size, int64_t rows, bool forward,
                    int threads) {
     const int64_t n = forward ? size.out : size.in, k = forward ? size.in : size.out;
-    Products ours(bench_, m.format, m.bf16, size.out, size.in, rows, forward);
+    Products ours(bench_, m.format, operands_of(m), size.out, size.in, rows, forward);
     if (std::string wrong = ours.check(); !wrong.empty())
       return missing_row(name, "GFLOP/s", threads, "WRONG, not timed: " + wrong);
     std::vector<std::function<void()>> things = {[&] { ours.run(); }};
@@ -119,6 +123,7 @@ class GemmFamily {
     if (names.empty()) {
       Row row = single_row(name, "GFLOP/s", gflop, seconds[0], threads);
       row.note = absent_peers();
+      add_note(row, note_of(operands_of(m)));
       return row;
     }
     size_t best = 1;
@@ -126,6 +131,7 @@ class GemmFamily {
       if (median(seconds[i]) < median(seconds[best])) best = i;
     Row row = paired_row(name, "GFLOP/s", gflop, {seconds[0], seconds[best]}, threads);
     row.against = names[best - 1];
+    add_note(row, note_of(operands_of(m)));
     return row;
   }
 

@@ -42,8 +42,13 @@ std::vector<float> random_floats(int64_t n, uint64_t seed) {
   return v;
 }
 
-bool multiplies_bf16(Bench& bench) {
-  return bench.peaks(bench.most_threads()).bf16 > 0;
+Operands bf16_operands(Bench& bench) {
+  const Peaks& peaks = bench.peaks(bench.most_threads());
+  return peaks.amx > 0 ? Operands::bf16_amx : peaks.bf16 > 0 ? Operands::bf16 : Operands::as_stored;
+}
+
+std::string note_of(Operands operands) {
+  return operands == Operands::bf16_amx ? "bf16_amx: by the tiles of AMX" : "";
 }
 
 Weights::Weights(Memory& memory, Format format, bool narrow, int64_t out, int64_t in) {
@@ -65,23 +70,26 @@ Weights::Weights(Memory& memory, Format format, bool narrow, int64_t out, int64_
   } while (static_cast<int64_t>(views_.size()) < copies(bytes_));
 }
 
-Products::Products(Bench& bench, Format format, bool bf16, int64_t out, int64_t in, int64_t rows,
+Products::Products(Bench& bench, Format format, Operands operands, int64_t out, int64_t in, int64_t rows,
                    bool forward)
     : bench_(bench),
       memory_(bench.backend()),
-      weights_(memory_, format, bf16, out, in),
+      weights_(memory_, format, is_bf16(operands), out, in),
       rows_(rows),
       n_(forward ? out : in),
       k_(forward ? in : out),
       forward_(forward),
-      bf16_(bf16),
+      operands_(operands),
       x_(random_floats(rows * k_, 2)),
       y_(static_cast<size_t>(rows * n_)) {}
 
 void Products::call(Backend& backend, const WeightView& w, int64_t rows) {
-  QGemm a{.layout = forward_ ? Layout::nt : Layout::nn, .x = x_.data(), .w = w, .y = y_.data(), .rows = rows};
-  if (bf16_) a.operands = Operands::bf16;
-  backend.qgemm(a);
+  backend.qgemm({.layout = forward_ ? Layout::nt : Layout::nn,
+                 .x = x_.data(),
+                 .w = w,
+                 .y = y_.data(),
+                 .rows = rows,
+                 .operands = operands_});
 }
 
 std::string Products::check() {

@@ -18,8 +18,11 @@ inline constexpr int64_t kCold = 64 << 20;  // bytes of copies
 
 std::vector<float> random_floats(int64_t n, uint64_t seed);
 
-// Whether the backend under test multiplies bf16 by vdpbf16ps here.
-bool multiplies_bf16(Bench&);
+// The bf16 operands that are fastest with the backend under test here, as `compute_dtype: auto` has them:
+// bf16_amx, or bf16; as_stored where the processor has no instructions for either.
+Operands bf16_operands(Bench&);
+// What a row says of bf16_amx; empty of others.
+std::string note_of(Operands);
 
 // Weights of one size with our storage: NF4 with double-quantized scales, or dense.
 class Weights {
@@ -40,7 +43,7 @@ class Weights {
 // One product of ours: y = x Wᵀ, or y = x W backward, by Backend::qgemm.
 class Products {
  public:
-  Products(Bench&, Format, bool bf16, int64_t out, int64_t in, int64_t rows, bool forward);
+  Products(Bench&, Format, Operands, int64_t out, int64_t in, int64_t rows, bool forward);
   // Compares some rows with the plain loops; empty when they agree, else what is wrong.
   std::string check();
   void run() { call(bench_.backend(), weights_.next(), rows_); }
@@ -52,7 +55,8 @@ class Products {
   Memory memory_;
   Weights weights_;
   int64_t rows_, n_, k_;
-  bool forward_, bf16_;
+  bool forward_;
+  Operands operands_;
   std::vector<float> x_, y_;
 };
 

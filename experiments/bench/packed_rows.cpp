@@ -4,6 +4,7 @@
 #include "core/base/check.h"
 #include "core/base/parallel.h"
 #include "experiments/bench/bench.h"
+#include "experiments/bench/operands.h"
 #include "experiments/bench/step_lab.h"
 
 namespace qlora::bench {
@@ -109,12 +110,14 @@ void scaling_rows(Bench& bench) {
     Row row =
         single_row("useful_flops/step", "GFLOP/s", kUsefulFlopsPerToken * work * 1e-9, seconds[0], most);
     const Peaks& peaks = bench.peaks(most);
-    const bool bf16 = peaks.bf16 > 0;
-    row.peer = (bf16 ? peaks.bf16 : peaks.f32) * 1e-9;
+    const Operands operands = bf16_operands(bench);
+    row.peer = peak_of(peaks, operands) * 1e-9;
     row.ratio = *row.ours / *row.peer;
     row.goal = 0.58;
-    row.against = bf16 ? "bf16 peak of this run" : "f32 peak of this run";
-    if (!bf16) row.note = "the goal is stated for bf16, which is not on this processor or backend";
+    row.against = name_of_peak(peaks, operands);
+    add_note(row, note_of(operands));
+    if (!is_bf16(operands))
+      row.note = "the goal is stated for bf16, which is not on this processor or backend";
     bench.emit(std::move(row));
   }
 }

@@ -61,6 +61,10 @@ Row missing_row(const std::string& name, const std::string& unit, int threads, c
   return row;
 }
 
+void add_note(Row& row, const std::string& note) {
+  if (!note.empty()) row.note += (row.note.empty() ? "" : "; ") + note;
+}
+
 Json to_json(const Row& row) {
   return {{"name", row.name},
           {"unit", row.unit},

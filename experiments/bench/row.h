@@ -34,6 +34,9 @@ Row single_row(const std::string& name, const std::string& unit, double work,
 // A row that could not be measured.
 Row missing_row(const std::string& name, const std::string& unit, int threads, const std::string& why);
 
+// Something more to know; nothing where it is empty.
+void add_note(Row&, const std::string&);
+
 Json to_json(const Row&);
 // Throws Error(data) naming `origin` when something is missing.
 Row row_from_json(const Json&, const std::string& origin);

@@ -14,8 +14,8 @@ struct Size {
 constexpr Size kSizes[] = {{2048, 2048}, {4096, 4096}, {11008, 4096}};
 
 Row small_row(Bench& bench, const std::string& name, Size size, int64_t rows, int threads) {
-  const bool bf16 = multiplies_bf16(bench);
-  Products products(bench, Format::nf4, bf16, size.out, size.in, rows, true);
+  const Operands operands = bf16_operands(bench);
+  Products products(bench, Format::nf4, operands, size.out, size.in, rows, true);
   if (std::string wrong = products.check(); !wrong.empty())
     return missing_row(name, "GB/s", threads, "WRONG, not timed: " + wrong);
   const std::vector<double> seconds = time_of([&] { products.run(); }, bench.kernel_effort());
@@ -23,12 +23,12 @@ Row small_row(Bench& bench, const std::string& name, Size size, int64_t rows, in
   const bool reads = rows == 1;
   const double work = reads ? products.weight_bytes() : 2.0 * static_cast<double>(rows * size.out * size.in);
   Row row = single_row(name, reads ? "GB/s" : "GFLOP/s", work * 1e-9, seconds, threads);
-  const double peak = reads ? peaks.read : bf16 ? peaks.bf16 : peaks.f32;
-  row.against = reads  ? "read bandwidth of this run"
-                : bf16 ? "bf16 peak of this run"
-                       : "f32 peak of this run";
+  const double peak = reads ? peaks.read : peak_of(peaks, operands);
+  row.against = reads ? "read bandwidth of this run" : name_of_peak(peaks, operands);
   row.goal = reads ? 0.60 : 0.45;
-  if (!reads && !bf16) row.note = "the goal is stated for bf16, which is not on this processor or backend";
+  add_note(row, note_of(operands));
+  if (!reads && !is_bf16(operands))
+    row.note = "the goal is stated for bf16, which is not on this processor or backend";
   if (peak > 0) {
     row.peer = peak * 1e-9;
     row.ratio = *row.ours / *row.peer;

@@ -10,6 +10,7 @@
 #include "kernels/cpu/best512.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
+#include "kernels/cpu/peak_amx.h"
 #include "kernels/cpu/peak_bf16.h"
 
 namespace qlora {
@@ -79,6 +80,12 @@ double measure_bf16_peak(std::string_view backend) {
   return best_rate(cpu::kBf16PeakFlops * kRounds, [&] { cpu::bf16_peak(kRounds); });
 }
 
+double measure_amx_peak(std::string_view backend) {
+  if (!cpu_has_amx_bf16() || backend == "avx2") return 0;
+  constexpr int64_t kRounds = 50000;
+  return best_rate(cpu::kAmxPeakFlops * kRounds, [] { cpu::amx_peak(kRounds); });
+}
+
 double measure_read_bandwidth() {
   constexpr int64_t kBytes = 256 << 20;  // beyond every cache that a few cores share
   std::vector<uint64_t> data(kBytes / 8, 1);
@@ -96,10 +103,23 @@ double measure_read_bandwidth() {
   return sink > 0 ? best : 0;
 }
 
+double peak_of(const Peaks& p, Operands operands) {
+  const double own = operands == Operands::bf16_amx ? p.amx : operands == Operands::bf16 ? p.bf16 : 0;
+  return own > 0 ? own : p.f32;
+}
+
+std::string name_of_peak(const Peaks& p, Operands operands) {
+  const bool own = operands == Operands::bf16_amx ? p.amx > 0 : operands == Operands::bf16 && p.bf16 > 0;
+  return std::string(!own ? "f32" : operands == Operands::bf16_amx ? "AMX" : "bf16") + " peak of this run";
+}
+
 Peaks measure_peaks(std::string_view backend) {
   const cpu::Kernels* kernels = kernels_of(backend);
-  return {kernels != nullptr ? kernels->name : "", measure_f32_peak(backend), measure_bf16_peak(backend),
-          measure_read_bandwidth()};
+  return {.kernels = kernels != nullptr ? kernels->name : "",
+          .f32 = measure_f32_peak(backend),
+          .bf16 = measure_bf16_peak(backend),
+          .amx = measure_amx_peak(backend),
+          .read = measure_read_bandwidth()};
 }
 
 }  // namespace qlora

@@ -35,6 +35,7 @@ def main():
         report = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
         peaks = "; ".join(f"{n} thread{'s' if n != '1' else ''}: {p['f32_flops'] / 1e9:.0f} GFLOP/s f32, "
                           + (f"{p['bf16_flops'] / 1e9:.0f} GFLOP/s bf16, " if p["bf16_flops"] else "no bf16, ")
+                          + (f"{p['amx_flops'] / 1e9:.0f} GFLOP/s bf16_amx, " if p.get("amx_flops") else "")
                           + f"{p['read_bytes_per_s'] / 1e9:.1f} GB/s read" for n, p in report["peaks_by_threads"].items())
         print(f"{report['program']}; {report['cpu']}; backend {report['backend']}; load average {report['load_at_end']:.1f} "
               f"at the end{'; QUICK' if report['quick'] else ''}\npeaks of the run: {peaks}\n")
