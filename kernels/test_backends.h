@@ -2,11 +2,13 @@
 // For tests: the backends that this machine can run, and what they can compute in.
 
 #include <cstdint>
+#include <cstdio>
 #include <ostream>
 #include <string>
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/isa.h"
 
 namespace qlora::test {
 
@@ -42,6 +44,14 @@ inline std::vector<Variant> runnable_variants(EmulatedGpu gpu = EmulatedGpu::lef
       if (operands != Operands::bf16_amx || name == runnable_backends().front())
         all.push_back({name, operands});
   return all;
+}
+
+// The operands of bf16, for a test that takes long: those of AMX where the processor has it. Without it they
+// have the same bits, slowly.
+inline std::vector<Operands> bf16_operands() {
+  if (cpu_has_amx_bf16()) return {Operands::bf16, Operands::bf16_amx};
+  std::printf("(skipped a part: bf16_amx, on a processor without AMX)\n");
+  return {Operands::bf16};
 }
 
 }  // namespace qlora::test

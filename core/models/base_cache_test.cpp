@@ -132,6 +132,24 @@ TEST_CASE("each way of quantizing and rounding has a file of its own") {
   CHECK(names.contains("m/.cache/qlora/nf4-dq-f32.base"));
 }
 
+TEST_CASE("bf16 and bf16_amx share a file, whoever wrote it, and keep their own products") {
+  const TinyConfig config{.model_type = "qwen2", .tied = true};
+  for (const auto& [writer, reader] :
+       {std::pair(Operands::bf16, Operands::bf16_amx), std::pair(Operands::bf16_amx, Operands::bf16)}) {
+    INFO(name_of(reader));
+    Lab lab(config);
+    lab.options.operands = writer;
+    lab.load();
+    const Path written = lab.base();
+    REQUIRE(std::filesystem::exists(written));
+    lab.options.operands = reader;
+    CHECK(lab.base() == written);
+    const auto afresh = lab.load_afresh();
+    ruin_unseen(lab.model / "model.safetensors");
+    CHECK(lab.load() == afresh);
+  }
+}
+
 TEST_CASE("what a base file holds is frozen for its format version") {
   Lab lab;
   lab.load();

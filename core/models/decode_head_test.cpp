@@ -38,9 +38,9 @@ struct Allowed {
 
 TEST_CASE("the head of token steps is off by what eight bits allow, and not exact") {
   for (const std::string& name : runnable_backends())
-    for (Operands operands : {Operands::as_stored, Operands::bf16})
+    for (Operands operands : kAllOperands)
       for (bool tied : {false, true}) {
-        INFO(name << (operands == Operands::bf16 ? " bf16" : "") << (tied ? " tied" : ""));
+        INFO(name << " " << name_of(operands) << (tied ? " tied" : ""));
         auto backend = make_backend(name);
         Memory memory(*backend);
         TinyConfig config = kWhole;
@@ -62,7 +62,7 @@ TEST_CASE("the head of token steps is off by what eight bits allow, and not exac
           const Allowed a(x.data() + i / out * in, w.data() + i % out * in, in);
           const double off = std::abs(static_cast<double>(logits[static_cast<size_t>(i)]) - a.logit);
           // (bf16 operands round x as well, where the product is an exact one)
-          CHECK(off <= a.error * (operands == Operands::bf16 ? 2 : 1));
+          CHECK(off <= a.error * (is_bf16(operands) ? 2 : 1));
           furthest = std::max(furthest, off / a.error);
         }
         CHECK(furthest > 0.01);

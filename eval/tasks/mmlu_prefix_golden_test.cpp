@@ -8,6 +8,7 @@
 
 #include "core/io/test_models.h"
 #include "eval/tasks/mmlu.h"
+#include "kernels/test_backends.h"
 
 using namespace qlora;
 
@@ -24,8 +25,10 @@ TEST_CASE("five-shot MMLU of SmolLM2 has the same bits with and without prefix r
   const MmluData data = read_mmlu(tree, options);
   auto tokenizer = load_tokenizer(folder);
   auto backend = make_backend("auto");
-  for (Operands operands : {Operands::as_stored, Operands::bf16}) {
-    INFO((operands == Operands::bf16 ? "bf16" : "f32"));
+  std::vector<Operands> all = test::bf16_operands();
+  all.push_back(Operands::as_stored);
+  for (Operands operands : all) {
+    INFO(name_of(operands));
     Memory memory(*backend);
     auto model = load_model(folder, memory, {.operands = operands});
     auto report = [&](bool reuse) {

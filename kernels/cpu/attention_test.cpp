@@ -72,31 +72,38 @@ std::vector<SequenceSpan> ragged(int64_t n) {
   return {{0, 5, 0, 5}, {5, 0, 5, 0}, {5, n, 5, n}, {5 + n, 1, 5 + n, 1}};
 }
 
-constexpr Operands kBoth[] = {Operands::as_stored, Operands::bf16};
+// Those that run on a table here.
+std::vector<Operands> operands_on(const Kernels& table) {
+  std::vector<Operands> all = {Operands::as_stored, Operands::bf16};
+  if (test::runs_tiles(table)) all.push_back(Operands::bf16_amx);
+  return all;
+}
 
 }  // namespace
 
 TEST_CASE("Attention and its gradients agree with the plain loops in f64") {
   auto plain = make_backend("reference");
-  for (const Kernels* kernels : test::runnable_tables()) {
-    auto fast = cpu::make_cpu(*kernels);
-    for (Operands operands : kBoth) {
-      // A weight or a score's gradient may fall to the other side of a rounding to bf16.
-      const bool bf16 = operands == Operands::bf16;
-      const double of_output = bf16 ? 1e-3 : 2e-6, of_gradients = bf16 ? 1e-3 : 1e-5;
-      for (int64_t window : {0, 1, 20, 300}) {
-        for (int64_t n : {1, 30, 31, 90, 600}) {
-          const bool shaped = n == 31 || n == 600;
-          Problem<float> got(ragged(n), window, operands, shaped);
-          Problem<double> expected(ragged(n), window, operands, shaped);
-          got.run(*fast);
-          expected.run(*plain);
-          INFO(kernels->name << (bf16 ? " bf16" : "") << " window " << window << " length " << n);
-          CHECK(worst(got.lse, expected.lse) < 2e-6);
-          CHECK(worst(got.o, expected.o) < of_output);
-          CHECK(worst(got.dq, expected.dq) < of_gradients);
-          CHECK(worst(got.dk, expected.dk) < of_gradients);
-          CHECK(worst(got.dv, expected.dv) < of_gradients);
+  for (bool bf16 : {false, true}) {
+    // A weight or a score's gradient may fall to the other side of a rounding to bf16.
+    const double of_output = bf16 ? 1e-3 : 2e-6, of_gradients = bf16 ? 1e-3 : 1e-5;
+    for (int64_t window : {0, 1, 20, 300}) {
+      for (int64_t n : {1, 30, 31, 90, 600}) {
+        const bool shaped = n == 31 || n == 600;
+        Problem<double> expected(ragged(n), window, bf16 ? Operands::bf16 : Operands::as_stored, shaped);
+        expected.run(*plain);
+        for (const Kernels* kernels : test::runnable_tables()) {
+          auto fast = cpu::make_cpu(*kernels);
+          for (Operands operands : operands_on(*kernels)) {
+            if (is_bf16(operands) != bf16) continue;
+            Problem<float> got(ragged(n), window, operands, shaped);
+            got.run(*fast);
+            INFO(kernels->name << " " << name_of(operands) << " window " << window << " length " << n);
+            CHECK(worst(got.lse, expected.lse) < 2e-6);
+            CHECK(worst(got.o, expected.o) < of_output);
+            CHECK(worst(got.dq, expected.dq) < of_gradients);
+            CHECK(worst(got.dk, expected.dk) < of_gradients);
+            CHECK(worst(got.dv, expected.dv) < of_gradients);
+          }
         }
       }
     }
@@ -106,7 +113,7 @@ TEST_CASE("Attention and its gradients agree with the plain loops in f64") {
 TEST_CASE("A sequence has the same bits of attention alone and among others and on any number of threads") {
   const int before = thread_count();
   for (const Kernels* kernels : test::runnable_tables()) {
-    for (Operands operands : kBoth) {
+    for (Operands operands : operands_on(*kernels)) {
       auto fast = cpu::make_cpu(*kernels);
       const int64_t n = 131, nq = 6 * 40, nk = 2 * 40;
       set_thread_count(1);
@@ -137,7 +144,7 @@ TEST_CASE("A sequence has the same bits of attention alone and among others and 
 TEST_CASE("A query has the same bits of attention with cached keys as in the full pass") {
   for (const Kernels* kernels : test::runnable_tables()) {
     auto fast = cpu::make_cpu(*kernels);
-    for (Operands operands : kBoth)
+    for (Operands operands : operands_on(*kernels))
       for (int64_t window : {0, 50, 280}) {
         const int64_t n = 610, nq = 6 * 40;
         const bool shaped = window == 50;
@@ -189,9 +196,8 @@ TEST_CASE("A sequence has the same bits of attention when other places hold its 
         CHECK(same_bits(full.lse.data() + done * 6, rest.lse.data(), rows * 6));
       }
   };
-  for (Operands operands : kBoth) {
-    for (const Kernels* kernels : test::runnable_tables())
-      check(*cpu::make_cpu(*kernels), kernels->name, operands);
+  for (const Kernels* kernels : test::runnable_tables())
+    for (Operands operands : operands_on(*kernels)) check(*cpu::make_cpu(*kernels), kernels->name, operands);
+  for (Operands operands : {Operands::as_stored, Operands::bf16})
     check(*make_backend("reference"), "reference", operands);
-  }
 }
