@@ -25,9 +25,7 @@ TEST_CASE("five-shot MMLU of SmolLM2 has the same bits with and without prefix r
   const MmluData data = read_mmlu(tree, options);
   auto tokenizer = load_tokenizer(folder);
   auto backend = make_backend("auto");
-  std::vector<Operands> all = test::bf16_operands();
-  all.push_back(Operands::as_stored);
-  for (Operands operands : all) {
+  for (Operands operands : {Operands::as_stored, test::bf16_operands().back()}) {
     INFO(name_of(operands));
     Memory memory(*backend);
     auto model = load_model(folder, memory, {.operands = operands});
