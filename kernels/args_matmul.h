@@ -17,7 +17,7 @@ namespace qlora {
 //              bf16(f32(level * absmax)), the value bitsandbytes computes with). Values of f64 pass through
 //              f32.
 //   bf16_amx   the same operands, summed as the tiles of AMX sum them: another order, fast where a processor
-//              has AMX. Products alone: attention takes it for bf16.
+//              has AMX.
 // Every reader of a stored value rounds it in the same way, so nothing is kept twice and recomputing changes
 // no bit.
 //

@@ -12,7 +12,7 @@ constexpr int64_t kAmxRows = 32, kAmxDepth = 32;  // cpu/amx_tiles-inl.h
 constexpr int64_t kFewRows =
     64;  // at least what small_rows-inl.h and decode_rows-inl.h take; they keep x whole
 constexpr int64_t kDropRows = 64;  // reference/linear.cpp
-constexpr int64_t kQueries = 84, kLanes = 16;
+constexpr int64_t kQueries = 84, kAmxQueries = 128, kLanes = 16;
 constexpr size_t kPage = 4096;
 
 // Chunks of k are whole multiples of it.
@@ -166,9 +166,10 @@ void ScratchNeed::add(const Attention& a) {
   if (a.type != DType::f32) return;
   // Every task packs its own small products.
   need(kPackedW, kChunk * kPanelColumns);
+  const int64_t queries = a.operands == Operands::bf16_amx ? kAmxQueries : kQueries;
   need(kPackedInside, (kQueries + kTileRows) * std::max(a.head_dim, kChunk) + kChunk * kTileSlack);
   for (const SequenceSpan& s : a.sequences)
-    need(kScores, std::min(s.q_len, kQueries) * (s.k_len + 2 * kLanes));
+    need(kScores, std::min(s.q_len, queries) * (s.k_len + 2 * kLanes));
 }
 
 void ScratchNeed::add(const AttentionBackward& a) {

@@ -14,6 +14,10 @@ QLORA_INLINE void tile_load(const void* p, int64_t stride) {
     __builtin_memcpy(tiles().word[kTile][i], static_cast<const char*>(p) + i * stride, 64);
 }
 template <int kTile>
+QLORA_INLINE void tile_load_passing(const void* p, int64_t stride) {
+  tile_load<kTile>(p, stride);
+}
+template <int kTile>
 QLORA_INLINE void tile_store(void* p, int64_t stride) {
   for (int i = 0; i < 16; ++i)
     __builtin_memcpy(static_cast<char*>(p) + i * stride, tiles().word[kTile][i], 64);

@@ -12,8 +12,8 @@ struct AmxTiles {
   };
   static constexpr bool kFlush = true, kFewRows = false;
   static constexpr int64_t kChunkStep = kAmxDepth, kTileRows = 32;
-  static constexpr int64_t kChunkMax = kBf16ChunkMax;
-  static constexpr int64_t kBytes = 2, kRowsBytes = 1024 << 10;
+  static constexpr int64_t kChunkMax = kAmxChunkMax;
+  static constexpr int64_t kBytes = 2, kRowsBytes = 448 << 10;
   QLORA_INLINE int64_t steps(int64_t kc) { return (kc + kAmxDepth - 1) / kAmxDepth; }
   QLORA_INLINE int64_t tile_floats(int64_t kc) { return steps(kc) * kTileRows * kLanes; }
 };
@@ -73,7 +73,7 @@ QLORA_INLINE void dot_steps(int64_t steps, const float* a, const float* b) {
   if constexpr (kRows) tile_zero<2>();
   if constexpr (kRows && kColumns) tile_zero<3>();
   for (int64_t i = 0; i < steps; ++i, a += AmxTiles::kTileRows * kLanes, b += kLanes * kNr) {
-    tile_load<4>(a, 64);
+    tile_load_passing<4>(a, 64);
     tile_load<6>(b, kNr * 4);
     tile_dot<0, 4, 6>();
     if constexpr (kColumns) {
@@ -81,7 +81,7 @@ QLORA_INLINE void dot_steps(int64_t steps, const float* a, const float* b) {
       tile_dot<1, 4, 7>();
     }
     if constexpr (kRows) {
-      tile_load<5>(a + kLanes * kLanes, 64);
+      tile_load_passing<5>(a + kLanes * kLanes, 64);
       tile_dot<2, 5, 6>();
       if constexpr (kColumns) tile_dot<3, 5, 7>();
     }
@@ -98,6 +98,11 @@ QLORA_INLINE void store_sums(float* y, int64_t ld) {
 
 template <bool kRows, bool kColumns>
 static void amx_tile(int64_t rows, int64_t kc, const float* a, const float* b, Destination d, int64_t cols) {
+  // What is written for the first time may be far away.
+  for (int64_t r = 0; r < rows && !d.add; ++r) {
+    __builtin_prefetch(d.y + r * d.ld, 1);
+    if constexpr (kColumns) __builtin_prefetch(d.y + r * d.ld + kLanes, 1);
+  }
   dot_steps<kRows, kColumns>(AmxTiles::steps(kc), a, b);
   const bool whole = rows == (kRows ? 32 : 16) && cols == (kColumns ? 32 : 16);
   if (whole && !d.add && d.alpha == 1.0f) return store_sums<kRows, kColumns>(d.y, d.ld);

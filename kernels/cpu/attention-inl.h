@@ -8,11 +8,19 @@
 // mask cuts a block, products are cut along it, as far as whole tiles allow: what they leave out would add
 // zeros.
 
-constexpr int64_t kQueryBlock = 84;  // whole tiles of both widths; half of it where sequences are short
-constexpr int64_t kKeyStep = 28 / kMr * kMr;  // of keys as rows of a product: few whole tiles
-static_assert(kKeyTile <= AsStored::kChunkMax && kKeyTile <= Bf16Best::kChunkMax,
-              "a tile of keys must be one chunk of a product");
-static_assert(kQueryBlock / 2 % 2 == 0 && kMr % 2 == 0, "sums over queries must keep their pairs");
+// How queries and keys are cut for products of an operand: tiles of queries; of keys as rows of a product,
+// few whole tiles; and queries in a block, whole tiles, half of it where sequences are short.
+template <class Operand>
+struct Blocking {
+  static constexpr int64_t kTile = Operand::kTileRows;
+  static constexpr int64_t kKeyStep = kTile < 28 ? 28 / kTile * kTile : kTile;
+  static constexpr int64_t kQueries = kTile == 32 ? 128 : 84;
+  static_assert(kKeyTile <= Operand::kChunkMax && kKeyTile % Operand::kChunkStep == 0,
+                "a tile of keys must be one chunk of a product");
+  static_assert(kQueries / 2 % kTile == 0 || kQueries / 2 % 2 == 0,
+                "sums over queries must keep their steps");
+};
+constexpr int64_t kQueriesMax = 128, kQueriesOfHeads = 84;
 
 // A block of queries of one head: queries [i0, i1) of the sequence, keys [k0, k1) that any of them may see.
 // Where a sequence has one query, that of all heads which share keys: rows i are then heads from `head` on.
@@ -38,7 +46,7 @@ struct Block {
     return k0 + ((larger(key, diagonal()) - k0) / step + 1) * step;
   }
   // How many queries, in whole tiles, do not see keys from `key` on.
-  int64_t blind_rows(int64_t key) const { return larger(0, key - position(i0)) / kMr * kMr; }
+  int64_t blind_rows(int64_t key, int64_t tile) const { return larger(0, key - position(i0)) / tile * tile; }
   int64_t lse_at(int64_t i) const { return s.q_row * a->heads + head + (of_heads ? i : i * a->heads); }
   // The bias of query i and key k0; that of the next key stands before it.
   int64_t bias_at(int64_t i) const { return (head + (of_heads ? i : 0)) * a->distances + position(i) - k0; }
@@ -53,11 +61,14 @@ QLORA_INLINE float* floats(void* p) {
 
 // Long blocks read keys less often, short ones skip more of what the causal mask hides. Depends on the
 // sequence alone.
+template <class Operand>
 QLORA_INLINE int64_t block_length(const SequenceSpan& s) {
-  return s.q_len > 2 * kQueryBlock ? kQueryBlock : kQueryBlock / 2;
+  constexpr int64_t kQueries = Blocking<Operand>::kQueries;
+  return s.q_len > 2 * kQueries ? kQueries : kQueries / 2;
 }
+template <class Operand>
 QLORA_INLINE int64_t blocks_of(const SequenceSpan& s) {
-  return (s.q_len + block_length(s) - 1) / block_length(s);
+  return (s.q_len + block_length<Operand>(s) - 1) / block_length<Operand>(s);
 }
 
 QLORA_INLINE Block with_keys(Block b) {
@@ -66,22 +77,25 @@ QLORA_INLINE Block with_keys(Block b) {
   b.width = (b.k1 - b.k0 + kLanes - 1) / kLanes * kLanes;
   return b;
 }
+template <class Operand>
 QLORA_INLINE Block block_of_queries(const Attention& a, const SequenceSpan& s, int64_t head, int64_t number) {
-  const int64_t length = block_length(s), i0 = number * length;
+  const int64_t length = block_length<Operand>(s), i0 = number * length;
   return with_keys({&a, s, head, head / (a.heads / a.kv_heads), i0, smaller(s.q_len, i0 + length), 0, 0, 0});
 }
 
 // One query reads its keys once for all heads that share them.
 QLORA_INLINE bool joins_heads(const Attention& a, const SequenceSpan& s) {
-  return s.q_len == 1 && a.heads / a.kv_heads <= kQueryBlock;
+  return s.q_len == 1 && a.heads / a.kv_heads <= kQueriesOfHeads;
 }
+template <class Operand>
 QLORA_INLINE int64_t tasks_of(const Attention& a, const SequenceSpan& s) {
-  return joins_heads(a, s) ? a.kv_heads : blocks_of(s) * a.heads;
+  return joins_heads(a, s) ? a.kv_heads : blocks_of<Operand>(s) * a.heads;
 }
+template <class Operand>
 QLORA_INLINE Block block_of_task(const Attention& a, const SequenceSpan& s, int64_t task) {
   const int64_t group = a.heads / a.kv_heads;
   if (joins_heads(a, s)) return with_keys({&a, s, task * group, task, 0, group, 0, 0, 0, true});
-  return block_of_queries(a, s, task % a.heads, task / a.heads);
+  return block_of_queries<Operand>(a, s, task % a.heads, task / a.heads);
 }
 
 // Which of a key's two rows.
@@ -109,7 +123,8 @@ template <class Operand>
 static void row_products(const Block& b, const void* x, const void* w, Side side, float alpha, float* out) {
   for (int64_t key = b.k0; key < b.k1;) {
     const Piece piece = piece_of(b, w, side, key);
-    const int64_t end = smaller(piece.end, b.end_of_keys(key, kNr)), skip = b.blind_rows(key);
+    const int64_t end = smaller(piece.end, b.end_of_keys(key, kNr)),
+                  skip = b.blind_rows(key, Operand::kTileRows);
     gemm_of<Operand>({.layout = Layout::nt,
                       .x = floats(x) + b.q_at(b.i0 + skip),
                       .dense = piece.rows,
@@ -146,10 +161,10 @@ static void add_weighted(const Block& b, const float* weights, const float* valu
 // y (rows of queries) = weights[rows, keys] times rows of w (keys or values), tile by tile.
 template <class Operand>
 static void weighted_sum(const Block& b, const float* weights, const void* w, Side side, float* y) {
-  const int64_t half = b.rows() / 2 / kMr * kMr;
+  const int64_t half = b.rows() / 2 / Operand::kTileRows * Operand::kTileRows;
   for (int64_t k = b.k0; k < b.k1; k += kKeyTile) {
     const float* values = piece_of(b, w, side, k).rows;
-    const int64_t end = smaller(k + kKeyTile, b.k1), skip = b.blind_rows(k);
+    const int64_t end = smaller(k + kKeyTile, b.k1), skip = b.blind_rows(k, Operand::kTileRows);
     // The first half of the queries sees fewer keys of a tile that the mask cuts.
     const int64_t middle = end > b.diagonal() ? larger(skip, half) : skip;
     add_weighted<Operand>(b, weights, values, k, smaller(end, b.position(b.i0 + middle)), skip, middle, y);
@@ -161,7 +176,8 @@ static void weighted_sum(const Block& b, const float* weights, const void* w, Si
 template <class Operand>
 static void add_to_keys(const Block& b, const float* weights, const void* x, float* y) {
   for (int64_t key = b.k0; key < b.k1;) {
-    const int64_t end = smaller(b.k1, b.end_of_keys(key, kKeyStep)), skip = b.blind_rows(key);
+    const int64_t end = smaller(b.k1, b.end_of_keys(key, Blocking<Operand>::kKeyStep)),
+                  skip = b.blind_rows(key, Operand::kTileRows);
     gemm_of<Operand>({.layout = Layout::tn,
                       .x = weights + skip * b.width + (key - b.k0),
                       .dense = floats(x) + b.q_at(b.i0 + skip),
@@ -226,7 +242,7 @@ static void attend(const Block& b) {
   const Attention& a = *b.a;
   float* scores = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
   row_products<Operand>(b, a.q, a.k, Side::key, static_cast<float>(a.scale), scores);
-  alignas(64) float totals[kQueryBlock];
+  alignas(64) float totals[kQueriesMax];
   const bool shapes = shapes_scores(a);
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float* row = scores + (i - b.i0) * b.width;
@@ -249,13 +265,13 @@ static void attend(const Block& b) {
 template <class Operand>
 static void attention(const Attention& a, const SequenceSpan* sequences, int64_t count) {
   int64_t tasks = 0;
-  for (int64_t s = 0; s < count; ++s) tasks += tasks_of(a, sequences[s]);
+  for (int64_t s = 0; s < count; ++s) tasks += tasks_of<Operand>(a, sequences[s]);
   parallel(tasks, 1, [&](int64_t begin, int64_t end) {
     int64_t before = 0;
     for (int64_t s = 0; s < count && before < end; ++s) {
-      const int64_t here = tasks_of(a, sequences[s]);
+      const int64_t here = tasks_of<Operand>(a, sequences[s]);
       for (int64_t t = larger(begin, before); t < smaller(end, before + here); ++t)
-        attend<Operand>(block_of_task(a, sequences[s], t - before));
+        attend<Operand>(block_of_task<Operand>(a, sequences[s], t - before));
       before += here;
     }
   });
@@ -310,8 +326,8 @@ static void attention_backward(const AttentionBackward& g, const SequenceSpan* s
         __builtin_memset(floats(g.dv) + at, 0, static_cast<size_t>(a.head_dim) * sizeof(float));
       }
       for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-        for (int64_t number = 0; number < blocks_of(s); ++number)
-          attend_backward<Operand>(block_of_queries(a, s, head, number), g);
+        for (int64_t number = 0; number < blocks_of<Operand>(s); ++number)
+          attend_backward<Operand>(block_of_queries<Operand>(a, s, head, number), g);
     }
   });
 }

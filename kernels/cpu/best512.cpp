@@ -49,6 +49,8 @@ Kernels chosen() {
   if (!cpu_has_amx_bf16()) {
     table.gemm_amx = table.gemm_amx_fma;
     table.thin_amx = table.thin_amx_fma;
+    table.attention_amx = table.attention_amx_fma;
+    table.attention_backward_amx = table.attention_backward_amx_fma;
   }
   return table;
 }

@@ -74,8 +74,8 @@ struct Sum {
 
 float defined(const Operand& x, const Operand& w, int64_t i, int64_t j, int64_t k, bool amx, float alpha,
               bool add, float y) {
-  const int64_t step = amx ? 32 : 8;
-  const int64_t chunks = (k + 1023) / 1024, chunk = ((k + chunks - 1) / chunks + step - 1) / step * step;
+  const int64_t step = amx ? 32 : 8, most = amx ? 768 : 1024;
+  const int64_t chunks = (k + most - 1) / most, chunk = ((k + chunks - 1) / chunks + step - 1) / step * step;
   for (int64_t begin = 0; begin < k; begin += chunk) {
     const int64_t end = std::min(k, begin + chunk);
     const Sum of{x, w, i, j};
@@ -110,7 +110,7 @@ Floats operands(int64_t n, uint64_t seed, Kind kind) {
 struct Shape {
   int64_t m, n, k;
 };
-// Around the tiles, the chunk of k (1,024) and the super-chunk (4,096), with odd ends of k.
+// Around the tiles, the chunk of k (1,024; 768 with AMX) and the super-chunk (4,096), with odd ends of k.
 const Shape kShapes[] = {{1, 1, 1},    {1, 40, 17},    {6, 16, 1024}, {7, 17, 1025},  {13, 33, 7},
                          {14, 32, 64}, {20, 32, 39},   {64, 48, 96},  {33, 64, 1057}, {29, 70, 9},
                          {5, 15, 641}, {100, 31, 130}, {3, 9, 4099},  {2, 50, 2}};

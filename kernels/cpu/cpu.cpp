@@ -107,14 +107,13 @@ class Cpu final : public Reference {
 
   void attention(const Attention& a) override {
     if (a.type != DType::f32) return Reference::attention(a);
-    const auto kernel = is_bf16(a.operands) ? kernels_.attention_bf16 : kernels_.attention;
-    kernel(a, a.sequences.data(), static_cast<int64_t>(a.sequences.size()));
+    cpu::attention_of(kernels_, a.operands)(a, a.sequences.data(), static_cast<int64_t>(a.sequences.size()));
   }
   void attention_backward(const AttentionBackward& a) override {
     const Attention& f = a.forward;
     if (f.type != DType::f32) return Reference::attention_backward(a);
-    const auto kernel = is_bf16(f.operands) ? kernels_.attention_backward_bf16 : kernels_.attention_backward;
-    kernel(a, f.sequences.data(), static_cast<int64_t>(f.sequences.size()));
+    cpu::attention_backward_of(kernels_, f.operands)(a, f.sequences.data(),
+                                                     static_cast<int64_t>(f.sequences.size()));
   }
 
   void rms_norm(const RmsNorm& a) override {

@@ -188,9 +188,14 @@ struct Kernels {
 
   void (*attention)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
   void (*attention_backward)(const AttentionBackward&, const SequenceSpan*, int64_t sequences) = nullptr;
-  // The same with bf16 operands.
+  // The same with bf16 operands, and with those of AMX, by tiles and by multiply-adds.
   void (*attention_bf16)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
   void (*attention_backward_bf16)(const AttentionBackward&, const SequenceSpan*, int64_t sequences) = nullptr;
+  void (*attention_amx)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
+  void (*attention_backward_amx)(const AttentionBackward&, const SequenceSpan*, int64_t sequences) = nullptr;
+  void (*attention_amx_fma)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
+  void (*attention_backward_amx_fma)(const AttentionBackward&, const SequenceSpan*,
+                                     int64_t sequences) = nullptr;
 
   void (*rms_norm)(const RmsNorm&) = nullptr;
   void (*rms_norm_backward)(const RmsNormBackward&) = nullptr;
@@ -213,6 +218,16 @@ inline auto gemm_of(const Kernels& t, Operands operands) {
 }
 inline auto thin_of(const Kernels& t, Operands operands) {
   return operands == Operands::bf16_amx ? t.thin_amx : operands == Operands::bf16 ? t.thin_bf16 : t.thin;
+}
+inline auto attention_of(const Kernels& t, Operands operands) {
+  return operands == Operands::bf16_amx ? t.attention_amx
+         : operands == Operands::bf16   ? t.attention_bf16
+                                        : t.attention;
+}
+inline auto attention_backward_of(const Kernels& t, Operands operands) {
+  return operands == Operands::bf16_amx ? t.attention_backward_amx
+         : operands == Operands::bf16   ? t.attention_backward_bf16
+                                        : t.attention_backward;
 }
 
 // One table per region. Call their functions only where the processor has the instructions (isa.h).

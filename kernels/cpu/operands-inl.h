@@ -79,7 +79,9 @@ struct Bf16 {
 };
 
 // The same values, summed as tdpbf16ps does (args_matmul.h); multiply_tile() is in amx_sums-inl.h.
+constexpr int64_t kAmxChunkMax = 768;  // a panel of w fills the first cache, tiles of x pass it by
 struct AmxSums : Bf16 {
+  static constexpr int64_t kChunkMax = kAmxChunkMax;
   static constexpr bool kFewRows = false;
   static constexpr int64_t kChunkStep = 32;
 };

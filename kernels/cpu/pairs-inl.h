@@ -66,19 +66,24 @@ QLORA_INLINE IVec pair_of_rows(const uint16_t* p, int64_t ld, bool both, int64_t
 }
 
 // A panel of dense w.
+constexpr int64_t kRowsAhead = 16;
 template <class T>
 QLORA_INLINE void pack_w_as(Bf16Pairs, const T* p, int64_t ld, bool rows_are_k, int64_t cols, int64_t kc,
                             float* out) {
-  for (int64_t j = 0; j < kNr; j += kLanes) {
-    const int64_t lanes = larger(0, smaller(kLanes, cols - j));
-    if (rows_are_k) {
-      for (int64_t k = 0; k < kc; k += 2)
-        istore(out + k / 2 * kNr + j, pair_of_rows(p + k * ld + j, ld, k + 1 < kc, lanes));
-    } else {
-      transpose_pairs(lanes, kc, out + j, kNr,
-                      [&](int64_t i, int64_t k, int64_t n) { return load_pairs(p + (j + i) * ld + k, n); });
+  const auto lanes_at = [&](int64_t j) { return larger(0, smaller(kLanes, cols - j)); };
+  if (rows_are_k) {
+    // Rows lie pages apart, where no prefetcher of the machine follows.
+    for (int64_t k = 0; k < kc; k += 2) {
+      __builtin_prefetch(p + (k + kRowsAhead) * ld);
+      __builtin_prefetch(p + (k + kRowsAhead + 1) * ld);
+      for (int64_t j = 0; j < kNr; j += kLanes)
+        istore(out + k / 2 * kNr + j, pair_of_rows(p + k * ld + j, ld, k + 1 < kc, lanes_at(j)));
     }
+    return;
   }
+  for (int64_t j = 0; j < kNr; j += kLanes)
+    transpose_pairs(lanes_at(j), kc, out + j, kNr,
+                    [&](int64_t i, int64_t k, int64_t n) { return load_pairs(p + (j + i) * ld + k, n); });
 }
 
 // The values of k in a word of codes of sixteen rows, in rows of the panel: eight in four, or four in two.

@@ -22,6 +22,10 @@ static Kernels make_table(const char* name) {
   t.attention_backward = attention_backward<AsStored>;
   t.attention_bf16 = attention<Bf16Best>;
   t.attention_backward_bf16 = attention_backward<Bf16Best>;
+  t.attention_amx = attention<AmxBest>;
+  t.attention_backward_amx = attention_backward<AmxBest>;
+  t.attention_amx_fma = attention<AmxSums>;
+  t.attention_backward_amx_fma = attention_backward<AmxSums>;
   t.rms_norm = rms_norm;
   t.rms_norm_backward = rms_norm_backward;
   t.layer_norm = layer_norm;

@@ -129,20 +129,23 @@ QLORA_INLINE IVec load_kept_pairs(const float* p, int64_t n, const uint8_t* bits
 
 QLORA_INLINE void pack_kept_as(Bf16Pairs, const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc,
                                int64_t column, int64_t cols, float* out) {
-  for (int64_t j = 0; j < kNr; j += kLanes) {
-    if (g.wide_by_k) {
-      const auto row = [&](int64_t k) {
-        return k < kc ? kept_of_row(g, kept, k0 + k, column + j, cols - j) : zero();
-      };
-      for (int64_t k = 0; k < kc; k += 2) istore(out + k / 2 * kNr + j, pair(row(k), row(k + 1)));
-    } else {
-      transpose_pairs(larger(0, smaller(kLanes, cols - j)), kc, out + j, kNr,
-                      [&](int64_t i, int64_t k, int64_t n) {
-                        return load_kept_pairs(g.wide + (column + j + i) * g.k + k0 + k, n,
-                                               kept.bits + (j + i) * kept.ld + (k0 + k) / 8, kept.factor);
-                      });
+  if (g.wide_by_k) {
+    const auto row = [&](int64_t k, int64_t j) {
+      return k < kc ? kept_of_row(g, kept, k0 + k, column + j, cols - j) : zero();
+    };
+    for (int64_t k = 0; k < kc; k += 2) {
+      __builtin_prefetch(g.wide + (k0 + k + kRowsAhead) * g.n + column);
+      __builtin_prefetch(g.wide + (k0 + k + kRowsAhead + 1) * g.n + column);
+      for (int64_t j = 0; j < kNr; j += kLanes) istore(out + k / 2 * kNr + j, pair(row(k, j), row(k + 1, j)));
     }
+    return;
   }
+  for (int64_t j = 0; j < kNr; j += kLanes)
+    transpose_pairs(larger(0, smaller(kLanes, cols - j)), kc, out + j, kNr,
+                    [&](int64_t i, int64_t k, int64_t n) {
+                      return load_kept_pairs(g.wide + (column + j + i) * g.k + k0 + k, n,
+                                             kept.bits + (j + i) * kept.ld + (k0 + k) / 8, kept.factor);
+                    });
 }
 #endif
 #if QLORA_TILES
