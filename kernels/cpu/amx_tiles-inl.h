@@ -10,7 +10,7 @@ struct AmxTiles {
     FlushDenormals<true> flush;
     TilesOn tiles;
   };
-  static constexpr bool kFlush = true, kFewRows = false;
+  static constexpr bool kFlush = true, kFewRows = true;
   static constexpr int64_t kChunkStep = kAmxDepth, kTileRows = 32;
   static constexpr int64_t kChunkMax = kAmxChunkMax;
   static constexpr int64_t kBytes = 2, kRowsBytes = 448 << 10;
@@ -67,11 +67,14 @@ QLORA_INLINE void pack_codes_as(AmxTiles, const Codes& w, bool rows_are_k, int64
 
 // Rows of the second sixteen, and their columns, may be missing.
 template <bool kRows, bool kColumns>
-QLORA_INLINE void dot_steps(int64_t steps, const float* a, const float* b) {
+QLORA_INLINE void zero_sums() {
   tile_zero<0>();
   if constexpr (kColumns) tile_zero<1>();
   if constexpr (kRows) tile_zero<2>();
   if constexpr (kRows && kColumns) tile_zero<3>();
+}
+template <bool kRows, bool kColumns>
+QLORA_INLINE void dot_steps(int64_t steps, const float* a, const float* b) {
   for (int64_t i = 0; i < steps; ++i, a += AmxTiles::kTileRows * kLanes, b += kLanes * kNr) {
     tile_load_passing<4>(a, 64);
     tile_load<6>(b, kNr * 4);
@@ -103,6 +106,7 @@ static void amx_tile(int64_t rows, int64_t kc, const float* a, const float* b, D
     __builtin_prefetch(d.y + r * d.ld, 1);
     if constexpr (kColumns) __builtin_prefetch(d.y + r * d.ld + kLanes, 1);
   }
+  zero_sums<kRows, kColumns>();
   dot_steps<kRows, kColumns>(AmxTiles::steps(kc), a, b);
   const bool whole = rows == (kRows ? 32 : 16) && cols == (kColumns ? 32 : 16);
   if (whole && !d.add && d.alpha == 1.0f) return store_sums<kRows, kColumns>(d.y, d.ld);

@@ -17,6 +17,7 @@
 #include "kernels/cpu/thin-inl.h"
 #include "kernels/cpu/small_rows-inl.h"
 #include "kernels/cpu/small_codes-inl.h"
+#include "kernels/cpu/amx_few_rows-inl.h"
 #include "kernels/cpu/decode_rows-inl.h"
 #include "kernels/cpu/codec-inl.h"
 #include "kernels/cpu/math-inl.h"

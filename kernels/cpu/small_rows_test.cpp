@@ -163,23 +163,26 @@ TEST_CASE("Few rows with bf16 operands, from codes, have the bits of the same ro
           const WeightView w = weight.view(device, &weight.dense);
           const Floats x = random_floats(kMany * s.in, 1), before = random_floats(kMany * s.out, 2);
           const Write mode = dq ? Write::overwrite : Write::accumulate;
-          auto multiply = [&](int64_t rows) {
-            Floats y(before.end() - rows * s.out, before.end());
-            backend->qgemm({.x = x.data() + (kMany - rows) * s.in,
-                            .w = w,
-                            .y = y.data(),
-                            .rows = rows,
-                            .mode = mode,
-                            .operands = Operands::bf16});
-            return y;
-          };
-          set_thread_count(1);
-          const Floats many = multiply(kMany);
-          for (int64_t rows = 1; rows <= 17; ++rows) {
-            set_thread_count(1 + static_cast<int>(rows % 2));
-            INFO(kernels->name << " " << weight.name() << " " << s.out << "x" << s.in << " block " << s.block
-                               << " rows " << rows);
-            CHECK(same_bits(multiply(rows).data(), many.data() + (kMany - rows) * s.out, rows * s.out));
+          for (Operands operands : {Operands::bf16, Operands::bf16_amx}) {
+            if (operands == Operands::bf16_amx && !runs_tiles(*kernels)) continue;
+            auto multiply = [&](int64_t rows) {
+              Floats y(before.end() - rows * s.out, before.end());
+              backend->qgemm({.x = x.data() + (kMany - rows) * s.in,
+                              .w = w,
+                              .y = y.data(),
+                              .rows = rows,
+                              .mode = mode,
+                              .operands = operands});
+              return y;
+            };
+            set_thread_count(1);
+            const Floats many = multiply(kMany);
+            for (int64_t rows = 1; rows <= 33; rows += rows < 18 ? 1 : 7) {
+              set_thread_count(1 + static_cast<int>(rows % 2));
+              INFO(kernels->name << " " << name_of(operands) << " " << weight.name() << " " << s.out << "x"
+                                 << s.in << " block " << s.block << " rows " << rows);
+              CHECK(same_bits(multiply(rows).data(), many.data() + (kMany - rows) * s.out, rows * s.out));
+            }
           }
         }
   }

@@ -57,6 +57,20 @@ QLORA_INLINE PairTables pair_tables(const PairLevels& c, const float* scales) {
   return t;
 }
 
+// A row's sixteen scaled levels, rounded, twice: a word's lower five bits look one up.
+struct WordTable {
+  __m512i levels;
+};
+QLORA_INLINE WordTable word_table(Vec scaled) {
+  return {narrow(scaled, scaled).v};
+}
+// The elements of 32 codes of a row.
+QLORA_INLINE IVec lookup_words(const WordTable& t, const uint8_t* codes) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  const __m512i words = _mm512_or_si512(_mm512_srli_epi32(bytes, 4), _mm512_slli_epi32(bytes, 16));
+  return {_mm512_permutexvar_epi16(words, t.levels)};
+}
+
 // Sixteen bytes of each of four rows.
 QLORA_INLINE __m512i four_rows(const uint8_t* p, int64_t ld) {
   const auto row = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i * ld)); };

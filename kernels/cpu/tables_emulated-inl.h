@@ -31,6 +31,20 @@ QLORA_INLINE void decode_pairs8(const PairLevels&, const PairTables& t, const ui
     }
 }
 
+struct WordTable {
+  alignas(64) uint32_t levels[16];  // bf16 in the lower half
+};
+QLORA_INLINE WordTable word_table(Vec scaled) {
+  WordTable t;
+  istore(t.levels, pair(scaled, zero()));
+  return t;
+}
+QLORA_INLINE IVec lookup_words(const WordTable& t, const uint8_t* codes) {
+  alignas(64) uint32_t words[16];
+  for (int i = 0; i < 16; ++i) words[i] = t.levels[codes[i] >> 4] | t.levels[codes[i] & 15] << 16;
+  return iload(words);
+}
+
 struct PairScales {
   float of[8];
 };

@@ -1,0 +1,104 @@
+// Products of few rows of x with 4-bit codes by the tiles of AMX. What costs time there is decoding, and
+// codes lie in rows of k, as a tile of x wants its operand: so w takes the place of x, and x that of w. Every
+// sum has the same terms in the same order as in amx_tiles-inl.h, and comes out transposed.
+
+#if QLORA_TILES
+
+constexpr int64_t kAmxFewRows = 32;
+
+template <>
+bool small_rows_take<AmxTiles>(const GemmArgs& g) {
+  return g.m <= kAmxFewRows && g.layout == Layout::nt && g.codes != nullptr && g.codes->bits == 4 &&
+         g.codes->cols % g.codes->block == 0 && g.codes->block % kAmxDepth == 0;
+}
+
+// Rows [row, row + rows) of w, values [k0, k0 + kc) of k, as a tile of x.
+QLORA_INLINE void decode_as_x(const Codes& w, int64_t row, int64_t rows, int64_t k0, int64_t kc, float* out) {
+  constexpr int64_t kStep = AmxTiles::kTileRows * kLanes;
+  const Vec levels = load(w.levels);
+  const int64_t blocks = w.cols / w.block;
+  const uint8_t* codes_of_row = w.data + (row * w.cols + k0) / 2;
+  const float* absmax_of_row = w.absmax + row * blocks + k0 / w.block - w.first_block;
+  for (int64_t i = 0; i < rows; ++i, codes_of_row += w.cols / 2, absmax_of_row += blocks) {
+    const uint8_t* codes = codes_of_row;
+    const float* absmax = absmax_of_row;
+    float* to = out + i * kLanes;
+    for (int64_t k = 0, stop = w.block - k0 % w.block; k < kc; stop += w.block, ++absmax) {
+      const WordTable table = word_table(levels * set1(*absmax));
+      const int64_t end = smaller(kc, stop);
+      for (; k + 2 * kAmxDepth <= end; k += 2 * kAmxDepth, codes += 32, to += 2 * kStep) {
+        istore(to, lookup_words(table, codes));
+        istore(to + kStep, lookup_words(table, codes + 16));
+      }
+      for (; k < end; k += kAmxDepth, codes += 16, to += kStep) istore(to, lookup_words(table, codes));
+    }
+  }
+  for (int64_t step = 0; step < AmxTiles::steps(kc); ++step)
+    for (int64_t i = rows; i < AmxTiles::kTileRows; ++i) store(out + step * kStep + i * kLanes, zero());
+}
+
+// y[m, cols] = (add ? y : 0) + alpha * sums transposed, which are [cols, m], kNr wide.
+QLORA_INLINE void add_transposed(const float* sums, int64_t m, int64_t cols, Destination d) {
+  const Vec alpha = set1(d.alpha);
+  for (int64_t c = 0; c < cols; c += kLanes)
+    for (int64_t r = 0; r < m; r += kLanes) {
+      IVec t[kLanes];
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) t[i] = as_int(load(sums + (c + i) * kNr + r));
+      transpose16(t);
+      const int64_t lanes = smaller(kLanes, cols - c);
+      for (int64_t i = 0; i < smaller(kLanes, m - r); ++i) {
+        float* y = d.y + (r + i) * d.ld + c;
+        const Vec s = as_float(t[i]);
+        store_some(y, d.add ? fma(alpha, s, load_some(y, lanes)) : alpha * s, lanes);
+      }
+    }
+}
+
+// Columns [column, column + cols) of y; `packed`: x, chunk after chunk. A chunk is decoded in pieces, each
+// while the tiles multiply the one before.
+constexpr int64_t kAmxPiece = 4 * kAmxDepth;
+template <bool kManyRows>
+static void amx_few_columns(const GemmArgs& g, const float* packed, int64_t column, int64_t cols) {
+  constexpr int64_t kPieceFloats = kAmxPiece / 2 * AmxTiles::kTileRows;
+  const int64_t chunk = chunk_of<AmxTiles>(g.k);
+  alignas(64) float pieces[2][kPieceFloats];
+  alignas(64) float sums[AmxTiles::kTileRows * kNr];
+  const AmxTiles::Session session;
+  for (int64_t k0 = 0; k0 < g.k; k0 += chunk) {
+    const int64_t end = smaller(g.k, k0 + chunk);
+    const auto length = [&](int64_t k) { return smaller(kAmxPiece, end - k); };
+    zero_sums<true, kManyRows>();
+    decode_as_x(*g.codes, column, cols, k0, length(k0), pieces[0]);
+    int now = 0;
+    for (int64_t k = k0; k < end; k += kAmxPiece, now ^= 1) {
+      const int64_t next = k + kAmxPiece;
+      if (next < end) decode_as_x(*g.codes, column, cols, next, length(next), pieces[now ^ 1]);
+      dot_steps<true, kManyRows>(AmxTiles::steps(length(k)), pieces[now], packed + k * kLanes);
+    }
+    store_sums<true, kManyRows>(sums, kNr);
+    add_transposed(sums, g.m, cols, {g.y + column, g.ldy, g.alpha, g.add || k0 > 0});
+  }
+}
+
+template <>
+void small_rows<AmxTiles>(const GemmArgs& g) {
+  const int64_t chunk = chunk_of<AmxTiles>(g.k), step = AmxTiles::kTileRows;
+  float* x = cpu::scratch(cpu::Scratch::packed_x, g.k * kLanes);
+  for (int64_t k0 = 0; k0 < g.k; k0 += chunk)
+    pack_w_as(AmxTiles{}, g.x + k0, g.ldx, false, g.m, smaller(chunk, g.k - k0), x + k0 * kLanes);
+  // Tasks of some 64 Ki weights; less than that is not worth waking a thread for.
+  const int64_t batch = larger(1, 65536 / (step * g.k));
+  parallel((g.n + step - 1) / step, batch, [&](int64_t begin, int64_t end) {
+    const Codes codes = with_scales(*g.codes, begin * step, smaller(g.n, end * step));
+    GemmArgs task = g;
+    task.codes = &codes;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t cols = smaller(step, g.n - i * step);
+      g.m > kLanes ? amx_few_columns<true>(task, x, i * step, cols)
+                   : amx_few_columns<false>(task, x, i * step, cols);
+    }
+  });
+}
+
+#endif
