@@ -33,6 +33,8 @@ const float* levels_of(Format format) {
   return levels.value[static_cast<int>(format)];
 }
 
+constexpr int64_t kFewRowsMost = 32;  // at least what the kernels of few rows take
+
 bool empty(const LoraPart& part) {
   return part.hi <= part.lo || part.rank <= 0;
 }
@@ -182,7 +184,7 @@ GemmArgs product_with(Layout layout, const float* x, const WeightView& w, Codes&
 }
 
 bool fuses(const Linear& a) {
-  constexpr int64_t kFewRows = 8;  // at least what the kernels of few rows take
+  constexpr int64_t kFewRows = 8;
   return a.numerics == Numerics::exact && a.rows > kFewRows;
 }
 
@@ -209,7 +211,9 @@ void linear(const Kernels& kernels, const Linear& a) {
     GemmArgs g = product_with(Layout::nt, f32(a.x), term.w, codes, f32(term.y), a.rows, false);
     g.deltas = deltas.data();
     g.delta_count = static_cast<int64_t>(deltas.size());
-    g.same_x = std::exchange(packed, true);
+    g.same_x = packed;
+    // A product of few rows without adapters may go without packing.
+    packed = packed || g.delta_count > 0 || g.m > kFewRowsMost;
     product(kernels, a.operands)(g);
   }
 }

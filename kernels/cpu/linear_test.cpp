@@ -132,6 +132,39 @@ std::vector<Array> one_by_one(Backend& backend, const Problem& p, Operands opera
 
 }  // namespace
 
+TEST_CASE(
+    "A layer whose first weight has no adapter has the bits of its weights one by one, at few rows too") {
+  constexpr int64_t kWidth = 192, kLong = 64, kRank = 8;
+  const Array a = normals(4, kRank * kWidth, 0.3), b = normals(5, kLong * kRank, 0.3);
+  const TestWeight w[] = {make_weight(6, Format::nf4, true, kLong, kWidth, 64),
+                          make_weight(7, Format::nf4, true, kLong, kWidth, 64)};
+  for (const std::string& name : available_backends()) {
+    auto backend = make_test_backend(name);
+    if (!backend->host_memory()) continue;
+    for (Operands operands : kAllOperands)
+      for (int64_t rows : {7, 9, 12, 16, 17, 32, 33, 40}) {
+        Device d(*backend, DType::f32, 0, operands);
+        void* x = d.put(normals(8, rows * kWidth));
+        LoraPart part{.lo = 0, .hi = rows, .a = d.put(a), .b = d.put(b), .rank = kRank, .scale = 0.5};
+        part.u = d.make(rows * kRank);
+        LinearTerm terms[2] = {{.w = w[0].view(d)}, {.w = w[1].view(d), .lora = {&part, 1}}};
+        const auto results = [&](bool together) {
+          for (LinearTerm& term : terms) term.y = d.make(rows * kLong);
+          for (size_t i = 0; i < (together ? 1 : 2); ++i)
+            backend->linear({.x = x,
+                             .rows = rows,
+                             .terms = {terms + i, together ? size_t{2} : size_t{1}},
+                             .operands = operands});
+          return std::pair{d.get(terms[0].y, rows * kLong), d.get(terms[1].y, rows * kLong)};
+        };
+        INFO(name << " " << name_of(operands) << ", " << rows << " rows");
+        const auto both = results(true), each = results(false);
+        CHECK(same_bits(both.first, each.first));
+        CHECK(same_bits(both.second, each.second));
+      }
+  }
+}
+
 TEST_CASE("Adapters that run together give the bits of their products one by one") {
   const int before = thread_count();
   for (const std::string& name : available_backends()) {
@@ -147,8 +180,8 @@ TEST_CASE("Adapters that run together give the bits of their products one by one
           set_thread_count(threads);
           const std::vector<Array> got = together(*backend, p, operands);
           for (size_t i = 0; i < got.size(); ++i) {
-            INFO(name << ", result " << i << ", " << threads << " threads, rank + " << more_rank
-                      << ", " << name_of(operands));
+            INFO(name << ", result " << i << ", " << threads << " threads, rank + " << more_rank << ", "
+                      << name_of(operands));
             CHECK(same_bits(got[i], expected[i]));
           }
         }
