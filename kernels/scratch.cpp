@@ -117,7 +117,9 @@ void ScratchNeed::add(const Linear& a) {
       const bool drops = part.dropout.p > 0;
       if (drops) need(kDropped, std::min(rows, kDropRows) * in, a.type);
       if (a.type != DType::f32) continue;
-      product(std::min(rows, kFewRows), part.rank, in, a.type, a.operands);
+      // (all rows, where they are packed once for all products)
+      product(a.operands == Operands::bf16_amx ? rows : std::min(rows, kFewRows), part.rank, in, a.type,
+              a.operands);
       product(std::min(rows, kFewRows), term.w.out, part.rank, a.type, a.operands);
       thin += packed(part.rank, in, chunks_of(in), a.operands);
       deltas += packed(rows, part.rank, chunks_of(part.rank), a.operands);
@@ -144,6 +146,7 @@ void ScratchNeed::add(const LinearBackward& a) {
       const int64_t rows = part.hi - part.lo;
       const bool drops = part.dropout.p > 0;
       need(kLowRank, rows * part.rank, a.type);
+      if (a.operands == Operands::bf16_amx) product(rows, part.rank, out, a.type, a.operands);
       if (drops) need(kDropped, std::min(rows, longest) * in, a.type);
       if (drops && a.dx != nullptr) need(kDelta, std::min(rows, kDropRows) * in, a.type);
       if (a.type != DType::f32) continue;

@@ -53,6 +53,27 @@ void run(const Kernels& kernels, Operands operands, std::vector<ThinProduct>& pr
   thin_of(kernels, operands)(products.data(), static_cast<int64_t>(products.size()));
 }
 
+// Whether an adapter's products with x or dy take the rows that are packed for the base's product: not where
+// packing costs more than a thin product, nor where dropout takes elements out, nor for some of the rows.
+bool shares_rows(Operands operands, int64_t rows, const LoraPart& part) {
+  return operands == Operands::bf16_amx && rows > kFewRowsMost && part.lo == 0 && part.hi == rows &&
+         part.dropout.p <= 0;
+}
+
+// u = x aᵀ
+GemmArgs shared_product_of_u(const Linear& a, const LinearTerm& term, const LoraPart& part) {
+  return {.layout = Layout::nt,
+          .x = f32(a.x),
+          .dense = f32(part.a),
+          .y = f32(part.u),
+          .ldx = term.w.in,
+          .ldw = term.w.in,
+          .ldy = part.rank,
+          .m = a.rows,
+          .n = part.rank,
+          .k = term.w.in};
+}
+
 // u = drop(x) aᵀ
 ThinProduct product_of_u(const Linear& a, const LinearTerm& term, const LoraPart& part) {
   return {.thin = f32(part.a),
@@ -115,6 +136,22 @@ ThinProduct product_of_du(const LinearBackward& a, const BackwardPart& p) {
           .draw = draw_of(part, a.keys),
           .draw_cols = p.term->w.in,
           .kept = p.kept};
+}
+
+// du = scale * dy b
+GemmArgs shared_product_of_du(const LinearBackward& a, const BackwardPart& p) {
+  const int64_t out = p.term->w.out, rank = p.part->rank;
+  return {.layout = Layout::nn,
+          .x = f32(p.term->dy),
+          .dense = f32(p.part->b),
+          .y = p.du,
+          .ldx = out,
+          .ldw = rank,
+          .ldy = rank,
+          .m = a.rows,
+          .n = rank,
+          .k = out,
+          .alpha = static_cast<float>(p.part->scale)};
 }
 
 // What both gradients have in common: sums over the rows of the part, sequence by sequence.
@@ -190,12 +227,20 @@ bool fuses(const Linear& a) {
 
 void linear(const Kernels& kernels, const Linear& a) {
   std::vector<ThinProduct> products;
+  bool packed = false;
   for (const LinearTerm& term : a.terms)
-    for (const LoraPart& part : term.lora)
-      if (!empty(part)) products.push_back(product_of_u(a, term, part));
+    for (const LoraPart& part : term.lora) {
+      if (empty(part)) continue;
+      if (!shares_rows(a.operands, a.rows, part)) {
+        products.push_back(product_of_u(a, term, part));
+        continue;
+      }
+      GemmArgs g = shared_product_of_u(a, term, part);
+      g.same_x = std::exchange(packed, true);
+      product(kernels, a.operands)(g);
+    }
   run(kernels, a.operands, products);
   std::vector<Delta> deltas;
-  bool packed = false;
   for (const LinearTerm& term : a.terms) {
     if (term.y == nullptr) continue;
     deltas.clear();
@@ -212,17 +257,51 @@ void linear(const Kernels& kernels, const Linear& a) {
     g.deltas = deltas.data();
     g.delta_count = static_cast<int64_t>(deltas.size());
     g.same_x = packed;
-    // A product of few rows without adapters may go without packing.
-    packed = packed || g.delta_count > 0 || g.m > kFewRowsMost;
+    // A product of few rows without adapters may go without packing, and use its room.
+    packed = g.delta_count > 0 || g.m > kFewRowsMost;
     product(kernels, a.operands)(g);
   }
 }
 
+namespace {
+
+// Of one term: du of the adapters that share its rows, and dx (+)= dy W + du a, where dx is wanted.
+void product_of_dx(const Kernels& kernels, const LinearBackward& a, const std::vector<BackwardPart>& parts,
+                   const LinearBackwardTerm& term, float* dx) {
+  std::vector<Delta> deltas;
+  bool packed = false;
+  for (const BackwardPart& p : parts) {
+    if (p.term != &term) continue;
+    if (shares_rows(a.operands, a.rows, *p.part)) {
+      GemmArgs g = shared_product_of_du(a, p);
+      g.same_x = std::exchange(packed, true);
+      product(kernels, a.operands)(g);
+    }
+    deltas.push_back({.lo = p.part->lo,
+                      .hi = p.part->hi,
+                      .rank = p.part->rank,
+                      .u = p.du,
+                      .w = f32(p.part->a),
+                      .kept = p.kept});
+  }
+  if (dx == nullptr) return;
+  Codes codes;
+  GemmArgs g = product_with(Layout::nn, f32(term.dy), term.w, codes, dx, a.rows, &term != a.terms.data());
+  g.deltas = deltas.data();
+  g.delta_count = static_cast<int64_t>(deltas.size());
+  g.same_x = packed;
+  product(kernels, a.operands)(g);
+}
+
+}  // namespace
+
 void linear_backward(const Kernels& kernels, const LinearBackward& a, float* dx) {
   const std::vector<BackwardPart> parts = parts_of(a);
   std::vector<ThinProduct> products;
-  for (const BackwardPart& p : parts) products.push_back(product_of_du(a, p));
+  for (const BackwardPart& p : parts)
+    if (!shares_rows(a.operands, a.rows, *p.part)) products.push_back(product_of_du(a, p));
   run(kernels, a.operands, products);
+  for (const LinearBackwardTerm& term : a.terms) product_of_dx(kernels, a, parts, term, dx);
   products.clear();
   for (const BackwardPart& p : parts) {
     if (a.sequences.size() < 2) break;
@@ -230,24 +309,6 @@ void linear_backward(const Kernels& kernels, const LinearBackward& a, float* dx)
     if (p.part->grad_a != nullptr) products.push_back(product_of_grad_a(a, p));
   }
   run(kernels, a.operands, products);
-  if (dx == nullptr) return;
-  std::vector<Delta> deltas;
-  for (const LinearBackwardTerm& term : a.terms) {
-    deltas.clear();
-    for (const BackwardPart& p : parts)
-      if (p.term == &term)
-        deltas.push_back({.lo = p.part->lo,
-                          .hi = p.part->hi,
-                          .rank = p.part->rank,
-                          .u = p.du,
-                          .w = f32(p.part->a),
-                          .kept = p.kept});
-    Codes codes;
-    GemmArgs g = product_with(Layout::nn, f32(term.dy), term.w, codes, dx, a.rows, &term != a.terms.data());
-    g.deltas = deltas.data();
-    g.delta_count = static_cast<int64_t>(deltas.size());
-    product(kernels, a.operands)(g);
-  }
 }
 
 }  // namespace qlora::cpu
