@@ -29,8 +29,9 @@ namespace qlora {
 // itself by y = fma(alpha, sum, y). Denormal operands and results of all these operations, and of the
 // rounding to bf16, count as zeros.
 //
-// Those of bf16_amx are those of tdpbf16ps. Chunks are whole steps of 32 values of k, a chunk's first step counting
-// from its first value and what is missing of its last being zero. From sum = 0, each step adds
+// Those of bf16_amx are those of tdpbf16ps. Chunks, of up to 768 values of k, are whole steps of 32, a chunk's
+// first step counting from its first value and what is missing of its last being zero. From sum = 0, each step
+// adds
 //   even = 0; for j in 0 ... 15: even = fma(x[2j], w[2j], even), and odd of x[2j+1] w[2j+1] likewise;
 //   sum = sum + (even + odd)
 // and chunks make y as above, denormals as above.

@@ -37,7 +37,7 @@ void ScratchNeed::product(int64_t m, int64_t n, int64_t k, DType type, Operands 
   const int64_t depth = std::min(k, kSuper), chunks = depth / (kChunk / 2) + 2;
   need(kPackedX, (m + kTileRows) * depth + (m / 6 + 1) * chunks * kTileSlack);
   if (m <= kFewRows) need(kPackedX, m * k);
-  if (operands == Operands::bf16_amx) need(kPackedX, in_tiles(m, depth, 0));
+  if (operands == Operands::bf16_amx) need(kPackedX, in_tiles(m, m <= kAmxRows ? k : depth, 0));
   panel(k, operands);
 }
 

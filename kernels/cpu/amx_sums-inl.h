@@ -8,7 +8,10 @@ constexpr int64_t kAmxDepth = 32;
 template <int R>
 static void amx_sums_tile(int64_t kc, const float* a, const float* b, Destination d, int64_t cols) {
   alignas(64) float sums[R * kNr], evens[R * kNr];
-  for (int i = 0; i < R * kNr; i += kLanes) store(sums + i, zero());
+  for (int i = 0; i < R * kNr; i += kLanes) {
+    store(sums + i, zero());
+    store(evens + i, zero());
+  }
   const int64_t rows = (kc + 1) / 2 * 2;  // of the packed operands: an odd kc is completed
   for (int64_t k = 0; k < rows; k += kAmxDepth) {
     const int64_t end = smaller(rows, k + kAmxDepth);
@@ -29,6 +32,8 @@ static void amx_sums_tile(int64_t kc, const float* a, const float* b, Destinatio
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
         for (int h = 0; h < 2; ++h) {
+          // The zeros that fill up a step make +0 of -0.
+          if (end < k + kAmxDepth) s[r][h] = s[r][h] + zero();
           float* even = evens + r * kNr + h * kLanes;
           float* sum = sums + r * kNr + h * kLanes;
           if (odd == 0)

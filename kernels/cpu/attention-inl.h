@@ -8,16 +8,20 @@
 // mask cuts a block, products are cut along it, as far as whole tiles allow: what they leave out would add
 // zeros.
 
-// How queries and keys are cut for products of an operand: tiles of queries; of keys as rows of a product,
-// few whole tiles; and queries in a block, whole tiles, half of it where sequences are short.
+// How queries and keys are cut for products of an operand, by the order of its sums alone: so that tiles of
+// AMX and what stands for them sum the same queries together. kTile: queries are left out in whole tiles;
+// kKeyStep: of keys as rows of a product, few whole tiles; kQueries in a block, half of it where sequences
+// are short.
 template <class Operand>
 struct Blocking {
-  static constexpr int64_t kTile = Operand::kTileRows;
-  static constexpr int64_t kKeyStep = kTile < 28 ? 28 / kTile * kTile : kTile;
-  static constexpr int64_t kQueries = kTile == 32 ? 128 : 84;
+  static constexpr bool kAmx = Operand::kChunkStep == kAmxDepth;
+  static constexpr int64_t kTile = kAmx ? kAmxDepth : kMr;
+  static constexpr int64_t kKeyStep = kAmx ? kAmxDepth : 28 / kMr * kMr;
+  static constexpr int64_t kQueries = kAmx ? 128 : 84;
+  static constexpr int64_t kSumStep = kAmx ? kAmxDepth : 2;
   static_assert(kKeyTile <= Operand::kChunkMax && kKeyTile % Operand::kChunkStep == 0,
                 "a tile of keys must be one chunk of a product");
-  static_assert(kQueries / 2 % kTile == 0 || kQueries / 2 % 2 == 0,
+  static_assert(kQueries / 2 % kSumStep == 0 && kTile % kSumStep == 0,
                 "sums over queries must keep their steps");
 };
 constexpr int64_t kQueriesMax = 128, kQueriesOfHeads = 84;
@@ -124,7 +128,7 @@ static void row_products(const Block& b, const void* x, const void* w, Side side
   for (int64_t key = b.k0; key < b.k1;) {
     const Piece piece = piece_of(b, w, side, key);
     const int64_t end = smaller(piece.end, b.end_of_keys(key, kNr)),
-                  skip = b.blind_rows(key, Operand::kTileRows);
+                  skip = b.blind_rows(key, Blocking<Operand>::kTile);
     gemm_of<Operand>({.layout = Layout::nt,
                       .x = floats(x) + b.q_at(b.i0 + skip),
                       .dense = piece.rows,
@@ -161,10 +165,10 @@ static void add_weighted(const Block& b, const float* weights, const float* valu
 // y (rows of queries) = weights[rows, keys] times rows of w (keys or values), tile by tile.
 template <class Operand>
 static void weighted_sum(const Block& b, const float* weights, const void* w, Side side, float* y) {
-  const int64_t half = b.rows() / 2 / Operand::kTileRows * Operand::kTileRows;
+  const int64_t half = b.rows() / 2 / Blocking<Operand>::kTile * Blocking<Operand>::kTile;
   for (int64_t k = b.k0; k < b.k1; k += kKeyTile) {
     const float* values = piece_of(b, w, side, k).rows;
-    const int64_t end = smaller(k + kKeyTile, b.k1), skip = b.blind_rows(k, Operand::kTileRows);
+    const int64_t end = smaller(k + kKeyTile, b.k1), skip = b.blind_rows(k, Blocking<Operand>::kTile);
     // The first half of the queries sees fewer keys of a tile that the mask cuts.
     const int64_t middle = end > b.diagonal() ? larger(skip, half) : skip;
     add_weighted<Operand>(b, weights, values, k, smaller(end, b.position(b.i0 + middle)), skip, middle, y);
@@ -177,7 +181,7 @@ template <class Operand>
 static void add_to_keys(const Block& b, const float* weights, const void* x, float* y) {
   for (int64_t key = b.k0; key < b.k1;) {
     const int64_t end = smaller(b.k1, b.end_of_keys(key, Blocking<Operand>::kKeyStep)),
-                  skip = b.blind_rows(key, Operand::kTileRows);
+                  skip = b.blind_rows(key, Blocking<Operand>::kTile);
     gemm_of<Operand>({.layout = Layout::tn,
                       .x = weights + skip * b.width + (key - b.k0),
                       .dense = floats(x) + b.q_at(b.i0 + skip),

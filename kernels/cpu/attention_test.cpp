@@ -110,6 +110,28 @@ TEST_CASE("Attention and its gradients agree with the plain loops in f64") {
   }
 }
 
+TEST_CASE("Attention by tiles of AMX has the bits of attention by multiply-adds in their order") {
+  for (const Kernels* kernels : test::runnable_tables()) {
+    if (!test::runs_tiles(*kernels)) continue;
+    Kernels without = *kernels;
+    without.attention_amx = without.attention_amx_fma;
+    without.attention_backward_amx = without.attention_backward_amx_fma;
+    auto tiles = cpu::make_cpu(*kernels), adds = cpu::make_cpu(without);
+    for (int64_t window : {0, 50})
+      for (int64_t n : {1, 33, 60, 140, 300}) {
+        Problem<float> a(ragged(n), window, Operands::bf16_amx), other(ragged(n), window, Operands::bf16_amx);
+        a.run(*tiles);
+        other.run(*adds);
+        INFO(kernels->name << " window " << window << " length " << n);
+        CHECK(a.o == other.o);
+        CHECK(a.lse == other.lse);
+        CHECK(a.dq == other.dq);
+        CHECK(a.dk == other.dk);
+        CHECK(a.dv == other.dv);
+      }
+  }
+}
+
 TEST_CASE("A sequence has the same bits of attention alone and among others and on any number of threads") {
   const int before = thread_count();
   for (const Kernels* kernels : test::runnable_tables()) {

@@ -9,11 +9,11 @@ namespace qlora {
 bool cpu_has_avx2();
 // AVX-512 F, BW, DQ and VL, likewise.
 bool cpu_has_avx512();
-// AVX512-BF16 beside them (vdpbf16ps, two bf16 products a lane), VNNI, and VBMI, which of such processors only
-// Cooper Lake lacks.
+// AVX512-BF16 beside them (vdpbf16ps, two bf16 products a lane), VNNI, and VBMI, which of such processors
+// only Cooper Lake lacks.
 bool cpu_has_avx512_bf16();
-// AMX tiles with bf16 (where AVX-512 with bf16 is), which the operating system has let this process use: asked for
-// at the first call.
+// AMX tiles with bf16 (where AVX-512 with bf16 is), which the operating system has let this process use:
+// asked for at the first call.
 bool cpu_has_amx_bf16();
 // The processor's own name ("AMD EPYC 7B13 64-Core Processor"), or "unknown processor".
 std::string cpu_brand();

@@ -20,8 +20,8 @@ inline std::vector<const cpu::Kernels*> runnable_tables() {
   return all;
 }
 
-// Whether Operands::bf16_amx runs on a table of runnable_tables(): that of the build with AMX needs a processor
-// with it.
+// Whether Operands::bf16_amx runs on a table of runnable_tables(): that of the build with AMX needs a
+// processor with it.
 inline bool runs_tiles(const cpu::Kernels& table) {
   return !cpu_has_avx512_bf16() || &table != &cpu::avx512_bf16_kernels() || cpu_has_amx_bf16();
 }

@@ -27,8 +27,7 @@ inline int64_t padded(int64_t n) {
 }
 
 inline bool many_rows(const Linear& a) {
-  return a.rows > kFewRows && is_bf16(a.operands) && a.numerics == Numerics::exact &&
-         !a.terms.empty();
+  return a.rows > kFewRows && is_bf16(a.operands) && a.numerics == Numerics::exact && !a.terms.empty();
 }
 inline bool many_rows(const LinearBackward& a) {
   return a.rows > kFewRows && is_bf16(a.operands) && !a.terms.empty();
