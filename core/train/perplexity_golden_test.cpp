@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "core/base/hash.h"
 #include "core/base/json.h"
@@ -74,14 +73,11 @@ TEST_CASE(
     CHECK(loss.labels == expected.at("tokens").get<int64_t>());
     CHECK(std::exp(loss.mean()) == Approx(expected.at("ppl").get<double>()).epsilon(5e-4));
   }
-  std::set<double> sums;
-  for (Operands operands : test::bf16_operands()) {
-    Memory memory(*backend);
-    auto model = load_model(test::smollm2(), memory, {.quant = forms[2].second, .operands = operands});
-    EvalLoss loss = evaluate_loss(*model, memory, DType::f32, nullptr, examples, 2);
-    const double expected = perplexity.at("nll").at("nf4_dq").at("ppl");
-    CAPTURE(name_of(operands), std::exp(loss.mean()), expected);
-    CHECK(std::exp(loss.mean()) == Approx(expected).epsilon(3e-3));
-    CHECK(sums.insert(loss.loss_sum).second);  // the other operands' sums differ
-  }
+  const Operands fastest = test::bf16_operands().back();
+  Memory memory(*backend);
+  auto model = load_model(test::smollm2(), memory, {.quant = forms[2].second, .operands = fastest});
+  EvalLoss loss = evaluate_loss(*model, memory, DType::f32, nullptr, examples, 2);
+  const double expected = perplexity.at("nll").at("nf4_dq").at("ppl");
+  CAPTURE(name_of(fastest), std::exp(loss.mean()), expected);
+  CHECK(std::exp(loss.mean()) == Approx(expected).epsilon(3e-3));
 }
