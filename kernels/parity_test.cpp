@@ -26,6 +26,11 @@ class ThreadCount {
   int before_;
 };
 
+// Whether a case is that of bf16 once more: these backends sum bf16_amx in the same way.
+bool repeats(const std::string& backend, const Case& c) {
+  return c.operands == Operands::bf16_amx && (backend == "reference" || backend == kEmulatedGpu);
+}
+
 }  // namespace
 
 TEST_CASE("Every backend agrees with the reference in f64 within the rounding that a case allows") {
@@ -33,6 +38,7 @@ TEST_CASE("Every backend agrees with the reference in f64 within the rounding th
   for (const Case& c : all_cases()) {
     Bound bound(c, *oracle);
     for (const std::string& name : available_backends()) {
+      if (repeats(name, c)) continue;
       auto backend = make_test_backend(name);
       for (DType type : {DType::f32, DType::f64}) {
         if (name == "reference" && type == DType::f64) continue;  // it would be compared with itself
@@ -70,12 +76,14 @@ TEST_CASE("Results have the same bits on one two and three threads and at any al
     std::vector<std::vector<Array>> alone;
     {
       ThreadCount one(1);
-      for (const Case& c : cases) alone.push_back(evaluate(c, *backend, DType::f32));
+      for (const Case& c : cases)
+        alone.push_back(repeats(name, c) ? std::vector<Array>() : evaluate(c, *backend, DType::f32));
     }
     for (int threads : {2, 3}) {
       if (name == kEmulatedGpu && threads == 2) continue;
       ThreadCount several(threads);
       for (size_t i = 0; i < cases.size(); ++i) {
+        if (repeats(name, cases[i])) continue;
         INFO(name << " " << cases[i].kernel << " " << cases[i].shape << " on " << threads << " threads");
         CHECK(same_bits(evaluate(cases[i], *backend, DType::f32, threads - 2), alone[i]));
       }

@@ -316,30 +316,25 @@ TEST_CASE("Twenty QLoRA steps of SmolLM2 in bf16 learn as in f32", "[golden][slo
   const Json curve = read_golden_json(golden / "curves.json").at("nf4_dq_f32");
   const std::vector<TokenExample> examples =
       golden_examples(read_golden_json(golden / "train_examples.json"));
-  std::vector<Json> curves;
-  for (Operands operands : bf16_operands()) {
-    INFO(name_of(operands));
-    Subject s("auto", folder, golden / "adapter_init", DType::f32, kNf4, operands);
-    const Json losses =
-        train_curve(s, examples, curve,
-                    {.micro_batch = 4, .accumulation = 1, .learning_rate = 2e-4, .max_grad_norm = 0.3})
-            .at("losses");
-    const size_t steps = curve.at("losses").size();
-    REQUIRE(losses.size() == steps);
-    double sum = 0, absolute = 0, worst = 0;
-    for (size_t i = 0; i < steps; ++i) {
-      const double expected = curve.at("losses").at(i), off = losses.at(i).get<double>() / expected - 1;
-      sum += off / static_cast<double>(steps);
-      absolute += std::abs(off) / static_cast<double>(steps);
-      worst = worse(worst, std::abs(off));
-    }
-    CAPTURE(sum, absolute, worst);
-    CHECK(worst > 1e-6);  // it is not f32 that ran
-    CHECK(std::abs(sum) <= 0.0015);
-    CHECK(absolute <= 0.0025);
-    CHECK(worst <= 0.006);
-    // Nor that of the other operands: their sums differ from the first product on.
-    for (const Json& other : curves) CHECK(losses.at(0) != other.at(0));
-    curves.push_back(losses);
+  const Operands fastest = bf16_operands().back();
+  INFO(name_of(fastest));
+  Subject s("auto", folder, golden / "adapter_init", DType::f32, kNf4, fastest);
+  const Json losses =
+      train_curve(s, examples, curve,
+                  {.micro_batch = 4, .accumulation = 1, .learning_rate = 2e-4, .max_grad_norm = 0.3})
+          .at("losses");
+  const size_t steps = curve.at("losses").size();
+  REQUIRE(losses.size() == steps);
+  double sum = 0, absolute = 0, worst = 0;
+  for (size_t i = 0; i < steps; ++i) {
+    const double expected = curve.at("losses").at(i), off = losses.at(i).get<double>() / expected - 1;
+    sum += off / static_cast<double>(steps);
+    absolute += std::abs(off) / static_cast<double>(steps);
+    worst = worse(worst, std::abs(off));
   }
+  CAPTURE(sum, absolute, worst);
+  CHECK(worst > 1e-6);  // it is not f32 that ran
+  CHECK(std::abs(sum) <= 0.0015);
+  CHECK(absolute <= 0.0025);
+  CHECK(worst <= 0.006);
 }

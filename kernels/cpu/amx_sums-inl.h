@@ -4,9 +4,10 @@
 // Results of 32 steps of k at a time: even elements, then odd ones, each a chain from zero.
 constexpr int64_t kAmxDepth = 32;
 
-// y of R rows, as tile() of gemm-inl.h has it. Sums wait in memory while the registers hold a chain of each.
-template <int R>
-static void amx_sums_tile(int64_t kc, const float* a, const float* b, Destination d, int64_t cols) {
+// y of a tile, as tile() of gemm-inl.h has it. Sums wait in memory while the registers hold a chain of each.
+static void amx_sums_tile(int64_t rows_of_y, int64_t kc, const float* a, const float* b, Destination d,
+                          int64_t cols) {
+  constexpr int R = kMr;
   alignas(64) float sums[R * kNr], evens[R * kNr];
   for (int i = 0; i < R * kNr; i += kLanes) {
     store(sums + i, zero());
@@ -43,19 +44,11 @@ static void amx_sums_tile(int64_t kc, const float* a, const float* b, Destinatio
         }
     }
   }
-  add_sums(sums, R, d, cols);
+  add_sums(sums, rows_of_y, d, cols);
 }
 
-template <int R>
-static void short_amx_sums_tile(int64_t rows, int64_t kc, const float* a, const float* b, Destination d,
-                                int64_t cols) {
-  if constexpr (R > 1) {
-    if (rows < R) return short_amx_sums_tile<R - 1>(rows, kc, a, b, d, cols);
-  }
-  amx_sums_tile<R>(kc, a, b, d, cols);
-}
-
+// Rows that are missing of a packed tile are zeros.
 QLORA_INLINE void multiply_tile(AmxSums, int64_t rows, int64_t kc, const float* a, const float* b,
                                 Destination d, int64_t cols) {
-  short_amx_sums_tile<kMr>(rows, kc, a, b, d, cols);
+  amx_sums_tile(rows, kc, a, b, d, cols);
 }
