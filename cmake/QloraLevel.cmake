@@ -43,6 +43,20 @@ function(qlora_precompile target from)
   endif()
 endfunction()
 
+# Sources of one target compiled several at a time: what they share (templates of JSON, CLI11, Catch2) is made once, which
+# halves the build's time for these targets. Names in unnamed namespaces must differ within a target then; a source that
+# keeps its own (as one of many formats, tasks) is named as ALONE. QLORA_UNITY=OFF compiles each by itself, which is
+# quicker where one file is edited again and again.
+option(QLORA_UNITY "Compile the sources of a target several at a time" ON)
+function(qlora_unity target)
+  cmake_parse_arguments(arg "" "" "ALONE" ${ARGN})
+  if(NOT TARGET ${target})
+    return()  # no tests
+  endif()
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${QLORA_UNITY} UNITY_BUILD_BATCH_SIZE 6)
+  set_source_files_properties(${arg_ALONE} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+endfunction()
+
 # qlora_level(NAME SOURCES a.cpp ... DEPS qlora_base fmt::fmt ... [OWN_FLAGS: compiled with further ones])
 function(qlora_level name)
   cmake_parse_arguments(arg "OWN_FLAGS" "" "SOURCES;DEPS" ${ARGN})

@@ -56,7 +56,7 @@ bool holds_judgments(const Path& path) {
     if (!content.starts_with('[')) content.resize(std::min(content.find('\n'), content.size()));
     for_each_row(content, path.string(), [&](const Row& row) {
       if (first)
-        fits = std::any_of(layouts().begin(), layouts().end(), [&](const Layout& l) { return l.fits(row); });
+        fits = std::any_of(layouts().begin(), layouts().end(), [&](const JudgmentLayout& l) { return l.fits(row); });
       first = false;
     });
   } catch (const Error&) {
@@ -112,9 +112,9 @@ std::vector<Path> matching(const Path& folder, const std::string& pattern) {
   return found;
 }
 
-const Layout& layout_of(const Row& row) {
+const JudgmentLayout& layout_of(const Row& row) {
   std::string known;
-  for (const Layout& layout : layouts()) {
+  for (const JudgmentLayout& layout : layouts()) {
     if (layout.fits(row)) return layout;
     known += fmt::format("{}{}", known.empty() ? "" : ", ", layout.name);
   }
@@ -273,7 +273,7 @@ JudgmentFile parse_judgments(const Path& path, std::string_view content) {
   file.path = path.string();
   file.content = sha256(content);
   JudgmentSource source{file.path, hex(file.content).substr(0, 12), std::nullopt};
-  const Layout* layout = nullptr;
+  const JudgmentLayout* layout = nullptr;
   int64_t shown = 0;
   const auto for_each = is_csv(path) ? for_each_csv_row : for_each_row;
   for_each(content, file.path, [&](const Row& row) {

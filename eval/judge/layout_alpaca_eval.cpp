@@ -77,7 +77,7 @@ std::map<std::string, std::string> write(std::span<const Vote> votes) {
 
 }  // namespace
 
-const Layout kAlpacaEvalLayout = {
+const JudgmentLayout kAlpacaEvalLayout = {
     "alpaca-eval", "annotations of AlpacaEval; what is written names items and answers by their ids",
     false,         fits,
     read,          write};

@@ -78,7 +78,7 @@ bool names_were_shown(const Row& row) {
   return anonymous != row.json().end() && *anonymous == false;
 }
 
-const Layout kArenaLayout = {"arena",
+const JudgmentLayout kArenaLayout = {"arena",
                              "battles of Chatbot Arena; written without those that have no verdict, and "
                              "without anony, language, tstamp",
                              false,

@@ -171,14 +171,14 @@ std::map<std::string, std::string> write_single(std::span<const Vote> votes) {
 
 }  // namespace
 
-const Layout kFastchatPairLayout = {"fastchat-pair",
+const JudgmentLayout kFastchatPairLayout = {"fastchat-pair",
                                     "FastChat's llm_judge, pairs: both orders on one line; written without "
                                     "g1_user_prompt, g2_user_prompt, tstamp",
                                     false,
                                     pair_fits,
                                     read_pair,
                                     write_pair};
-const Layout kFastchatSingleLayout = {
+const JudgmentLayout kFastchatSingleLayout = {
     "fastchat-single",
     "FastChat's llm_judge, scores of single answers; written without user_prompt, tstamp",
     false,

@@ -88,7 +88,7 @@ bool is_human_csv(const Path& path) {
   return holds("worker_id_hash") && holds("system_a") && holds("system_b") && holds("answer");
 }
 
-const Layout kHumanCsvLayout = {
+const JudgmentLayout kHumanCsvLayout = {
     "human-csv",
     "the QLoRA release's table of human votes; what is written names items and answers by their ids",
     false,

@@ -129,7 +129,7 @@ std::map<std::string, std::string> write(std::span<const Vote> votes) {
 
 }  // namespace
 
-const Layout kQloraLayout = {
+const JudgmentLayout kQloraLayout = {
     "qlora", "the QLoRA release's verdicts and 10-point scores, and PRD's human votes", true, fits, read,
     write};
 

@@ -5,15 +5,15 @@
 
 namespace qlora {
 
-std::span<const Layout> layouts() {
-  static const Layout kLayouts[] = {kFastchatPairLayout, kFastchatSingleLayout, kArenaLayout,
+std::span<const JudgmentLayout> layouts() {
+  static const JudgmentLayout kLayouts[] = {kFastchatPairLayout, kFastchatSingleLayout, kArenaLayout,
                                     kAlpacaEvalLayout,   kHumanCsvLayout,       kQloraLayout};
   return kLayouts;
 }
 
-const Layout& layout(const std::string& name) {
+const JudgmentLayout& layout(const std::string& name) {
   std::vector<std::string> known;
-  for (const Layout& l : layouts()) {
+  for (const JudgmentLayout& l : layouts()) {
     if (l.name == name) return l;
     known.emplace_back(l.name);
   }

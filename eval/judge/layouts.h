@@ -26,7 +26,7 @@ struct JudgmentSource {
 // A battle in which the voter saw whose answers they are (Chatbot Arena's anony: false).
 bool names_were_shown(const Row&);
 
-struct Layout {
+struct JudgmentLayout {
   std::string_view name, about;
   bool named;  // the systems stand in the file's name alone
   // Whether a file that begins with this row is of this layout: by the names of its fields.
@@ -39,16 +39,16 @@ struct Layout {
 };
 
 // qlora, fastchat-pair, fastchat-single, arena, alpaca-eval, human-csv.
-std::span<const Layout> layouts();
+std::span<const JudgmentLayout> layouts();
 // Throws Error(usage) with the nearest name.
-const Layout& layout(const std::string& name);
+const JudgmentLayout& layout(const std::string& name);
 
 // Whether a file's name ends in .csv or .csv.gz and its header is human-csv's. Throws Error(data) for a file
 // that cannot be read.
 bool is_human_csv(const Path&);
 
 // For layouts.cpp.
-extern const Layout kQloraLayout, kFastchatPairLayout, kFastchatSingleLayout, kArenaLayout, kAlpacaEvalLayout,
+extern const JudgmentLayout kQloraLayout, kFastchatPairLayout, kFastchatSingleLayout, kArenaLayout, kAlpacaEvalLayout,
     kHumanCsvLayout;
 
 }  // namespace qlora

@@ -100,7 +100,7 @@ std::string key_of(const Vote& v, bool with_item) {
 }  // namespace
 
 TEST_CASE("every layout reads back what it writes") {
-  for (const Layout& layout : layouts()) {
+  for (const JudgmentLayout& layout : layouts()) {
     INFO(layout.name);
     test::TemporaryFolder dir;
     const std::vector<Vote> votes = votes_for(layout.name);

@@ -58,9 +58,9 @@ int relative(const Invocation& in, AgreementOptions& options) {
               print_relative(scores, options.reference, options.published));
 }
 
-using Work = int (*)(const Invocation&, AgreementOptions&);
+using Command = int (*)(const Invocation&, AgreementOptions&);
 
-CLI::App* add_verb(CLI::App& elo, Invocation& in, const char* name, const char* about, Work work,
+CLI::App* add_verb(CLI::App& elo, Invocation& in, const char* name, const char* about, Command work,
                    const std::shared_ptr<AgreementOptions>& options) {
   CLI::App* verb = elo.add_subcommand(name, about);
   VoteSource& source = options->source;

@@ -50,7 +50,7 @@ int reparse_again(const Invocation& in, JudgeOptions& options) {
 
 std::string known_layouts() {
   std::string text = "Layouts:";
-  for (const Layout& layout : layouts()) text += fmt::format("\n  {:<16} {}", layout.name, layout.about);
+  for (const JudgmentLayout& layout : layouts()) text += fmt::format("\n  {:<16} {}", layout.name, layout.about);
   return text;
 }
 
