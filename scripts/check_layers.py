@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the house rules that a compiler does not: includes go strictly down, and no file is longer than 500 lines.
+"""Checks the house rules that a compiler does not: includes go strictly down, no file is longer than 500 lines, and no
+two headers define different types of one name in one namespace.
 
     scripts/check_layers.py [ROOT]      prints every breach, exits with their number (at most 100)
 """
@@ -41,9 +42,22 @@ def level_of(path):
     return next((l for l in sorted(LEVELS, key=len, reverse=True) if path.startswith(l + "/")), None)
 
 
+def types_of(lines):
+    """The types that a header defines in named namespaces, with their namespaces."""
+    namespace = None
+    for line in lines:
+        opened = re.match(r"namespace ([\w:]*) ?\{", line)
+        if opened:
+            namespace = opened[1]
+        defined = re.match(r"(?:template <.*> )?(?:struct|class|enum|enum class) (\w+)(?: final)?(?: :.*)?(?: \{|$)", line)
+        if defined and namespace:
+            yield f"{namespace}::{defined[1]}"
+
+
 def main():
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".").resolve()
     breaches = []
+    defined = {}
     for top in ("core", "kernels", "experiments", "eval", "datasets", "results", "scripts"):
         for file in sorted((root / top).rglob("*")):
             if file.suffix not in (".h", ".cpp", ".cu", ".cuh", ".py", ".sh"):
@@ -52,6 +66,11 @@ def main():
             lines = file.read_text(encoding="utf-8").splitlines()
             if len(lines) > CAP:
                 breaches.append(f"{name}: {len(lines)} lines, at most {CAP}")
+            if file.suffix == ".h":
+                for type_name in types_of(lines):
+                    first = defined.setdefault(type_name, name)
+                    if first != name:
+                        breaches.append(f"{name}: {type_name} is another type in {first}")
             level = level_of(name)
             if level is None:
                 continue
