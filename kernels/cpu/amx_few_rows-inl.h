@@ -12,29 +12,40 @@ bool small_rows_take<AmxTiles>(const GemmArgs& g) {
          g.codes->cols % g.codes->block == 0 && g.codes->block % kAmxDepth == 0;
 }
 
+// Values [k, k + kc) of one row of w to every kStep-th place of `to`.
+constexpr int64_t kAmxStep = AmxTiles::kTileRows * kLanes;
+QLORA_INLINE void decode_row(Vec levels, int64_t block, const uint8_t* codes, const float* absmax, int64_t k,
+                             int64_t kc, float* to) {
+  // The usual blocks, two by two.
+  if (block == 64 && k % 64 == 0 && kc % 128 == 0) {
+    for (const float* end = to + kc / kAmxDepth * kAmxStep; to < end; codes += 64, absmax += 2, to += 4 * kAmxStep) {
+      const WordTable table = word_table(levels * set1(absmax[0]), levels * set1(absmax[1]));
+      istore(to, lookup_words<false>(table, codes));
+      istore(to + kAmxStep, lookup_words<false>(table, codes + 16));
+      istore(to + 2 * kAmxStep, lookup_words<true>(table, codes + 32));
+      istore(to + 3 * kAmxStep, lookup_words<true>(table, codes + 48));
+    }
+    return;
+  }
+  int64_t done = 0;
+  for (int64_t stop = block - k % block; done < kc; stop += block, ++absmax) {
+    const Vec scaled = levels * set1(*absmax);
+    const WordTable table = word_table(scaled, scaled);
+    for (; done < smaller(kc, stop); done += kAmxDepth, codes += kAmxDepth / 2, to += kAmxStep)
+      istore(to, lookup_words<false>(table, codes));
+  }
+}
+
 // Rows [row, row + rows) of w, values [k0, k0 + kc) of k, as a tile of x.
 QLORA_INLINE void decode_as_x(const Codes& w, int64_t row, int64_t rows, int64_t k0, int64_t kc, float* out) {
-  constexpr int64_t kStep = AmxTiles::kTileRows * kLanes;
   const Vec levels = load(w.levels);
   const int64_t blocks = w.cols / w.block;
-  const uint8_t* codes_of_row = w.data + (row * w.cols + k0) / 2;
-  const float* absmax_of_row = w.absmax + row * blocks + k0 / w.block - w.first_block;
-  for (int64_t i = 0; i < rows; ++i, codes_of_row += w.cols / 2, absmax_of_row += blocks) {
-    const uint8_t* codes = codes_of_row;
-    const float* absmax = absmax_of_row;
-    float* to = out + i * kLanes;
-    for (int64_t k = 0, stop = w.block - k0 % w.block; k < kc; stop += w.block, ++absmax) {
-      const WordTable table = word_table(levels * set1(*absmax));
-      const int64_t end = smaller(kc, stop);
-      for (; k + 2 * kAmxDepth <= end; k += 2 * kAmxDepth, codes += 32, to += 2 * kStep) {
-        istore(to, lookup_words(table, codes));
-        istore(to + kStep, lookup_words(table, codes + 16));
-      }
-      for (; k < end; k += kAmxDepth, codes += 16, to += kStep) istore(to, lookup_words(table, codes));
-    }
-  }
+  const uint8_t* codes = w.data + (row * w.cols + k0) / 2;
+  const float* absmax = w.absmax + row * blocks + k0 / w.block - w.first_block;
+  for (int64_t i = 0; i < rows; ++i, codes += w.cols / 2, absmax += blocks)
+    decode_row(levels, w.block, codes, absmax, k0, kc, out + i * kLanes);
   for (int64_t step = 0; step < AmxTiles::steps(kc); ++step)
-    for (int64_t i = rows; i < AmxTiles::kTileRows; ++i) store(out + step * kStep + i * kLanes, zero());
+    for (int64_t i = rows; i < AmxTiles::kTileRows; ++i) store(out + step * kAmxStep + i * kLanes, zero());
 }
 
 // y[m, cols] = (add ? y : 0) + alpha * sums transposed, which are [cols, m], kNr wide.

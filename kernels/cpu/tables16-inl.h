@@ -57,17 +57,21 @@ QLORA_INLINE PairTables pair_tables(const PairLevels& c, const float* scales) {
   return t;
 }
 
-// A row's sixteen scaled levels, rounded, twice: a word's lower five bits look one up.
+// The scaled levels of two blocks of a row, rounded: sixteen words each. A lookup takes the lower five bits of a word,
+// of which the fifth says which block.
 struct WordTable {
   __m512i levels;
 };
-QLORA_INLINE WordTable word_table(Vec scaled) {
-  return {narrow(scaled, scaled).v};
+QLORA_INLINE WordTable word_table(Vec first, Vec second) {
+  return {narrow(first, second).v};
 }
-// The elements of 32 codes of a row.
+// The elements of 32 codes of a row, which lie in its table's first or second block.
+template <bool kSecond>
 QLORA_INLINE IVec lookup_words(const WordTable& t, const uint8_t* codes) {
   const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
-  const __m512i words = _mm512_or_si512(_mm512_srli_epi32(bytes, 4), _mm512_slli_epi32(bytes, 16));
+  constexpr int kFunction = kSecond ? 0xfe : 0x54;  // (a | b) | c, (a | b) & ~c
+  const __m512i words = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bytes, 4), _mm512_slli_epi32(bytes, 16),
+                                                  _mm512_set1_epi16(16), kFunction);
   return {_mm512_permutexvar_epi16(words, t.levels)};
 }
 

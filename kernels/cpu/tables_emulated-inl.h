@@ -32,16 +32,19 @@ QLORA_INLINE void decode_pairs8(const PairLevels&, const PairTables& t, const ui
 }
 
 struct WordTable {
-  alignas(64) uint32_t levels[16];  // bf16 in the lower half
+  alignas(64) uint32_t levels[2][16];  // bf16 in the lower half
 };
-QLORA_INLINE WordTable word_table(Vec scaled) {
+QLORA_INLINE WordTable word_table(Vec first, Vec second) {
   WordTable t;
-  istore(t.levels, pair(scaled, zero()));
+  istore(t.levels[0], pair(first, zero()));
+  istore(t.levels[1], pair(second, zero()));
   return t;
 }
+template <bool kSecond>
 QLORA_INLINE IVec lookup_words(const WordTable& t, const uint8_t* codes) {
+  const uint32_t* levels = t.levels[kSecond];
   alignas(64) uint32_t words[16];
-  for (int i = 0; i < 16; ++i) words[i] = t.levels[codes[i] >> 4] | t.levels[codes[i] & 15] << 16;
+  for (int i = 0; i < 16; ++i) words[i] = levels[codes[i] >> 4] | levels[codes[i] & 15] << 16;
   return iload(words);
 }
 
