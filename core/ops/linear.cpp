@@ -15,7 +15,7 @@ constexpr size_t kMaxShared = 3;  // q, k, v
 struct Term {
   const FrozenLinear* weight;
   std::vector<LoraPart> parts;
-  std::vector<Tensor> kept;  // u of each part, and the parameters
+  std::vector<Tensor> kept;  // their u, and the parameters
 };
 
 // All that backward reads.
@@ -39,14 +39,13 @@ Dropout dropout_of(const Context& c, const FrozenLinear& w, const AdapterSpan& s
 }
 
 LoraPart make_part(const Context& c, const FrozenLinear& w, const AdapterSpan& span, const Lora& lora,
-                   Term& term) {
+                   void* u, Term& term) {
   const Tensor &a = lora.a.value, &b = lora.b.value;
   check_operand(c, "linear", lora.a.name.c_str(), a, lora.rank(), w.in());
   check_operand(c, "linear", lora.b.name.c_str(), b, w.out(), lora.rank());
   QLORA_CHECK(c.tape == nullptr || (lora.a.grad && lora.b.grad), failure,
               "linear: {} has no room for its gradient", lora.a.name);
-  Tensor u(c.memory, {span.hi - span.lo, lora.rank()}, c.type);
-  term.kept.insert(term.kept.end(), {u, a, b, lora.a.grad, lora.b.grad});
+  for (const Tensor* kept : {&a, &b, &lora.a.grad, &lora.b.grad}) term.kept.push_back(*kept);
   return {.lo = span.lo,
           .hi = span.hi,
           .a = a.data(),
@@ -54,16 +53,30 @@ LoraPart make_part(const Context& c, const FrozenLinear& w, const AdapterSpan& s
           .rank = lora.rank(),
           .scale = lora.scale,
           .dropout = dropout_of(c, w, span, lora),
-          .u = u.data(),
+          .u = u,
           .grad_a = lora.a.grad.data(),
           .grad_b = lora.b.grad.data()};
 }
 
+// The u of all parts is one tensor: with many runs, a tensor of each costs more than its product.
 Term make_term(const Context& c, const FrozenLinear& w) {
   Term term{&w, {}, {}};
+  std::vector<std::pair<const AdapterSpan*, const Lora*>> found;
+  int64_t elements = 0;
   for (const AdapterSpan& span : c.axis->spans) {
-    Lora* lora = span.adapter == nullptr || span.lo == span.hi ? nullptr : span.adapter->find(w.name());
-    if (lora != nullptr) term.parts.push_back(make_part(c, w, span, *lora, term));
+    const Lora* lora = span.adapter == nullptr || span.lo == span.hi ? nullptr : span.adapter->find(w.name());
+    if (lora == nullptr) continue;
+    found.emplace_back(&span, lora);
+    elements += (span.hi - span.lo) * lora->rank();
+  }
+  if (found.empty()) return term;
+  term.parts.reserve(found.size());
+  term.kept.reserve(4 * found.size() + 1);
+  const Tensor& u = term.kept.emplace_back(c.memory, Shape{elements}, c.type);
+  auto* place = u.as<std::byte>();
+  for (const auto& [span, lora] : found) {
+    term.parts.push_back(make_part(c, w, *span, *lora, place, term));
+    place += static_cast<size_t>((span->hi - span->lo) * lora->rank()) * size_of(c.type);
   }
   return term;
 }
