@@ -152,18 +152,21 @@ void products(int64_t m, int64_t out, int64_t in, const Report& emit) {
   std::transform(dense.begin(), dense.end(), narrow.begin(), to_bf16);
   for (auto [format, operands] : {std::pair{Format::dense, Operands::as_stored},
                                   {Format::dense, Operands::bf16},
+                                  {Format::dense, Operands::bf16_amx},
                                   {Format::nf4, Operands::as_stored},
                                   {Format::nf4, Operands::bf16},
+                                  {Format::nf4, Operands::bf16_amx},
                                   {Format::int8, Operands::as_stored},
-                                  {Format::int8, Operands::bf16}}) {
+                                  {Format::int8, Operands::bf16},
+                                  {Format::int8, Operands::bf16_amx}}) {
     WeightView w{.format = format, .out = out, .in = in, .data = dense.data(), .block = 64};
-    if (operands == Operands::bf16) w.data = narrow.data(), w.type = DType::bf16;
+    if (is_bf16(operands)) w.data = narrow.data(), w.type = DType::bf16;
     if (format != Format::dense) w.data = codes.data(), w.absmax = absmax.data();
     for (Layout layout : {Layout::nt, Layout::nn}) {
       const bool forward = layout == Layout::nt;
       Floats x = random_floats(m * (forward ? in : out), 4), y(static_cast<size_t>(m * (forward ? out : in)));
       QGemm product{.layout = layout, .x = x.data(), .w = w, .y = y.data(), .operands = operands};
-      emit({fmt::format("{}{} {} {}x{}, {} rows", name_of(format), operands == Operands::bf16 ? " bf16" : "",
+      emit({fmt::format("{} {} {} {}x{}, {} rows", name_of(format), name_of(operands),
                         forward ? "forward" : "backward", out, in, m),
             2.0 * static_cast<double>(m * out * in), 0, m, std::min<int64_t>(m, 7), &y,
             [&](Backend& b, int64_t rows) {
@@ -193,8 +196,8 @@ void attention(int64_t length, int64_t count, Operands operands, double softcap,
               .scale = 0.125,
               .operands = operands,
               .softcap = softcap};
-  const bool bf16 = operands == Operands::bf16;
-  const std::string name = fmt::format("attention{}{}", bf16 ? " bf16" : "", softcap > 0 ? " softcap" : "");
+  const bool bf16 = is_bf16(operands);
+  const std::string name = fmt::format("attention {}{}", name_of(operands), softcap > 0 ? " softcap" : "");
   // Weights that a kernel computes itself may fall to the other side of a rounding to bf16.
   const float tolerance = bf16 ? 2e-3f : 2e-5f;
   // Multiply-adds under the causal mask; the backward pass has five products for the forward pass's two.
@@ -297,7 +300,7 @@ void elements(int64_t m, const Report& emit) {
 }
 
 // A linear layer with the adapters of `runs` runs of four sequences each, dropout 0.1.
-void adapters(int64_t m, int64_t out, int64_t in, int64_t rank, const Report& emit) {
+void adapters(int64_t m, int64_t out, int64_t in, int64_t rank, Operands operands, const Report& emit) {
   const int64_t runs = 4, per_run = m / runs, rows = per_run * runs;
   Floats dense = random_floats(out * in, 1), x = random_floats(rows * in, 2),
          dy = random_floats(rows * out, 3);
@@ -324,10 +327,15 @@ void adapters(int64_t m, int64_t out, int64_t in, int64_t rank, const Report& em
   LinearBackwardTerm back{.w = w, .lora = parts, .dy = dy.data()};
   const double base = 2.0 * static_cast<double>(rows * out * in),
                low = 2.0 * static_cast<double>(rows * rank * (out + in));
-  emit({fmt::format("linear {}x{} + 4 LoRA r{}, {} rows", out, in, rank, rows), base + low, 0, rows, rows, &y,
+  // u and du, computed here, may fall to the other side of a rounding to bf16.
+  const float tolerance = is_bf16(operands) ? 2e-3f : 2e-5f;
+  emit({fmt::format("linear {} {}x{} + 4 LoRA r{}, {} rows", name_of(operands), out, in, rank, rows),
+        base + low, 0, rows, rows, &y,
         [&](Backend& be, int64_t n) {
-          be.linear({.x = x.data(), .rows = n, .terms = {&term, 1}, .keys = keys.data()});
-        }});
+          be.linear(
+              {.x = x.data(), .rows = n, .terms = {&term, 1}, .keys = keys.data(), .operands = operands});
+        },
+        tolerance});
   emit({fmt::format("linear backward of the same"), base + 2 * low, 0, rows, rows, &dx,
         [&](Backend& be, int64_t n) {
           be.linear_backward({.x = x.data(),
@@ -335,8 +343,10 @@ void adapters(int64_t m, int64_t out, int64_t in, int64_t rank, const Report& em
                               .terms = {&back, 1},
                               .keys = keys.data(),
                               .sequences = sequences,
-                              .dx = dx.data()});
-        }});
+                              .dx = dx.data(),
+                              .operands = operands});
+        },
+        tolerance});
 }
 
 int run(int argc, char** argv) {
@@ -359,12 +369,14 @@ int run(int argc, char** argv) {
       for (auto [out, in] : {std::pair<int64_t, int64_t>{49152, 576}, {32000, 2048}})
         token_step(m, out, in, emit);
     if (m >= 64) {
-      adapters(m, 576, 576, 8, emit);
-      adapters(m, 1536, 576, 16, emit);
+      for (Operands operands : {Operands::as_stored, Operands::bf16_amx}) {
+        adapters(m, 576, 576, 8, operands, emit);
+        adapters(m, 1536, 576, 16, operands, emit);
+      }
     }
     elements(m, emit);
   }
-  for (Operands operands : {Operands::as_stored, Operands::bf16}) {
+  for (Operands operands : kAllOperands) {
     attention(80, 16, operands, 0, emit);
     for (double softcap : {0.0, 30.0}) attention(700, 2, operands, softcap, emit);
   }

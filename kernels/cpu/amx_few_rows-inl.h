@@ -1,6 +1,7 @@
-// Products of few rows of x with 4-bit codes by the tiles of AMX. What costs time there is decoding, and
-// codes lie in rows of k, as a tile of x wants its operand: so w takes the place of x, and x that of w. Every
-// sum has the same terms in the same order as in amx_tiles-inl.h, and comes out transposed.
+// Products of few rows of x with 4-bit codes, or with weights stored as bf16, by the tiles of AMX. What costs
+// time there is decoding and packing, and w lies in rows of k, as a tile of x wants its operand: so w takes
+// the place of x, and x that of w. Every sum has the same terms in the same order as in amx_tiles-inl.h, and
+// comes out transposed.
 
 #if QLORA_TILES
 
@@ -8,8 +9,10 @@ constexpr int64_t kAmxFewRows = 32;
 
 template <>
 bool small_rows_take<AmxTiles>(const GemmArgs& g) {
-  return g.m <= kAmxFewRows && g.layout == Layout::nt && g.codes != nullptr && g.codes->bits == 4 &&
-         g.codes->cols % g.codes->block == 0 && g.codes->block % kAmxDepth == 0;
+  if (g.m > kAmxFewRows || g.layout != Layout::nt) return false;
+  if (g.codes == nullptr)
+    return g.dense_bf16 != nullptr && g.k % kAmxDepth == 0 && g.n >= AmxTiles::kTileRows;
+  return g.codes->bits == 4 && g.codes->cols % g.codes->block == 0 && g.codes->block % kAmxDepth == 0;
 }
 
 // Values [k, k + kc) of one row of w to every kStep-th place of `to`.
@@ -92,22 +95,56 @@ static void amx_few_columns(const GemmArgs& g, const float* packed, int64_t colu
   }
 }
 
+// The same from stored bf16, where they lie: tiles are loaded with the stride of w. The last columns are
+// those of a whole tile, of which the first ones are known already.
+template <bool kManyRows>
+static void amx_few_dense(const GemmArgs& g, const float* packed, int64_t column, int64_t cols) {
+  constexpr int64_t kRows = AmxTiles::kTileRows;
+  const int64_t chunk = chunk_of<AmxTiles>(g.k), known = column - smaller(column, g.n - kRows);
+  const uint16_t* w = g.dense_bf16 + (column - known) * g.ldw;
+  alignas(64) float sums[(kRows + kLanes) * kNr];
+  const AmxTiles::Session session;
+  for (int64_t k0 = 0; k0 < g.k; k0 += chunk) {
+    zero_sums<true, kManyRows>();
+    for (int64_t k = k0; k < smaller(g.k, k0 + chunk); k += kAmxDepth) {
+      tile_load<4>(w + k, g.ldw * 2);
+      tile_load<5>(w + kLanes * g.ldw + k, g.ldw * 2);
+      tile_load<6>(packed + k * kLanes, kNr * 4);
+      tile_dot<0, 4, 6>();
+      tile_dot<2, 5, 6>();
+      if constexpr (kManyRows) {
+        tile_load<7>(packed + k * kLanes + kLanes, kNr * 4);
+        tile_dot<1, 4, 7>();
+        tile_dot<3, 5, 7>();
+      }
+    }
+    store_sums<true, kManyRows>(sums, kNr);
+    add_transposed(sums + known * kNr, g.m, cols, {g.y + column, g.ldy, g.alpha, g.add || k0 > 0});
+  }
+}
+
+template <bool kManyRows>
+static void amx_few(const GemmArgs& g, const float* packed, int64_t column, int64_t cols) {
+  g.codes != nullptr ? amx_few_columns<kManyRows>(g, packed, column, cols)
+                     : amx_few_dense<kManyRows>(g, packed, column, cols);
+}
+
 template <>
 void small_rows<AmxTiles>(const GemmArgs& g) {
   const int64_t chunk = chunk_of<AmxTiles>(g.k), step = AmxTiles::kTileRows;
   float* x = cpu::scratch(cpu::Scratch::packed_x, g.k * kLanes);
-  for (int64_t k0 = 0; k0 < g.k; k0 += chunk)
+  for (int64_t k0 = 0; k0 < g.k && !g.same_x; k0 += chunk)
     pack_w_as(AmxTiles{}, g.x + k0, g.ldx, false, g.m, smaller(chunk, g.k - k0), x + k0 * kLanes);
-  // Tasks of some 64 Ki weights; less than that is not worth waking a thread for.
-  const int64_t batch = larger(1, 65536 / (step * g.k));
-  parallel((g.n + step - 1) / step, batch, [&](int64_t begin, int64_t end) {
-    const Codes codes = with_scales(*g.codes, begin * step, smaller(g.n, end * step));
+  parallel((g.n + step - 1) / step, weights_per_task(step * g.k), [&](int64_t begin, int64_t end) {
     GemmArgs task = g;
-    task.codes = &codes;
+    Codes codes;
+    if (g.codes != nullptr) {
+      codes = with_scales(*g.codes, begin * step, smaller(g.n, end * step));
+      task.codes = &codes;
+    }
     for (int64_t i = begin; i < end; ++i) {
       const int64_t cols = smaller(step, g.n - i * step);
-      g.m > kLanes ? amx_few_columns<true>(task, x, i * step, cols)
-                   : amx_few_columns<false>(task, x, i * step, cols);
+      g.m > kLanes ? amx_few<true>(task, x, i * step, cols) : amx_few<false>(task, x, i * step, cols);
     }
   });
 }

@@ -60,6 +60,13 @@ bool shares_rows(Operands operands, int64_t rows, const LoraPart& part) {
          part.dropout.p <= 0;
 }
 
+// Whether products of few rows with these weights, which share x, pack it in one way
+// (small_rows_take<AmxTiles>).
+bool pack_alike(Operands operands, const WeightView& v, const WeightView& w) {
+  return operands == Operands::bf16_amx && v.format != Format::dense && v.format == w.format &&
+         v.block == w.block;
+}
+
 // u = x aᵀ
 GemmArgs shared_product_of_u(const Linear& a, const LinearTerm& term, const LoraPart& part) {
   return {.layout = Layout::nt,
@@ -241,6 +248,7 @@ void linear(const Kernels& kernels, const Linear& a) {
     }
   run(kernels, a.operands, products);
   std::vector<Delta> deltas;
+  const LinearTerm* few = nullptr;  // the term before, if its product was one of few rows
   for (const LinearTerm& term : a.terms) {
     if (term.y == nullptr) continue;
     deltas.clear();
@@ -256,9 +264,11 @@ void linear(const Kernels& kernels, const Linear& a) {
     GemmArgs g = product_with(Layout::nt, f32(a.x), term.w, codes, f32(term.y), a.rows, false);
     g.deltas = deltas.data();
     g.delta_count = static_cast<int64_t>(deltas.size());
-    g.same_x = packed;
-    // A product of few rows without adapters may go without packing, and use its room.
-    packed = g.delta_count > 0 || g.m > kFewRowsMost;
+    // A product of few rows without adapters may go without packing, or pack in another way.
+    const bool many = g.delta_count > 0 || g.m > kFewRowsMost;
+    g.same_x = many ? packed : few != nullptr && pack_alike(a.operands, few->w, term.w);
+    packed = many;
+    few = many ? nullptr : &term;
     product(kernels, a.operands)(g);
   }
 }

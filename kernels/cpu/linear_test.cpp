@@ -133,10 +133,13 @@ std::vector<Array> one_by_one(Backend& backend, const Problem& p, Operands opera
 }  // namespace
 
 TEST_CASE(
-    "A layer whose first weight has no adapter has the bits of its weights one by one, at few rows too") {
+    "A layer of which only the last weight has an adapter has the bits of its weights one by one, at few "
+    "rows too") {
   constexpr int64_t kWidth = 192, kLong = 64, kRank = 8;
   const Array a = normals(4, kRank * kWidth, 0.3), b = normals(5, kLong * kRank, 0.3);
   const TestWeight w[] = {make_weight(6, Format::nf4, true, kLong, kWidth, 64),
+                          make_weight(9, Format::nf4, true, kLong, kWidth, 64),
+                          make_weight(10, Format::int8, true, kLong, kWidth, 64),
                           make_weight(7, Format::nf4, true, kLong, kWidth, 64)};
   for (const std::string& name : available_backends()) {
     auto backend = make_test_backend(name);
@@ -147,21 +150,57 @@ TEST_CASE(
         void* x = d.put(normals(8, rows * kWidth));
         LoraPart part{.lo = 0, .hi = rows, .a = d.put(a), .b = d.put(b), .rank = kRank, .scale = 0.5};
         part.u = d.make(rows * kRank);
-        LinearTerm terms[2] = {{.w = w[0].view(d)}, {.w = w[1].view(d), .lora = {&part, 1}}};
-        const auto results = [&](bool together) {
+        LinearTerm terms[4] = {
+            {.w = w[0].view(d)}, {.w = w[1].view(d)}, {.w = w[2].view(d)}, {.w = w[3].view(d)}};
+        terms[3].lora = {&part, 1};
+        const auto results = [&](size_t terms_of_a_call) {
           for (LinearTerm& term : terms) term.y = d.make(rows * kLong);
-          for (size_t i = 0; i < (together ? 1 : 2); ++i)
-            backend->linear({.x = x,
-                             .rows = rows,
-                             .terms = {terms + i, together ? size_t{2} : size_t{1}},
-                             .operands = operands});
-          return std::pair{d.get(terms[0].y, rows * kLong), d.get(terms[1].y, rows * kLong)};
+          for (size_t i = 0; i < std::size(terms); i += terms_of_a_call)
+            backend->linear(
+                {.x = x, .rows = rows, .terms = {terms + i, terms_of_a_call}, .operands = operands});
+          std::vector<Array> all;
+          for (const LinearTerm& term : terms) all.push_back(d.get(term.y, rows * kLong));
+          return all;
         };
         INFO(name << " " << name_of(operands) << ", " << rows << " rows");
-        const auto both = results(true), each = results(false);
-        CHECK(same_bits(both.first, each.first));
-        CHECK(same_bits(both.second, each.second));
+        const auto together = results(std::size(terms)), each = results(1);
+        for (size_t i = 0; i < std::size(terms); ++i) CHECK(same_bits(together[i], each[i]));
       }
+  }
+}
+
+TEST_CASE(
+    "An adapter of all rows shares them with its weight beyond what is packed at a time, with the same "
+    "bits") {
+  constexpr int64_t kLong = 4160, kShort = 40, kManyRows = 35, kRank = 9;
+  const Array a = normals(4, kRank * kLong, 0.3), b = normals(5, kShort * kRank, 0.3);
+  const TestWeight w = make_weight(6, Format::nf4, true, kShort, kLong, 64);
+  for (const std::string& name : available_backends()) {
+    auto backend = make_test_backend(name);
+    if (name == "reference" || !backend->host_memory()) continue;
+    const Operands operands = Operands::bf16_amx;
+    Device d(*backend, DType::f32, 0, operands);
+    void* x = d.put(normals(8, kManyRows * kLong));
+    LoraPart part{.lo = 0, .hi = kManyRows, .a = d.put(a), .b = d.put(b), .rank = kRank, .scale = 0.5};
+    part.u = d.make(kManyRows * kRank);
+    LinearTerm term{.w = w.view(d), .lora = {&part, 1}, .y = d.make(kManyRows * kShort)};
+    backend->linear({.x = x, .rows = kManyRows, .terms = {&term, 1}, .operands = operands});
+    void *u = d.make(kManyRows * kRank), *y = d.make(kManyRows * kShort);
+    backend->qgemm({.x = x, .w = term.w, .y = y, .rows = kManyRows, .operands = operands});
+    Gemm low{.x = x, .w = part.a, .y = u, .m = kManyRows, .n = kRank, .k = kLong, .operands = operands};
+    backend->gemm(low);
+    backend->gemm({.x = u,
+                   .w = part.b,
+                   .y = y,
+                   .m = kManyRows,
+                   .n = kShort,
+                   .k = kRank,
+                   .alpha = 0.5,
+                   .mode = Write::accumulate,
+                   .operands = operands});
+    INFO(name);
+    CHECK(same_bits(d.get(part.u, kManyRows * kRank), d.get(u, kManyRows * kRank)));
+    CHECK(same_bits(d.get(term.y, kManyRows * kShort), d.get(y, kManyRows * kShort)));
   }
 }
 

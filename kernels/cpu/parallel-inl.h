@@ -18,6 +18,12 @@ void parallel(int64_t n, int64_t batch, const F& body) {
   cpu::run_tasks(n, batch, &call_body<F>, const_cast<void*>(static_cast<const void*>(&body)));
 }
 
+// Items per task, each of which reads `weights` of a product of few rows, such that a task has some 64 Ki of
+// them: less is not worth waking a thread for.
+QLORA_INLINE int64_t weights_per_task(int64_t weights) {
+  return larger(1, 65536 / weights);
+}
+
 // Rows per task such that one task moves about 16 Ki elements: less is not worth waking a thread for.
 QLORA_INLINE int64_t rows_per_task(int64_t cols) {
   int64_t rows = 16384 / (cols > 0 ? cols : 1);

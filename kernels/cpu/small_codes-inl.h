@@ -118,9 +118,7 @@ static void small_code_rows(Bf16Pairs, const GemmArgs& g) {
   transpose_pairs_of<0>(g.m, g.k, x, g.m,
                         [&](int64_t i, int64_t k, int64_t n) { return load_pairs(g.x + i * g.ldx + k, n); });
   const int64_t pass = 8 * code_groups_of(static_cast<int>(g.m));
-  // Tasks of some 64 Ki weights; less than that is not worth waking a thread for.
-  const int64_t batch = larger(1, 65536 / (pass * g.k));
-  parallel((g.n + pass - 1) / pass, batch, [&](int64_t begin, int64_t end) {
+  parallel((g.n + pass - 1) / pass, weights_per_task(pass * g.k), [&](int64_t begin, int64_t end) {
     const int64_t first = begin * pass, last = smaller(g.n, end * pass);
     const Codes codes = with_scales(*g.codes, first, last);
     GemmArgs task = g;

@@ -383,10 +383,7 @@ static void small_rows(const GemmArgs& stored) {
       g.codes != nullptr ? g.codes->cols * g.codes->bits / 8 : g.k * (g.dense_bf16 != nullptr ? 2 : 4);
   const int64_t pass = 8 * groups_of(static_cast<int>(g.m));
   const int64_t chunk = chunk_of<Operand>(g.k), ahead = contiguous ? pass * row_bytes : 0;
-  const int64_t passes = (g.n + pass - 1) / pass;
-  // Tasks of some 64 Ki weights; less than that is not worth waking a thread for.
-  const int64_t batch = larger(1, 65536 / (pass * g.k));
-  parallel(passes, batch, [&](int64_t begin, int64_t end) {
+  parallel((g.n + pass - 1) / pass, weights_per_task(pass * g.k), [&](int64_t begin, int64_t end) {
     const int64_t first = begin * pass, last = smaller(g.n, end * pass);
     GemmArgs task = g;
     Codes codes;

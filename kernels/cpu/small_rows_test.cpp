@@ -114,7 +114,10 @@ TEST_CASE("Few rows with bf16 operands or bf16 weights have the bits of the same
                    before = random_floats(kMany * n, 3);
       std::vector<uint16_t> narrow;
       for (float v : w) narrow.push_back(to_bf16(v).bits);
-      for (auto* product : {kernels->gemm, kernels->gemm_bf16, kernels->gemm_bf16_fma})
+      std::vector<decltype(kernels->gemm)> products = {kernels->gemm, kernels->gemm_bf16,
+                                                       kernels->gemm_bf16_fma};
+      if (runs_tiles(*kernels)) products.push_back(kernels->gemm_amx);
+      for (auto* product : products)
         for (auto [layout, stored] :
              {std::pair{Layout::nt, false}, {Layout::nt, true}, {Layout::nn, false}}) {
           auto multiply = [&](int64_t rows) {
@@ -135,7 +138,7 @@ TEST_CASE("Few rows with bf16 operands or bf16 weights have the bits of the same
             return y;
           };
           const Floats many = multiply(kMany);
-          for (int64_t rows = 1; rows < 9; ++rows) {
+          for (int64_t rows = 1; rows < 34; rows += rows < 8 ? 1 : 8) {
             INFO(kernels->name << " " << n << "x" << k << " layout " << static_cast<int>(layout) << " rows "
                                << rows << " stored as bf16 " << stored);
             CHECK(same_bits(multiply(rows).data(), many.data(), rows * n));
