@@ -67,6 +67,42 @@ static void pack_deltas(const GemmArgs& g) {
   });
 }
 
+// amx_tiles-inl.h multiplies whole steps of k, of which a rank is a part: that much is packed, and zeros.
+template <class Operand>
+QLORA_INLINE void pack_delta_w(Operand, const float* w, int64_t ld, bool by_rank, int64_t cols, int64_t kc,
+                               float* out) {
+  pack_w_as(Operand{}, w, ld, by_rank, cols, kc, out);
+}
+#if QLORA_TILES
+QLORA_INLINE void pack_delta_w(AmxTiles, const float* w, int64_t ld, bool by_rank, int64_t cols, int64_t kc,
+                               float* out) {
+  if (by_rank || cols < kNr || kc % 8 != 0 || kc >= kAmxDepth)
+    return pack_w_as(AmxTiles{}, w, ld, by_rank, cols, kc, out);
+  for (int64_t j = 0; j < kNr; j += kLanes)
+    for (int64_t k = 0; k < kc; k += 8) {
+      IVec r[4];
+      pairs_of_eight(w + j * ld + k, ld, r);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) istore(out + (k / 2 + i) * kNr + j, r[i]);
+    }
+  complete_step(out, kc);
+}
+#endif
+
+// Asks for what pack_delta_panels() will read: with many runs, w comes from memory.
+QLORA_INLINE void prefetch_delta_panels(const GemmArgs& g, int64_t rows_begin, int64_t rows_end,
+                                        int64_t column, int64_t cols) {
+  for (int64_t i = 0; i < g.delta_count; ++i) {
+    const Delta& d = g.deltas[i];
+    if (d.hi <= rows_begin || d.lo >= rows_end) continue;
+    const bool by_rank = g.layout != Layout::nt;
+    const int64_t rows = by_rank ? d.rank : 1, floats = by_rank ? cols : cols * d.rank;
+    const float* w = d.w + (by_rank ? column : column * d.rank);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = 0; c < floats; c += 16) __builtin_prefetch(w + r * g.n + c, 0, 2);
+  }
+}
+
 // Columns [column, column + cols) of the w of all deltas that touch rows [rows_begin, rows_end) of y.
 template <class Operand>
 static void pack_delta_panels(const GemmArgs& g, int64_t rows_begin, int64_t rows_end, int64_t column,
@@ -79,7 +115,7 @@ static void pack_delta_panels(const GemmArgs& g, int64_t rows_begin, int64_t row
       const int64_t kc = smaller(d.chunk, d.rank - k0);
       const float* w = d.w + (by_rank ? k0 * g.n + column : column * d.rank + k0);
       float* out = panels + d.panel + k0 * kNr;
-      pack_w_as(Operand{}, w, by_rank ? g.n : d.rank, by_rank, cols, kc, out);
+      pack_delta_w(Operand{}, w, by_rank ? g.n : d.rank, by_rank, cols, kc, out);
     }
   }
 }

@@ -137,6 +137,8 @@ template <class Operand>
 static int64_t delta_panel_floats(const GemmArgs& g);
 template <class Operand>
 static void pack_deltas(const GemmArgs& g);
+QLORA_INLINE void prefetch_delta_panels(const GemmArgs& g, int64_t rows_begin, int64_t rows_end,
+                                        int64_t column, int64_t cols);
 template <class Operand>
 static void pack_delta_panels(const GemmArgs& g, int64_t rows_begin, int64_t rows_end, int64_t column,
                               int64_t cols, float* panels);
@@ -158,6 +160,7 @@ static void multiply(const GemmArgs& g, const PackedX<Operand>& packed, int64_t 
     const bool finish = g.delta_count > 0 && k_begin + k0 + kc == g.k;
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
+      if (finish) prefetch_delta_panels(g, t0 * kRows, t1 * kRows, column, cols);
       pack_w<Operand>(g, k_begin + k0, kc, column, cols, panel);
       if (finish) pack_delta_panels<Operand>(g, t0 * kRows, t1 * kRows, column, cols, delta_panels);
       const typename Operand::Session session;

@@ -74,8 +74,10 @@ QLORA_INLINE void pack_w_as(Bf16Pairs, const T* p, int64_t ld, bool rows_are_k, 
   if (rows_are_k) {
     // Rows lie pages apart, where no prefetcher of the machine follows.
     for (int64_t k = 0; k < kc; k += 2) {
-      __builtin_prefetch(p + (k + kRowsAhead) * ld);
-      __builtin_prefetch(p + (k + kRowsAhead + 1) * ld);
+      if (k + kRowsAhead < kc) {
+        __builtin_prefetch(p + (k + kRowsAhead) * ld);
+        __builtin_prefetch(p + (k + kRowsAhead + 1) * ld);
+      }
       for (int64_t j = 0; j < kNr; j += kLanes)
         istore(out + k / 2 * kNr + j, pair_of_rows(p + k * ld + j, ld, k + 1 < kc, lanes_at(j)));
     }

@@ -58,11 +58,25 @@ QLORA_INLINE float* thin_tile(const ThinProduct& g, int64_t t, const ThinChunks<
   return g.packed + thin_tiles<Operand>(g) * c.floats + t * Operand::tile_floats(c.kc);
 }
 
+// amx_thin-inl.h: another way for products over rows of wide.
+template <class Operand>
+QLORA_INLINE bool thin_by_rows(Operand, const ThinProduct&) {
+  return false;
+}
+template <class Operand>
+QLORA_INLINE void pack_thin_panel(Operand, const ThinProduct&, int64_t, int64_t, int64_t, int64_t, float*) {}
+template <class Operand>
+QLORA_INLINE void thin_rows(Operand, const ThinProduct&, const Kept&, int64_t, float*) {}
+
 template <class Operand>
 static void pack_thin(const ThinProduct& g, int64_t t) {
   const int64_t tile_rows = thin_tile_rows<Operand>(g), row = t * tile_rows,
                 rows = smaller(tile_rows, g.m - row);
   for (ThinChunks<Operand> c(g); c.next();) {
+    if (thin_by_rows(Operand{}, g)) {
+      pack_thin_panel(Operand{}, g, row, rows, c.k0, c.kc, thin_tile(g, t, c));
+      continue;
+    }
     const float* p = g.thin + (g.thin_by_k ? c.k0 * g.m + row : row * g.k + c.k0);
     float* tile = thin_tile(g, t, c);
     pack_x_as(Operand{}, p, g.thin_by_k ? g.m : g.k, g.thin_by_k, rows, c.kc, tile);
@@ -134,8 +148,10 @@ QLORA_INLINE void pack_kept_as(Bf16Pairs, const ThinProduct& g, const Kept& kept
       return k < kc ? kept_of_row(g, kept, k0 + k, column + j, cols - j) : zero();
     };
     for (int64_t k = 0; k < kc; k += 2) {
-      __builtin_prefetch(g.wide + (k0 + k + kRowsAhead) * g.n + column);
-      __builtin_prefetch(g.wide + (k0 + k + kRowsAhead + 1) * g.n + column);
+      if (k + kRowsAhead < kc) {
+        __builtin_prefetch(g.wide + (k0 + k + kRowsAhead) * g.n + column);
+        __builtin_prefetch(g.wide + (k0 + k + kRowsAhead + 1) * g.n + column);
+      }
       for (int64_t j = 0; j < kNr; j += kLanes) istore(out + k / 2 * kNr + j, pair(row(k, j), row(k + 1, j)));
     }
     return;
@@ -167,14 +183,48 @@ QLORA_INLINE void pack_wide(const ThinProduct& g, const Kept& kept, int64_t k0, 
 
 // y[j, i] = sums[i, j] for i < m, j < cols: sums are kNr wide, y has g.m.
 QLORA_INLINE void store_by_n(const ThinProduct& g, const float* sums, int64_t column, int64_t cols) {
-  for (int64_t j = 0; j < cols; ++j) {
-    float* y = g.y + (column + j) * g.m;
-    for (int64_t i = 0; i < g.m; ++i) y[i] = sums[i * kNr + j];
+  for (int64_t i = 0; i < g.m; i += 8) {
+    const int64_t rows = smaller(8, g.m - i);
+    for (int64_t j = 0; j < cols; j += 8) {
+      __m256 r[8];
+      for (int64_t n = 0; n < 8; ++n) r[n] = n < rows ? load8(sums + (i + n) * kNr + j) : _mm256_setzero_ps();
+      transpose8(r);
+      float* y = g.y + (column + j) * g.m + i;
+      for (int64_t n = 0; n < smaller(8, cols - j); ++n) {
+        if (rows == 8)
+          _mm256_storeu_ps(y + n * g.m, r[n]);
+        else
+          _mm256_maskstore_ps(y + n * g.m, eight_below(rows), r[n]);
+      }
+    }
   }
 }
 QLORA_INLINE void load_by_n(const ThinProduct& g, float* sums, int64_t column, int64_t cols) {
-  for (int64_t i = 0; i < g.m; ++i)
-    for (int64_t j = 0; j < kNr; ++j) sums[i * kNr + j] = j < cols ? g.y[(column + j) * g.m + i] : 0.0f;
+  for (int64_t i = 0; i < g.m; i += 8) {
+    const int64_t rows = smaller(8, g.m - i);
+    for (int64_t j = 0; j < kNr; j += 8) {
+      const float* y = g.y + (column + j) * g.m + i;
+      __m256 r[8];
+      for (int64_t n = 0; n < 8; ++n)
+        r[n] = n < cols - j ? _mm256_maskload_ps(y + n * g.m, eight_below(rows)) : _mm256_setzero_ps();
+      transpose8(r);
+      for (int64_t n = 0; n < rows; ++n) _mm256_storeu_ps(sums + (i + n) * kNr + j, r[n]);
+    }
+  }
+}
+
+// Asks for the columns of y that a panel adds to.
+QLORA_INLINE void prefetch_sums(const ThinProduct& g, int64_t column, int64_t cols) {
+  const int64_t rows = g.y_by_n ? 1 : g.m, floats = g.y_by_n ? cols * g.m : cols;
+  const float* y = g.y + (g.y_by_n ? column * g.m : column);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < floats; c += 16) __builtin_prefetch(y + r * g.n + c, 1);
+}
+
+// Of one panel, the thin side is packed by the task that multiplies.
+template <class Operand>
+QLORA_INLINE int64_t thin_tiles_apart(const ThinProduct& g) {
+  return thin_panels(g) > 1 ? thin_tiles<Operand>(g) : 0;
 }
 
 // Columns of n of panel p.
@@ -183,6 +233,8 @@ static void thin_panel(const ThinProduct& g, int64_t p) {
   const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
   const int64_t tiles = thin_tiles<Operand>(g), tile_rows = thin_tile_rows<Operand>(g);
   const int64_t sum_floats = tiles * Operand::kTileRows * kNr;
+  if (g.add) prefetch_sums(g, column, cols);
+  for (int64_t t = 0; t < tiles && thin_panels(g) == 1; ++t) pack_thin<Operand>(g, t);
   Kept kept = g.kept;
   const bool own_bits = g.draw.keys != nullptr && kept.bits == nullptr;
   if (own_bits) kept.ld = kept_bytes(g.draw_cols);
@@ -194,6 +246,7 @@ static void thin_panel(const ThinProduct& g, int64_t p) {
   if (g.draw.keys != nullptr)
     draw_rows(g.draw, column, column + cols, g.draw_cols, own_bits ? kept.bits : kept.bits + column * kept.ld,
               kept.ld);
+  if (thin_by_rows(Operand{}, g)) return thin_rows(Operand{}, g, kept, p, panel);
   if (g.y_by_n && g.add) load_by_n(g, sums, column, cols);
   bool add = g.add;
   for (ThinChunks<Operand> c(g); c.next(); add = true) {
@@ -233,7 +286,7 @@ static void thin_products(ThinProduct* products, int64_t n) {
     }
     g.tile_floats = c.floats;
     floats += thin_tiles<Operand>(g) * g.tile_floats;
-    tiles += thin_tiles<Operand>(g);
+    tiles += thin_tiles_apart<Operand>(g);
     panels += thin_panels(g);
     // A number for dropout costs about as much as 24 multiply-adds.
     work += g.m * g.n * g.k + (g.draw.keys != nullptr ? g.n * g.draw_cols * 24 : 0);
@@ -247,7 +300,7 @@ static void thin_products(ThinProduct* products, int64_t n) {
   // Packing is a small part of the work: one thread where the whole is not worth two.
   const int64_t in_place = work < int64_t{1} << 20 ? tiles + panels : 1;
   parallel(tiles, larger(in_place, (tiles + 7) / 8), [&](int64_t begin, int64_t end) {
-    each_of(products, n, begin, end, thin_tiles<Operand>, pack_thin<Operand>);
+    each_of(products, n, begin, end, thin_tiles_apart<Operand>, pack_thin<Operand>);
   });
   parallel(panels, larger(in_place, panels / (16 * cpu::task_threads())), [&](int64_t begin, int64_t end) {
     each_of(products, n, begin, end, thin_panels, thin_panel<Operand>);

@@ -207,6 +207,22 @@ QLORA_INLINE void transpose16(IVec (&r)[16]) {
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) r[i].v = t[i];
 }
+// Rows of eight values, `ld` apart, become columns of pairs: r[j] lane i = values 2j and 2j + 1 of row i.
+QLORA_INLINE void pairs_of_eight(const float* p, int64_t ld, IVec (&r)[4]) {
+  const auto two = [&](int64_t i) {
+    return Vec{_mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(p + i * ld)),
+                                  _mm256_loadu_ps(p + (i + 4) * ld), 1)};
+  };
+  __m512i rows[4];  // quarters: rows i, i + 4, i + 8, i + 12
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) rows[i] = narrow(two(i), two(i + 8)).v;
+  const __m512i a = _mm512_unpacklo_epi32(rows[0], rows[1]), b = _mm512_unpackhi_epi32(rows[0], rows[1]);
+  const __m512i c = _mm512_unpacklo_epi32(rows[2], rows[3]), d = _mm512_unpackhi_epi32(rows[2], rows[3]);
+  r[0].v = _mm512_unpacklo_epi64(a, c);
+  r[1].v = _mm512_unpackhi_epi64(a, c);
+  r[2].v = _mm512_unpacklo_epi64(b, d);
+  r[3].v = _mm512_unpackhi_epi64(b, d);
+}
 // sum + x[1] w[1] + x[0] w[0] in every lane, of the two bf16 values in it: the upper first, each product
 // fused with its addition, denormals flushed.
 QLORA_INLINE Vec dot_pairs(Vec x, Vec w, Vec sum) {

@@ -185,6 +185,17 @@ QLORA_INLINE void transpose16(IVec (&r)[16]) {
   for (int i = 0; i < 16; ++i) r[i] = iload(out[i]);
 }
 
+QLORA_INLINE void pairs_of_eight(const float* p, int64_t ld, IVec (&r)[4]) {
+  for (int j = 0; j < 4; ++j) {
+    alignas(64) float even[16], odd[16];
+    for (int i = 0; i < 16; ++i) {
+      even[i] = p[i * ld + 2 * j];
+      odd[i] = p[i * ld + 2 * j + 1];
+    }
+    r[j] = pair(load(even), load(odd));
+  }
+}
+
 // vdpbf16ps in its own order. REQUIRES: denormals are flushed.
 QLORA_INLINE Vec dot_pairs(Vec x, Vec w, Vec sum) {
   const IVec xi = as_int(x), wi = as_int(w);
