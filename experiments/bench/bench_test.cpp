@@ -9,6 +9,7 @@
 #include "core/base/parallel.h"
 #include "experiments/bench/mmlu_sample.h"
 #include "experiments/bench/operands.h"
+#include "experiments/bench/peak_share.h"
 #include "experiments/bench/peer_questions.h"
 #include "experiments/config.h"
 #include "experiments/test_program.h"
@@ -90,6 +91,38 @@ TEST_CASE("products of the benchmark are checked before they are timed") {
         CHECK(products.check().empty());
       }
   set_thread_count(default_thread_count());
+}
+
+TEST_CASE("goals for a share of the peak are held to multiply-adds, tiles have a row of their own") {
+  Row measured = missing_row("small_row/m4/t1", "GFLOP/s", 1, "");
+  measured.ours = 100;
+  measured.spread = 0.1;
+  Peaks peaks;
+  peaks.f32 = 50e9;
+  peaks.bf16 = 200e9;
+  peaks.amx = 4000e9;
+  const std::vector<Row> amx = shares_of_peak(measured, peaks, Operands::bf16_amx, 0.45);
+  REQUIRE(amx.size() == 2);
+  CHECK((amx[0].name == "small_row/m4/t1" && *amx[0].goal == 0.45));
+  CHECK((*amx[0].peer == Approx(200) && *amx[0].ratio == Approx(0.5) && *amx[0].met()));
+  CHECK(amx[0].against == "the multiply-adds' bf16 peak of this run");
+  CHECK_THAT(amx[0].note, Contains("multiply-adds, 200 GFLOP/s") && Contains("tiles, 4000"));
+  CHECK((amx[1].name == "small_row/m4/t1/of_tiles" && !amx[1].goal));
+  CHECK((*amx[1].peer == Approx(4000) && *amx[1].ratio == Approx(0.025) &&
+         amx[1].against == "AMX peak of this run"));
+  CHECK((*amx[1].ours == 100 && amx[1].spread == 0.1 && amx[1].unit == "GFLOP/s"));
+
+  const std::vector<Row> bf16 = shares_of_peak(measured, peaks, Operands::bf16, 0.45);
+  REQUIRE(bf16.size() == 1);
+  CHECK(
+      (*bf16[0].ratio == Approx(0.5) && *bf16[0].goal == 0.45 && bf16[0].against == "bf16 peak of this run"));
+  const std::vector<Row> f32 = shares_of_peak(measured, peaks, Operands::as_stored, 0.45);
+  REQUIRE(f32.size() == 1);
+  CHECK((*f32[0].ratio == Approx(2) && f32[0].against == "f32 peak of this run"));
+  CHECK_THAT(f32[0].note, Contains("the goal is stated for bf16"));
+  // Nothing was measured: no ratio, and no goal that seems to be missed.
+  const std::vector<Row> nothing = shares_of_peak(measured, {}, Operands::as_stored, 0.45);
+  CHECK((!nothing[0].ratio && !nothing[0].met()));
 }
 
 TEST_CASE("values of peers join their rows pair by pair") {

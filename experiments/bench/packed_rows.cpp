@@ -5,6 +5,7 @@
 #include "core/base/parallel.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/operands.h"
+#include "experiments/bench/peak_share.h"
 #include "experiments/bench/step_lab.h"
 
 namespace qlora::bench {
@@ -106,20 +107,10 @@ void scaling_rows(Bench& bench) {
     row.goal = 1.8;
     bench.emit(std::move(row));
   }
-  if (bench.wants("useful_flops/step")) {
-    Row row =
-        single_row("useful_flops/step", "GFLOP/s", kUsefulFlopsPerToken * work * 1e-9, seconds[0], most);
-    const Peaks& peaks = bench.peaks(most);
-    const Operands operands = bf16_operands(bench);
-    row.peer = peak_of(peaks, operands) * 1e-9;
-    row.ratio = *row.ours / *row.peer;
-    row.goal = 0.58;
-    row.against = name_of_peak(peaks, operands);
-    add_note(row, note_of(operands));
-    if (!is_bf16(operands))
-      row.note = "the goal is stated for bf16, which is not on this processor or backend";
-    bench.emit(std::move(row));
-  }
+  const double gflop = kUsefulFlopsPerToken * work * 1e-9;
+  for (Row& row : shares_of_peak(single_row("useful_flops/step", "GFLOP/s", gflop, seconds[0], most),
+                                 bench.peaks(most), bf16_operands(bench), 0.58))
+    if (bench.wants(row.name)) bench.emit(std::move(row));
 }
 
 }  // namespace qlora::bench

@@ -4,6 +4,7 @@
 #include "core/base/parallel.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/operands.h"
+#include "experiments/bench/peak_share.h"
 
 namespace qlora::bench {
 namespace {
@@ -13,27 +14,25 @@ struct Size {
 };
 constexpr Size kSizes[] = {{2048, 2048}, {4096, 4096}, {11008, 4096}};
 
-Row small_row(Bench& bench, const std::string& name, Size size, int64_t rows, int threads) {
+// One row of codes waits for memory, more of them for multiplication.
+std::vector<Row> measure(Bench& bench, const std::string& name, Size size, int64_t rows, int threads) {
   const Operands operands = bf16_operands(bench);
   Products products(bench, Format::nf4, operands, size.out, size.in, rows, true);
+  const bool reads = rows == 1;
+  const std::string unit = reads ? "GB/s" : "GFLOP/s";
   if (std::string wrong = products.check(); !wrong.empty())
-    return missing_row(name, "GB/s", threads, "WRONG, not timed: " + wrong);
+    return {missing_row(name, unit, threads, "WRONG, not timed: " + wrong)};
   const std::vector<double> seconds = time_of([&] { products.run(); }, bench.kernel_effort());
   const Peaks& peaks = bench.peaks(threads);
-  const bool reads = rows == 1;
   const double work = reads ? products.weight_bytes() : 2.0 * static_cast<double>(rows * size.out * size.in);
-  Row row = single_row(name, reads ? "GB/s" : "GFLOP/s", work * 1e-9, seconds, threads);
-  const double peak = reads ? peaks.read : peak_of(peaks, operands);
-  row.against = reads ? "read bandwidth of this run" : name_of_peak(peaks, operands);
-  row.goal = reads ? 0.60 : 0.45;
+  Row row = single_row(name, unit, work * 1e-9, seconds, threads);
+  if (!reads) return shares_of_peak(std::move(row), peaks, operands, 0.45);
+  row.against = "read bandwidth of this run";
+  row.peer = peaks.read * 1e-9;
+  row.ratio = *row.ours / *row.peer;
+  row.goal = 0.60;
   add_note(row, note_of(operands));
-  if (!reads && !is_bf16(operands))
-    row.note = "the goal is stated for bf16, which is not on this processor or backend";
-  if (peak > 0) {
-    row.peer = peak * 1e-9;
-    row.ratio = *row.ours / *row.peer;
-  }
-  return row;
+  return {row};
 }
 
 }  // namespace
@@ -46,7 +45,9 @@ void small_row_rows(Bench& bench) {
       for (const Size& size : kSizes) {
         if (bench.options().quick && size.out > 2048) continue;
         const std::string name = fmt::format("small_row/m{}/{}x{}/t{}", rows, size.out, size.in, threads);
-        if (bench.wants(name)) bench.emit(small_row(bench, name, size, rows, threads));
+        if (!bench.wants_any(name)) continue;
+        for (Row& row : measure(bench, name, size, rows, threads))
+          if (bench.wants(row.name)) bench.emit(std::move(row));
       }
   }
   set_thread_count(bench.most_threads());
