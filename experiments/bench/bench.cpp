@@ -1,5 +1,7 @@
 #include "experiments/bench/bench.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -36,6 +38,38 @@ std::map<std::string, PeerValues> read_peers(const Path& path) {
          e.what());
   }
   return out;
+}
+
+struct Family {
+  std::vector<const char*> rows;
+  void (*run)(Bench&);
+  double seconds;  // of all its rows on two cores of a Xeon: what tells how long the rest takes
+};
+// In the table's order.
+const Family kFamilies[] = {
+    {{"nf4_gemm", "dense_gemm"}, gemm_rows, 300},
+    {{"small_row"}, small_row_rows, 10},
+    {{"dequantize", "quantize"}, codec_rows, 5},
+    {{"decode"}, decode_rows, 20},
+    {{"step", "ragged", "memory"}, step_rows, 60},
+    {{"packed"}, packed_rows, 60},
+    {{"quickstart"}, quickstart_rows, 30},
+    {{"threads", "useful_flops"}, scaling_rows, 30},
+    {{"mmlu/val", "mmlu/test"}, scoring_rows, 60},
+    {{"mmlu/lm_eval", "mmlu/prefix_loop"}, peer_question_rows, 30},
+    {{"elo"}, elo_rows, 3},
+};
+
+// Of this process and of the measuring processes that have ended.
+double processor_seconds() {
+  double seconds = 0;
+  for (int who : {RUSAGE_SELF, RUSAGE_CHILDREN}) {
+    rusage used{};
+    ::getrusage(who, &used);
+    for (const timeval& t : {used.ru_utime, used.ru_stime})
+      seconds += static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  }
+  return seconds;
 }
 
 }  // namespace
@@ -134,18 +168,30 @@ Path default_model() {
   return qlora_home() / "models" / "SmolLM2-135M-Instruct";
 }
 
-void run_all(Bench& bench) {
-  gemm_rows(bench);
-  small_row_rows(bench);
-  codec_rows(bench);
-  decode_rows(bench);
-  step_rows(bench);
-  packed_rows(bench);
-  quickstart_rows(bench);
-  scaling_rows(bench);
-  scoring_rows(bench);
-  peer_question_rows(bench);
-  elo_rows(bench);
+void run_all(Bench& bench, const std::function<void(const FamilyTime&)>& finished) {
+  double passed = 0, usual = 0, usual_left = 0;
+  for (const Family& f : kFamilies) usual_left += f.seconds;
+  for (const Family& f : kFamilies) {
+    usual_left -= f.seconds;
+    if (std::none_of(f.rows.begin(), f.rows.end(), [&](const char* row) { return bench.wants_any(row); }))
+      continue;
+    const double wall = now_seconds(), processor = processor_seconds();
+    f.run(bench);
+    FamilyTime time{fmt::format("{}", fmt::join(f.rows, ", ")),
+                    now_seconds() - wall,
+                    processor_seconds() - processor,
+                    {}};
+    passed += time.wall;
+    usual += f.seconds;
+    if (bench.options().rows.empty()) time.left = passed / usual * usual_left;
+    if (finished) finished(time);
+  }
+}
+
+std::string one_line(const FamilyTime& t) {
+  std::string out = fmt::format("{}: took {:.0f} s, {:.0f} s of the processor", t.rows, t.wall, t.processor);
+  if (t.left && *t.left > 0) out += fmt::format("; the rest takes about {:.0f} s", *t.left);
+  return out;
 }
 
 Json report(Bench& bench) {

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -100,8 +101,16 @@ void elo_rows(Bench&);            // elo
 // (peer_questions.h).
 void export_examples(const Options&, const Path& folder);
 
-// All of them, and the report as JSON: the machine, its peaks, the rows.
-void run_all(Bench&);
+// What a family took, its measuring processes included.
+struct FamilyTime {
+  std::string rows;                // "step, ragged, memory"
+  double wall = 0, processor = 0;  // seconds
+  std::optional<double> left;  // seconds of the families after it, about; nothing: not all rows are asked for
+};
+// All of them that have rows asked for; `finished` hears of each.
+void run_all(Bench&, const std::function<void(const FamilyTime&)>& finished = {});
+std::string one_line(const FamilyTime&);
+// The report as JSON: the machine, its peaks, the rows.
 Json report(Bench&);
 std::string report_text(Bench&);
 // Where scripts/get_smollm2.sh puts SmolLM2.

@@ -125,6 +125,18 @@ TEST_CASE("goals for a share of the peak are held to multiply-adds, tiles have a
   CHECK((!nothing[0].ratio && !nothing[0].met()));
 }
 
+TEST_CASE("the benchmark tells what each family of rows took and guesses the rest where all are asked for") {
+  std::vector<FamilyTime> times;
+  Bench bench({.rows = {"decode"}, .backend = "reference", .threads = 1, .model = "nowhere"},
+              [](const Row&) {});
+  run_all(bench, [&](const FamilyTime& time) { times.push_back(time); });
+  REQUIRE(times.size() == 1);
+  CHECK((times[0].rows == "decode" && times[0].wall >= 0 && times[0].processor >= 0 && !times[0].left));
+  CHECK(one_line({"packed", 61.4, 120.2, {}}) == "packed: took 61 s, 120 s of the processor");
+  CHECK_THAT(one_line({"packed", 1, 1, 90}), Contains("; the rest takes about 90 s"));
+  set_thread_count(default_thread_count());
+}
+
 TEST_CASE("values of peers join their rows pair by pair") {
   TemporaryFolder folder;
   const Path file = folder.path() / "peers.json";

@@ -53,7 +53,10 @@ int run_bench(const bench::Options& options, bool json) {
     fmt::print(stderr, "{:4} rows, {:6.1f} s  {}\n", ++count, bench::now_seconds() - begin,
                bench::one_line(row));
   });
-  bench::run_all(bench);
+  bench::run_all(bench, [&](const bench::FamilyTime& time) {
+    fmt::print(stderr, "{:4} rows, {:6.1f} s  {}\n", count, bench::now_seconds() - begin,
+               bench::one_line(time));
+  });
   QLORA_CHECK(!bench.rows().empty(), usage, "--rows: no row begins with {}", fmt::join(options.rows, ", "));
   if (!options.outcomes.empty()) write_file(options.outcomes, bench.outcomes_json());
   fmt::print("{}\n", json ? bench::report(bench).dump(1) : bench::report_text(bench));
