@@ -87,7 +87,7 @@ TEST_CASE("products of the benchmark are checked before they are timed") {
     for (Operands operands : kAllOperands)
       for (Format format : {Format::dense, Format::nf4}) {
         INFO(name_of(format) << " " << name_of(operands) << (forward ? " forward" : " backward"));
-        Products products(bench, format, operands, 64, 128, 5, forward);
+        Products products(bench, std::make_shared<Weights>(bench, format, operands, 64, 128), 5, forward);
         CHECK(products.check().empty());
       }
   set_thread_count(default_thread_count());

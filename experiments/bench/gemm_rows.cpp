@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/base/check.h"
@@ -22,8 +23,8 @@ struct Size {
 constexpr Size kSizes[] = {{576, 576},   {576, 192},   {576, 1536},  {1536, 576},  {768, 768},
                            {2048, 2048}, {2048, 5632}, {4096, 4096}, {4096, 11008}};
 constexpr int64_t kRows[] = {256, 1024, 2048};
-// Between two things, in which the threads of the one just timed may stop spinning; and what each does before the
-// next one's turn, as products follow each other in a step: threads that sleep take a while to wake.
+// Between two things, in which the threads of the one just timed may stop spinning; and what each does before
+// the next one's turn, as products follow each other in a step: threads that sleep take a while to wake.
 constexpr double kPause = 0.005, kTurn = 0.01;
 // Calls that take so long, at some 200 GFLOP/s.
 int calls_of(double gflop, int threads) {
@@ -51,39 +52,68 @@ class GemmFamily {
                                 "not on this processor: needs AVX512-BF16"));
       return;
     }
-    for (int threads : bench_.thread_counts()) {
-      set_thread_count(threads);
-      set_peer_threads(threads);
-      for (bool forward : {true, false}) measure_direction(m, forward, threads);
-    }
+    Ratios ratios;
+    for (const Size& size : kSizes) measure_size(m, size, ratios);
     set_thread_count(bench_.most_threads());
+    for (const auto& [of, logs] : ratios) emit_mean(m, of.second, of.first, logs);
   }
 
  private:
+  // Logarithms of the cells' ratios, by threads and direction (backward: true).
+  using Ratios = std::map<std::pair<int, bool>, std::vector<double>>;
+  struct Cell {
+    std::string name;
+    int64_t rows;
+    bool backward;
+    int threads;
+  };
+
   // bf16 as `compute_dtype: auto` has it; oneDNN takes AMX for it where it is, too.
   Operands operands_of(const Measure& m) { return m.bf16 ? bf16_operands(bench_) : Operands::as_stored; }
 
-  void measure_direction(const Measure& m, bool forward, int threads) {
-    const std::string prefix = m.name + (forward ? "/forward" : "/backward");
-    std::vector<double> logs;
-    for (const Size& size : kSizes)
-      for (int64_t rows : kRows) {
-        if (bench_.options().quick && (rows != 256 || size.in * size.out > (5 << 20))) continue;
-        const std::string name = fmt::format("{}/{}x{}/m{}/t{}", prefix, size.out, size.in, rows, threads);
-        if (!bench_.wants(name) && !bench_.wants(fmt::format("{}/geomean/t{}", prefix, threads))) continue;
-        Row row = measure_cell(m, name, size, rows, forward, threads);
-        row.goal = forward ? m.cell_forward : m.cell_backward;
-        if (row.ratio) logs.push_back(std::log(*row.ratio));
-        bench_.emit(std::move(row));
-      }
-    if (logs.empty()) return;
+  static std::string prefix_of(const Measure& m, bool backward) {
+    return m.name + (backward ? "/backward" : "/forward");
+  }
+
+  std::vector<Cell> cells_of(const Measure& m, const Size& size) const {
+    std::vector<Cell> cells;
+    for (int threads : bench_.thread_counts())
+      for (bool backward : {false, true})
+        for (int64_t rows : kRows) {
+          if (bench_.options().quick && (rows != 256 || size.in * size.out > (5 << 20))) continue;
+          const std::string prefix = prefix_of(m, backward);
+          const std::string name = fmt::format("{}/{}x{}/m{}/t{}", prefix, size.out, size.in, rows, threads);
+          if (bench_.wants(name) || bench_.wants(fmt::format("{}/geomean/t{}", prefix, threads)))
+            cells.push_back({name, rows, backward, threads});
+        }
+    return cells;
+  }
+
+  void measure_size(const Measure& m, const Size& size, Ratios& ratios) {
+    const std::vector<Cell> cells = cells_of(m, size);
+    if (cells.empty()) return;
+    const auto ours = std::make_shared<Weights>(bench_, m.format, operands_of(m), size.out, size.in);
+    std::shared_ptr<const DenseWeights> theirs;
+    if (!peers_.empty())
+      theirs = std::make_shared<DenseWeights>(m.bf16 ? DType::bf16 : DType::f32, size.out, size.in);
+    for (const Cell& cell : cells) {
+      set_thread_count(cell.threads);
+      set_peer_threads(cell.threads);
+      Row row = measure_cell(m, cell, ours, theirs);
+      row.goal = cell.backward ? m.cell_backward : m.cell_forward;
+      if (row.ratio) ratios[{cell.threads, cell.backward}].push_back(std::log(*row.ratio));
+      bench_.emit(std::move(row));
+    }
+  }
+
+  void emit_mean(const Measure& m, bool backward, int threads, const std::vector<double>& logs) {
     Row mean;
-    mean.name = fmt::format("{}/geomean/t{}", prefix, threads);
+    mean.name = fmt::format("{}/geomean/t{}", prefix_of(m, backward), threads);
     mean.unit = "GFLOP/s";
     double sum = 0;
     for (double value : logs) sum += value;
     mean.ratio = std::exp(sum / static_cast<double>(logs.size()));
-    mean.goal = forward ? m.mean_forward : m.mean_backward;
+    mean.goal = backward ? m.mean_backward : m.mean_forward;
     mean.threads = threads;
     mean.against = "the peers of its cells";
     mean.note = fmt::format("geometric mean of {} cells", logs.size());
@@ -92,46 +122,43 @@ class GemmFamily {
   }
 
   // Ours and every peer that can, in turn; the ratio is to the fastest of them.
-  Row measure_cell(const Measure& m, const std::string& name, Size size, int64_t rows, bool forward,
-                   int threads) {
-    const int64_t n = forward ? size.out : size.in, k = forward ? size.in : size.out;
-    Products ours(bench_, m.format, operands_of(m), size.out, size.in, rows, forward);
+  Row measure_cell(const Measure& m, const Cell& cell, const std::shared_ptr<Weights>& weights,
+                   const std::shared_ptr<const DenseWeights>& dense_weights) {
+    Products ours(bench_, weights, cell.rows, !cell.backward);
     if (std::string wrong = ours.check(); !wrong.empty())
-      return missing_row(name, "GFLOP/s", threads, "WRONG, not timed: " + wrong);
+      return missing_row(cell.name, "GFLOP/s", cell.threads, "WRONG, not timed: " + wrong);
     std::vector<std::function<void()>> things = {[&] { ours.run(); }};
-    const DType type = m.bf16 ? DType::bf16 : DType::f32;
     std::optional<DenseOperands> dense;
     std::vector<std::string> names;
     for (const auto& peer : peers_) {
-      if (!peer->can(type)) continue;
+      if (!peer->can(dense_weights->type)) continue;
       // The goals of the AVX2 kernels are stated against oneDNN.
       if (m.name.find("avx2") != std::string::npos && peer->name().find("oneDNN") == std::string::npos)
         continue;
-      if (!dense) dense.emplace(type, rows, n, k);
-      things.push_back(peer->prepare(dense->product(forward)));
+      if (!dense) dense.emplace(dense_weights, cell.rows, !cell.backward);
+      things.push_back(peer->prepare(dense->product()));
       names.push_back(peer->name());
     }
-    const double gflop = 2e-9 * static_cast<double>(rows) * static_cast<double>(size.out * size.in);
-    const int calls = calls_of(gflop, threads);
+    const double gflop = 2e-9 * static_cast<double>(cell.rows * weights->out() * weights->in());
+    const int calls = calls_of(gflop, cell.threads);
     for (auto& thing : things)
       thing = [once = std::move(thing), calls] {
         for (int i = 0; i < calls; ++i) once();
       };
-    auto seconds = time_in_turn(things, bench_.kernel_effort(), threads > 1 ? kPause : 0);
+    auto seconds = time_in_turn(things, bench_.kernel_effort(), cell.threads > 1 ? kPause : 0);
     for (auto& of_thing : seconds)
       for (double& s : of_thing) s /= calls;
-    if (names.empty()) {
-      Row row = single_row(name, "GFLOP/s", gflop, seconds[0], threads);
-      row.note = absent_peers();
-      add_note(row, note_of(operands_of(m)));
-      return row;
-    }
     size_t best = 1;
     for (size_t i = 2; i < seconds.size(); ++i)
       if (median(seconds[i]) < median(seconds[best])) best = i;
-    Row row = paired_row(name, "GFLOP/s", gflop, {seconds[0], seconds[best]}, threads);
-    row.against = names[best - 1];
-    add_note(row, note_of(operands_of(m)));
+    Row row = names.empty()
+                  ? single_row(cell.name, "GFLOP/s", gflop, seconds[0], cell.threads)
+                  : paired_row(cell.name, "GFLOP/s", gflop, {seconds[0], seconds[best]}, cell.threads);
+    if (names.empty())
+      row.note = absent_peers();
+    else
+      row.against = names[best - 1];
+    add_note(row, note_of(weights->operands()));
     return row;
   }
 

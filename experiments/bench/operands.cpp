@@ -13,10 +13,11 @@ namespace {
 
 constexpr int64_t kMostCopies = 128;
 constexpr int64_t kCheckedRows = 3;
-constexpr size_t kRandom = 65'537;   // numbers drawn; a prime, so that no two rows of a matrix are the same
+constexpr size_t kRandom = 65'537;  // numbers drawn; a prime, so that no two rows of a matrix are the same
+constexpr uint64_t kSeedOfWeights = 1, kSeedOfX = 2;
 constexpr double kTolerance = 2e-5;  // of the largest result: sums of a few thousand f32 terms
 
-int64_t copies(double bytes) {
+int64_t copies_of(double bytes) {
   return std::clamp<int64_t>(static_cast<int64_t>(static_cast<double>(kCold) / bytes) + 1, 1, kMostCopies);
 }
 
@@ -31,6 +32,16 @@ std::vector<std::byte> elements(DType type, const std::vector<float>& values) {
     }
   }
   return out;
+}
+
+void multiply(Backend& backend, bool forward, const WeightView& w, int64_t rows, Operands operands,
+              const float* x, float* y) {
+  backend.qgemm({.layout = forward ? Layout::nt : Layout::nn,
+                 .x = x,
+                 .w = w,
+                 .y = y,
+                 .rows = rows,
+                 .operands = operands});
 }
 
 }  // namespace
@@ -51,53 +62,53 @@ std::string note_of(Operands operands) {
   return operands == Operands::bf16_amx ? "bf16_amx: by the tiles of AMX" : "";
 }
 
-Weights::Weights(Memory& memory, Format format, bool narrow, int64_t out, int64_t in) {
-  const std::vector<float> values = random_floats(out * in, 1);
+Weights::Weights(Bench& bench, Format format, Operands operands, int64_t out, int64_t in)
+    : memory_(bench.backend()), operands_(operands) {
+  const std::vector<float> values = random_floats(out * in, kSeedOfWeights);
   QuantConfig config;
   config.format = format;
   config.double_quant = format != Format::dense;
   do {
-    if (narrow && format == Format::dense) {
+    if (is_bf16(operands) && format == Format::dense) {
       std::vector<bf16>& w = narrow_.emplace_back(values.size());
       std::transform(values.begin(), values.end(), w.begin(), [](float x) { return to_bf16(x); });
       views_.push_back({.format = format, .out = out, .in = in, .data = w.data(), .type = DType::bf16});
       bytes_ = 2 * static_cast<double>(w.size());
     } else {
-      weights_.push_back(quantize(memory, "w", out, in, values, config, DType::f32));
+      weights_.push_back(quantize(memory_, "w", out, in, values, config, DType::f32));
       views_.push_back(weights_.back()->view());
       bytes_ = static_cast<double>(weights_.back()->bytes());
     }
-  } while (static_cast<int64_t>(views_.size()) < copies(bytes_));
+  } while (static_cast<int64_t>(views_.size()) < copies_of(bytes_));
 }
 
-Products::Products(Bench& bench, Format format, Operands operands, int64_t out, int64_t in, int64_t rows,
-                   bool forward)
+const std::vector<float>& Weights::expected(Bench& bench, bool forward, int64_t rows) {
+  auto [it, fresh] = expected_.try_emplace({forward, rows});
+  if (fresh) {
+    const std::vector<float> x = random_floats(rows * (forward ? in() : out()), kSeedOfX);
+    it->second.resize(static_cast<size_t>(rows * (forward ? out() : in())));
+    multiply(bench.oracle(), forward, first(), rows, operands_, x.data(), it->second.data());
+  }
+  return it->second;
+}
+
+Products::Products(Bench& bench, std::shared_ptr<Weights> weights, int64_t rows, bool forward)
     : bench_(bench),
-      memory_(bench.backend()),
-      weights_(memory_, format, is_bf16(operands), out, in),
+      weights_(std::move(weights)),
       rows_(rows),
-      n_(forward ? out : in),
-      k_(forward ? in : out),
+      n_(forward ? weights_->out() : weights_->in()),
       forward_(forward),
-      operands_(operands),
-      x_(random_floats(rows * k_, 2)),
+      x_(random_floats(rows * (forward ? weights_->in() : weights_->out()), kSeedOfX)),
       y_(static_cast<size_t>(rows * n_)) {}
 
-void Products::call(Backend& backend, const WeightView& w, int64_t rows) {
-  backend.qgemm({.layout = forward_ ? Layout::nt : Layout::nn,
-                 .x = x_.data(),
-                 .w = w,
-                 .y = y_.data(),
-                 .rows = rows,
-                 .operands = operands_});
+void Products::call(const WeightView& w) {
+  multiply(bench_.backend(), forward_, w, rows_, weights_->operands(), x_.data(), y_.data());
 }
 
 std::string Products::check() {
-  const int64_t rows = std::min(rows_, kCheckedRows);
-  call(bench_.oracle(), weights_.first(), rows);
-  const std::vector<float> expected(y_.begin(), y_.begin() + rows * n_);
+  const std::vector<float>& expected = weights_->expected(bench_, forward_, std::min(rows_, kCheckedRows));
   std::fill(y_.begin(), y_.end(), std::nanf(""));
-  call(bench_.backend(), weights_.first(), rows_);
+  call(weights_->first());
   double size = 0, error = 0;
   for (size_t i = 0; i < expected.size(); ++i) {
     size = std::max(size, std::abs(static_cast<double>(expected[i])));
@@ -107,16 +118,23 @@ std::string Products::check() {
   return error <= kTolerance * size ? "" : fmt::format("off by {:.3g} of {:.3g}", error, size);
 }
 
-DenseOperands::DenseOperands(DType type, int64_t m, int64_t n, int64_t k) : type_(type), m_(m), n_(n), k_(k) {
-  x_ = elements(type, random_floats(m * k, 2));
-  y_.resize(static_cast<size_t>(m * n) * size_of(type));
-  const std::vector<std::byte> w = elements(type, random_floats(n * k, 1));
-  for (int64_t i = 0; i < copies(static_cast<double>(w.size())); ++i) w_.push_back(w);
+DenseWeights::DenseWeights(DType of, int64_t rows, int64_t columns) : type(of), out(rows), in(columns) {
+  const std::vector<std::byte> w = elements(type, random_floats(out * in, kSeedOfWeights));
+  copies.assign(static_cast<size_t>(copies_of(static_cast<double>(w.size()))), w);
 }
 
-DenseProduct DenseOperands::product(bool forward) const {
-  DenseProduct p{.forward = forward, .type = type_, .m = m_, .n = n_, .k = k_, .x = x_.data()};
-  for (const auto& w : w_) p.w.push_back(w.data());
+DenseOperands::DenseOperands(std::shared_ptr<const DenseWeights> weights, int64_t rows, bool forward)
+    : weights_(std::move(weights)),
+      m_(rows),
+      n_(forward ? weights_->out : weights_->in),
+      k_(forward ? weights_->in : weights_->out),
+      forward_(forward),
+      x_(elements(weights_->type, random_floats(m_ * k_, kSeedOfX))),
+      y_(static_cast<size_t>(m_ * n_) * size_of(weights_->type)) {}
+
+DenseProduct DenseOperands::product() const {
+  DenseProduct p{.forward = forward_, .type = weights_->type, .m = m_, .n = n_, .k = k_, .x = x_.data()};
+  for (const auto& w : weights_->copies) p.w.push_back(w.data());
   p.y = const_cast<std::byte*>(y_.data());
   return p;
 }

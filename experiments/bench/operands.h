@@ -3,7 +3,10 @@
 // caches, because in a model no weight is still there from its last use.
 
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/base/dtype.h"
@@ -24,15 +27,24 @@ Operands bf16_operands(Bench&);
 // What a row says of bf16_amx; empty of others.
 std::string note_of(Operands);
 
-// Weights of one size with our storage: NF4 with double-quantized scales, or dense.
+// Weights of one size with our storage: NF4 with double-quantized scales, or dense. Making them takes longer
+// than timing a product of a few rows: those of one size share them.
 class Weights {
  public:
-  Weights(Memory&, Format, bool narrow, int64_t out, int64_t in);
+  Weights(Bench&, Format, Operands, int64_t out, int64_t in);
+  int64_t out() const { return views_[0].out; }
+  int64_t in() const { return views_[0].in; }
+  Operands operands() const { return operands_; }
   WeightView next() { return views_[turn_++ % views_.size()]; }
   WeightView first() const { return views_[0]; }
   double bytes() const { return bytes_; }  // that one pass over one copy reads
+  // What the plain loops make of the first copy and `rows` rows of x, those of every Products.
+  const std::vector<float>& expected(Bench&, bool forward, int64_t rows);
 
  private:
+  Memory memory_;
+  Operands operands_;
+  std::map<std::pair<bool, int64_t>, std::vector<float>> expected_;
   std::vector<std::shared_ptr<FrozenWeight>> weights_;
   std::vector<std::vector<bf16>> narrow_;  // dense weights of bf16
   std::vector<WeightView> views_;
@@ -43,34 +55,39 @@ class Weights {
 // One product of ours: y = x Wᵀ, or y = x W backward, by Backend::qgemm.
 class Products {
  public:
-  Products(Bench&, Format, Operands, int64_t out, int64_t in, int64_t rows, bool forward);
+  Products(Bench&, std::shared_ptr<Weights>, int64_t rows, bool forward);
   // Compares some rows with the plain loops; empty when they agree, else what is wrong.
   std::string check();
-  void run() { call(bench_.backend(), weights_.next(), rows_); }
-  double weight_bytes() const { return weights_.bytes(); }
+  void run() { call(weights_->next()); }
 
  private:
-  void call(Backend&, const WeightView&, int64_t rows);
+  void call(const WeightView&);
   Bench& bench_;
-  Memory memory_;
-  Weights weights_;
-  int64_t rows_, n_, k_;
+  std::shared_ptr<Weights> weights_;
+  int64_t rows_, n_;
   bool forward_;
-  Operands operands_;
   std::vector<float> x_, y_;
 };
 
-// The same sizes for a library: x, w and y of one type.
+// The same for a library: x, w and y of one type.
+class DenseWeights {
+ public:
+  DenseWeights(DType, int64_t out, int64_t in);
+
+  const DType type;
+  const int64_t out, in;
+  std::vector<std::vector<std::byte>> copies;
+};
 class DenseOperands {
  public:
-  DenseOperands(DType, int64_t m, int64_t n, int64_t k);
-  DenseProduct product(bool forward) const;
+  DenseOperands(std::shared_ptr<const DenseWeights>, int64_t rows, bool forward);
+  DenseProduct product() const;
 
  private:
-  DType type_;
+  std::shared_ptr<const DenseWeights> weights_;
   int64_t m_, n_, k_;
+  bool forward_;
   std::vector<std::byte> x_, y_;
-  std::vector<std::vector<std::byte>> w_;
 };
 
 }  // namespace qlora::bench

@@ -15,16 +15,18 @@ struct Size {
 constexpr Size kSizes[] = {{2048, 2048}, {4096, 4096}, {11008, 4096}};
 
 // One row of codes waits for memory, more of them for multiplication.
-std::vector<Row> measure(Bench& bench, const std::string& name, Size size, int64_t rows, int threads) {
-  const Operands operands = bf16_operands(bench);
-  Products products(bench, Format::nf4, operands, size.out, size.in, rows, true);
+std::vector<Row> measure(Bench& bench, const std::string& name, std::shared_ptr<Weights> weights,
+                         int64_t rows, int threads) {
+  const Operands operands = weights->operands();
+  Products products(bench, weights, rows, true);
   const bool reads = rows == 1;
   const std::string unit = reads ? "GB/s" : "GFLOP/s";
   if (std::string wrong = products.check(); !wrong.empty())
     return {missing_row(name, unit, threads, "WRONG, not timed: " + wrong)};
   const std::vector<double> seconds = time_of([&] { products.run(); }, bench.kernel_effort());
   const Peaks& peaks = bench.peaks(threads);
-  const double work = reads ? products.weight_bytes() : 2.0 * static_cast<double>(rows * size.out * size.in);
+  const double work =
+      reads ? weights->bytes() : 2.0 * static_cast<double>(rows * weights->out() * weights->in());
   Row row = single_row(name, unit, work * 1e-9, seconds, threads);
   if (!reads) return shares_of_peak(std::move(row), peaks, operands, 0.45);
   row.against = "read bandwidth of this run";
@@ -39,14 +41,18 @@ std::vector<Row> measure(Bench& bench, const std::string& name, Size size, int64
 
 void small_row_rows(Bench& bench) {
   if (!bench.wants_any("small_row")) return;
+  std::vector<std::shared_ptr<Weights>> weights(std::size(kSizes));
   for (int threads : bench.thread_counts()) {
     set_thread_count(threads);
     for (int64_t rows : {1, 4, 8, 16})
-      for (const Size& size : kSizes) {
-        if (bench.options().quick && size.out > 2048) continue;
-        const std::string name = fmt::format("small_row/m{}/{}x{}/t{}", rows, size.out, size.in, threads);
+      for (size_t i = 0; i < std::size(kSizes); ++i) {
+        const auto [out, in] = kSizes[i];
+        if (bench.options().quick && out > 2048) continue;
+        const std::string name = fmt::format("small_row/m{}/{}x{}/t{}", rows, out, in, threads);
         if (!bench.wants_any(name)) continue;
-        for (Row& row : measure(bench, name, size, rows, threads))
+        if (!weights[i])
+          weights[i] = std::make_shared<Weights>(bench, Format::nf4, bf16_operands(bench), out, in);
+        for (Row& row : measure(bench, name, weights[i], rows, threads))
           if (bench.wants(row.name)) bench.emit(std::move(row));
       }
   }
