@@ -5,9 +5,12 @@
                   [--rounds 3] [--threads 2] [--quick]
 
 DIR is a llama.cpp tree, built: cmake -S DIR -B DIR/build -DCMAKE_BUILD_TYPE=Release && cmake --build DIR/build -j
---target llama-bench llama-batched-bench llama-quantize. A model becomes a Q4_0 file, head and embedding too (--pure),
-beside OUT: by llama.cpp's convert_hf_to_gguf.py, which needs torch and transformers in the Python that runs this; one
-without a tokenizer (synthetic_model.py) by ours, which needs numpy, and leaves the file in the model's folder.
+--target llama-bench llama-batched-bench llama-quantize. With GCC 12 on a processor with AMX add
+-DCMAKE_CXX_FLAGS="-fno-tree-dse -fno-dse": its _tile_loadconfig says that it reads 8 bytes of the 64, whose others are
+then never stored, and llama-batched-bench ends with a segmentation fault (one sequence does not go by tiles). A model
+becomes a Q4_0 file, head and embedding too (--pure), beside OUT: by llama.cpp's convert_hf_to_gguf.py, which needs
+torch and transformers in the Python that runs this; one without a tokenizer (synthetic_model.py) by ours, which needs
+numpy, and leaves the file in the model's folder.
 
 The two sides are not compared: their weights are other ones (see NOT_COMPARED), which the row says.
 
