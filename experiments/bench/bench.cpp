@@ -43,21 +43,21 @@ std::map<std::string, PeerValues> read_peers(const Path& path) {
 struct Family {
   std::vector<const char*> rows;
   void (*run)(Bench&);
-  double seconds;  // of all its rows on two cores of a Xeon: what tells how long the rest takes
+  double seconds;  // about, of all its rows on two quiet cores of a Xeon: tells how long the rest takes
 };
 // In the table's order.
 const Family kFamilies[] = {
-    {{"nf4_gemm", "dense_gemm"}, gemm_rows, 300},
-    {{"small_row"}, small_row_rows, 10},
-    {{"dequantize", "quantize"}, codec_rows, 5},
-    {{"decode"}, decode_rows, 20},
-    {{"step", "ragged", "memory"}, step_rows, 60},
-    {{"packed"}, packed_rows, 60},
-    {{"quickstart"}, quickstart_rows, 30},
-    {{"threads", "useful_flops"}, scaling_rows, 30},
-    {{"mmlu/val", "mmlu/test"}, scoring_rows, 60},
-    {{"mmlu/lm_eval", "mmlu/prefix_loop"}, peer_question_rows, 30},
-    {{"elo"}, elo_rows, 3},
+    {{"nf4_gemm", "dense_gemm"}, gemm_rows, 230},
+    {{"small_row"}, small_row_rows, 12},
+    {{"dequantize", "quantize"}, codec_rows, 3},
+    {{"decode"}, decode_rows, 12},
+    {{"step", "ragged", "memory"}, step_rows, 45},
+    {{"packed"}, packed_rows, 40},
+    {{"quickstart"}, quickstart_rows, 25},
+    {{"threads", "useful_flops"}, scaling_rows, 20},
+    {{"mmlu/val", "mmlu/test"}, scoring_rows, 85},
+    {{"mmlu/lm_eval", "mmlu/prefix_loop"}, peer_question_rows, 20},
+    {{"elo"}, elo_rows, 2},
 };
 
 // Of this process and of the measuring processes that have ended.
