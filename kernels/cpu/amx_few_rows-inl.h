@@ -45,8 +45,12 @@ QLORA_INLINE void decode_as_x(const Codes& w, int64_t row, int64_t rows, int64_t
   const int64_t blocks = w.cols / w.block;
   const uint8_t* codes = w.data + (row * w.cols + k0) / 2;
   const float* absmax = w.absmax + row * blocks + k0 / w.block - w.first_block;
-  for (int64_t i = 0; i < rows; ++i, codes += w.cols / 2, absmax += blocks)
+  // Rows of codes lie too far apart for a prefetcher of the machine: those that come after these are asked for here.
+  const int64_t ahead = AmxTiles::kTileRows * w.cols / 2;
+  for (int64_t i = 0; i < rows; ++i, codes += w.cols / 2, absmax += blocks) {
+    for (int64_t b = 0; b < kc / 2; b += 64) __builtin_prefetch(codes + ahead + b, 0, 2);
     decode_row(levels, w.block, codes, absmax, k0, kc, out + i * kLanes);
+  }
   for (int64_t step = 0; step < AmxTiles::steps(kc); ++step)
     for (int64_t i = rows; i < AmxTiles::kTileRows; ++i) store(out + step * kAmxStep + i * kLanes, zero());
 }
