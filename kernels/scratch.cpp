@@ -41,11 +41,10 @@ void ScratchNeed::product(int64_t m, int64_t n, int64_t k, DType type, Operands 
   panel(k, operands);
 }
 
-// A panel of w is a chunk of k long.
+// A panel of w is a chunk of k long; with AMX there are two, as pairs, and each has a step more.
 void ScratchNeed::panel(int64_t k, Operands operands) {
-  const int64_t step = step_of(operands);
-  need(kPackedW,
-       std::min((k + step - 1) / step * step, is_bf16(operands) ? kBf16Chunk : kChunk) * kPanelColumns);
+  const int64_t step = step_of(operands), steps = (k + step - 1) / step + (operands == Operands::bf16_amx);
+  need(kPackedW, std::min(steps * step, is_bf16(operands) ? kBf16Chunk : kChunk) * kPanelColumns);
 }
 
 void ScratchNeed::weight(const WeightView& w, int64_t rows, bool forward, DType type, Operands operands) {

@@ -41,6 +41,7 @@ QLORA_INLINE Vec even_elements(const uint32_t* words) {
 
 template <int kSum, int kA, int kB>
 QLORA_INLINE void tile_dot() {
+  const FlushDenormals<true> flush;
   for (int i = 0; i < 16; ++i) {
     Vec even = zero(), odd = zero();
     for (int j = 0; j < 16; ++j) {

@@ -57,6 +57,7 @@ QLORA_INLINE void decode_as_x(const Codes& w, int64_t row, int64_t rows, int64_t
 
 // y[m, cols] = (add ? y : 0) + alpha * sums transposed, which are [cols, m], kNr wide.
 QLORA_INLINE void add_transposed(const float* sums, int64_t m, int64_t cols, Destination d) {
+  const FlushDenormals<true> flush;
   const Vec alpha = set1(d.alpha);
   for (int64_t c = 0; c < cols; c += kLanes)
     for (int64_t r = 0; r < m; r += kLanes) {
@@ -92,7 +93,7 @@ static void amx_few_columns(const GemmArgs& g, const float* packed, int64_t colu
     for (int64_t k = k0; k < end; k += kAmxPiece, now ^= 1) {
       const int64_t next = k + kAmxPiece;
       if (next < end) decode_as_x(*g.codes, column, cols, next, length(next), pieces[now ^ 1]);
-      dot_steps<true, kManyRows>(AmxTiles::steps(length(k)), pieces[now], packed + k * kLanes);
+      dot_steps<true, kManyRows>(AmxTiles::steps(length(k)), pieces[now], packed + k * kLanes, [] {});
     }
     store_sums<true, kManyRows>(sums, kNr);
     add_transposed(sums, g.m, cols, {g.y + column, g.ldy, g.alpha, g.add || k0 > 0});

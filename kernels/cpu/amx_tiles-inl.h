@@ -6,12 +6,9 @@
 // x: for every step of 32 values of k, 32 rows of 64 bytes. w: as Bf16Pairs has it, rows of zeros up to a
 // whole step.
 struct AmxTiles {
-  struct Session {
-    FlushDenormals<true> flush;
-    TilesOn tiles;
-  };
+  using Session = TilesOn;  // tiles flush denormals by themselves
   static constexpr bool kFlush = true, kFewRows = true;
-  static constexpr int64_t kChunkStep = kAmxDepth, kTileRows = 32;
+  static constexpr int64_t kChunkStep = kAmxDepth, kTileRows = 32, kPanelTasks = 3;
   static constexpr int64_t kChunkMax = kAmxChunkMax;
   static constexpr int64_t kBytes = 2, kRowsBytes = 448 << 10;
   QLORA_INLINE int64_t steps(int64_t kc) { return (kc + kAmxDepth - 1) / kAmxDepth; }
@@ -73,8 +70,9 @@ QLORA_INLINE void zero_sums() {
   if constexpr (kRows) tile_zero<2>();
   if constexpr (kRows && kColumns) tile_zero<3>();
 }
-template <bool kRows, bool kColumns>
-QLORA_INLINE void dot_steps(int64_t steps, const float* a, const float* b) {
+// beside(): called once a step.
+template <bool kRows, bool kColumns, class Beside>
+QLORA_INLINE void dot_steps(int64_t steps, const float* a, const float* b, Beside&& beside) {
   for (int64_t i = 0; i < steps; ++i, a += AmxTiles::kTileRows * kLanes, b += kLanes * kNr) {
     tile_load_passing<4>(a, 64);
     tile_load<6>(b, kNr * 4);
@@ -88,6 +86,7 @@ QLORA_INLINE void dot_steps(int64_t steps, const float* a, const float* b) {
       tile_dot<2, 5, 6>();
       if constexpr (kColumns) tile_dot<3, 5, 7>();
     }
+    beside();
   }
 }
 
@@ -99,30 +98,43 @@ QLORA_INLINE void store_sums(float* y, int64_t ld) {
   if constexpr (kRows && kColumns) tile_store<3>(y + kLanes * ld + kLanes, ld * 4);
 }
 
-template <bool kRows, bool kColumns>
-static void amx_tile(int64_t rows, int64_t kc, const float* a, const float* b, Destination d, int64_t cols) {
-  // What is written for the first time may be far away.
-  for (int64_t r = 0; r < rows && !d.add; ++r) {
-    __builtin_prefetch(d.y + r * d.ld, 1);
-    if constexpr (kColumns) __builtin_prefetch(d.y + r * d.ld + kLanes, 1);
-  }
+template <bool kRows, bool kColumns, class Beside>
+static void amx_tile(int64_t rows, int64_t kc, const float* a, const float* b, Destination d, int64_t cols,
+                     Beside& beside) {
+  const int64_t steps = AmxTiles::steps(kc), rows_a_step = (rows + steps - 1) / steps;
+  int64_t ahead = d.add ? rows : 0;  // what is written for the first time may be far away
   zero_sums<kRows, kColumns>();
-  dot_steps<kRows, kColumns>(AmxTiles::steps(kc), a, b);
+  dot_steps<kRows, kColumns>(steps, a, b, [&] {
+    for (const int64_t end = smaller(rows, ahead + rows_a_step); ahead < end; ++ahead) {
+      const float* y = d.y + ahead * d.ld;
+      __builtin_prefetch(y, 1);
+      if constexpr (kColumns) __builtin_prefetch(y + kLanes, 1);
+      __builtin_prefetch(y + (kColumns ? kNr : kLanes) - 1, 1);  // rows need not begin with a line
+    }
+    beside();
+  });
   const bool whole = rows == (kRows ? 32 : 16) && cols == (kColumns ? 32 : 16);
   if (whole && !d.add && d.alpha == 1.0f) return store_sums<kRows, kColumns>(d.y, d.ld);
   alignas(64) float sums[AmxTiles::kTileRows * kNr];
   store_sums<kRows, kColumns>(sums, kNr);
+  const FlushDenormals<true> flush;
   add_sums(sums, rows, d, cols);
 }
 
+// beside(): as in dot_steps().
+template <class Beside>
+QLORA_INLINE void multiply_tile_beside(int64_t rows, int64_t kc, const float* a, const float* b,
+                                       Destination d, int64_t cols, Beside&& beside) {
+  if (rows > kLanes)
+    cols > kLanes ? amx_tile<true, true>(rows, kc, a, b, d, cols, beside)
+                  : amx_tile<true, false>(rows, kc, a, b, d, cols, beside);
+  else
+    cols > kLanes ? amx_tile<false, true>(rows, kc, a, b, d, cols, beside)
+                  : amx_tile<false, false>(rows, kc, a, b, d, cols, beside);
+}
 QLORA_INLINE void multiply_tile(AmxTiles, int64_t rows, int64_t kc, const float* a, const float* b,
                                 Destination d, int64_t cols) {
-  if (rows > kLanes)
-    cols > kLanes ? amx_tile<true, true>(rows, kc, a, b, d, cols)
-                  : amx_tile<true, false>(rows, kc, a, b, d, cols);
-  else
-    cols > kLanes ? amx_tile<false, true>(rows, kc, a, b, d, cols)
-                  : amx_tile<false, false>(rows, kc, a, b, d, cols);
+  multiply_tile_beside(rows, kc, a, b, d, cols, [] {});
 }
 
 using AmxBest = AmxTiles;

@@ -1,4 +1,4 @@
-// Eight lanes, on every instruction set.
+// What products of bf16 need, on every instruction set.
 
 // To the nearest bf16, ties to even, as an f32; NaN stays NaN (core/base/half.h).
 QLORA_INLINE __m256 nearest_bf16(__m256 a) {
@@ -27,3 +27,23 @@ QLORA_INLINE __m256 keep8(__m256 a, uint32_t bits) {
       _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int32_t>(bits)), bit), bit);
   return _mm256_and_ps(a, _mm256_castsi256_ps(on));
 }
+
+// Denormal operands and results count as zeros while one of these lives, where kOn. The barriers keep the
+// arithmetic between loads and stores inside.
+template <bool kOn>
+class FlushDenormals {
+ public:
+  FlushDenormals() : before_(kOn ? _mm_getcsr() : 0) {
+    if (kOn) _mm_setcsr(before_ | _MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON);
+    asm volatile("" ::: "memory");
+  }
+  ~FlushDenormals() {
+    asm volatile("" ::: "memory");
+    if (kOn) _mm_setcsr(before_);
+  }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  unsigned before_;
+};

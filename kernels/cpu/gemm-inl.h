@@ -189,7 +189,8 @@ QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t chunk) {
     row_tasks = larger(row_tasks, smaller((wanted + panels - 1) / panels, (tiles + 7) / 8));
   const int64_t per_task = (tiles + row_tasks - 1) / row_tasks;
   // Few enough panels that their part of y stays in cache from one chunk of k to the next.
-  const int64_t panels_per_task = smaller(kPanelsMax, larger(1, panels * row_tasks / (4 * wanted)));
+  const int64_t panels_per_task =
+      smaller(kPanelsMax, larger(1, panels * row_tasks / (Operand::kPanelTasks * cpu::task_threads())));
   return {per_task, panels_per_task, (tiles + per_task - 1) / per_task,
           (panels + panels_per_task - 1) / panels_per_task};
 }

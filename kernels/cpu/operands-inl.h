@@ -7,29 +7,10 @@
 // two lines of the panel per step come from the second-level cache in time. kBytes: of a packed value.
 // kRowsBytes: of packed x per task. f32: it stays in the second-level cache from panel to panel, or all tasks
 // wait for what the next cache gives; bf16 comes from there in time, and every panel is decoded for more
-// rows. kChunkStep: chunks are whole multiples of it. kTileRows: rows of a tile of x. Session: lives while
-// tiles are multiplied. kFewRows: whether few rows go without packing (small_rows-inl.h).
+// rows. kChunkStep: chunks are whole multiples of it. kTileRows: rows of a tile of x. kPanelTasks: at least
+// so many tasks a thread, where there are panels enough. Session: lives while tiles are multiplied. kFewRows:
+// whether few rows go without packing (small_rows-inl.h).
 constexpr int64_t kBf16ChunkMax = 1024;
-
-// Denormal operands and results count as zeros while one of these lives, where kOn. The barriers keep the
-// arithmetic between loads and stores inside.
-template <bool kOn>
-class FlushDenormals {
- public:
-  FlushDenormals() : before_(kOn ? _mm_getcsr() : 0) {
-    if (kOn) _mm_setcsr(before_ | _MM_FLUSH_ZERO_ON | _MM_DENORMALS_ZERO_ON);
-    asm volatile("" ::: "memory");
-  }
-  ~FlushDenormals() {
-    asm volatile("" ::: "memory");
-    if (kOn) _mm_setcsr(before_);
-  }
-  FlushDenormals(const FlushDenormals&) = delete;
-  FlushDenormals& operator=(const FlushDenormals&) = delete;
-
- private:
-  unsigned before_;
-};
 
 // What a packed tile of x takes for kc values of k: columns of kMr rows, and slack (pack-inl.h).
 QLORA_INLINE int64_t column_tile_floats(int64_t kc) {
@@ -40,7 +21,7 @@ QLORA_INLINE int64_t column_tile_floats(int64_t kc) {
 struct AsStored {
   using Session = FlushDenormals<false>;
   static constexpr bool kFlush = false, kFewRows = true;
-  static constexpr int64_t kChunkStep = 8, kTileRows = kMr;
+  static constexpr int64_t kChunkStep = 8, kTileRows = kMr, kPanelTasks = 24;
   QLORA_INLINE int64_t tile_floats(int64_t kc) { return column_tile_floats(kc); }
   static constexpr int64_t kChunkMax = 320;
   static constexpr int64_t kBytes = 4, kRowsBytes = 768 << 10;
@@ -60,7 +41,7 @@ QLORA_INLINE void complete_pair(float* packed, int64_t kc, int64_t width) {
 struct Bf16 {
   using Session = FlushDenormals<true>;
   static constexpr bool kFlush = true, kFewRows = true;
-  static constexpr int64_t kChunkStep = 8, kTileRows = kMr;
+  static constexpr int64_t kChunkStep = 8, kTileRows = kMr, kPanelTasks = 24;
   QLORA_INLINE int64_t tile_floats(int64_t kc) { return column_tile_floats(kc); }
   static constexpr int64_t kChunkMax = kBf16ChunkMax;
   static constexpr int64_t kBytes = 4, kRowsBytes = 2560 << 10;
@@ -92,7 +73,7 @@ struct AmxSums : Bf16 {
 struct Bf16Pairs {
   using Session = FlushDenormals<true>;
   static constexpr bool kFlush = true, kFewRows = true;
-  static constexpr int64_t kChunkStep = 8, kTileRows = kMr;
+  static constexpr int64_t kChunkStep = 8, kTileRows = kMr, kPanelTasks = 24;
   QLORA_INLINE int64_t tile_floats(int64_t kc) { return column_tile_floats(kc); }
   static constexpr int64_t kChunkMax = kBf16ChunkMax;
   static constexpr int64_t kBytes = 2, kRowsBytes = 2560 << 10;
