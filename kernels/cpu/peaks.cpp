@@ -32,14 +32,15 @@ double seconds_of(const std::function<void()>& body) {
   return now() - begin;
 }
 
-// The best of some short runs of `work` units on every thread.
+// The best of some short runs of `work` units on every thread. Several run until all of them do: one that has just been
+// woken may wait on the processor of another for tens of milliseconds.
 double best_rate(double work, const std::function<void()>& body) {
+  constexpr double kWarm = 0.1;  // seconds
   const int threads = thread_count();
+  const auto run = [&] { parallel_for(threads, 1, [&](int64_t, int64_t) { body(); }); };
+  for (const double begin = now(); threads > 1 && now() - begin < kWarm;) run();
   double best = 0;
-  for (int i = 0; i < kTries; ++i) {
-    double seconds = seconds_of([&] { parallel_for(threads, 1, [&](int64_t, int64_t) { body(); }); });
-    best = std::max(best, work * threads / seconds);
-  }
+  for (int i = 0; i < kTries; ++i) best = std::max(best, work * threads / seconds_of(run));
   return best;
 }
 
@@ -69,20 +70,20 @@ uint64_t sum_streams(const uint64_t* data, int64_t n, int64_t streams) {
 double measure_f32_peak(std::string_view backend) {
   const cpu::Kernels* kernels = kernels_of(backend);
   if (kernels == nullptr) return 0;
-  constexpr int64_t kRounds = 400000;
+  constexpr int64_t kRounds = 4000000;
   return best_rate(2.0 * 12 * kernels->lanes * kRounds, [&] { kernels->fma_peak(kRounds); });
 }
 
 double measure_bf16_peak(std::string_view backend) {
   if (!cpu_has_avx512_bf16() || backend == "avx2") return 0;
   if (!cpu::vdpbf16ps_is_faster()) return measure_f32_peak(backend);
-  constexpr int64_t kRounds = 400000;
+  constexpr int64_t kRounds = 4000000;
   return best_rate(cpu::kBf16PeakFlops * kRounds, [&] { cpu::bf16_peak(kRounds); });
 }
 
 double measure_amx_peak(std::string_view backend) {
   if (!cpu_has_amx_bf16() || backend == "avx2") return 0;
-  constexpr int64_t kRounds = 50000;
+  constexpr int64_t kRounds = 500000;
   return best_rate(cpu::kAmxPeakFlops * kRounds, [] { cpu::amx_peak(kRounds); });
 }
 
