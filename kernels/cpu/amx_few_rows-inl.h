@@ -15,7 +15,7 @@ bool small_rows_take<AmxTiles>(const GemmArgs& g) {
   return g.codes->bits == 4 && g.codes->cols % g.codes->block == 0 && g.codes->block % kAmxDepth == 0;
 }
 
-// Values [k, k + kc) of one row of w to every kStep-th place of `to`.
+// Values [k, k + kc) of one row of w: a step of 32 to every kAmxStep-th place of `to`.
 constexpr int64_t kAmxStep = AmxTiles::kTileRows * kLanes;
 QLORA_INLINE void decode_row(Vec levels, int64_t block, const uint8_t* codes, const float* absmax, int64_t k,
                              int64_t kc, float* to) {
