@@ -111,10 +111,8 @@ PYTHON
 cpu=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -1 | tr -cs '[:alnum:]' '-' | sed 's/-$//')
 out=results/bench/$(date -u +%Y-%m-%d)-$cpu
 common=(--model "$model" --threads "$threads" "${large[@]}" "${quick[@]}")
-# Threads of OpenMP that have nothing to do spin for a while, some 14 ms on Intel's processors, and those of oneDNN and
-# OpenBLAS would take a core in our turn. This is half a millisecond: between two calls of their turn they still spin.
 # Beside first: a benchmark that stops leaves no half report among the results.
-GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-10000} "$qlora" bench "${common[@]}" "${select[@]}" --peers "$work/all.json" --json > "$work/report.json"
+"$qlora" bench "${common[@]}" "${select[@]}" --peers "$work/all.json" --json > "$work/report.json"
 python3 scripts/peers/table.py "$work/report.json" > "$work/report.txt"
 mv "$work/report.json" "$out.json"
 mv "$work/report.txt" "$out.txt"

@@ -2,6 +2,15 @@
 
 #ifdef QLORA_PEER_OPENMP
 #include <omp.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+
+#include "core/base/check.h"
 #endif
 
 namespace qlora::bench {
@@ -20,6 +29,20 @@ std::vector<std::unique_ptr<GemmPeer>> gemm_peers([[maybe_unused]] bool avx2) {
 void set_peer_threads([[maybe_unused]] int threads) {
 #ifdef QLORA_PEER_OPENMP
   omp_set_num_threads(threads);
+#endif
+}
+
+void quiet_peers() {
+#ifdef QLORA_PEER_OPENMP
+  if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
+  ::setenv("GOMP_SPINCOUNT", "10000", 1);
+  std::ifstream file("/proc/self/cmdline");  // arguments, a zero after each
+  std::string all((std::istreambuf_iterator<char>(file)), {});
+  std::vector<char*> arguments;
+  for (size_t at = 0; at < all.size(); at = all.find('\0', at) + 1) arguments.push_back(all.data() + at);
+  arguments.push_back(nullptr);
+  ::execv("/proc/self/exe", arguments.data());
+  fail(ErrorKind::failure, "bench: cannot start again with GOMP_SPINCOUNT set: {}", std::strerror(errno));
 #endif
 }
 

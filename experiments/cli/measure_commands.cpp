@@ -6,6 +6,7 @@
 #include "core/base/check.h"
 #include "experiments/bench/bench.h"
 #include "experiments/bench/child.h"
+#include "experiments/bench/peers.h"
 #include "experiments/bench/step_lab.h"
 #include "experiments/cli/cli.h"
 #include "experiments/profile.h"
@@ -47,6 +48,7 @@ void add_profile(CLI::App& app, Invocation& in) {
 }
 
 int run_bench(const bench::Options& options, bool json) {
+  bench::quiet_peers();
   const double begin = bench::now_seconds();
   int count = 0;
   bench::Bench bench(options, [&](const bench::Row& row) {
