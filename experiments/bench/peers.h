@@ -37,11 +37,11 @@ class GemmPeer {
 // call of a process. `threads` set what they use from now on.
 std::vector<std::unique_ptr<GemmPeer>> gemm_peers(bool avx2);
 void set_peer_threads(int threads);
-// Idle threads of OpenMP, on which peers run, spin for a while, some 14 ms on Intel's processors, and would take
-// a core in our turn. Here it becomes half a millisecond: between two calls of their own turn they still spin.
-// OpenMP reads the environment before main, so this program starts itself again, once, with GOMP_SPINCOUNT set.
-// Does nothing where GOMP_SPINCOUNT or OMP_WAIT_POLICY is set, or no peer is linked. Call it before anything else
-// of a benchmark. Throws Error(failure).
+// Idle threads of OpenMP, on which peers run, spin for a while, some 14 ms on Intel's processors, and would
+// take a core in our turn. Here it becomes half a millisecond: between two calls of their own turn they still
+// spin. OpenMP reads the environment before main, so this program starts itself again, once, with
+// GOMP_SPINCOUNT set. Does nothing where GOMP_SPINCOUNT or OMP_WAIT_POLICY is set, or no peer is linked. Call
+// it before anything else of a benchmark. Throws Error(failure).
 void quiet_peers();
 // Why the list is empty or short: "peer absent: oneDNN (libdnnl-dev) at build time".
 std::string absent_peers();
