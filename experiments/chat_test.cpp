@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <numeric>
+#include <optional>
 
 #include "core/models/tiny_model.h"
 #include "core/text/stop_strings.h"
@@ -123,6 +124,39 @@ TEST_CASE("the end tokens of generation_config.json end the answers of chats and
   const auto [judged_now, said_now] = lengths();
   CHECK(judged_now == 1);
   CHECK(said_now < said);
+}
+
+TEST_CASE("a local judge replies alike to questions asked together and alone") {
+  Fixture f(150);
+  const auto judge = make_model_judge({.model = f.model.get(),
+                                       .memory = &f.memory,
+                                       .tokenizer = f.tokenizer.get(),
+                                       .chat_template = "oasst1"});
+  std::vector<ChatRequest> requests;
+  for (int i = 0; i < 12; ++i)
+    requests.push_back({.system = "",
+                        .user = std::string(static_cast<size_t>(5 * i + 1), static_cast<char>('a' + i % 5)),
+                        .temperature = i % 2 * 0.7,
+                        .max_tokens = 6 + i});
+  requests.push_back({.system = "", .user = std::string(200, 'x'), .temperature = 0, .max_tokens = 4});
+  std::vector<std::optional<ChatReply>> replies(requests.size());
+  judge->ask_together(requests, [&](size_t i, const ChatReply& reply) {
+    CHECK(!replies[i]);
+    replies[i] = reply;
+    return true;
+  });
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const ChatReply alone = judge->ask(requests[i]);
+    REQUIRE(replies[i]);
+    CHECK((replies[i]->kind == alone.kind && replies[i]->text == alone.text));
+    CHECK((replies[i]->prompt_tokens == alone.prompt_tokens &&
+           replies[i]->answer_tokens == alone.answer_tokens));
+  }
+  CHECK(replies.back()->kind == ChatReply::Kind::impossible);
+  // Nobody wants more than three.
+  size_t heard = 0;
+  judge->ask_together(requests, [&](size_t, const ChatReply&) { return ++heard < 3; });
+  CHECK(heard == 3);
 }
 
 TEST_CASE("the program talks through a pipe") {

@@ -7,6 +7,7 @@
 #include "eval/generation/answers.h"
 #include "eval/lm.h"
 #include "eval/model_lm/request_tree.h"
+#include "experiments/model_judge.h"
 #include "experiments/plan_base.h"
 
 namespace qlora {
@@ -238,10 +239,12 @@ JudgeNeed Planner::judge_need(const JudgeSetup& setup, const std::string& text, 
   GenerateRequest request;
   request.context.resize(static_cast<size_t>(std::min(own + more_tokens, config.max_positions - 1)));
   request.max_new_tokens = setup.max_tokens;
-  Generator generator{
-      .model = *base.model, .memory = base.memory, .type = base.type, .reuse_prefixes = false};
-  generator.on_token = [](size_t, int32_t) { return false; };
-  generate_answers(generator, std::span(&request, 1), [](SubjectIndex) { return nullptr; });
+  Generator generator = judge_generator(*base.model, base.memory, base.type);
+  generator.reuse_prefixes = false;
+  std::vector<int> tokens(static_cast<size_t>(generator.batch));
+  generator.on_token = [&](size_t i, int32_t) { return ++tokens[i] < 2; };
+  generate_answers(generator, std::vector<GenerateRequest>(tokens.size(), request),
+                   [](SubjectIndex) { return nullptr; });
   const MemoryPlan plan = plan_of(base);
   return {plan.bytes(), plan.passing, plan.lasting,
           std::max<int64_t>(0, own + more_tokens + setup.max_tokens - config.max_positions)};

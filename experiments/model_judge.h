@@ -6,6 +6,7 @@
 
 #include "core/models/model.h"
 #include "core/text/tokenizer.h"
+#include "eval/generation/answers.h"
 #include "eval/judge/chat_client.h"
 
 namespace qlora {
@@ -18,6 +19,10 @@ struct ModelJudgeOptions {
   DType type = DType::f32;
   std::string chat_template = "auto";  // by name, or the tokenizer's own
 };
+
+// Questions that a judge works on at a time, and how it is made to: what its memory is planned by.
+constexpr int64_t kJudgeBatch = 8;
+Generator judge_generator(const Model&, Memory&, DType);
 
 // Not for several threads. An answer depends on the question and the model alone (the random numbers of a
 // temperature above 0 are a function of the question). A question that leaves the context no room for an

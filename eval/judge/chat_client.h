@@ -2,8 +2,10 @@
 // Somebody who answers a chat: an endpoint on the network, or a model of our own.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 
 namespace qlora {
@@ -27,11 +29,18 @@ struct ChatReply {
   std::optional<double> retry_after;  // seconds, as the server asked by a number or a date
 };
 
+// From one thread at a time.
 class ChatClient {
  public:
   virtual ~ChatClient() = default;
-  // One attempt, from one thread at a time.
+  // One attempt.
   virtual ChatReply ask(const ChatRequest&) = 0;
+  // How many requests it wants to be given at a time: more than one where they cost less together.
+  virtual int64_t at_once() const { return 1; }
+  // One attempt of each. `replied(i, reply)` hears of every reply as soon as it is there, in any order; after
+  // it returned false the others have none. No reply depends on what else is asked.
+  using Replied = std::function<bool(size_t request, const ChatReply&)>;
+  virtual void ask_together(std::span<const ChatRequest> requests, const Replied& replied);
 };
 
 struct HttpChatOptions {

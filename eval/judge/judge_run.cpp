@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "core/base/check.h"
 #include "core/base/json.h"
@@ -36,24 +37,27 @@ class Office {
          const std::function<void(const Vote*, const JudgeLedgerRow&)>& commit)
       : asks_(asks), options_(options), commit_(commit) {}
 
-  // The next ask, its cost reserved; null when nothing more is to be asked.
-  const JudgeAsk* take() {
+  // The next asks, `most` at most, their cost reserved; none when nothing more is to be asked.
+  std::vector<const JudgeAsk*> take(size_t most) {
     std::unique_lock lock(mutex_);
-    while (!stopping_ && next_ < asks_.size()) {
+    std::vector<const JudgeAsk*> taken;
+    while (!stopping_ && next_ < asks_.size() && taken.size() < most) {
       const JudgeAsk& ask = asks_[next_];
       if (affordable(ask)) {
         reserve(ask, 1);
         ++next_;
         ++report_.asked;
-        return &ask;
+        taken.push_back(&ask);
+        continue;
       }
+      if (!taken.empty()) break;
       if (under_way_ == 0) {
         stop(about_budget(ask));
         break;
       }
       changed_.wait(lock);  // what comes back may leave enough
     }
-    return nullptr;
+    return taken;
   }
 
   void wait_for_rate() {
@@ -183,10 +187,14 @@ void settle(const JudgeAsk& ask, const ChatReply& reply, const VerdictParser& pa
   vote.second_score = parsed.second;
 }
 
+JudgeLedgerRow row_of(const JudgeAsk& ask) {
+  return {ask.vote.item, ask.vote.first, ask.vote.second, 0, 0, 0, 0, 0, ""};
+}
+
 void ask_one(Office& office, ChatClient& client, const JudgeAsk& ask, const VerdictParser& parser,
              const JudgeRunOptions& options) {
   const Clock::time_point start = Clock::now();
-  JudgeLedgerRow row{ask.vote.item, ask.vote.first, ask.vote.second, 0, 0, 0, 0, 0, ""};
+  JudgeLedgerRow row = row_of(ask);
   const uint64_t stream = stream_of(ask.vote.review.data(), ask.vote.review.size());
   Vote vote;
   bool answered = false;
@@ -211,6 +219,45 @@ void ask_one(Office& office, ChatClient& client, const JudgeAsk& ask, const Verd
   if (answered) row.error.clear();
   row.seconds = Seconds(Clock::now() - start).count();
   office.finish(ask, answered ? &vote : nullptr, row);
+}
+
+// Of those who are asked together each has one attempt. Its time is that since the reply before.
+void ask_group(Office& office, ChatClient& client, std::span<const JudgeAsk* const> asks,
+               const VerdictParser& parser, const JudgeRunOptions& options) {
+  Clock::time_point before = Clock::now();
+  std::vector<ChatRequest> requests;
+  for (const JudgeAsk* ask : asks) requests.push_back(ask->request);
+  std::vector<bool> finished(asks.size());
+  const auto finish = [&](size_t i, const ChatReply* reply) {
+    JudgeLedgerRow row = row_of(*asks[i]);
+    Vote vote;
+    const bool answered = reply != nullptr && reply->kind == ChatReply::Kind::answer;
+    row.attempts = reply != nullptr ? 1 : 0;
+    if (answered) settle(*asks[i], *reply, parser, options, row, vote);
+    if (reply != nullptr && !answered) row.error = reply->text;
+    const Clock::time_point now = Clock::now();
+    row.seconds = Seconds(now - std::exchange(before, now)).count();
+    finished[i] = true;
+    office.finish(*asks[i], answered ? &vote : nullptr, row);
+    return !office.stopping();
+  };
+  client.ask_together(requests, [&](size_t i, const ChatReply& reply) { return finish(i, &reply); });
+  for (size_t i = 0; i < asks.size(); ++i)
+    if (!finished[i]) finish(i, nullptr);
+}
+
+// Until nothing more is to be asked.
+void ask_all(Office& office, ChatClient& client, const VerdictParser& parser,
+             const JudgeRunOptions& options) {
+  const auto most = static_cast<size_t>(client.at_once());
+  for (;;) {
+    const std::vector<const JudgeAsk*> asks = office.take(most);
+    if (asks.empty()) return;
+    if (most > 1)
+      ask_group(office, client, asks, parser, options);
+    else
+      ask_one(office, client, *asks.front(), parser, options);
+  }
 }
 
 void check_limits(const JudgeRunOptions& options) {
@@ -238,6 +285,11 @@ std::string review_of(const JudgeStudy& study, const JudgeAsk& ask) {
 }
 
 }  // namespace
+
+void ChatClient::ask_together(std::span<const ChatRequest> requests, const Replied& replied) {
+  for (size_t i = 0; i < requests.size(); ++i)
+    if (!replied(i, ask(requests[i]))) return;
+}
 
 // Doubles with every attempt; a jitter of half keeps threads from coming back together.
 double pause_after(int attempts, const ChatReply& reply, const JudgeRunOptions& options, uint64_t stream) {
@@ -298,7 +350,7 @@ JudgeRunReport run_study(std::span<const JudgeAsk> asks,
     threads.emplace_back([&] {
       try {
         const std::unique_ptr<ChatClient> client = make_client();
-        while (const JudgeAsk* ask = office.take()) ask_one(office, *client, *ask, parser, options);
+        ask_all(office, *client, parser, options);
       } catch (...) {
         office.fail(std::current_exception());
       }
