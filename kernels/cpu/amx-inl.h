@@ -25,17 +25,20 @@ QLORA_INLINE void tile_dot() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
 }
 
-// Tiles are there while one of these lives.
+// Tiles are there while one of these lives. All but those of first operands (4, 5) may have fewer columns, of
+// 32 bits, than sixteen.
 class TilesOn {
  public:
-  TilesOn() {
+  explicit TilesOn(int64_t columns = 16) {
     struct alignas(64) Shapes {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
       uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
       uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     };
-    static constexpr Shapes kShapes;
-    asm volatile("ldtilecfg %0" ::"m"(kShapes));
+    Shapes shapes;
+    for (int tile = 0; tile < 8; ++tile)
+      if (tile != 4 && tile != 5) shapes.row_bytes[tile] = static_cast<uint16_t>(4 * columns);
+    asm volatile("ldtilecfg %0" ::"m"(shapes));
   }
   ~TilesOn() { asm volatile("tilerelease"); }
   TilesOn(const TilesOn&) = delete;

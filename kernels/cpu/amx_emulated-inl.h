@@ -2,6 +2,7 @@
 
 struct Tiles {
   alignas(64) uint32_t word[8][16][16];
+  int64_t columns = 16;  // of all but 4 and 5
 };
 QLORA_INLINE Tiles& tiles() {
   static thread_local Tiles all;
@@ -9,9 +10,14 @@ QLORA_INLINE Tiles& tiles() {
 }
 
 template <int kTile>
+QLORA_INLINE size_t row_bytes() {
+  return kTile == 4 || kTile == 5 ? 64 : static_cast<size_t>(4 * tiles().columns);
+}
+
+template <int kTile>
 QLORA_INLINE void tile_load(const void* p, int64_t stride) {
   for (int i = 0; i < 16; ++i)
-    __builtin_memcpy(tiles().word[kTile][i], static_cast<const char*>(p) + i * stride, 64);
+    __builtin_memcpy(tiles().word[kTile][i], static_cast<const char*>(p) + i * stride, row_bytes<kTile>());
 }
 template <int kTile>
 QLORA_INLINE void tile_load_passing(const void* p, int64_t stride) {
@@ -20,7 +26,7 @@ QLORA_INLINE void tile_load_passing(const void* p, int64_t stride) {
 template <int kTile>
 QLORA_INLINE void tile_store(void* p, int64_t stride) {
   for (int i = 0; i < 16; ++i)
-    __builtin_memcpy(static_cast<char*>(p) + i * stride, tiles().word[kTile][i], 64);
+    __builtin_memcpy(static_cast<char*>(p) + i * stride, tiles().word[kTile][i], row_bytes<kTile>());
 }
 template <int kTile>
 QLORA_INLINE void tile_zero() {
@@ -61,5 +67,8 @@ QLORA_INLINE void tile_dot() {
 class TilesOn {
  public:
   // NaN in all of them: what is not loaded shows.
-  TilesOn() { __builtin_memset(tiles().word, 0xff, sizeof(Tiles)); }
+  explicit TilesOn(int64_t columns = 16) {
+    __builtin_memset(tiles().word, 0xff, sizeof(tiles().word));
+    tiles().columns = columns;
+  }
 };

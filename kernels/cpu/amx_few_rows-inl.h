@@ -15,142 +15,236 @@ bool small_rows_take<AmxTiles>(const GemmArgs& g) {
   return g.codes->bits == 4 && g.codes->cols % g.codes->block == 0 && g.codes->block % kAmxDepth == 0;
 }
 
-// Values [k, k + kc) of one row of w: a step of 32 to every kAmxStep-th place of `to`.
-constexpr int64_t kAmxStep = AmxTiles::kTileRows * kLanes;
-QLORA_INLINE void decode_row(Vec levels, int64_t block, const uint8_t* codes, const float* absmax, int64_t k,
-                             int64_t kc, float* to) {
-  // The usual blocks, two by two.
-  if (block == 64 && k % 64 == 0 && kc % 128 == 0) {
-    for (const float* end = to + kc / kAmxDepth * kAmxStep; to < end; codes += 64, absmax += 2, to += 4 * kAmxStep) {
-      const WordTable table = word_table(levels * set1(absmax[0]), levels * set1(absmax[1]));
-      istore(to, lookup_words<false>(table, codes));
-      istore(to + kAmxStep, lookup_words<false>(table, codes + 16));
-      istore(to + 2 * kAmxStep, lookup_words<true>(table, codes + 32));
-      istore(to + 3 * kAmxStep, lookup_words<true>(table, codes + 48));
+// x as the second operand, and sums: as wide as x has rows, beyond sixteen as wide as a panel.
+QLORA_INLINE int64_t few_width(int64_t m) {
+  return m > kLanes ? kNr : m;
+}
+
+// What is decoded at a time, while the tiles multiply what was decoded before: values [k, k + kc) of rows
+// [row, row + rows) of w. Pieces of a group of rows come one after the other, then those of the next group.
+constexpr int64_t kAmxPiece = 4 * kAmxDepth, kAmxStep = AmxTiles::kTileRows * kLanes;
+struct FewPiece {
+  int64_t end, depth;  // rows of w, and values of k, in all
+  int64_t row, rows = 0, k = 0, kc = 0;
+  FewPiece(int64_t begin, int64_t rows_end, int64_t values) : end(rows_end), depth(values), row(begin) {
+    start();
+  }
+  // False when there is no other.
+  bool next() {
+    k += kc;
+    if (k == depth) {
+      k = 0;
+      row += rows;
     }
-    return;
+    start();
+    return rows > 0;
   }
-  int64_t done = 0;
-  for (int64_t stop = block - k % block; done < kc; stop += block, ++absmax) {
-    const Vec scaled = levels * set1(*absmax);
+
+ private:
+  void start() {
+    rows = smaller(AmxTiles::kTileRows, end - row);
+    kc = smaller(kAmxPiece, depth - k);
+  }
+};
+
+QLORA_INLINE void ask_for(const void* p, int64_t bytes) {
+  for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(static_cast<const char*>(p) + b, 0, 2);
+}
+
+// Values [k, k + kc) of one row of w: a step of 32 to every kAmxStep-th place of `to`.
+QLORA_INLINE void decode_row(const WordPlaces& places, Vec levels, int64_t block, const float* scales,
+                             const uint8_t* codes, int64_t k, int64_t kc, float* to) {
+  for (const int64_t end = k + kc; k < end;) {
+    const Vec scaled = levels * set1(scales[k / block]);
     const WordTable table = word_table(scaled, scaled);
-    for (; done < smaller(kc, stop); done += kAmxDepth, codes += kAmxDepth / 2, to += kAmxStep)
-      istore(to, lookup_words<false>(table, codes));
+    for (const int64_t stop = smaller(end, (k / block + 1) * block); k < stop;
+         k += kAmxDepth, codes += kAmxDepth / 2, to += kAmxStep)
+      lookup_words<1>(places, table, codes, to, kAmxStep);
   }
 }
 
-// Rows [row, row + rows) of w, values [k0, k0 + kc) of k, as a tile of x.
-QLORA_INLINE void decode_as_x(const Codes& w, int64_t row, int64_t rows, int64_t k0, int64_t kc, float* out) {
-  const Vec levels = load(w.levels);
-  const int64_t blocks = w.cols / w.block;
-  const uint8_t* codes = w.data + (row * w.cols + k0) / 2;
-  const float* absmax = w.absmax + row * blocks + k0 / w.block - w.first_block;
-  // Rows of codes lie too far apart for a prefetcher of the machine: those that come after these are asked for here.
-  const int64_t ahead = AmxTiles::kTileRows * w.cols / 2;
-  for (int64_t i = 0; i < rows; ++i, codes += w.cols / 2, absmax += blocks) {
-    for (int64_t b = 0; b < kc / 2; b += 64) __builtin_prefetch(codes + ahead + b, 0, 2);
-    decode_row(levels, w.block, codes, absmax, k0, kc, out + i * kLanes);
+// The codes of w, a group of rows at a time: memory is asked for those of the next group while one is
+// decoded, in the order in which they lie. No prefetcher of the machine follows so many short rows. A line
+// with every row: many at once hold up what comes after them.
+class FewCodes {
+ public:
+  FewCodes(const Codes& w, const FewPiece& first)
+      : all_(w), blocks_(w.cols / w.block), bytes_(w.cols / 2), levels_(load(w.levels)), piece_(first) {
+    ask_for(w.data + first.row * bytes_, first.rows * bytes_);
+    ask_for_scales(first.row, first.rows);
+    begin(first);
   }
-  for (int64_t step = 0; step < AmxTiles::steps(kc); ++step)
-    for (int64_t i = rows; i < AmxTiles::kTileRows; ++i) store(out + step * kAmxStep + i * kLanes, zero());
-}
+  // Decodes this piece from now on.
+  void begin(const FewPiece& p) {
+    piece_ = p;
+    const int64_t next = p.row + p.rows;
+    if (p.k == 0) {
+      group_ = with_scales(all_, p.row, next);
+      ask_for_scales(next, smaller(AmxTiles::kTileRows, p.end - next));
+    }
+    codes_ = all_.data + p.row * bytes_ + p.k / 2;
+    ahead_ = next < p.end ? all_.data + next * bytes_ + p.k / 2 * AmxTiles::kTileRows : nullptr;
+    scales_ = group_.absmax + p.row * blocks_ - group_.first_block;
+    halves_ = all_.block % (kAmxPiece / 2) == 0 && p.kc == kAmxPiece;
+    for (int i = 0; i < 2; ++i) halves_at_[i] = (p.k + i * kAmxPiece / 2) / all_.block;
+  }
+  // Rows [from, to) of the piece, as those of a tile of x.
+  void decode(int64_t from, int64_t to, float* out) const {
+    const WordPlaces places = places_;
+    const Vec levels = levels_;
+    const int64_t last = smaller(to, piece_.rows), bytes = bytes_, blocks = blocks_;
+    const uint8_t* codes = codes_ + from * bytes;
+    const int64_t asked = ahead_ != nullptr ? piece_.kc / 2 : 0;
+    const uint8_t* ahead = asked > 0 ? ahead_ + from * asked : codes;
+    const float* scales = scales_ + from * blocks;
+    const int64_t first = halves_at_[0], second = halves_at_[1];
+    float* row = out + from * kLanes;
+    int64_t i = from;
+    const auto next_row = [&] {
+      ++i, codes += bytes, ahead += asked, scales += blocks, row += kLanes;
+      __builtin_prefetch(ahead, 0, 2);
+    };
+    if (halves_)
+      for (; i < last; next_row()) {
+        const Vec a = levels * set1(scales[first]), b = levels * set1(scales[second]);
+        lookup_words<4>(places, word_table(a, b), codes, row, kAmxStep);
+      }
+    for (; i < last; next_row())
+      decode_row(places, levels, all_.block, scales, codes, piece_.k, piece_.kc, row);
+    for (const int64_t steps = AmxTiles::steps(piece_.kc); i < to; ++i, row += kLanes)
+      for (int64_t at = 0; at < steps; ++at) store(row + at * kAmxStep, zero());
+  }
 
-// y[m, cols] = (add ? y : 0) + alpha * sums transposed, which are [cols, m], kNr wide.
+ private:
+  void ask_for_scales(int64_t row, int64_t rows) const {
+    if (all_.absmax != nullptr)
+      ask_for(all_.absmax + row * blocks_, rows * blocks_ * 4);
+    else
+      ask_for(all_.nested->absmax_codes + row * blocks_, rows * blocks_);
+  }
+
+  const Codes& all_;
+  const int64_t blocks_, bytes_;  // of a row
+  const Vec levels_;
+  const WordPlaces places_{};
+  FewPiece piece_;
+  Codes group_;
+  const uint8_t *codes_ = nullptr, *ahead_ = nullptr;  // of the piece; what to ask for beside it
+  const float* scales_ = nullptr;
+  bool halves_ = false;  // the piece is two halves, each with one scale of a row's
+  int64_t halves_at_[2] = {};
+};
+
+// y[m, cols] = (add ? y : 0) + alpha * sums transposed, which are [cols, m].
 QLORA_INLINE void add_transposed(const float* sums, int64_t m, int64_t cols, Destination d) {
   const FlushDenormals<true> flush;
   const Vec alpha = set1(d.alpha);
-  for (int64_t c = 0; c < cols; c += kLanes)
-    for (int64_t r = 0; r < m; r += kLanes) {
+  const int64_t width = few_width(m);
+  const auto add_row = [&](Vec s, float* y, int64_t lanes) __attribute__((always_inline)) {
+    store_some(y, d.add ? fma(alpha, s, load_some(y, lanes)) : alpha * s, lanes);
+  };
+  for (int64_t c = 0; c < cols; c += kLanes) {
+    const int64_t lanes = smaller(kLanes, cols - c);
+    if (m == 1) add_row(load(sums + c), d.y + c, lanes);
+    for (int64_t r = 0; r < m && m > 1; r += kLanes) {
       IVec t[kLanes];
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) t[i] = as_int(load(sums + (c + i) * kNr + r));
+      for (int i = 0; i < kLanes; ++i) t[i] = as_int(load(sums + (c + i) * width + r));
       transpose16(t);
-      const int64_t lanes = smaller(kLanes, cols - c);
-      for (int64_t i = 0; i < smaller(kLanes, m - r); ++i) {
-        float* y = d.y + (r + i) * d.ld + c;
-        const Vec s = as_float(t[i]);
-        store_some(y, d.add ? fma(alpha, s, load_some(y, lanes)) : alpha * s, lanes);
-      }
+      for (int64_t i = 0; i < smaller(kLanes, m - r); ++i)
+        add_row(as_float(t[i]), d.y + (r + i) * d.ld + c, lanes);
     }
+  }
 }
 
-// Columns [column, column + cols) of y; `packed`: x, chunk after chunk. A chunk is decoded in pieces, each
-// while the tiles multiply the one before.
-constexpr int64_t kAmxPiece = 4 * kAmxDepth;
+// A step of k: 32 rows of w, `stride` bytes apart, times x.
 template <bool kManyRows>
-static void amx_few_columns(const GemmArgs& g, const float* packed, int64_t column, int64_t cols) {
-  constexpr int64_t kPieceFloats = kAmxPiece / 2 * AmxTiles::kTileRows;
-  const int64_t chunk = chunk_of<AmxTiles>(g.k);
-  alignas(64) float pieces[2][kPieceFloats];
-  alignas(64) float sums[AmxTiles::kTileRows * kNr];
-  const AmxTiles::Session session;
-  for (int64_t k0 = 0; k0 < g.k; k0 += chunk) {
-    const int64_t end = smaller(g.k, k0 + chunk);
-    const auto length = [&](int64_t k) { return smaller(kAmxPiece, end - k); };
-    zero_sums<true, kManyRows>();
-    decode_as_x(*g.codes, column, cols, k0, length(k0), pieces[0]);
-    int now = 0;
-    for (int64_t k = k0; k < end; k += kAmxPiece, now ^= 1) {
-      const int64_t next = k + kAmxPiece;
-      if (next < end) decode_as_x(*g.codes, column, cols, next, length(next), pieces[now ^ 1]);
-      dot_steps<true, kManyRows>(AmxTiles::steps(length(k)), pieces[now], packed + k * kLanes, [] {});
+QLORA_INLINE void few_step(const void* w, int64_t stride, const float* x, int64_t width) {
+  tile_load_passing<4>(w, stride);
+  tile_load<6>(x, width * 4);
+  tile_dot<0, 4, 6>();
+  tile_load_passing<5>(static_cast<const char*>(w) + kLanes * stride, stride);
+  tile_dot<2, 5, 6>();
+  if constexpr (kManyRows) {
+    tile_load<7>(x + kLanes, width * 4);
+    tile_dot<1, 4, 7>();
+    tile_dot<3, 5, 7>();
+  }
+}
+
+// Columns [begin, end) of y; `packed`: x. Every step of the tiles is followed by some rows of the next piece.
+template <bool kManyRows>
+static void amx_few_codes(const GemmArgs& g, const float* packed, int64_t begin, int64_t end) {
+  constexpr int64_t kRows = AmxTiles::kTileRows;
+  const int64_t chunk = chunk_of<AmxTiles>(g.k), width = few_width(g.m);
+  int64_t chunk_begin = 0, chunk_end = smaller(g.k, chunk);
+  alignas(64) float pieces[2][kAmxPiece / 2 * kRows], sums[kRows * kNr + kLanes];
+  FewPiece next(begin, end, g.k);
+  FewCodes codes(*g.codes, next);
+  const AmxTiles::Session session(smaller(kLanes, g.m));
+  codes.decode(0, kRows, pieces[0]);
+  bool more = true;
+  for (int now = 0; more; now ^= 1) {
+    const FewPiece piece = next;
+    more = next.next();
+    if (more) codes.begin(next);
+    const int64_t steps = AmxTiles::steps(piece.kc), rows = (kRows + steps - 1) / steps;
+    int64_t decoded = more ? 0 : kRows;
+    for (int64_t i = 0; i < steps; ++i) {
+      const int64_t k = piece.k + i * kAmxDepth;
+      if (k == chunk_begin) zero_sums<true, kManyRows>();
+      few_step<kManyRows>(pieces[now] + i * kAmxStep, 64, packed + k / 2 * width, width);
+      const int64_t until = smaller(decoded + rows, kRows);
+      codes.decode(decoded, until, pieces[now ^ 1]);
+      decoded = until;
+      if (k + kAmxDepth != chunk_end) continue;
+      store_sums<true, kManyRows>(sums, width);
+      add_transposed(sums, g.m, piece.rows, {g.y + piece.row, g.ldy, g.alpha, g.add || chunk_begin > 0});
+      chunk_begin = chunk_end == g.k ? 0 : chunk_end;
+      chunk_end = smaller(g.k, chunk_begin + chunk);
     }
-    store_sums<true, kManyRows>(sums, kNr);
-    add_transposed(sums, g.m, cols, {g.y + column, g.ldy, g.alpha, g.add || k0 > 0});
   }
 }
 
 // The same from stored bf16, where they lie: tiles are loaded with the stride of w. The last columns are
 // those of a whole tile, of which the first ones are known already.
 template <bool kManyRows>
-static void amx_few_dense(const GemmArgs& g, const float* packed, int64_t column, int64_t cols) {
+static void amx_few_dense(const GemmArgs& g, const float* packed, int64_t begin, int64_t end) {
   constexpr int64_t kRows = AmxTiles::kTileRows;
-  const int64_t chunk = chunk_of<AmxTiles>(g.k), known = column - smaller(column, g.n - kRows);
-  const uint16_t* w = g.dense_bf16 + (column - known) * g.ldw;
+  const int64_t chunk = chunk_of<AmxTiles>(g.k), width = few_width(g.m);
   alignas(64) float sums[(kRows + kLanes) * kNr];
-  const AmxTiles::Session session;
-  for (int64_t k0 = 0; k0 < g.k; k0 += chunk) {
-    zero_sums<true, kManyRows>();
-    for (int64_t k = k0; k < smaller(g.k, k0 + chunk); k += kAmxDepth) {
-      tile_load<4>(w + k, g.ldw * 2);
-      tile_load<5>(w + kLanes * g.ldw + k, g.ldw * 2);
-      tile_load<6>(packed + k * kLanes, kNr * 4);
-      tile_dot<0, 4, 6>();
-      tile_dot<2, 5, 6>();
-      if constexpr (kManyRows) {
-        tile_load<7>(packed + k * kLanes + kLanes, kNr * 4);
-        tile_dot<1, 4, 7>();
-        tile_dot<3, 5, 7>();
-      }
+  const AmxTiles::Session session(smaller(kLanes, g.m));
+  for (int64_t column = begin; column < end; column += kRows) {
+    const int64_t known = column - smaller(column, g.n - kRows);
+    const uint16_t* w = g.dense_bf16 + (column - known) * g.ldw;
+    for (int64_t k0 = 0; k0 < g.k; k0 += chunk) {
+      zero_sums<true, kManyRows>();
+      for (int64_t k = k0; k < smaller(g.k, k0 + chunk); k += kAmxDepth)
+        few_step<kManyRows>(w + k, g.ldw * 2, packed + k / 2 * width, width);
+      store_sums<true, kManyRows>(sums, width);
+      add_transposed(sums + known * width, g.m, smaller(kRows, end - column),
+                     {g.y + column, g.ldy, g.alpha, g.add || k0 > 0});
     }
-    store_sums<true, kManyRows>(sums, kNr);
-    add_transposed(sums + known * kNr, g.m, cols, {g.y + column, g.ldy, g.alpha, g.add || k0 > 0});
   }
 }
 
 template <bool kManyRows>
-static void amx_few(const GemmArgs& g, const float* packed, int64_t column, int64_t cols) {
-  g.codes != nullptr ? amx_few_columns<kManyRows>(g, packed, column, cols)
-                     : amx_few_dense<kManyRows>(g, packed, column, cols);
+static void amx_few(const GemmArgs& g, const float* packed, int64_t begin, int64_t end) {
+  g.codes != nullptr ? amx_few_codes<kManyRows>(g, packed, begin, end)
+                     : amx_few_dense<kManyRows>(g, packed, begin, end);
 }
 
 template <>
 void small_rows<AmxTiles>(const GemmArgs& g) {
-  const int64_t chunk = chunk_of<AmxTiles>(g.k), step = AmxTiles::kTileRows;
-  float* x = cpu::scratch(cpu::Scratch::packed_x, g.k * kLanes);
-  for (int64_t k0 = 0; k0 < g.k && !g.same_x; k0 += chunk)
-    pack_w_as(AmxTiles{}, g.x + k0, g.ldx, false, g.m, smaller(chunk, g.k - k0), x + k0 * kLanes);
+  const int64_t step = AmxTiles::kTileRows, width = few_width(g.m);
+  float* x = cpu::scratch(cpu::Scratch::packed_x, g.k / 2 * width + kLanes);
+  for (int64_t r = 0; r < width && !g.same_x; r += kLanes)
+    transpose_pairs_of<0>(smaller(kLanes, g.m - r), g.k, x + r, width, [&](int64_t i, int64_t k, int64_t n) {
+      return load_pairs(g.x + (r + i) * g.ldx + k, n);
+    });
   parallel((g.n + step - 1) / step, weights_per_task(step * g.k), [&](int64_t begin, int64_t end) {
-    GemmArgs task = g;
-    Codes codes;
-    if (g.codes != nullptr) {
-      codes = with_scales(*g.codes, begin * step, smaller(g.n, end * step));
-      task.codes = &codes;
-    }
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t cols = smaller(step, g.n - i * step);
-      g.m > kLanes ? amx_few<true>(task, x, i * step, cols) : amx_few<false>(task, x, i * step, cols);
-    }
+    const auto few = g.m > kLanes ? amx_few<true> : amx_few<false>;
+    few(g, x, begin * step, smaller(g.n, end * step));
   });
 }
 

@@ -57,22 +57,58 @@ QLORA_INLINE PairTables pair_tables(const PairLevels& c, const float* scales) {
   return t;
 }
 
-// The scaled levels of two blocks of a row, rounded: sixteen words each. A lookup takes the lower five bits of a word,
-// of which the fifth says which block.
+// The scaled levels of two blocks of a row, rounded: sixteen words each.
 struct WordTable {
   __m512i levels;
 };
 QLORA_INLINE WordTable word_table(Vec first, Vec second) {
   return {narrow(first, second).v};
 }
-// The elements of 32 codes of a row, which lie in its table's first or second block.
-template <bool kSecond>
-QLORA_INLINE IVec lookup_words(const WordTable& t, const uint8_t* codes) {
-  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
-  constexpr int kFunction = kSecond ? 0xfe : 0x54;  // (a | b) | c, (a | b) & ~c
-  const __m512i words = _mm512_ternarylogic_epi32(_mm512_srli_epi32(bytes, 4), _mm512_slli_epi32(bytes, 16),
-                                                  _mm512_set1_epi16(16), kFunction);
-  return {_mm512_permutexvar_epi16(words, t.levels)};
+// How codes of a row become places of bytes in that table: bit 0 says which byte of a word, four bits are the
+// code, bit 5 says which block. (A permutation of words costs two of bytes.)
+struct WordPlaceTables {
+  alignas(64) uint8_t bytes[64] = {}, shifts[4][64] = {}, rest[2][64] = {};
+  constexpr WordPlaceTables() {
+    for (int i = 0; i < 64; ++i) {
+      const int at = i % 8;
+      bytes[i] = static_cast<uint8_t>(16 * (at / 2) + 2 * (i / 8) + at % 2);
+      for (int vector = 0; vector < 4; ++vector)
+        shifts[vector][i] = static_cast<uint8_t>((16 * vector + 8 * (at / 4) + (at % 4 < 2 ? 3 : 63)) % 64);
+      for (int block = 0; block < 2; ++block) rest[block][i] = static_cast<uint8_t>(32 * block + i % 2);
+    }
+  }
+};
+struct WordPlaces {
+  __m512i bytes;  // bring together, in every eight, two bytes of codes for each of four vectors
+  __m512i shifts[4];  // bring down the codes of a vector
+  __m512i nibble, rest[2];  // what a place takes from there, and its other bits
+  WordPlaces() : nibble(_mm512_set1_epi8(0x1e)) {
+    static constexpr WordPlaceTables kTables;
+    bytes = _mm512_load_si512(kTables.bytes);
+    for (int i = 0; i < 4; ++i) shifts[i] = _mm512_load_si512(kTables.shifts[i]);
+    for (int i = 0; i < 2; ++i) rest[i] = _mm512_load_si512(kTables.rest[i]);
+    // A compiler that knows them makes them anew for every row, by permutations.
+    asm("" : "+v"(bytes), "+v"(nibble), "+v"(rest[0]), "+v"(rest[1]));
+    asm("" : "+v"(shifts[0]), "+v"(shifts[1]), "+v"(shifts[2]), "+v"(shifts[3]));
+  }
+};
+// The elements of 32 codes of a row for each of kVectors, to every step-th place of `to`. Those of the third
+// and the fourth are in the second block.
+template <int kVectors>
+QLORA_INLINE void lookup_words(const WordPlaces& p, const WordTable& t, const uint8_t* codes, float* to,
+                               int64_t step) {
+  __m512i v;
+  if constexpr (kVectors == 4)
+    v = _mm512_loadu_si512(codes);
+  else
+    v = _mm512_castsi128_si512(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  v = _mm512_permutexvar_epi8(p.bytes, v);
+#pragma GCC unroll 4
+  for (int i = 0; i < kVectors; ++i) {
+    const __m512i places = _mm512_ternarylogic_epi32(_mm512_multishift_epi64_epi8(p.shifts[i], v), p.nibble,
+                                                     p.rest[i / 2], 0xea);
+    _mm512_store_si512(to + i * step, _mm512_permutexvar_epi8(places, t.levels));
+  }
 }
 
 // Sixteen bytes of each of four rows.

@@ -40,12 +40,15 @@ QLORA_INLINE WordTable word_table(Vec first, Vec second) {
   istore(t.levels[1], pair(second, zero()));
   return t;
 }
-template <bool kSecond>
-QLORA_INLINE IVec lookup_words(const WordTable& t, const uint8_t* codes) {
-  const uint32_t* levels = t.levels[kSecond];
-  alignas(64) uint32_t words[16];
-  for (int i = 0; i < 16; ++i) words[i] = levels[codes[i] >> 4] | levels[codes[i] & 15] << 16;
-  return iload(words);
+struct WordPlaces {};
+template <int kVectors>
+QLORA_INLINE void lookup_words(const WordPlaces&, const WordTable& t, const uint8_t* codes, float* to,
+                               int64_t step) {
+  for (int i = 0; i < 16 * kVectors; ++i) {
+    const uint32_t* levels = t.levels[i / 32];
+    const uint32_t word = levels[codes[i] >> 4] | levels[codes[i] & 15] << 16;
+    __builtin_memcpy(to + i / 16 * step + i % 16, &word, sizeof(word));
+  }
 }
 
 struct PairScales {
