@@ -104,9 +104,10 @@ struct ThinProduct {
   int64_t draw_cols = 0;
   Kept kept = {};
   bool drops = false;
-  // Filled in by the call: thin packed, and how many floats of it each of its tiles has.
+  // Filled in by the call: thin packed, and how many floats of it each of its tiles has; panels of wide to a
+  // task.
   float* packed = nullptr;
-  int64_t tile_floats = 0;
+  int64_t tile_floats = 0, together = 1;
 };
 
 // How a format turns x = w / absmax into a code. Of 8 bits: to the nearest whole number of 127ths (Int8), and

@@ -1,7 +1,8 @@
 // Products with a thin side, a rank (ThinProduct in kernels.h): u and its gradient, and the gradients of both
 // matrices of an adapter, of all adapters of a call at once. The thin side is packed as rows of tiles, so
-// that a rank of 8 fills the machine as well as one of 64; the wide side is packed one panel at a time and
-// used at once, so that it passes through memory once. Every result has the bits of gemm.
+// that a rank of 8 fills the machine as well as one of 64; the wide side is packed one panel at a time, or
+// some panels together where they lie beside each other in memory, and used at once, so that it passes
+// through memory once. Every result has the bits of gemm.
 
 // Rows of a tile: the rank in equal parts.
 template <class Operand>
@@ -227,40 +228,94 @@ QLORA_INLINE int64_t thin_tiles_apart(const ThinProduct& g) {
   return thin_panels(g) > 1 ? thin_tiles<Operand>(g) : 0;
 }
 
-// Columns of n of panel p.
+// What a task multiplies: panels [begin, begin + count) of wide, packed one behind another.
+constexpr int64_t kPanelsTogether = 8;
+// Rows of wide that are packed for all of them before the next: so many, that memory is read in long pieces.
+constexpr int64_t kSlab = 32;
 template <class Operand>
-static void thin_panel(const ThinProduct& g, int64_t p) {
-  const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
+struct WidePanels {
+  int64_t begin, count;
+  float* packed;
+  static int64_t floats_of_one(int64_t k) {
+    constexpr int64_t kStep = Operand::kChunkStep;
+    const int64_t depth = smaller(Operand::kChunkMax, (k + kStep - 1) / kStep * kStep);
+    return (depth * Operand::kBytes / 4 + kSlab) * kNr;
+  }
+  WidePanels(const ThinProduct& g, int64_t first, int64_t n)
+      : begin(first),
+        count(n),
+        packed(cpu::scratch(cpu::Scratch::packed_w, n * floats_of_one(g.k))),
+        stride_(floats_of_one(g.k)) {}
+  float* at(int64_t p) const { return packed + (p - begin) * stride_; }
+
+  // Values [k0, k0 + kc) of k.
+  void pack(const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc) const {
+    const int64_t slab = g.wide_by_k ? kSlab : kc;
+    for (int64_t k = 0; k < kc; k += slab)
+      for (int64_t p = begin; p < begin + count; ++p)
+        pack_wide<Operand>(g, kept, k0 + k, smaller(slab, kc - k), p * kNr, smaller(kNr, g.n - p * kNr),
+                           at(p) + k * Operand::kBytes / 4 * kNr);
+  }
+
+ private:
+  int64_t stride_;
+};
+
+// Draws the bits of the rows of one panel, as far as the product wants that. Returns those of its first row,
+// or what the product has.
+QLORA_INLINE Kept drawn(const ThinProduct& g, int64_t column, int64_t cols, float* room) {
+  Kept kept = g.kept;
+  if (g.draw.keys == nullptr) return kept;
+  if (kept.bits == nullptr) {
+    kept = {reinterpret_cast<uint8_t*>(room), kept_bytes(g.draw_cols), kept.factor};
+    draw_rows(g.draw, column, column + cols, g.draw_cols, kept.bits, kept.ld);
+  } else {
+    draw_rows(g.draw, column, column + cols, g.draw_cols, kept.bits + column * kept.ld, kept.ld);
+  }
+  return kept;
+}
+
+// Columns of n of some panels; of one alone where bits are drawn.
+template <class Operand>
+static void thin_columns(const ThinProduct& g, int64_t begin, int64_t count) {
   const int64_t tiles = thin_tiles<Operand>(g), tile_rows = thin_tile_rows<Operand>(g);
   const int64_t sum_floats = tiles * Operand::kTileRows * kNr;
-  if (g.add) prefetch_sums(g, column, cols);
+  const auto cols_of = [&](int64_t p) { return smaller(kNr, g.n - p * kNr); };
   for (int64_t t = 0; t < tiles && thin_panels(g) == 1; ++t) pack_thin<Operand>(g, t);
-  Kept kept = g.kept;
-  const bool own_bits = g.draw.keys != nullptr && kept.bits == nullptr;
-  if (own_bits) kept.ld = kept_bytes(g.draw_cols);
-  float* sums = cpu::scratch(cpu::Scratch::thin_sums, sum_floats + (own_bits ? kNr * kept.ld / 4 : 0));
-  constexpr int64_t kStep = Operand::kChunkStep;
-  const int64_t depth = smaller(Operand::kChunkMax, (g.k + kStep - 1) / kStep * kStep);
-  float* panel = cpu::scratch(cpu::Scratch::packed_w, depth * kNr);
-  if (own_bits) kept.bits = reinterpret_cast<uint8_t*>(sums + sum_floats);
-  if (g.draw.keys != nullptr)
-    draw_rows(g.draw, column, column + cols, g.draw_cols, own_bits ? kept.bits : kept.bits + column * kept.ld,
-              kept.ld);
-  if (thin_by_rows(Operand{}, g)) return thin_rows(Operand{}, g, kept, p, panel);
-  if (g.y_by_n && g.add) load_by_n(g, sums, column, cols);
+  float* sums =
+      cpu::scratch(cpu::Scratch::thin_sums,
+                   count * sum_floats + (g.draw.keys != nullptr ? kNr * kept_bytes(g.draw_cols) / 4 : 0));
+  const Kept kept = drawn(g, begin * kNr, cols_of(begin), sums + count * sum_floats);
+  const WidePanels<Operand> wide(g, begin, count);
+  if (thin_by_rows(Operand{}, g)) return thin_rows(Operand{}, g, kept, begin, wide.packed);
+  for (int64_t p = begin; p < begin + count && g.add; ++p) prefetch_sums(g, p * kNr, cols_of(p));
+  for (int64_t p = begin; p < begin + count && g.add && g.y_by_n; ++p)
+    load_by_n(g, sums + (p - begin) * sum_floats, p * kNr, cols_of(p));
   bool add = g.add;
   for (ThinChunks<Operand> c(g); c.next(); add = true) {
-    pack_wide<Operand>(g, kept, c.k0, c.kc, column, cols, panel);
+    wide.pack(g, kept, c.k0, c.kc);
     const typename Operand::Session session;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t row = t * tile_rows;
-      Destination to{g.y + row * g.n + column, g.n, g.alpha, add};
-      if (g.y_by_n) to = {sums + row * kNr, kNr, g.alpha, add};
-      multiply_tile(Operand{}, smaller(tile_rows, g.m - row), c.kc, thin_tile(g, t, c), panel, to,
-                    g.y_by_n ? kNr : cols);
-    }
+    for (int64_t p = begin; p < begin + count; ++p)
+      for (int64_t t = 0; t < tiles; ++t) {
+        const int64_t row = t * tile_rows;
+        Destination to{g.y + row * g.n + p * kNr, g.n, g.alpha, add};
+        if (g.y_by_n) to = {sums + (p - begin) * sum_floats + row * kNr, kNr, g.alpha, add};
+        multiply_tile(Operand{}, smaller(tile_rows, g.m - row), c.kc, thin_tile(g, t, c), wide.at(p), to,
+                      g.y_by_n ? kNr : cols_of(p));
+      }
   }
-  if (g.y_by_n && add) store_by_n(g, sums, column, cols);
+  for (int64_t p = begin; p < begin + count && g.y_by_n && add; ++p)
+    store_by_n(g, sums + (p - begin) * sum_floats, p * kNr, cols_of(p));
+}
+
+// The tasks of a product: panels, several together where wide is read by rows of k.
+QLORA_INLINE int64_t thin_tasks(const ThinProduct& g) {
+  return (thin_panels(g) + g.together - 1) / g.together;
+}
+template <class Operand>
+QLORA_INLINE void thin_task(const ThinProduct& g, int64_t i) {
+  const int64_t begin = i * g.together;
+  thin_columns<Operand>(g, begin, smaller(g.together, thin_panels(g) - begin));
 }
 
 // body(product, i) for items [begin, end) of all products, of which product g has count(g).
@@ -292,17 +347,23 @@ static void thin_products(ThinProduct* products, int64_t n) {
     work += g.m * g.n * g.k + (g.draw.keys != nullptr ? g.n * g.draw_cols * 24 : 0);
   }
   if (panels == 0) return;
+  int64_t tasks = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    ThinProduct& g = products[i];
+    if (g.wide_by_k) g.together = smaller(kPanelsTogether, larger(1, panels / (4 * cpu::task_threads())));
+    tasks += thin_tasks(g);
+  }
   float* data = cpu::scratch(cpu::Scratch::thin, floats);
   for (int64_t i = 0; i < n; ++i) {
     products[i].packed = data;
     data += thin_tiles<Operand>(products[i]) * products[i].tile_floats;
   }
   // Packing is a small part of the work: one thread where the whole is not worth two.
-  const int64_t in_place = work < int64_t{1} << 20 ? tiles + panels : 1;
+  const int64_t in_place = work < int64_t{1} << 20 ? tiles + tasks : 1;
   parallel(tiles, larger(in_place, (tiles + 7) / 8), [&](int64_t begin, int64_t end) {
     each_of(products, n, begin, end, thin_tiles_apart<Operand>, pack_thin<Operand>);
   });
-  parallel(panels, larger(in_place, panels / (16 * cpu::task_threads())), [&](int64_t begin, int64_t end) {
-    each_of(products, n, begin, end, thin_panels, thin_panel<Operand>);
+  parallel(tasks, larger(in_place, tasks / (16 * cpu::task_threads())), [&](int64_t begin, int64_t end) {
+    each_of(products, n, begin, end, thin_tasks, thin_task<Operand>);
   });
 }
