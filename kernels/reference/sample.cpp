@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -64,19 +65,39 @@ int32_t drawn(std::span<const float> logits, const TokenChoice& how, float large
   return static_cast<int32_t>(ranking[rank]);
 }
 
+// The largest logit; NaN where one is not a number or +infinity. Lanes, so that the compiler makes vectors.
+float largest_of(std::span<const float> logits) {
+  constexpr size_t kLanes = 16;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  float top[kLanes], sum[kLanes] = {};  // a sum of zeros: NaN where an element is none of the numbers
+  std::fill_n(top, kLanes, -kInfinity);
+  const auto take = [&](size_t i, size_t lanes) {
+    for (size_t l = 0; l < lanes; ++l) {
+      const float x = logits[i + l];
+      top[l] = x > top[l] ? x : top[l];
+      sum[l] += x < kInfinity ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+    }
+  };
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) take(i, kLanes);
+  take(i, logits.size() - i);
+  float largest = top[0], bad = sum[0];
+  for (size_t l = 1; l < kLanes; ++l) {
+    largest = std::max(largest, top[l]);
+    bad += sum[l];
+  }
+  return largest + bad;
+}
+
 int32_t chosen(std::span<float> logits, const TokenChoice& how, std::span<const int32_t> seen) {
   for (int32_t token : seen) {
     float& x = logits[static_cast<size_t>(token)];
     x = draw::penalized(x, how.penalty);
   }
-  size_t best = 0;
-  bool numbers = true;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    numbers &= logits[i] < std::numeric_limits<float>::infinity();
-    if (logits[i] > logits[best]) best = i;
-  }
-  if (!numbers || std::isinf(logits[best])) return -1;
-  return how.temperature == 0 ? static_cast<int32_t>(best) : drawn(logits, how, logits[best]);
+  const float largest = largest_of(logits);
+  if (!std::isfinite(largest)) return -1;
+  if (how.temperature != 0) return drawn(logits, how, largest);
+  return static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin());
 }
 
 std::vector<float> floats_of(const double* x, int64_t n) {
