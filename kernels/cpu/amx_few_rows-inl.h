@@ -1,4 +1,4 @@
-// Products of few rows of x with 4-bit codes, or with weights stored as bf16, by the tiles of AMX. What costs
+// Products of few rows of x with 4-bit codes, or with stored bf16 or f32, by the tiles of AMX. What costs
 // time there is decoding and packing, and w lies in rows of k, as a tile of x wants its operand: so w takes
 // the place of x, and x that of w. Every sum has the same terms in the same order as in amx_tiles-inl.h, and
 // comes out transposed.
@@ -11,7 +11,7 @@ template <>
 bool small_rows_take<AmxTiles>(const GemmArgs& g) {
   if (g.m > kAmxFewRows || g.layout != Layout::nt) return false;
   if (g.codes == nullptr)
-    return g.dense_bf16 != nullptr && g.k % kAmxDepth == 0 && g.n >= AmxTiles::kTileRows;
+    return g.k % kAmxDepth == 0 && (g.dense_bf16 == nullptr || g.n >= AmxTiles::kTileRows);
   return g.codes->bits == 4 && g.codes->cols % g.codes->block == 0 && g.codes->block % kAmxDepth == 0;
 }
 
@@ -228,10 +228,34 @@ static void amx_few_dense(const GemmArgs& g, const float* packed, int64_t begin,
   }
 }
 
+// The same from f32 (the keys of a cache), which is narrowed a piece of rows at a time.
+template <bool kManyRows>
+static void amx_few_floats(const GemmArgs& g, const float* packed, int64_t begin, int64_t end) {
+  constexpr int64_t kRows = AmxTiles::kTileRows;
+  const int64_t chunk = chunk_of<AmxTiles>(g.k), width = few_width(g.m);
+  alignas(64) float narrow[kAmxPiece / 2 * kRows], sums[kRows * kNr + kLanes];
+  const AmxTiles::Session session(smaller(kLanes, g.m));
+  for (int64_t column = begin; column < end; column += kRows) {
+    const int64_t rows = smaller(kRows, end - column);
+    for (int64_t k0 = 0; k0 < g.k; k0 += chunk) {
+      zero_sums<true, kManyRows>();
+      for (int64_t k = k0, kc = 0; k < smaller(g.k, k0 + chunk); k += kc) {
+        kc = smaller(kAmxPiece, smaller(g.k, k0 + chunk) - k);
+        pack_x_as(AmxTiles{}, g.dense + column * g.ldw + k, g.ldw, false, rows, kc, narrow);
+        for (int64_t i = 0; i < kc; i += kAmxDepth)
+          few_step<kManyRows>(narrow + i / kAmxDepth * kAmxStep, 64, packed + (k + i) / 2 * width, width);
+      }
+      store_sums<true, kManyRows>(sums, width);
+      add_transposed(sums, g.m, rows, {g.y + column, g.ldy, g.alpha, g.add || k0 > 0});
+    }
+  }
+}
+
 template <bool kManyRows>
 static void amx_few(const GemmArgs& g, const float* packed, int64_t begin, int64_t end) {
-  g.codes != nullptr ? amx_few_codes<kManyRows>(g, packed, begin, end)
-                     : amx_few_dense<kManyRows>(g, packed, begin, end);
+  if (g.codes != nullptr) return amx_few_codes<kManyRows>(g, packed, begin, end);
+  g.dense_bf16 != nullptr ? amx_few_dense<kManyRows>(g, packed, begin, end)
+                          : amx_few_floats<kManyRows>(g, packed, begin, end);
 }
 
 template <>
