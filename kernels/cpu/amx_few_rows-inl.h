@@ -266,7 +266,9 @@ void small_rows<AmxTiles>(const GemmArgs& g) {
     transpose_pairs_of<0>(smaller(kLanes, g.m - r), g.k, x + r, width, [&](int64_t i, int64_t k, int64_t n) {
       return load_pairs(g.x + (r + i) * g.ldx + k, n);
     });
-  parallel((g.n + step - 1) / step, weights_per_task(step * g.k), [&](int64_t begin, int64_t end) {
+  // Few tasks: nothing is decoded ahead, or asked for long before, of a task's first rows.
+  const int64_t groups = (g.n + step - 1) / step, share = groups / (4 * cpu::task_threads());
+  parallel(groups, larger(weights_per_task(step * g.k), share), [&](int64_t begin, int64_t end) {
     const auto few = g.m > kLanes ? amx_few<true> : amx_few<false>;
     few(g, x, begin * step, smaller(g.n, end * step));
   });
