@@ -43,7 +43,8 @@ class Cpu final : public Reference {
                          .n = a.n,
                          .k = a.k,
                          .alpha = static_cast<float>(a.alpha),
-                         .add = a.mode == Write::accumulate});
+                         .add = a.mode == Write::accumulate,
+                         .x_once = true});
   }
 
   void qgemm(const QGemm& a) override {
@@ -59,8 +60,9 @@ class Cpu final : public Reference {
         return;
     }
     Codes room;
-    product(a.operands)(
-        product_with(a.layout, f32(a.x), a.w, room, f32(a.y), a.rows, a.mode == Write::accumulate));
+    GemmArgs g = product_with(a.layout, f32(a.x), a.w, room, f32(a.y), a.rows, a.mode == Write::accumulate);
+    g.x_once = true;
+    product(a.operands)(g);
   }
 
   void linear(const Linear& a) override {

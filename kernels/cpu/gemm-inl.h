@@ -1,6 +1,7 @@
 // Matrix products, dense and from codes, after Goto & van de Geijn (2008) and BLIS: x is packed once,
-// by all threads; then every task packs or decodes a panel of w that stays in cache (kChunkMax) and runs all
-// its row tiles over it. A quantized weight is never expanded beyond one panel.
+// by all threads, or by every task for itself (Cut::own_x); then every task packs or decodes a panel of w
+// that stays in cache (kChunkMax) and runs all its row tiles over it. A quantized weight is never expanded
+// beyond one panel.
 //
 // Order of sums: y = sum over chunks of k, in order, of (sum over the chunk's k, in order, one fma each). The
 // chunks depend on k alone, tails of rows and columns run the same code, and tasks split outputs: so no bit
@@ -9,6 +10,8 @@
 
 constexpr int64_t kSuperMax = 4096;  // of k: how much of x is packed at a time
 constexpr int64_t kPanelsMax = 8;    // per task
+// The same where tasks pack x for themselves, which has to be little beside its products.
+constexpr int64_t kOwnPanelsMin = 8, kOwnPanelsMax = 32;
 
 // Values of k per chunk: equal parts, in whole words of codes at least.
 template <class Operand>
@@ -18,11 +21,28 @@ QLORA_INLINE int64_t chunk_of(int64_t k) {
   return ((k + chunks - 1) / chunks + kStep - 1) / kStep * kStep;
 }
 
+// Memory that the next panel is packed from, asked for a line at a time.
+struct NextPanel {
+  const char* p = nullptr;
+  int64_t row_bytes = 0, stride = 0, rows = 0;
+  int64_t at = 0;  // in the row
+  inline __attribute__((always_inline)) void ask() {
+    if (rows == 0) return;
+    __builtin_prefetch(p + at, 0, 2);
+    at += 64;
+    if (at < row_bytes) return;
+    at = 0;
+    p += stride;
+    --rows;
+  }
+};
+
 struct Destination {
   float* y;
   int64_t ld;
   float alpha;
   bool add;
+  NextPanel* next = nullptr;  // what to ask for meanwhile
 };
 
 // y[R, cols] = (add ? y : 0) + alpha * sum over k of a[k][row] b[k][column].
@@ -31,19 +51,34 @@ static void tile(int64_t kc, const float* a, const float* b, Destination d, int6
   Vec s[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) s[r][0] = s[r][1] = zero();
-#pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) __builtin_prefetch(d.y + r * d.ld, 1);
   // Or the compiler keeps R addresses over the loop, some of them in registers that accumulators need.
   asm("" : "+r"(d.y), "+r"(d.ld));
-  for (int64_t i = Operand::steps(kc); i > 0; --i, a += Operand::kRows * kMr, b += Operand::kRows * kNr) {
+  // Lines from memory are asked for a few at a time, or what the sum loads waits behind them; those of y
+  // late, or what the sum loads drives them out again.
+  constexpr int64_t kSteps = 8 / Operand::kRows, kSpare = 8;
+  int64_t left = Operand::steps(kc), y_row = R + kSpare - left / kSteps;
+  const float* y_line = d.y;
+  const auto ask_for_y = [&]() __attribute__((always_inline)) {
+    __builtin_prefetch(y_line, 1);
+    __builtin_prefetch(y_line + kNr / 2, 1);
+    __builtin_prefetch(y_line + kNr - 1, 1);
+    y_line += d.ld;
+  };
+  for (int64_t r = smaller(R, y_row); r > 0; --r) ask_for_y();
+  for (; left > 0; left -= kSteps, ++y_row) {
+    if (y_row >= 0 && y_row < R) ask_for_y();
+    if (d.next != nullptr) d.next->ask();
+    for (int64_t i = smaller(left, kSteps); i > 0;
+         --i, a += Operand::kRows * kMr, b += Operand::kRows * kNr) {
 #pragma GCC unroll 2
-    for (int row = Operand::kRows - 1; row >= 0; --row) {
-      const Vec b0 = load(b + row * kNr), b1 = load(b + row * kNr + kLanes);
+      for (int row = Operand::kRows - 1; row >= 0; --row) {
+        const Vec b0 = load(b + row * kNr), b1 = load(b + row * kNr + kLanes);
 #pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const Vec x = set1(a[row * kMr + r]);
-        s[r][0] = Operand::step(x, b0, s[r][0]);
-        s[r][1] = Operand::step(x, b1, s[r][1]);
+        for (int r = 0; r < R; ++r) {
+          const Vec x = set1(a[row * kMr + r]);
+          s[r][0] = Operand::step(x, b0, s[r][0]);
+          s[r][1] = Operand::step(x, b1, s[r][1]);
+        }
       }
     }
   }
@@ -95,7 +130,8 @@ QLORA_INLINE void multiply_tile(Operand, int64_t rows, int64_t kc, const float* 
   short_tile<Operand, kMr>(rows, kc, a, b, d, cols);
 }
 
-// x of one product, packed: for every chunk of k, the tiles of all rows.
+// x of one product, packed: for every chunk of k, the tiles of all rows. data: null where every task packs
+// what it takes.
 template <class Operand>
 struct PackedX {
   float* data;
@@ -110,13 +146,12 @@ struct PackedX {
   }
 };
 
+// Tile t of values [k, k + kc) of the sum.
 template <class Operand>
-QLORA_INLINE void pack_x(const GemmArgs& g, const PackedX<Operand>& packed, int64_t t, int64_t k_begin,
-                         int64_t k0, int64_t kc) {
+QLORA_INLINE void pack_x(const GemmArgs& g, int64_t t, int64_t k, int64_t kc, float* tile) {
   const bool transposed = g.layout == Layout::tn;
-  const int64_t row = t * Operand::kTileRows, k = k_begin + k0;
+  const int64_t row = t * Operand::kTileRows;
   const float* p = transposed ? g.x + k * g.ldx + row : g.x + row * g.ldx + k;
-  float* tile = packed.at(t, k0 / packed.chunk, kc);
   pack_x_as(Operand{}, p, g.ldx, transposed, smaller(Operand::kTileRows, g.m - row), kc, tile);
 }
 
@@ -129,6 +164,17 @@ QLORA_INLINE void pack_w(const GemmArgs& g, int64_t k, int64_t kc, int64_t colum
     pack_w_as(Operand{}, g.dense_bf16 + at, g.ldw, rows_are_k, cols, kc, out);
   else
     pack_w_as(Operand{}, g.dense + at, g.ldw, rows_are_k, cols, kc, out);
+}
+
+// What pack_w will read of a dense w.
+QLORA_INLINE NextPanel next_panel(const GemmArgs& g, int64_t k, int64_t kc, int64_t column, int64_t cols) {
+  if (g.dense == nullptr || kc <= 0) return {};
+  const bool rows_are_k = g.layout != Layout::nt;
+  const float* p = g.dense + (rows_are_k ? k * g.ldw + column : column * g.ldw + k);
+  return {.p = reinterpret_cast<const char*>(p),
+          .row_bytes = 4 * (rows_are_k ? cols : kc),
+          .stride = 4 * g.ldw,
+          .rows = rows_are_k ? kc : cols};
 }
 
 // deltas-inl.h: what adapters add to a tile, right after its last chunk of k while it is in the first-level
@@ -154,8 +200,14 @@ static void multiply(const GemmArgs& g, const PackedX<Operand>& packed, int64_t 
   float* delta_panels = nullptr;
   if (g.delta_count > 0)
     delta_panels = cpu::scratch(cpu::Scratch::delta_panels, delta_panel_floats<Operand>(g));
+  float* own_x = nullptr;
+  if (packed.data == nullptr)
+    own_x = cpu::scratch(cpu::Scratch::packed_x, (t1 - t0) * Operand::tile_floats(packed.chunk));
   for (int64_t k0 = 0; k0 < k; k0 += packed.chunk) {
-    const int64_t kc = smaller(packed.chunk, k - k0);
+    const int64_t kc = smaller(packed.chunk, k - k0), tile_floats = Operand::tile_floats(kc);
+    float* const x = own_x != nullptr ? own_x : packed.at(t0, k0 / packed.chunk, kc);
+    for (int64_t t = t0; t < t1 && own_x != nullptr; ++t)
+      pack_x<Operand>(g, t, k_begin + k0, kc, x + (t - t0) * tile_floats);
     const bool add = g.add || k_begin + k0 > 0;
     const bool finish = g.delta_count > 0 && k_begin + k0 + kc == g.k;
     for (int64_t p = p0; p < p1; ++p) {
@@ -163,11 +215,15 @@ static void multiply(const GemmArgs& g, const PackedX<Operand>& packed, int64_t 
       if (finish) prefetch_delta_panels(g, t0 * kRows, t1 * kRows, column, cols);
       pack_w<Operand>(g, k_begin + k0, kc, column, cols, panel);
       if (finish) pack_delta_panels<Operand>(g, t0 * kRows, t1 * kRows, column, cols, delta_panels);
+      const bool last = p + 1 == p1;
+      const int64_t next_k = last ? k0 + kc : k0, next_column = (last ? p0 : p + 1) * kNr;
+      NextPanel next = next_panel(g, k_begin + next_k, smaller(packed.chunk, k - next_k), next_column,
+                                  smaller(kNr, g.n - next_column));
       const typename Operand::Session session;
       for (int64_t t = t0; t < t1; ++t) {
-        const Destination d{g.y + t * kRows * g.ldy + column, g.ldy, g.alpha, add};
-        multiply_tile(Operand{}, smaller(kRows, g.m - t * kRows), kc, packed.at(t, k0 / packed.chunk, kc),
-                      panel, d, cols);
+        const Destination d{g.y + t * kRows * g.ldy + column, g.ldy, g.alpha, add, &next};
+        multiply_tile(Operand{}, smaller(kRows, g.m - t * kRows), kc, x + (t - t0) * tile_floats, panel, d,
+                      cols);
         if (finish) add_deltas<Operand>(g, t, column, cols, delta_panels);
       }
     }
@@ -177,22 +233,40 @@ static void multiply(const GemmArgs& g, const PackedX<Operand>& packed, int64_t 
 // How the outputs of a product are cut into tasks. Has no influence on any bit.
 struct Cut {
   int64_t tiles_per_task, panels_per_task, row_tasks, panel_tasks;
+  // Every task packs the rows it takes, a chunk of k at a time: they never leave its caches.
+  bool own_x;
 };
 
+// Items in equal parts of at most `most`.
+QLORA_INLINE int64_t equal_parts(int64_t items, int64_t most) {
+  const int64_t parts = (items + most - 1) / most;
+  return (items + parts - 1) / parts;
+}
+
 template <class Operand>
-QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t chunk) {
-  const int64_t wanted = 6 * cpu::task_threads();
+QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t chunk, bool x_once) {
+  const int64_t threads = cpu::task_threads(), wanted = 6 * threads;
   const int64_t bytes = tiles * Operand::kTileRows * chunk * Operand::kBytes;
   int64_t row_tasks = (bytes + Operand::kRowsBytes - 1) / Operand::kRowsBytes;
+  if (own_x(Operand{}) && x_once) {
+    // As much for every thread: by rows, or where they are too few, every block of them by columns as well.
+    int64_t blocks = row_tasks, sides = 1;
+    while (blocks % threads != 0 && threads % blocks != 0) ++blocks;
+    if (blocks < threads) sides = threads / blocks;
+    const int64_t rows = (tiles + blocks - 1) / blocks;
+    const int64_t columns = equal_parts((panels + sides - 1) / sides, kOwnPanelsMax);
+    if (sides == 1 || columns >= kOwnPanelsMin)
+      return {rows, columns, (tiles + rows - 1) / rows, (panels + columns - 1) / columns, true};
+  }
   // Few panels (k and v projections, adapters): cut rows as well, down to eight tiles a task.
   if (panels < wanted)
     row_tasks = larger(row_tasks, smaller((wanted + panels - 1) / panels, (tiles + 7) / 8));
   const int64_t per_task = (tiles + row_tasks - 1) / row_tasks;
   // Few enough panels that their part of y stays in cache from one chunk of k to the next.
   const int64_t panels_per_task =
-      smaller(kPanelsMax, larger(1, panels * row_tasks / (Operand::kPanelTasks * cpu::task_threads())));
+      smaller(kPanelsMax, larger(1, panels * row_tasks / (Operand::kPanelTasks * threads)));
   return {per_task, panels_per_task, (tiles + per_task - 1) / per_task,
-          (panels + panels_per_task - 1) / panels_per_task};
+          (panels + panels_per_task - 1) / panels_per_task, false};
 }
 
 template <class Operand>
@@ -200,16 +274,16 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
   constexpr int64_t kRows = Operand::kTileRows;
   const int64_t tiles = (g.m + kRows - 1) / kRows, panels = (g.n + kNr - 1) / kNr;
   const int64_t chunks = (k + chunk - 1) / chunk;
-  const PackedX<Operand> packed{
-      cpu::scratch(cpu::Scratch::packed_x, PackedX<Operand>::floats(tiles, k, chunk)), tiles, chunk};
-  const int64_t to_pack = g.same_x && k == g.k ? 0 : tiles * chunks;
+  const Cut c = cut<Operand>(tiles, panels, chunk, g.x_once);
+  PackedX<Operand> packed{nullptr, tiles, chunk};
+  if (!c.own_x) packed.data = cpu::scratch(cpu::Scratch::packed_x, PackedX<Operand>::floats(tiles, k, chunk));
+  const int64_t to_pack = c.own_x || (g.same_x && k == g.k) ? 0 : tiles * chunks;
   parallel(to_pack, larger(1, 65536 / (kRows * chunk)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t k0 = i / tiles * chunk;
-      pack_x<Operand>(g, packed, i % tiles, k_begin, k0, smaller(chunk, k - k0));
+      const int64_t number = i / tiles, k0 = number * chunk, kc = smaller(chunk, k - k0);
+      pack_x<Operand>(g, i % tiles, k_begin + k0, kc, packed.at(i % tiles, number, kc));
     }
   });
-  const Cut c = cut<Operand>(tiles, panels, chunk);
   const int64_t tasks = c.row_tasks * c.panel_tasks;
   // Less than about 20 us of work is done in place.
   parallel(tasks, g.m * g.n * k < int64_t{1} << 20 ? tasks : 1, [&](int64_t begin, int64_t end) {

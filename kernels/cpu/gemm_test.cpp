@@ -138,6 +138,31 @@ TEST_CASE("A row of a product has the same bits alone and among others and on an
   set_thread_count(before);
 }
 
+TEST_CASE("Tasks that pack x for themselves give the bits of those that share it") {
+  const int before = thread_count();
+  for (const Kernels* kernels : test::runnable_tables())
+    // More than a task's rows; and few rows, so that columns are cut as well.
+    for (const Shape& s : {Shape{630, 40, 320}, Shape{20, 1100, 330}})
+      for (Layout layout : {Layout::nt, Layout::tn}) {
+        auto x = random_floats(s.m * s.k, 1), w = random_floats(s.n * s.k, 2);
+        std::vector<float> shared(static_cast<size_t>(s.m * s.n), 1.0f);
+        set_thread_count(1);
+        GemmArgs a = arguments(layout, s, x.data(), w.data(), shared.data());
+        a.add = true;
+        kernels->gemm(a);
+        a.x_once = true;
+        for (int threads : {1, 2, 3}) {
+          set_thread_count(threads);
+          std::vector<float> own(shared.size(), 1.0f);
+          a.y = own.data();
+          kernels->gemm(a);
+          INFO(kernels->name << " " << s.m << " rows, threads " << threads);
+          CHECK(same_bits(shared, own));
+        }
+      }
+  set_thread_count(before);
+}
+
 TEST_CASE("Every instruction set gives the same bits for a product") {
   auto tables = test::runnable_tables();
   const Shape s{31, 77, 650};

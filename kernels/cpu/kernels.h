@@ -80,6 +80,8 @@ struct GemmArgs {
   int64_t delta_count = 0;
   // The calling thread's last product was packed from the same x, m and k: take that.
   bool same_x = false;
+  // No other product takes this x as this one packs it.
+  bool x_once = false;
 };
 
 // One product of which one side is thin, a rank: the products of an adapter but for its deltas.

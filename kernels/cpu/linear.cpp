@@ -266,6 +266,7 @@ void linear(const Kernels& kernels, const Linear& a) {
     g.delta_count = static_cast<int64_t>(deltas.size());
     // A product of few rows without adapters may go without packing, or pack in another way.
     const bool many = g.delta_count > 0 || g.m > kFewRowsMost;
+    g.x_once = !packed && a.terms.size() == 1;
     g.same_x = many ? packed : few != nullptr && pack_alike(a.operands, few->w, term.w);
     packed = many;
     few = many ? nullptr : &term;
@@ -300,6 +301,7 @@ void product_of_dx(const Kernels& kernels, const LinearBackward& a, const std::v
   g.deltas = deltas.data();
   g.delta_count = static_cast<int64_t>(deltas.size());
   g.same_x = packed;
+  g.x_once = !packed;
   product(kernels, a.operands)(g);
 }
 

@@ -31,6 +31,16 @@ struct AsStored {
   QLORA_INLINE Vec step(Vec x, Vec w, Vec sum) { return fma(x, w, sum); }
 };
 
+// Whether tasks may pack x for themselves (Cut in gemm-inl.h). Of f32 a task's rows of a chunk stay in its
+// second-level cache, and packing costs little beside the sums.
+template <class Operand>
+QLORA_INLINE constexpr bool own_x(Operand) {
+  return false;
+}
+QLORA_INLINE constexpr bool own_x(AsStored) {
+  return true;
+}
+
 // The pair that an odd kc leaves incomplete: its second element is zero.
 QLORA_INLINE void complete_pair(float* packed, int64_t kc, int64_t width) {
   if (kc % 2 != 0) __builtin_memset(packed + kc * width, 0, static_cast<size_t>(width) * sizeof(float));
