@@ -5,9 +5,9 @@
 namespace qlora {
 namespace {
 
-// The largest of all instruction sets (cpu/gemm-inl.h, cpu/pack-inl.h, cpu/attention-inl.h).
+// The largest of all instruction sets (cpu/gemm-inl.h, cpu/pack-inl.h, cpu/thin-inl.h, cpu/attention-inl.h).
 constexpr int64_t kTileRows = 14, kPanelColumns = 32, kChunk = 320, kBf16Chunk = 1024, kSuper = 4096,
-                  kTileSlack = 16;
+                  kTileSlack = 16, kPanelsTogether = 8;
 constexpr int64_t kAmxRows = 32, kAmxDepth = 32;  // cpu/amx_tiles-inl.h
 constexpr int64_t kFewRows =
     64;  // at least what small_rows-inl.h and decode_rows-inl.h take; they keep x whole
@@ -42,9 +42,9 @@ void ScratchNeed::product(int64_t m, int64_t n, int64_t k, DType type, Operands 
 }
 
 // A panel of w is a chunk of k long; with AMX there are two, as pairs, and each has a step more.
-void ScratchNeed::panel(int64_t k, Operands operands) {
+void ScratchNeed::panel(int64_t k, Operands operands, int64_t together) {
   const int64_t step = step_of(operands), steps = (k + step - 1) / step + (operands == Operands::bf16_amx);
-  need(kPackedW, std::min(steps * step, is_bf16(operands) ? kBf16Chunk : kChunk) * kPanelColumns);
+  need(kPackedW, together * std::min(steps * step, is_bf16(operands) ? kBf16Chunk : kChunk) * kPanelColumns);
 }
 
 void ScratchNeed::weight(const WeightView& w, int64_t rows, bool forward, DType type, Operands operands) {
@@ -96,12 +96,13 @@ int64_t bits(int64_t rows, int64_t cols) {
 
 }  // namespace
 
-// Of a task: sums of a thin product, the bits of its rows, its panel, and panels of all deltas of a term.
-void ScratchNeed::panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands operands) {
+// Of a task: sums of a thin product, the bits of its rows, its panels, and panels of all deltas of a term.
+void ScratchNeed::panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands operands,
+                         int64_t together) {
   const int64_t rows = operands == Operands::bf16_amx ? kAmxRows : kTileRows;
-  need(kThinSums, (rank + rows) * kPanelColumns + bits(kPanelColumns, dropped_columns));
+  need(kThinSums, together * (rank + rows) * kPanelColumns + bits(kPanelColumns, dropped_columns));
   need(kDeltaPanels, ranks * kPanelColumns);
-  panel(k, operands);
+  panel(k, operands, together);
 }
 
 // The plain composition drops kDropRows rows at a time.
@@ -130,7 +131,24 @@ void ScratchNeed::add(const Linear& a) {
   need(kThin, thin);
 }
 
+namespace {
+
+int64_t panels_of(int64_t columns) {
+  return (columns + kPanelColumns - 1) / kPanelColumns;
+}
+// How many panels of an adapter's gradients one thread packs together, at most (thin_products() of
+// cpu/thin-inl.h): the fewer threads there are, the more.
+int64_t panels_together(const LinearBackward& a) {
+  int64_t panels = 0;
+  for (const LinearBackwardTerm& term : a.terms)
+    panels += static_cast<int64_t>(term.lora.size()) * (panels_of(term.w.in) + panels_of(term.w.out));
+  return std::clamp<int64_t>((panels + 3) / 4, 1, kPanelsTogether);
+}
+
+}  // namespace
+
 void ScratchNeed::add(const LinearBackward& a) {
+  const int64_t together = panels_together(a);
   int64_t longest = 0;
   const auto sequences = static_cast<int64_t>(a.sequences.size());
   for (size_t s = 0; s + 1 < a.sequences.size(); ++s)
@@ -155,7 +173,8 @@ void ScratchNeed::add(const LinearBackward& a) {
       of_gradients += 2 * packed(part.rank, rows, chunks_of(rows) + 2 * sequences, a.operands);
       deltas += packed(rows, part.rank, chunks_of(part.rank), a.operands);
       ranks += part.rank + step_of(a.operands);
-      panels(ranks, part.rank, 0, std::max(out, rows), a.operands);
+      panels(ranks, part.rank, 0, out, a.operands);
+      panels(ranks, part.rank, 0, rows, a.operands, std::min(together, panels_of(std::max(in, out))));
     }
     if (a.dx != nullptr) need(kDeltas, deltas);
   }

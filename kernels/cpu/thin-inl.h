@@ -239,7 +239,7 @@ struct WidePanels {
   static int64_t floats_of_one(int64_t k) {
     constexpr int64_t kStep = Operand::kChunkStep;
     const int64_t depth = smaller(Operand::kChunkMax, (k + kStep - 1) / kStep * kStep);
-    return (depth * Operand::kBytes / 4 + kSlab) * kNr;
+    return depth * Operand::kBytes / 4 * kNr;
   }
   WidePanels(const ThinProduct& g, int64_t first, int64_t n)
       : begin(first),
@@ -282,9 +282,9 @@ static void thin_columns(const ThinProduct& g, int64_t begin, int64_t count) {
   const int64_t sum_floats = tiles * Operand::kTileRows * kNr;
   const auto cols_of = [&](int64_t p) { return smaller(kNr, g.n - p * kNr); };
   for (int64_t t = 0; t < tiles && thin_panels(g) == 1; ++t) pack_thin<Operand>(g, t);
-  float* sums =
-      cpu::scratch(cpu::Scratch::thin_sums,
-                   count * sum_floats + (g.draw.keys != nullptr ? kNr * kept_bytes(g.draw_cols) / 4 : 0));
+  const bool own_bits = g.draw.keys != nullptr && g.kept.bits == nullptr;
+  float* sums = cpu::scratch(cpu::Scratch::thin_sums,
+                             count * sum_floats + (own_bits ? kNr * kept_bytes(g.draw_cols) / 4 : 0));
   const Kept kept = drawn(g, begin * kNr, cols_of(begin), sums + count * sum_floats);
   const WidePanels<Operand> wide(g, begin, count);
   if (thin_by_rows(Operand{}, g)) return thin_rows(Operand{}, g, kept, begin, wide.packed);
@@ -350,7 +350,8 @@ static void thin_products(ThinProduct* products, int64_t n) {
   int64_t tasks = 0;
   for (int64_t i = 0; i < n; ++i) {
     ThinProduct& g = products[i];
-    if (g.wide_by_k) g.together = smaller(kPanelsTogether, larger(1, panels / (4 * cpu::task_threads())));
+    if (g.wide_by_k && g.draw.keys == nullptr)
+      g.together = smaller(kPanelsTogether, larger(1, panels / (4 * cpu::task_threads())));
     tasks += thin_tasks(g);
   }
   float* data = cpu::scratch(cpu::Scratch::thin, floats);
