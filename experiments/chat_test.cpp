@@ -127,18 +127,20 @@ TEST_CASE("the end tokens of generation_config.json end the answers of chats and
 }
 
 TEST_CASE("a local judge replies alike to questions asked together and alone") {
-  Fixture f(150);
+  Fixture f(400);
   const auto judge = make_model_judge({.model = f.model.get(),
                                        .memory = &f.memory,
                                        .tokenizer = f.tokenizer.get(),
                                        .chat_template = "oasst1"});
+  // More than it works on at a time, of two lengths of answers, with a beginning that is worth reading once.
   std::vector<ChatRequest> requests;
-  for (int i = 0; i < 12; ++i)
+  for (int i = 0; i < 3 * kJudgeBatch; ++i)
     requests.push_back({.system = "",
-                        .user = std::string(static_cast<size_t>(5 * i + 1), static_cast<char>('a' + i % 5)),
+                        .user = std::string(100, 'a') + std::string(static_cast<size_t>(3 * i + 1), 'b'),
                         .temperature = i % 2 * 0.7,
-                        .max_tokens = 6 + i});
-  requests.push_back({.system = "", .user = std::string(200, 'x'), .temperature = 0, .max_tokens = 4});
+                        .max_tokens = 3 + i / 16});
+  requests.push_back({.system = "", .user = std::string(400, 'x'), .temperature = 0, .max_tokens = 4});
+  CHECK(judge->at_once() >= static_cast<int64_t>(requests.size()));
   std::vector<std::optional<ChatReply>> replies(requests.size());
   judge->ask_together(requests, [&](size_t i, const ChatReply& reply) {
     CHECK(!replies[i]);

@@ -1,6 +1,7 @@
 // A study whose judge takes several questions at a time, as a model of our own does.
 #include <algorithm>
 #include <catch2/catch.hpp>
+#include <utility>
 
 #include "core/base/check.h"
 #include "eval/judge/judge_run.h"
@@ -20,12 +21,19 @@ std::vector<JudgeAsk> questions(int count) {
   return asks;
 }
 
-// Says 1 or 2 by the question's number, the last question first; to question 3 it has nothing to say.
+// Says 1 or 2 by the question's number, the last question first; to question 3 it has nothing to say, and
+// question `busy` it answers when it is asked again.
 class GroupJudge : public ChatClient {
  public:
-  explicit GroupJudge(std::vector<size_t>& groups) : groups_(groups) {}
+  GroupJudge(std::vector<size_t>& groups, std::string busy, ChatReply::Kind first)
+      : groups_(groups), busy_(std::move(busy)), first_(first) {}
   ChatReply ask(const ChatRequest& request) override {
     ChatReply reply;
+    if (request.user == std::exchange(busy_, request.user == busy_ ? "" : busy_)) {
+      reply.kind = first_;
+      reply.text = "not now";
+      return reply;
+    }
     reply.kind = request.user == "3" ? ChatReply::Kind::impossible : ChatReply::Kind::answer;
     reply.text = request.user == "3" ? "too long" : std::stoi(request.user) % 2 == 0 ? "so\n1" : "so\n2";
     reply.prompt_tokens = 5;
@@ -41,13 +49,15 @@ class GroupJudge : public ChatClient {
 
  private:
   std::vector<size_t>& groups_;
+  std::string busy_;
+  ChatReply::Kind first_;
 };
 
 struct GroupStudy {
   GroupStudy() { options.concurrency = 1; }
   JudgeRunReport run(std::span<const JudgeAsk> asks, int64_t votes_at_most = 1000) {
     return run_study(
-        asks, [&] { return std::make_unique<GroupJudge>(groups); }, options,
+        asks, [&] { return std::make_unique<GroupJudge>(groups, busy, first); }, options,
         [&](const Vote* vote, const JudgeLedgerRow& row) {
           QLORA_CHECK(static_cast<int64_t>(rows.size()) < votes_at_most, failure, "the disk is full");
           if (vote != nullptr) votes.push_back(*vote);
@@ -55,6 +65,8 @@ struct GroupStudy {
         });
   }
   JudgeRunOptions options;
+  std::string busy;
+  ChatReply::Kind first = ChatReply::Kind::again;
   std::vector<size_t> groups;
   std::vector<Vote> votes;
   std::vector<JudgeLedgerRow> rows;
@@ -76,6 +88,27 @@ TEST_CASE("a judge of several questions at a time gets each once and its replies
   CHECK((study.rows[0].error == "too long" && study.rows[0].attempts == 1));
 }
 
+TEST_CASE("a question that is not answered in its group is asked again alone") {
+  GroupStudy study;
+  study.options.backoff_s = 0.001;
+  study.busy = "2";
+  JudgeRunReport report = study.run(questions(10));
+  CHECK((report.answered == 9 && report.requests == 10));
+  CHECK(study.groups == std::vector<size_t>{4, 4, 2});
+
+  GroupStudy refused;
+  refused.options.attempts = 1;
+  refused.busy = "6";
+  refused.first = ChatReply::Kind::refused;
+  report = refused.run(questions(10));
+  CHECK((report.answered == 9 && report.stopped.empty()));  // it was asked again, and answered
+
+  GroupStudy slow;
+  slow.options.per_minute = 60000;
+  CHECK(slow.run(questions(3)).answered == 3);
+  CHECK(slow.groups.empty());  // a rate is kept by asking one at a time
+}
+
 TEST_CASE("the budget holds for questions that are asked together") {
   GroupStudy study;
   study.options.max_tokens_spent = 62;  // of an ask 27 at most, and 8 in the end
@@ -90,5 +123,5 @@ TEST_CASE("what a commit throws ends a study of questions that are asked togethe
   GroupStudy study;
   CHECK_THROWS_WITH(study.run(questions(10), 2), "the disk is full");
   CHECK(study.groups == std::vector<size_t>{4});
-  CHECK(study.rows.size() == 2);
+  CHECK(study.rows.size() == 2);  // the others never went out
 }

@@ -60,6 +60,14 @@ class Office {
     return taken;
   }
 
+  // An ask that was taken, and never went out.
+  void give_back(const JudgeAsk& ask) {
+    std::lock_guard lock(mutex_);
+    reserve(ask, -1);
+    --report_.asked;
+    changed_.notify_all();
+  }
+
   void wait_for_rate() {
     if (options_.per_minute <= 0) return;
     Clock::time_point mine;
@@ -221,35 +229,42 @@ void ask_one(Office& office, ChatClient& client, const JudgeAsk& ask, const Verd
   office.finish(ask, answered ? &vote : nullptr, row);
 }
 
-// Of those who are asked together each has one attempt. Its time is that since the reply before.
+// Whoever has no answer that way, and may get one, is asked again alone.
 void ask_group(Office& office, ChatClient& client, std::span<const JudgeAsk* const> asks,
                const VerdictParser& parser, const JudgeRunOptions& options) {
   Clock::time_point before = Clock::now();
   std::vector<ChatRequest> requests;
   for (const JudgeAsk* ask : asks) requests.push_back(ask->request);
   std::vector<bool> finished(asks.size());
-  const auto finish = [&](size_t i, const ChatReply* reply) {
+  client.ask_together(requests, [&](size_t i, const ChatReply& reply) {
+    const bool answered = reply.kind == ChatReply::Kind::answer;
+    if (!answered && reply.kind != ChatReply::Kind::impossible) return !office.stopping();
     JudgeLedgerRow row = row_of(*asks[i]);
     Vote vote;
-    const bool answered = reply != nullptr && reply->kind == ChatReply::Kind::answer;
-    row.attempts = reply != nullptr ? 1 : 0;
-    if (answered) settle(*asks[i], *reply, parser, options, row, vote);
-    if (reply != nullptr && !answered) row.error = reply->text;
-    const Clock::time_point now = Clock::now();
+    row.attempts = 1;
+    if (answered)
+      settle(*asks[i], reply, parser, options, row, vote);
+    else
+      row.error = reply.text;
+    const Clock::time_point now = Clock::now();  // its time is that since the reply before
     row.seconds = Seconds(now - std::exchange(before, now)).count();
     finished[i] = true;
     office.finish(*asks[i], answered ? &vote : nullptr, row);
     return !office.stopping();
-  };
-  client.ask_together(requests, [&](size_t i, const ChatReply& reply) { return finish(i, &reply); });
-  for (size_t i = 0; i < asks.size(); ++i)
-    if (!finished[i]) finish(i, nullptr);
+  });
+  for (size_t i = 0; i < asks.size(); ++i) {
+    if (finished[i]) continue;
+    if (office.stopping())
+      office.give_back(*asks[i]);
+    else
+      ask_one(office, client, *asks[i], parser, options);
+  }
 }
 
-// Until nothing more is to be asked.
+// Until nothing more is to be asked. A rate is kept by asking one at a time.
 void ask_all(Office& office, ChatClient& client, const VerdictParser& parser,
              const JudgeRunOptions& options) {
-  const auto most = static_cast<size_t>(client.at_once());
+  const auto most = options.per_minute > 0 ? size_t{1} : static_cast<size_t>(client.at_once());
   for (;;) {
     const std::vector<const JudgeAsk*> asks = office.take(most);
     if (asks.empty()) return;

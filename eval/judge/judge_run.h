@@ -84,12 +84,12 @@ struct JudgeRunReport {
   std::string error;    // of the last ask that failed
 };
 
-// Asks, with one client a thread; clients that want several requests at a time (ChatClient::at_once) are
-// asked once, without a limit of the rate. `commit` gets every answer when it arrives, one call at a time;
-// what it throws ends the run and is thrown again. A refusal ends the run, and so does a judge that wants to
-// be left alone for longer than longest_wait_s. An ask that is impossible or fails after all attempts is
-// counted and left to the next run. The budget: an ask goes out only if the most that it can cost is left of
-// it; what answers report is counted, replies that are lost on their way are not.
+// Asks, with one client a thread; as many at a time as the client wants (ChatClient::at_once), or one where a
+// rate is to be kept. `commit` gets every answer when it arrives, one call at a time; what it throws ends the
+// run and is thrown again. A refusal ends the run, and so does a judge that wants to be left alone for longer
+// than longest_wait_s. An ask that is impossible or fails after all attempts is counted and left to the next
+// run. The budget: an ask goes out only if the most that it can cost is left of it; what answers report is
+// counted, replies that are lost on their way are not.
 JudgeRunReport run_study(std::span<const JudgeAsk>,
                          const std::function<std::unique_ptr<ChatClient>()>& make_client,
                          const JudgeRunOptions&,

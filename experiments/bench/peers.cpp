@@ -38,6 +38,8 @@ void quiet_peers() {
   ::setenv("GOMP_SPINCOUNT", "10000", 1);
   std::ifstream file("/proc/self/cmdline");  // arguments, a zero after each
   std::string all((std::istreambuf_iterator<char>(file)), {});
+  if (!all.ends_with('\0'))
+    fail(ErrorKind::failure, "bench: cannot read how it was started, /proc/self/cmdline");
   std::vector<char*> arguments;
   for (size_t at = 0; at < all.size(); at = all.find('\0', at) + 1) arguments.push_back(all.data() + at);
   arguments.push_back(nullptr);

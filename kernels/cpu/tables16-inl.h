@@ -79,8 +79,8 @@ struct WordPlaceTables {
   }
 };
 struct WordPlaces {
-  __m512i bytes;  // bring together, in every eight, two bytes of codes for each of four vectors
-  __m512i shifts[4];  // bring down the codes of a vector
+  __m512i bytes;            // bring together, in every eight, two bytes of codes for each of four vectors
+  __m512i shifts[4];        // bring down the codes of a vector
   __m512i nibble, rest[2];  // what a place takes from there, and its other bits
   WordPlaces() : nibble(_mm512_set1_epi8(0x1e)) {
     static constexpr WordPlaceTables kTables;
