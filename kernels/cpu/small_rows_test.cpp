@@ -74,35 +74,47 @@ TEST_CASE("A product of few rows has the bits of the same rows among many") {
 }
 
 TEST_CASE("Few rows of strided operands write only what is theirs") {
+  const int64_t n = 77, many = 40;
   for (const cpu::Kernels* kernels : runnable_tables()) {
-    // Of the last, lines of w's rows meet in a set of the first cache.
-    for (auto [layout, ldw] : {std::pair{Layout::nt, int64_t{52}}, {Layout::nn, 84}, {Layout::nt, 512}}) {
-      const int64_t n = 77, k = 45, many = 20, ldx = k + 3, ldy = n + 5;
-      const Floats x = random_floats(many * ldx, 1), w = random_floats((n + k) * ldw, 2);
-      Floats all(static_cast<size_t>(many * ldy), 7.0f);
-      cpu::GemmArgs a{.layout = layout,
-                      .x = x.data(),
-                      .dense = w.data(),
-                      .y = all.data(),
-                      .ldx = ldx,
-                      .ldw = ldw,
-                      .ldy = ldy,
-                      .m = many,
-                      .n = n,
-                      .k = k,
-                      .alpha = 0.75f};
-      kernels->gemm(a);
-      for (int64_t rows = 1; rows < 9; ++rows) {
-        Floats few(static_cast<size_t>(many * ldy), 7.0f);
-        a.y = few.data();
-        a.m = rows;
-        kernels->gemm(a);
-        Floats expected(static_cast<size_t>(many * ldy), 7.0f);
-        std::copy(all.begin(), all.begin() + rows * ldy, expected.begin());
-        INFO(kernels->name << " layout " << static_cast<int>(layout) << " ldw " << ldw << " rows " << rows);
-        CHECK(same_bits(few, expected));
+    std::vector<decltype(kernels->gemm)> products = {kernels->gemm, kernels->gemm_bf16};
+    if (runs_tiles(*kernels)) products.push_back(kernels->gemm_amx);
+    for (size_t product = 0; product < products.size(); ++product)
+      // Of the third, lines of w's rows meet in a set of the first cache; the last are those that tiles take.
+      for (auto [layout, k, ldw, stored] : {std::tuple{Layout::nt, int64_t{45}, int64_t{52}, false},
+                                            {Layout::nn, 45, 84, false},
+                                            {Layout::nt, 45, 512, false},
+                                            {Layout::nt, 64, 80, false},
+                                            {Layout::nt, 64, 80, true}}) {
+        const int64_t ldx = k + 3, ldy = n + 5;
+        const Floats x = random_floats(many * ldx, 1), w = random_floats((n + k) * ldw, 2);
+        std::vector<uint16_t> narrow;
+        for (float v : w) narrow.push_back(to_bf16(v).bits);
+        Floats all(static_cast<size_t>(many * ldy), 7.0f);
+        cpu::GemmArgs a{.layout = layout,
+                        .x = x.data(),
+                        .dense = stored ? nullptr : w.data(),
+                        .dense_bf16 = stored ? narrow.data() : nullptr,
+                        .y = all.data(),
+                        .ldx = ldx,
+                        .ldw = ldw,
+                        .ldy = ldy,
+                        .m = many,
+                        .n = n,
+                        .k = k,
+                        .alpha = 0.75f};
+        products[product](a);
+        for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 17, 32}) {
+          Floats few(static_cast<size_t>(many * ldy), 7.0f);
+          a.y = few.data();
+          a.m = rows;
+          products[product](a);
+          Floats expected(static_cast<size_t>(many * ldy), 7.0f);
+          std::copy(all.begin(), all.begin() + rows * ldy, expected.begin());
+          INFO(kernels->name << " product " << product << " layout " << static_cast<int>(layout) << " k " << k
+                             << " ldw " << ldw << " stored " << stored << " rows " << rows);
+          CHECK(same_bits(few, expected));
+        }
       }
-    }
   }
 }
 
