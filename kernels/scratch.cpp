@@ -8,7 +8,10 @@ namespace {
 // The largest of all instruction sets (cpu/gemm-inl.h, cpu/pack-inl.h, cpu/thin-inl.h, cpu/attention-inl.h).
 constexpr int64_t kTileRows = 14, kPanelColumns = 32, kChunk = 320, kBf16Chunk = 1024, kSuper = 4096,
                   kTileSlack = 16, kPanelsTogether = 8;
-constexpr int64_t kAmxRows = 32, kAmxDepth = 32;  // cpu/amx_tiles-inl.h
+constexpr int64_t kAmxRows = 32, kAmxDepth = 32, kAmxChunk = 768;  // cpu/amx_tiles-inl.h
+// cpu/amx_blocks-inl.h: bytes that a block has of a chunk of x, and w where it is packed whole, which fewer
+// rows are not.
+constexpr int64_t kAmxBlock = 384 << 10, kAmxWhole = 2 << 20, kAmxBlockRows = 512;
 constexpr int64_t kFewRows =
     64;  // at least what small_rows-inl.h and decode_rows-inl.h take; they keep x whole
 constexpr int64_t kDropRows = 64;  // reference/linear.cpp
@@ -22,6 +25,20 @@ int64_t step_of(Operands operands) {
 // Rows packed as tiles of AMX: `tails` chunks of k end within a step.
 int64_t in_tiles(int64_t rows, int64_t k, int64_t tails) {
   return (rows + kAmxRows - 1) / kAmxRows * kAmxRows * (k + kAmxDepth * (tails + 1) - 1) / 2;
+}
+int64_t amx_chunks(int64_t k) {
+  return (k + kAmxChunk - 1) / kAmxChunk;
+}
+// Of a block of rows that a task packs for itself.
+int64_t block_in_tiles(int64_t rows, int64_t k) {
+  const int64_t tile = kAmxRows * (k / amx_chunks(k) + 1) * 2;
+  return in_tiles(std::min(rows, (kAmxBlock + tile - 1) / tile * kAmxRows), std::min(k, kSuper), 0);
+}
+// Of w where all of it is packed at once.
+int64_t whole_w(int64_t n, int64_t k) {
+  const int64_t panels = (n + kPanelColumns - 1) / kPanelColumns * amx_chunks(k);
+  const int64_t floats = panels * kPanelColumns * ((k / amx_chunks(k) + kAmxDepth) / 2 + kAmxDepth / 2);
+  return std::min(floats, kAmxWhole / 4);
 }
 
 }  // namespace
@@ -37,7 +54,11 @@ void ScratchNeed::product(int64_t m, int64_t n, int64_t k, DType type, Operands 
   const int64_t depth = std::min(k, kSuper), chunks = depth / (kChunk / 2) + 2;
   need(kPackedX, (m + kTileRows) * depth + (m / 6 + 1) * chunks * kTileSlack);
   if (m <= kFewRows) need(kPackedX, m * k);
-  if (operands == Operands::bf16_amx) need(kPackedX, in_tiles(m, m <= kAmxRows ? k : depth, 0));
+  if (operands == Operands::bf16_amx) {
+    need(kPackedX, in_tiles(m, m <= kAmxRows ? k : depth, 0));
+    if (k > 0) need(kPackedInside, block_in_tiles(m, k));
+    if (k > 0 && m > kAmxBlockRows) need(kWholeW, whole_w(n, k));
+  }
   panel(k, operands);
 }
 
@@ -189,8 +210,13 @@ void ScratchNeed::add(const Attention& a) {
   need(kPackedW, kChunk * kPanelColumns);
   const int64_t queries = a.operands == Operands::bf16_amx ? kAmxQueries : kQueries;
   need(kPackedInside, (kQueries + kTileRows) * std::max(a.head_dim, kChunk) + kChunk * kTileSlack);
-  for (const SequenceSpan& s : a.sequences)
+  for (const SequenceSpan& s : a.sequences) {
     need(kScores, std::min(s.q_len, queries) * (s.k_len + 2 * kLanes));
+    if (a.operands != Operands::bf16_amx) continue;
+    const int64_t depth = std::max(a.head_dim, kAmxQueries);
+    need(kPackedInside, block_in_tiles(std::max(s.k_len, kAmxQueries), depth));
+    need(kPackedW, whole_w(depth, depth));
+  }
 }
 
 void ScratchNeed::add(const AttentionBackward& a) {

@@ -33,6 +33,7 @@ class ScratchNeed {
     kPackedX,
     kPackedW,
     kPackedInside,
+    kWholeW,
     kAbsmax,
     kSegmentScales,
     kScores,

@@ -118,11 +118,12 @@ class PanelsOfW {
   int64_t lines_a_step_ = 0;
 };
 
-template <>
-void multiply<AmxTiles>(const GemmArgs& g, const PackedX<AmxTiles>& packed, int64_t k_begin, int64_t k,
-                        int64_t t0, int64_t t1, int64_t p0, int64_t p1) {
+// multiply() of gemm-inl.h with panels that come one after the other.
+template <class Panels>
+QLORA_INLINE void multiply_panels(const GemmArgs& g, const PackedX<AmxTiles>& packed, int64_t k_begin,
+                                  int64_t k, int64_t t0, int64_t t1, int64_t p0, int64_t p1,
+                                  Panels&& panels) {
   constexpr int64_t kRows = AmxTiles::kTileRows;
-  PanelsOfW panels(g, k_begin, k, packed.chunk, p0, p1, t1 - t0);
   float* delta_panels = nullptr;
   if (g.delta_count > 0)
     delta_panels = cpu::scratch(cpu::Scratch::delta_panels, delta_panel_floats<AmxTiles>(g));
@@ -133,6 +134,7 @@ void multiply<AmxTiles>(const GemmArgs& g, const PackedX<AmxTiles>& packed, int6
     const bool finish = g.delta_count > 0 && k_begin + k0 + kc == g.k;
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
+      if (finish) prefetch_delta_panels(g, t0 * kRows, t1 * kRows, column, cols);
       const float* panel = panels.next();
       if (finish) pack_delta_panels<AmxTiles>(g, t0 * kRows, t1 * kRows, column, cols, delta_panels);
       for (int64_t t = t0; t < t1; ++t) {
@@ -145,6 +147,13 @@ void multiply<AmxTiles>(const GemmArgs& g, const PackedX<AmxTiles>& packed, int6
       }
     }
   }
+}
+
+template <>
+void multiply<AmxTiles>(const GemmArgs& g, const PackedX<AmxTiles>& packed, int64_t k_begin, int64_t k,
+                        int64_t t0, int64_t t1, int64_t p0, int64_t p1) {
+  multiply_panels(g, packed, k_begin, k, t0, t1, p0, p1,
+                  PanelsOfW(g, k_begin, k, packed.chunk, p0, p1, t1 - t0));
 }
 
 #endif

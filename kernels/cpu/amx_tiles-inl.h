@@ -10,7 +10,7 @@ struct AmxTiles {
   static constexpr bool kFlush = true, kFewRows = true;
   static constexpr int64_t kChunkStep = kAmxDepth, kTileRows = 32, kPanelTasks = 3;
   static constexpr int64_t kChunkMax = kAmxChunkMax;
-  static constexpr int64_t kBytes = 2, kRowsBytes = 448 << 10;
+  static constexpr int64_t kBytes = 2, kRowsBytes = 384 << 10;
   QLORA_INLINE int64_t steps(int64_t kc) { return (kc + kAmxDepth - 1) / kAmxDepth; }
   QLORA_INLINE int64_t tile_floats(int64_t kc) { return steps(kc) * kTileRows * kLanes; }
 };

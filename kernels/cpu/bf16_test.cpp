@@ -213,6 +213,56 @@ TEST_CASE("Operands are rounded to bf16 as core base rounds them for every kind 
     }
 }
 
+TEST_CASE("Many rows have the same bits in blocks, whoever packs them, as a few at a time") {
+  const int before = thread_count();
+  const int64_t m = 1100, n = 40, k = 90, few = 100, rank = 4;
+  const Floats x = random_floats(m * k, 1), w = random_floats(n * k, 2), u = random_floats(m * rank, 3),
+               b = random_floats(n * rank, 4), levels = random_floats(16, 5);
+  const cpu::Codes codes{.data = reinterpret_cast<const uint8_t*>(x.data()),  // any codes
+                         .levels = levels.data(),
+                         .absmax = w.data(),
+                         .rows = n,
+                         .cols = k};
+  Floats expected(static_cast<size_t>(m * n)), y(expected.size());
+  // Rows [row, row + rows), of which an adapter has those from 70 on.
+  const auto arguments = [&](const cpu::Codes* of, int64_t row, int64_t rows, cpu::Delta& delta, Floats& to) {
+    const int64_t lo = std::max<int64_t>(row, 70);
+    delta = {
+        .lo = lo - row, .hi = rows, .rank = rank, .u = &u[static_cast<size_t>(lo * rank)], .w = b.data()};
+    return GemmArgs{.x = &x[static_cast<size_t>(row * k)],
+                    .dense = w.data(),
+                    .codes = of,
+                    .y = &to[static_cast<size_t>(row * n)],
+                    .ldx = k,
+                    .ldw = k,
+                    .ldy = n,
+                    .m = rows,
+                    .n = n,
+                    .k = k,
+                    .deltas = &delta,
+                    .delta_count = 1};
+  };
+  cpu::Delta delta;
+  for (const Kernels* kernels : runnable_tables())
+    for (const Named& named : products_of(*kernels))
+      for (const cpu::Codes* of : {static_cast<const cpu::Codes*>(nullptr), &codes}) {
+        INFO(kernels->name << " " << named.name << (of != nullptr ? " from codes" : ""));
+        for (int64_t row = 0; row < m; row += few) named.product(arguments(of, row, few, delta, expected));
+        for (int threads : {1, 2, 3}) {
+          set_thread_count(threads);
+          for (int turn = 0; turn < 3; ++turn) {  // x is packed for this one alone, is kept, was kept
+            GemmArgs g = arguments(of, 0, m, delta, y);
+            g.x_once = turn == 0;
+            g.same_x = turn == 2;
+            std::fill(y.begin(), y.end(), 7.0f);
+            named.product(g);
+            CHECK(same_bits(y, expected));
+          }
+        }
+      }
+  set_thread_count(before);
+}
+
 TEST_CASE("A product with bf16 operands leaves the flushing of denormals as it was") {
   volatile float tiny = 0x1p-127f;
   for (const Kernels* kernels : runnable_tables()) {

@@ -130,15 +130,15 @@ QLORA_INLINE void multiply_tile(Operand, int64_t rows, int64_t kc, const float* 
   short_tile<Operand, kMr>(rows, kc, a, b, d, cols);
 }
 
-// x of one product, packed: for every chunk of k, the tiles of all rows. data: null where every task packs
-// what it takes.
+// x of one product, packed: for every chunk of k, the tiles of all rows, or of a block of them. data: null
+// where every task packs what it takes.
 template <class Operand>
 struct PackedX {
   float* data;
-  int64_t tiles, chunk;
+  int64_t tiles, chunk, first = 0;
   // The tile of the chunk with this number, which is kc long.
   float* at(int64_t t, int64_t number, int64_t kc) const {
-    return data + tiles * number * Operand::tile_floats(chunk) + t * Operand::tile_floats(kc);
+    return data + tiles * number * Operand::tile_floats(chunk) + (t - first) * Operand::tile_floats(kc);
   }
   static int64_t floats(int64_t tiles, int64_t k, int64_t chunk) {
     const int64_t rest = k % chunk;
@@ -295,6 +295,12 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
   });
 }
 
+// The same in blocks of rows, where amx_blocks-inl.h has them.
+template <class Operand>
+static void gemm_blocks(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t chunk) {
+  gemm_range<Operand>(g, k_begin, k, chunk);
+}
+
 // small_rows-inl.h: the same bits without packing, for few rows.
 template <class Operand>
 static bool small_rows_take(const GemmArgs& g);
@@ -320,7 +326,7 @@ static void gemm_of(const GemmArgs& g) {
   }
   if (g.delta_count > 0) pack_deltas<Operand>(g);
   const int64_t chunk = chunk_of<Operand>(g.k), super = larger(1, kSuperMax / chunk) * chunk;
-  for (int64_t k = 0; k < g.k; k += super) gemm_range<Operand>(g, k, smaller(super, g.k - k), chunk);
+  for (int64_t k = 0; k < g.k; k += super) gemm_blocks<Operand>(g, k, smaller(super, g.k - k), chunk);
 }
 
 static void gemm(const GemmArgs& g) {

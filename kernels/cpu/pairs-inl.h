@@ -128,15 +128,29 @@ QLORA_INLINE void decode_pairs_nt(const Codes& w, const Levels& levels, int64_t 
   }
 }
 
-// Columns of codes [k, n], from row k0 and `column` on. REQUIRES: an even kc, whole vectors.
-template <class Levels>
-QLORA_INLINE void decode_pairs_nn(const Codes& w, const Levels& levels, int64_t k0, int64_t kc,
-                                  int64_t column, float* out) {
+// Columns of codes [k, n], from row k0 and `column` on: one vector of them, or two, which blocks do not part.
+// REQUIRES: an even kc, whole vectors.
+QLORA_INLINE void decode_pairs_nn(const Codes& w, const Levels8& levels, int64_t k0, int64_t kc,
+                                  int64_t column, int64_t cols, float* out) {
   const BlockOf block_of(w.block);
   const auto row = [&](int64_t e) { return levels_in_row(levels, w.data, e) * set1(w.absmax[block_of(e)]); };
   int64_t e = k0 * w.cols + column;
-  for (int64_t k = 0; k < kc; k += 2, e += 2 * w.cols)
-    istore(out + k / 2 * kNr, pair(row(e), row(e + w.cols)));
+  for (int64_t k = 0; k < kc; k += 2, e += 2 * w.cols, out += kNr)
+    for (int64_t j = 0; j < cols; j += kLanes) istore(out + j, pair(row(e + j), row(e + j + w.cols)));
+}
+// Of 4 bits: the scaled levels of both rows are rounded once, and a lookup finds pairs.
+QLORA_INLINE void decode_pairs_nn(const Codes& w, const Table16&, int64_t k0, int64_t kc, int64_t column,
+                                  int64_t cols, float* out) {
+  const BlockOf block_of(w.block);
+  const Vec levels = load(w.levels);
+  const auto scaled = [&](int64_t e) { return levels * set1(w.absmax[block_of(e)]); };
+  int64_t e = k0 * w.cols + column;
+  for (int64_t k = 0; k < kc; k += 2, e += 2 * w.cols, out += kNr) {
+    const WordTable table = word_table(scaled(e), scaled(e + w.cols));
+    const uint8_t *even = w.data + e / 2, *odd = even + w.cols / 2;
+    for (int64_t j = 0; j < cols; j += kLanes)
+      istore(out + j, lookup_pairs(table, even + j / 2, odd + j / 2));
+  }
 }
 
 template <int kBits, class Levels>
@@ -145,12 +159,11 @@ static void decode_pairs(const Codes& w, const Levels& levels, bool rows_are_k, 
   for (int64_t j = 0; j < kNr; j += kLanes) {
     if (j >= cols) {
       for (int64_t i = 0; i < kc / 2; ++i) store(out + i * kNr + j, zero());
-    } else if (rows_are_k) {
-      decode_pairs_nn(w, levels, k, kc, column + j, out + j);
-    } else {
+    } else if (!rows_are_k) {
       decode_pairs_nt<kBits>(w, levels, column + j, k, kc, out + j);
     }
   }
+  if (rows_are_k) decode_pairs_nn(w, levels, k, kc, column, cols, out);
 }
 
 // A panel of w from codes.

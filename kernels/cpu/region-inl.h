@@ -15,6 +15,7 @@
 #include "kernels/cpu/dropout-inl.h"
 #include "kernels/cpu/deltas-inl.h"
 #include "kernels/cpu/amx_panels-inl.h"
+#include "kernels/cpu/amx_blocks-inl.h"
 #include "kernels/cpu/thin-inl.h"
 #include "kernels/cpu/amx_thin-inl.h"
 #include "kernels/cpu/small_rows-inl.h"

@@ -111,6 +111,18 @@ QLORA_INLINE void lookup_words(const WordPlaces& p, const WordTable& t, const ui
   }
 }
 
+// Pairs of sixteen columns, from eight bytes of codes of an even and of an odd row, which are the first and the
+// second block of the table.
+QLORA_INLINE IVec lookup_pairs(const WordTable& t, const uint8_t* even, const uint8_t* odd) {
+  const auto eight = [](const uint8_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); };
+  const __m512i bytes = _mm512_cvtepu16_epi64(_mm_unpacklo_epi8(eight(even), eight(odd)));
+  // Of two bytes the high nibbles, then the low ones, each as the places of both bytes of a word.
+  const __m512i nibbles = _mm512_multishift_epi64_epi8(_mm512_set1_epi64(0x07073f3f0b0b0303), bytes);
+  const __m512i places = _mm512_ternarylogic_epi32(nibbles, _mm512_set1_epi8(0x1e),
+                                                   _mm512_set1_epi32(0x21200100), 0xea);  // (a & b) | c
+  return {_mm512_permutexvar_epi8(places, t.levels)};
+}
+
 // Sixteen bytes of each of four rows.
 QLORA_INLINE __m512i four_rows(const uint8_t* p, int64_t ld) {
   const auto row = [&](int i) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + i * ld)); };

@@ -50,6 +50,14 @@ QLORA_INLINE void lookup_words(const WordPlaces&, const WordTable& t, const uint
     __builtin_memcpy(to + i / 16 * step + i % 16, &word, sizeof(word));
   }
 }
+QLORA_INLINE IVec lookup_pairs(const WordTable& t, const uint8_t* even, const uint8_t* odd) {
+  alignas(64) uint32_t words[16];
+  for (int i = 0; i < 16; ++i) {
+    const int shift = i % 2 == 0 ? 4 : 0;
+    words[i] = t.levels[0][even[i / 2] >> shift & 15] | t.levels[1][odd[i / 2] >> shift & 15] << 16;
+  }
+  return iload(words);
+}
 
 struct PairScales {
   float of[8];
