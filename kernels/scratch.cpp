@@ -63,9 +63,9 @@ void ScratchNeed::product(int64_t m, int64_t n, int64_t k, DType type, Operands 
 }
 
 // A panel of w is a chunk of k long; with AMX there are two, as pairs, and each has a step more.
-void ScratchNeed::panel(int64_t k, Operands operands, int64_t together) {
+void ScratchNeed::panel(int64_t k, Operands operands) {
   const int64_t step = step_of(operands), steps = (k + step - 1) / step + (operands == Operands::bf16_amx);
-  need(kPackedW, together * std::min(steps * step, is_bf16(operands) ? kBf16Chunk : kChunk) * kPanelColumns);
+  need(kPackedW, std::min(steps * step, is_bf16(operands) ? kBf16Chunk : kChunk) * kPanelColumns);
 }
 
 void ScratchNeed::weight(const WeightView& w, int64_t rows, bool forward, DType type, Operands operands) {
@@ -110,6 +110,11 @@ int64_t chunks_of(int64_t k) {
   return k / (kChunk / 2) + 2;
 }
 
+// Sums of a panel of a thin product.
+int64_t sums(int64_t rank, Operands operands) {
+  return (rank + (operands == Operands::bf16_amx ? kAmxRows : kTileRows)) * kPanelColumns;
+}
+
 // Bits of the elements that dropout keeps, as floats.
 int64_t bits(int64_t rows, int64_t cols) {
   return rows * ((cols + 63) / 64 * 2);
@@ -117,13 +122,11 @@ int64_t bits(int64_t rows, int64_t cols) {
 
 }  // namespace
 
-// Of a task: sums of a thin product, the bits of its rows, its panels, and panels of all deltas of a term.
-void ScratchNeed::panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands operands,
-                         int64_t together) {
-  const int64_t rows = operands == Operands::bf16_amx ? kAmxRows : kTileRows;
-  need(kThinSums, together * (rank + rows) * kPanelColumns + bits(kPanelColumns, dropped_columns));
+// Of a task: sums of a thin product, the bits of its rows, its panel, and panels of all deltas of a term.
+void ScratchNeed::panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands operands) {
+  need(kThinSums, sums(rank, operands) + bits(kPanelColumns, dropped_columns));
   need(kDeltaPanels, ranks * kPanelColumns);
-  panel(k, operands, together);
+  panel(k, operands);
 }
 
 // The plain composition drops kDropRows rows at a time.
@@ -195,7 +198,11 @@ void ScratchNeed::add(const LinearBackward& a) {
       deltas += packed(rows, part.rank, chunks_of(part.rank), a.operands);
       ranks += part.rank + step_of(a.operands);
       panels(ranks, part.rank, 0, out, a.operands);
-      panels(ranks, part.rank, 0, rows, a.operands, std::min(together, panels_of(std::max(in, out))));
+      const int64_t step = step_of(a.operands), count = std::min(together, panels_of(std::max(in, out)));
+      need(kThinSums, count * sums(part.rank, a.operands));
+      need(kPackedW,
+           count * std::min((rows + step - 1) / step * step, is_bf16(a.operands) ? kBf16Chunk : kChunk) *
+               kPanelColumns);
     }
     if (a.dx != nullptr) need(kDeltas, deltas);
   }
@@ -204,19 +211,26 @@ void ScratchNeed::add(const LinearBackward& a) {
   need(kThin, std::max(of_du, of_gradients));
 }
 
+// Every task packs its own small products: a block of queries times keys or values, and keys times a block.
 void ScratchNeed::add(const Attention& a) {
   if (a.type != DType::f32) return;
-  // Every task packs its own small products.
-  need(kPackedW, kChunk * kPanelColumns);
-  const int64_t queries = a.operands == Operands::bf16_amx ? kAmxQueries : kQueries;
-  need(kPackedInside, (kQueries + kTileRows) * std::max(a.head_dim, kChunk) + kChunk * kTileSlack);
+  const bool amx = a.operands == Operands::bf16_amx;
   for (const SequenceSpan& s : a.sequences) {
-    need(kScores, std::min(s.q_len, queries) * (s.k_len + 2 * kLanes));
-    if (a.operands != Operands::bf16_amx) continue;
-    const int64_t depth = std::max(a.head_dim, kAmxQueries);
-    need(kPackedInside, block_in_tiles(std::max(s.k_len, kAmxQueries), depth));
-    need(kPackedW, whole_w(depth, depth));
+    // One query stands for all heads that share its keys.
+    const int64_t queries = std::max(std::min(s.q_len, amx ? kAmxQueries : kQueries), a.heads / a.kv_heads);
+    const int64_t depth = std::max(a.head_dim, std::min(s.k_len, kChunk));
+    inside(queries, depth, a.operands);
+    inside(s.k_len, queries, a.operands);
+    panel(std::max(depth, queries), a.operands);
+    if (amx && s.k_len > kAmxBlockRows) need(kPackedW, whole_w(a.head_dim, kAmxQueries));
+    need(kScores, std::min(s.q_len, amx ? kAmxQueries : kQueries) * (s.k_len + 2 * kLanes));
   }
+}
+
+// x of a product inside a task.
+void ScratchNeed::inside(int64_t m, int64_t k, Operands operands) {
+  need(kPackedInside, (m + kTileRows) * k + (m / 6 + 1) * chunks_of(k) * kTileSlack);
+  if (operands == Operands::bf16_amx) need(kPackedInside, in_tiles(m, k, 0));
 }
 
 void ScratchNeed::add(const AttentionBackward& a) {

@@ -47,12 +47,12 @@ class ScratchNeed {
   };
   void need(Buffer, int64_t elements, DType = DType::f32);
   void product(int64_t m, int64_t n, int64_t k, DType, Operands);
-  void panel(int64_t k, Operands, int64_t together = 1);
+  void panel(int64_t k, Operands);
+  void inside(int64_t m, int64_t k, Operands);
   void weight(const WeightView&, int64_t rows, bool forward, DType, Operands);
   void scales(const WeightView&);
   void segment_scales(const WeightView&);
-  void panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands,
-              int64_t together = 1);
+  void panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands);
 
   std::array<size_t, kBuffers> bytes_{};
 };

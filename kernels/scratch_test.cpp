@@ -13,7 +13,7 @@ using namespace qlora::test;
 namespace {
 
 void run_on(Backend& backend, const Case& c) {
-  Device device(backend, DType::f32);
+  Device device(backend, DType::f32, 0, c.operands);
   c.run(device, c.inputs);
 }
 
