@@ -7,7 +7,7 @@ namespace {
 
 // The largest of all instruction sets (cpu/gemm-inl.h, cpu/pack-inl.h, cpu/thin-inl.h, cpu/attention-inl.h).
 constexpr int64_t kTileRows = 14, kPanelColumns = 32, kChunk = 320, kBf16Chunk = 1024, kSuper = 4096,
-                  kTileSlack = 16, kPanelsTogether = 8;
+                  kTileSlack = 16, kPanelsTogether = 8, kOwnRows = (768 << 10) / 4;
 constexpr int64_t kAmxRows = 32, kAmxDepth = 32, kAmxChunk = 768;  // cpu/amx_tiles-inl.h
 // cpu/amx_blocks-inl.h: bytes that a block has of a chunk of x, and w where it is packed whole, which fewer
 // rows are not.
@@ -54,12 +54,20 @@ void ScratchNeed::product(int64_t m, int64_t n, int64_t k, DType type, Operands 
   const int64_t depth = std::min(k, kSuper), chunks = depth / (kChunk / 2) + 2;
   need(kPackedX, (m + kTileRows) * depth + (m / 6 + 1) * chunks * kTileSlack);
   if (m <= kFewRows) need(kPackedX, m * k);
+  if (operands == Operands::as_stored) own_rows(m, k);
   if (operands == Operands::bf16_amx) {
     need(kPackedX, in_tiles(m, m <= kAmxRows ? k : depth, 0));
     if (k > 0) need(kPackedInside, block_in_tiles(m, k));
     if (k > 0 && m > kAmxBlockRows) need(kWholeW, whole_w(n, k));
   }
   panel(k, operands);
+}
+
+// Of f32 a task may pack a chunk of the rows that it multiplies for itself (own_x in cpu/gemm-inl.h).
+void ScratchNeed::own_rows(int64_t m, int64_t k) {
+  const int64_t chunks = (k + kChunk - 1) / kChunk, chunk = k > 0 ? (k / chunks + 8) / 8 * 8 : 0;
+  const int64_t rows = std::min(m, chunk > 0 ? kOwnRows / chunk : 0) + kTileRows;
+  need(kPackedInside, rows * chunk + (rows / 6 + 1) * kTileSlack);
 }
 
 // A panel of w is a chunk of k long; with AMX there are two, as pairs, and each has a step more.
@@ -223,7 +231,7 @@ void ScratchNeed::add(const Attention& a) {
     inside(s.k_len, queries, a.operands);
     panel(std::max(depth, queries), a.operands);
     if (amx && s.k_len > kAmxBlockRows) need(kPackedW, whole_w(a.head_dim, kAmxQueries));
-    need(kScores, std::min(s.q_len, amx ? kAmxQueries : kQueries) * (s.k_len + 2 * kLanes));
+    need(kScores, queries * (s.k_len + 2 * kLanes));
   }
 }
 

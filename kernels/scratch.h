@@ -47,6 +47,7 @@ class ScratchNeed {
   };
   void need(Buffer, int64_t elements, DType = DType::f32);
   void product(int64_t m, int64_t n, int64_t k, DType, Operands);
+  void own_rows(int64_t m, int64_t k);
   void panel(int64_t k, Operands);
   void inside(int64_t m, int64_t k, Operands);
   void weight(const WeightView&, int64_t rows, bool forward, DType, Operands);
