@@ -22,14 +22,15 @@ std::vector<JudgeAsk> questions(int count) {
 }
 
 // Says 1 or 2 by the question's number, the last question first; to question 3 it has nothing to say, and
-// question `busy` it answers when it is asked again.
+// question `busy` it says `first`, and if that is `again`, answers the next time.
 class GroupJudge : public ChatClient {
  public:
   GroupJudge(std::vector<size_t>& groups, std::string busy, ChatReply::Kind first)
       : groups_(groups), busy_(std::move(busy)), first_(first) {}
   ChatReply ask(const ChatRequest& request) override {
     ChatReply reply;
-    if (request.user == std::exchange(busy_, request.user == busy_ ? "" : busy_)) {
+    if (request.user == busy_) {
+      if (first_ == ChatReply::Kind::again) busy_.clear();
       reply.kind = first_;
       reply.text = "not now";
       return reply;
@@ -97,11 +98,12 @@ TEST_CASE("a question that is not answered in its group is asked again alone") {
   CHECK(study.groups == std::vector<size_t>{4, 4, 2});
 
   GroupStudy refused;
-  refused.options.attempts = 1;
   refused.busy = "6";
   refused.first = ChatReply::Kind::refused;
   report = refused.run(questions(10));
-  CHECK((report.answered == 9 && report.stopped.empty()));  // it was asked again, and answered
+  CHECK_THAT(report.stopped, Contains("refuses: not now"));
+  CHECK(refused.groups == std::vector<size_t>{4, 4});  // nobody is asked after a refusal
+  CHECK((report.answered == 6 && report.left == 4));
 
   GroupStudy slow;
   slow.options.per_minute = 60000;

@@ -219,8 +219,8 @@ TEST_CASE("A product with a quantized weight has the bits of the product with it
           product.w = q.view;
           product.y = b.data();
           backend->qgemm(product);
-          INFO(kernels->name << " " << c.out << "x" << c.in << " block " << c.block << " forward "
-                             << forward << " " << name_of(operands));
+          INFO(kernels->name << " " << c.out << "x" << c.in << " block " << c.block << " forward " << forward
+                             << " " << name_of(operands));
           CHECK(same_bits(a, b));
         }
       }

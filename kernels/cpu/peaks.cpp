@@ -32,8 +32,8 @@ double seconds_of(const std::function<void()>& body) {
   return now() - begin;
 }
 
-// The best of some short runs of `work` units on every thread. Several run until all of them do: one that has just been
-// woken may wait on the processor of another for tens of milliseconds.
+// The best of some short runs of `work` units on every thread. Several run until all of them do: one that has
+// just been woken may wait on the processor of another for tens of milliseconds.
 double best_rate(double work, const std::function<void()>& body) {
   constexpr double kWarm = 0.1;  // seconds
   const int threads = thread_count();

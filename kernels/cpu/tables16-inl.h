@@ -111,8 +111,8 @@ QLORA_INLINE void lookup_words(const WordPlaces& p, const WordTable& t, const ui
   }
 }
 
-// Pairs of sixteen columns, from eight bytes of codes of an even and of an odd row, which are the first and the
-// second block of the table.
+// Pairs of sixteen columns, from eight bytes of codes of an even and of an odd row, which are the first and
+// the second block of the table.
 QLORA_INLINE IVec lookup_pairs(const WordTable& t, const uint8_t* even, const uint8_t* odd) {
   const auto eight = [](const uint8_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); };
   const __m512i bytes = _mm512_cvtepu16_epi64(_mm_unpacklo_epi8(eight(even), eight(odd)));
