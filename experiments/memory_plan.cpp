@@ -115,8 +115,11 @@ void generate(PlanBase& base, const std::vector<Adapter*>& adapters,
               const std::vector<const PlannedRun*>& runs) {
   const HfConfig& config = base.model->config();
   std::vector<GenerateRequest> requests;
-  Generator generator{
-      .model = *base.model, .memory = base.memory, .type = base.type, .reuse_prefixes = false};
+  Generator generator{.model = *base.model,
+                      .memory = base.memory,
+                      .type = base.type,
+                      .drafts = base.drafts,
+                      .reuse_prefixes = false};
   // A step beyond the prompts: what that needs once is there from then on.
   std::vector<int> tokens;
   generator.on_token = [&](size_t request, int32_t) { return ++tokens[request] < 2; };
@@ -240,6 +243,7 @@ JudgeNeed Planner::judge_need(const JudgeSetup& setup, const std::string& text, 
   request.context.resize(static_cast<size_t>(std::min(own + more_tokens, config.max_positions - 1)));
   request.max_new_tokens = setup.max_tokens;
   Generator generator = judge_generator(*base.model, base.memory, base.type);
+  generator.drafts = base.drafts;
   generator.reuse_prefixes = false;
   std::vector<int> tokens(static_cast<size_t>(generator.batch));
   generator.on_token = [&](size_t i, int32_t) { return ++tokens[i] < 2; };

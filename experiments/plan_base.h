@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "core/models/drafts.h"
 #include "core/models/model.h"
 #include "experiments/plan.h"
 
@@ -13,12 +14,15 @@ namespace qlora {
 inline constexpr size_t kAddresses = size_t{1} << 44;
 
 struct PlanBase {
-  explicit PlanBase(CountedKernels kernels) : backend(make_counting_backend(kernels)) {}
+  explicit PlanBase(CountedKernels kernels)
+      : backend(make_counting_backend(kernels)),
+        drafts(kernels == CountedKernels::cpu ? kDraftRows - 1 : 0) {}
   std::unique_ptr<CountingBackend> backend;
   Memory memory{*backend};
   std::shared_ptr<const Model> model;
   DType type = DType::f32;
-  size_t loading = 0;  // bytes at the peak of loading
+  size_t loading = 0;    // bytes at the peak of loading
+  const int64_t drafts;  // of generated answers: as many as a step ever has; a device makes none
 };
 
 }  // namespace qlora

@@ -1,11 +1,13 @@
 #include "core/models/generate.h"
 
 #include <algorithm>
+#include <chrono>
 #include <numeric>
 #include <utility>
 
 #include "core/base/check.h"
 #include "core/models/decode_head.h"
+#include "core/models/drafts.h"
 #include "core/ops/ops.h"
 
 namespace qlora {
@@ -42,6 +44,17 @@ void append_sequence(Axis& axis, std::span<const int32_t> tokens, int64_t past, 
   }
 }
 
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// On the processor rows have the same bits in any number. The counting backend stands for it where a plan of
+// memory asks for drafts; what pays cannot be measured there.
+bool makes_drafts(const Backend& backend, int64_t drafts) {
+  if (dynamic_cast<const CountingBackend*>(&backend) != nullptr) return drafts > 0;
+  return drafts != 0 && backend.host_memory();
+}
+
 class Generation {
  public:
   Generation(const Model& model, Memory& memory, DType type, std::span<const Prompt> prompts,
@@ -56,7 +69,9 @@ class Generation {
         cache_(memory, model.config().layers, capacities(), model.config().kv_heads * model.config().head_dim,
                type),
         step_head_(options.step_head != nullptr ? *options.step_head : nullptr),
-        answers_(prompts.size()) {}
+        answers_(prompts.size()),
+        drafts_(makes_drafts(memory.backend(), options.drafts)),
+        plan_(options.drafts) {}
 
   std::vector<std::vector<int32_t>> run() {
     for (size_t i = 0; i < prompts_.size(); ++i)
@@ -65,7 +80,7 @@ class Generation {
       if (std::vector<size_t> fresh = admit(); !fresh.empty()) {
         read_prompts(fresh);
       } else if (std::vector<size_t> open = open_slots(); !open.empty()) {
-        pass(open, options_.numerics);
+        step(open);
       } else {
         keep();
         return std::move(answers_);
@@ -78,6 +93,9 @@ class Generation {
   struct Slot {
     std::optional<size_t> prompt;
     std::vector<int32_t> pending;  // tokens that the model has not seen
+    int64_t drafted = 0;           // of them, at the end: guessed
+    DraftText text;
+    DraftRecord record;
     std::optional<Sampler> sampler;
     // The prompt that its first `read` rows in the cache are of: read exactly, whatever follows them.
     std::optional<size_t> beginning;
@@ -145,6 +163,9 @@ class Generation {
       slot.read = begin_slot(static_cast<int64_t>(s), known, prompt);
       slot.pending.assign(prompt.tokens.begin() + slot.read, prompt.tokens.end());
       slot.sampler.emplace(prompt.sampling, prompt.tokens);
+      slot.text = {};
+      slot.record = {};
+      if (drafts_) slot.text.add(prompt.tokens);
       fresh.push_back(s);
     }
     return fresh;
@@ -207,7 +228,7 @@ class Generation {
       tokens += slot.read;
       read += static_cast<int64_t>(slot.pending.size());
     }
-    pass(fresh, Numerics::exact);
+    take(fresh, pass(fresh, Numerics::exact));
     if (options_.on_prompts) options_.on_prompts(tokens, read);
   }
 
@@ -218,37 +239,82 @@ class Generation {
     return open;
   }
 
-  // One forward pass over the pending tokens of some slots, and their next tokens.
-  void pass(const std::vector<size_t>& slots, Numerics numerics) {
+  // The tokens that follow those that were taken last.
+  void step(const std::vector<size_t>& open) {
+    const std::vector<Draft> drafts = draft(open);
+    head_of(options_.numerics);  // is made once, and not what a step takes
+    const double begin = now_seconds();
+    const Taken tokens = pass(open, options_.numerics);
+    const double seconds = now_seconds() - begin;
+    int64_t drafted = 0;
+    for (size_t i = 0; i < open.size(); ++i) {
+      drafted += slots_[open[i]].drafted;
+      slots_[open[i]].record.learn(drafts[i], tokens[i]);
+    }
+    plan_.measured(static_cast<int64_t>(open.size()), drafted, seconds);
+    const int64_t taken = take(open, tokens);
+    if (options_.on_step) options_.on_step(static_cast<int64_t>(open.size()) + drafted, taken);
+  }
+
+  // Guesses how each answer goes on, and lets as much of that as the plan says be read in the next step.
+  std::vector<Draft> draft(const std::vector<size_t>& open) {
+    std::vector<Draft> drafts(open.size());
+    const auto rows = static_cast<int64_t>(open.size());
+    if (!drafts_ || rows >= kDraftRows) return drafts;
+    std::vector<DraftOffer> offers;
+    for (size_t i = 0; i < open.size(); ++i) {
+      const Slot& slot = slots_[open[i]];
+      drafts[i] = slot.text.guess(plan_.longest());
+      // One token is chosen whatever comes true.
+      const int64_t left = room(*slot.prompt) - static_cast<int64_t>(answers_[*slot.prompt].size()) - 1;
+      offers.push_back({&drafts[i], &slot.record, left});
+    }
+    const std::vector<int64_t> counts = plan_.choose(rows, offers);
+    for (size_t i = 0; i < open.size(); ++i) {
+      Slot& slot = slots_[open[i]];
+      slot.drafted = counts[i];
+      slot.pending.insert(slot.pending.end(), drafts[i].tokens.begin(), drafts[i].tokens.begin() + counts[i]);
+    }
+    return drafts;
+  }
+
+  // By slot of a pass: the tokens that follow.
+  using Taken = std::vector<std::vector<int32_t>>;
+
+  // One forward pass over the pending tokens of some slots.
+  Taken pass(const std::vector<size_t>& slots, Numerics numerics) {
     Axis axis;
     axis.cu = {0};
-    std::vector<int32_t> last_rows;
+    std::vector<int32_t> chosen_from;  // rows: of each slot's last token and its draft
+    std::vector<Sampler*> samplers;
+    std::vector<std::span<const int32_t>> drafts;
     for (size_t s = 0, i = 0; s < slots_.size(); ++s) {
       const bool takes_part = i < slots.size() && slots[i] == s;
       if (takes_part) ++i;
-      append_sequence(axis, takes_part ? std::span<const int32_t>(slots_[s].pending) : std::span<int32_t>(),
+      Slot& slot = slots_[s];
+      append_sequence(axis, takes_part ? std::span<const int32_t>(slot.pending) : std::span<int32_t>(),
                       cache_.length(static_cast<int64_t>(s)),
-                      takes_part ? prompts_[*slots_[s].prompt].adapter : nullptr);
-      if (takes_part) last_rows.push_back(axis.cu.back() - 1);
+                      takes_part ? prompts_[*slot.prompt].adapter : nullptr);
+      if (!takes_part) continue;
+      for (int64_t row = axis.rows() - 1 - slot.drafted; row < axis.rows(); ++row)
+        chosen_from.push_back(static_cast<int32_t>(row));
+      samplers.push_back(&*slot.sampler);
+      drafts.push_back(std::span<const int32_t>(slot.pending).last(static_cast<size_t>(slot.drafted)));
     }
-    const WantedRows last = wanted_rows(axis, std::move(last_rows));
+    std::vector<int32_t> all(chosen_from.size());
+    std::iota(all.begin(), all.end(), 0);
+    const WantedRows wanted = wanted_rows(axis, std::move(chosen_from));
     Context c{.backend = memory_.backend(),
               .memory = memory_,
               .axis = &axis,
               .type = type_,
               .cache = &cache_,
-              .wanted = last.axis.rows() < axis.rows() ? &last : nullptr,
+              .wanted = wanted.axis.rows() < axis.rows() ? &wanted : nullptr,
               .numerics = numerics};
     Tensor hidden = model_.hidden(c).value;
     cache_.advance(axis.cu);
-    std::vector<int32_t> all(slots.size());
-    std::iota(all.begin(), all.end(), 0);
     const OutputHead output{head_of(numerics), model_.config().logit_softcap};
-    const Tensor logits = logits_of(c, output, hidden, all);
-    std::vector<Sampler*> samplers;
-    for (size_t s : slots) samplers.push_back(&*slots_[s].sampler);
-    const std::vector<int32_t> tokens = next_tokens(logits, samplers);
-    for (size_t i = 0; i < slots.size(); ++i) take(slots_[slots[i]], tokens[i]);
+    return next_tokens(logits_of(c, output, hidden, all), samplers, drafts);
   }
 
   // Made at the first step that reads it.
@@ -259,14 +325,34 @@ class Generation {
     return step_head_ != nullptr ? *step_head_ : model_.head();
   }
 
-  void take(Slot& slot, int32_t token) {
+  // The tokens that follow, until an answer ends; returns how many. Of what was read, the cache keeps the
+  // rows of tokens that were taken, all but the last of which the model has seen.
+  int64_t take(const std::vector<size_t>& slots, const Taken& tokens) {
+    int64_t all = 0;
+    for (size_t i = 0; i < slots.size(); ++i) {
+      Slot& slot = slots_[slots[i]];
+      const auto s = static_cast<int64_t>(slots[i]);
+      const int64_t undrafted = cache_.length(s) - std::exchange(slot.drafted, 0);
+      int64_t taken = 0;
+      for (bool more = true; more && taken < static_cast<int64_t>(tokens[i].size()); ++taken)
+        more = take(slot, tokens[i][static_cast<size_t>(taken)]);
+      cache_.cut(s, undrafted + taken - 1);
+      all += taken;
+    }
+    return all;
+  }
+
+  // Returns whether the answer goes on.
+  bool take(Slot& slot, int32_t token) {
     const size_t prompt = *slot.prompt;
     answers_[prompt].push_back(token);
     const bool more = !options_.on_token || options_.on_token(prompt, token);
     slot.pending = {token};
-    if (more && !is_stop(token) && static_cast<int64_t>(answers_[prompt].size()) < room(prompt)) return;
+    if (drafts_) slot.text.add(slot.pending);
+    if (more && !is_stop(token) && static_cast<int64_t>(answers_[prompt].size()) < room(prompt)) return true;
     slot.prompt.reset();
     end(prompt);
+    return false;
   }
 
   void end(size_t prompt) const {
@@ -288,6 +374,8 @@ class Generation {
   std::shared_ptr<const FrozenLinear> step_head_;  // of the decode class, where it has its own
   std::vector<std::vector<int32_t>> answers_;
   size_t next_ = 0;  // in order_: those before it have a slot, or have had one
+  bool drafts_;
+  DraftPlan plan_;
 };
 
 }  // namespace
@@ -297,6 +385,8 @@ std::vector<std::vector<int32_t>> generate(const Model& model, Memory& memory, D
   if (prompts.empty()) return {};
   QLORA_CHECK(options.kept == nullptr || prompts.size() == 1, usage,
               "generate: tokens are kept of one prompt, but there are {}", prompts.size());
+  QLORA_CHECK(options.drafts >= -1, usage,
+              "generate: drafts {}: must be -1 (as many as pay), 0 (none) or above", options.drafts);
   return Generation(model, memory, type, prompts, options).run();
 }
 

@@ -37,6 +37,10 @@ struct GenerateOptions {
   // Tokens that a prompt begins with as another one of its adapter does (a system prompt, examples) are read
   // once: their keys and values are copied from there. No bit of an answer depends on it.
   bool reuse_prefixes = true;
+  // Tokens that a step reads of each prompt beside the last one, guessed from its text: so many at most, 0:
+  // none, -1: as many as are measured to pay (drafts.h). No bit of an answer depends on it: on a backend
+  // whose rows may have other bits among other numbers of rows (a device), there are none whatever it says.
+  int64_t drafts = -1;
   // For one prompt alone, of the same model as before: what it begins with as the tokens here do is not read
   // again; what is read now takes their place. No bit of an answer depends on it. Null: nothing is kept.
   ReadTokens* kept = nullptr;
@@ -47,13 +51,16 @@ struct GenerateOptions {
   std::function<bool(size_t prompt, int32_t token)> on_token = {};
   // Called after each pass over prompts: their tokens, and how many of those it has read. May be empty.
   std::function<void(int64_t tokens, int64_t read)> on_prompts = {};
+  // Called after each step that follows the prompts: the rows that the model has read, and the tokens that
+  // were taken from them. May be empty.
+  std::function<void(int64_t rows, int64_t tokens)> on_step = {};
   // Called with each answer as it ends. May be empty.
   std::function<void(size_t prompt, const std::vector<int32_t>& answer)> on_answer = {};
 };
 
 // The answers, in the order of the prompts. They do not depend on what shares the batch, nor on its size; one
 // ends early where the model has no further positions. A prompt that is empty, too long or has a token
-// outside the vocabulary is an Error(usage), and so is a sampling setting out of range.
+// outside the vocabulary is an Error(usage), and so is a setting out of range.
 std::vector<std::vector<int32_t>> generate(const Model&, Memory&, DType, std::span<const Prompt>,
                                            const GenerateOptions&);
 

@@ -59,9 +59,26 @@ void Sampler::take(int32_t token) {
 }
 
 std::vector<int32_t> next_tokens(const Tensor& logits, std::span<Sampler* const> samplers) {
+  const std::vector<std::span<const int32_t>> no_drafts(samplers.size());
+  std::vector<int32_t> tokens;
+  for (const std::vector<int32_t>& of_one : next_tokens(logits, samplers, no_drafts))
+    tokens.push_back(of_one[0]);
+  return tokens;
+}
+
+std::vector<std::vector<int32_t>> next_tokens(const Tensor& logits, std::span<Sampler* const> samplers,
+                                              std::span<const std::span<const int32_t>> drafts) {
   std::vector<TokenChoice> choices;
   std::vector<int32_t> seen;
-  for (const Sampler* sampler : samplers) choices.push_back(sampler->next(seen));
+  for (size_t i = 0; i < samplers.size(); ++i) {
+    choices.push_back(samplers[i]->next(seen));
+    if (drafts[i].empty()) continue;
+    Sampler ahead = *samplers[i];
+    for (int32_t token : drafts[i]) {
+      ahead.take(token);
+      choices.push_back(ahead.next(seen));
+    }
+  }
   const Tensor chosen(logits.memory(), {logits.rows()}, DType::i32, Tag::scratch);
   logits.backend().sample({.logits = logits.data(),
                            .choices = choices,
@@ -70,11 +87,17 @@ std::vector<int32_t> next_tokens(const Tensor& logits, std::span<Sampler* const>
                            .rows = logits.rows(),
                            .vocab = logits.cols(),
                            .type = logits.type()});
-  std::vector<int32_t> tokens(samplers.size());
-  chosen.to_host(std::as_writable_bytes(std::span(tokens)));
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    QLORA_CHECK(tokens[i] >= 0, failure, "the model's logits are not finite: no token can be chosen");
-    samplers[i]->take(tokens[i]);
+  std::vector<int32_t> of_rows(choices.size());
+  chosen.to_host(std::as_writable_bytes(std::span(of_rows)));
+  std::vector<std::vector<int32_t>> tokens(samplers.size());
+  for (size_t i = 0, row = 0; i < tokens.size(); row += 1 + drafts[i++].size()) {
+    for (size_t k = 0; k <= drafts[i].size(); ++k) {
+      const int32_t token = of_rows[row + k];
+      QLORA_CHECK(token >= 0, failure, "the model's logits are not finite: no token can be chosen");
+      samplers[i]->take(token);
+      tokens[i].push_back(token);
+      if (k < drafts[i].size() && token != drafts[i][k]) break;
+    }
   }
   return tokens;
 }

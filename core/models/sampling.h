@@ -36,7 +36,8 @@ class Sampler {
   Sampler(const Sampling&, std::span<const int32_t> prompt);
 
  private:
-  friend std::vector<int32_t> next_tokens(const Tensor&, std::span<Sampler* const>);
+  friend std::vector<std::vector<int32_t>> next_tokens(const Tensor&, std::span<Sampler* const>,
+                                                       std::span<const std::span<const int32_t>>);
   TokenChoice next(std::vector<int32_t>& seen) const;  // appends the tokens that get the penalty
   void take(int32_t token);
   void see(int32_t token);
@@ -51,5 +52,12 @@ class Sampler {
 // undefined afterwards. They are chosen where they lie: only tokens are copied to the host. Throws
 // Error(failure) when logits are not finite.
 std::vector<int32_t> next_tokens(const Tensor& logits, std::span<Sampler* const>);
+
+// The same where answer i has 1 + drafts[i].size() rows in turn: of its last token, and of each token of its
+// draft as if all up to there had been chosen. Returns the tokens of each answer: those of its draft that are
+// chosen indeed, and the one that is chosen after them. They are the tokens that one row after another would
+// yield; rows past them are not looked at.
+std::vector<std::vector<int32_t>> next_tokens(const Tensor& logits, std::span<Sampler* const>,
+                                              std::span<const std::span<const int32_t>> drafts);
 
 }  // namespace qlora

@@ -44,4 +44,10 @@ void KvCache::advance(const std::vector<int32_t>& cu) {
   for (size_t s = 0; s < lengths_.size(); ++s) lengths_[s] += cu[s + 1] - cu[s];
 }
 
+void KvCache::cut(int64_t sequence, int64_t rows) {
+  QLORA_CHECK(rows >= 0 && rows <= length(sequence), failure,
+              "kv cache: sequence {} has {} rows and cannot be cut to {}", sequence, length(sequence), rows);
+  lengths_[static_cast<size_t>(sequence)] = rows;
+}
+
 }  // namespace qlora

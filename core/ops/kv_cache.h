@@ -27,6 +27,9 @@ class KvCache {
   void begin(int64_t sequence, int64_t from, int64_t rows) { begin(sequence, *this, from, rows); }
   // The same with rows of another cache of as many layers, of the same width and type.
   void begin(int64_t sequence, const KvCache& other, int64_t from, int64_t rows);
+  // The sequence goes on behind its first `rows` rows: those after them, of tokens that were not chosen, are
+  // forgotten. Throws Error(failure) where it has fewer.
+  void cut(int64_t sequence, int64_t rows);
   int64_t length(int64_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
   const Tensor& keys(int64_t layer) const { return keys_[static_cast<size_t>(layer)]; }
   const Tensor& values(int64_t layer) const { return values_[static_cast<size_t>(layer)]; }

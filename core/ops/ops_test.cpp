@@ -256,6 +256,10 @@ TEST_CASE_METHOD(OpLab, "a cache takes rows until it is full and says which sequ
   CHECK(cache.values(0).slice_rows(0, 3).to_doubles() == v.slice_rows(0, 3).to_doubles());
   CHECK_THROWS_WITH(cache.append(0, k, v, axis.cu),
                     Contains("sequence 2 has room for 6 rows, 12 are needed"));
+  cache.cut(2, 1);
+  CHECK(cache.length(2) == 1);
+  CHECK(cache.length(0) == 3);
+  CHECK_THROWS_WITH(cache.cut(2, 2), Contains("sequence 2 has 1 rows and cannot be cut to 2"));
 }
 
 TEST_CASE_METHOD(OpLab, "a cache and a tape exclude each other") {

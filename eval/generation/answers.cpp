@@ -73,6 +73,7 @@ std::vector<std::vector<int32_t>> generate_answers(const Generator& g,
     options.max_new_tokens = requests[members.front()].max_new_tokens;
     options.stop_ids = requests[members.front()].stop_ids;
     options.numerics = g.numerics;
+    options.drafts = g.drafts;
     options.reuse_prefixes = g.reuse_prefixes;
     options.batch = batch_for(g, prompts, options.max_new_tokens);
     options.on_token = [&](size_t prompt, int32_t token) {

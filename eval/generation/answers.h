@@ -17,7 +17,8 @@ struct Generator {
   DType type = DType::f32;
   const Tokenizer* tokenizer = nullptr;  // for stop strings
   Numerics numerics = Numerics::exact;   // of the new tokens; contexts are always read exactly
-  int64_t batch = 16;  // answers that are worked on at a time; fewer where their cache would be too large
+  int64_t batch = 16;   // answers that are worked on at a time; fewer where their cache would be too large
+  int64_t drafts = -1;  // GenerateOptions::drafts
   bool reuse_prefixes = true;  // contexts of one subject are read once where they begin alike
   // Called with each answer as it ends, in any order. May be empty.
   std::function<void(size_t request, const std::vector<int32_t>& answer)> on_answer = {};
