@@ -41,6 +41,7 @@ void add_answers(Planner& planner, const QuestionSet& set, std::vector<PlannedRu
     PlannedRun& run = runs[i];
     GenerationSettings settings = set.spec->settings;
     settings.decode_numerics = run.config.text("decode_numerics");
+    settings.drafts = drafts(run.config);
     planner.check_answers(run, set.file, settings);
     auto add = [&](bool of_base) {
       AnswerNeed& need = answers.emplace_back();

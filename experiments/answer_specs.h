@@ -29,7 +29,7 @@ namespace qlora {
 struct GenerateSpec {
   Where where;
   std::string questions;        // a file
-  GenerationSettings settings;  // its template may be `auto`, its decode_numerics are the runs'
+  GenerationSettings settings;  // its template may be `auto`, its decode_numerics and drafts are the runs'
   int64_t limit = 0;            // the first questions; 0: all
   bool base = false;            // the untuned base answers too
 };

@@ -51,6 +51,7 @@ std::string Chat::say(const std::string& text, const std::function<void(const st
   GenerateOptions options;
   options.max_new_tokens = settings_.max_new_tokens;
   options.numerics = settings_.decode_numerics == "exact" ? Numerics::exact : Numerics::decode;
+  options.drafts = settings_.drafts;
   options.stop_ids = ends_of_answers(template_, speaker_.tokenizer, speaker_.model);
   StreamDecoder decoder(speaker_.tokenizer);
   StopStrings stops(settings_.stops);

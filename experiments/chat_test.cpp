@@ -59,6 +59,11 @@ TEST_CASE("a conversation is a function of its seed and begins anew after a rese
   CHECK(say(greedy, "Why?") != alone);
   greedy.reset();
   CHECK(say(greedy, "Why?") == alone);
+  // However its tokens are guessed.
+  Chat plain = f.chat({.sampling = {}, .max_new_tokens = 12, .drafts = 0});
+  Chat guessed = f.chat({.sampling = {}, .max_new_tokens = 12, .drafts = 8});
+  CHECK(say(plain, "Why?") == alone);
+  CHECK(say(guessed, "Why?") == alone);
 }
 
 TEST_CASE("a turn reads what is new of its conversation and answers as if it had read all") {

@@ -317,6 +317,11 @@ Numerics decode_numerics(const RunConfig& c) {
   return c.text("decode_numerics") == "exact" ? Numerics::exact : Numerics::decode;
 }
 
+int64_t drafts(const RunConfig& c) {
+  const std::string& tokens = c.text("prompt_lookup_num_tokens");
+  return tokens == "auto" ? -1 : std::stoll(tokens);
+}
+
 std::string best_compute_dtype(bool on_gpu) {
   if (on_gpu) return "bf16";
   if (cpu_has_amx_bf16()) return "bf16_amx";

@@ -83,6 +83,8 @@ DatasetConfig dataset_config(const RunConfig&);
 Checkpointing checkpointing(const RunConfig&);
 // How generated tokens are computed: decode_numerics fast is the class of token steps.
 Numerics decode_numerics(const RunConfig&);
+// Tokens that a step drafts, as GenerateOptions::drafts says them: prompt_lookup_num_tokens, -1 for auto.
+int64_t drafts(const RunConfig&);
 // How the run's base is loaded. Under compute_dtype bf16 and bf16_amx the operands of products are bf16; what
 // is stored between them, and what learns, is f32 (kernels/README.md). QLORA_NO_CACHE in the environment,
 // other than empty or 0, means base_cache: false.

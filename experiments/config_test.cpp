@@ -272,6 +272,7 @@ TEST_CASE("a configuration that was stored before an option existed is read with
   Json stored = config.to_json();
   stored.erase("base_cache");
   stored.erase("decode_numerics");
+  stored.erase("prompt_lookup_num_tokens");
   CHECK(RunConfig::from_json(stored) == config);
   stored.erase("compute_dtype");
   CHECK_THROWS_WITH(RunConfig::from_json(stored), Contains("lacks `compute_dtype`"));
@@ -292,6 +293,17 @@ TEST_CASE("decode_numerics is fast unless asked otherwise") {
   CHECK(decode_numerics(config_of("")) == Numerics::decode);
   CHECK(decode_numerics(config_of("decode_numerics: Exact")) == Numerics::exact);
   CHECK_THROWS_WITH(config_of("decode_numerics: slow"), Contains("fast, exact"));
+}
+
+TEST_CASE("drafts are as many as pay unless a number says otherwise and no part of what a run is") {
+  CHECK(drafts(config_of("")) == -1);
+  CHECK(drafts(config_of("prompt_lookup_num_tokens: auto")) == -1);
+  CHECK(drafts(config_of("prompt_lookup_num_tokens: 10")) == 10);
+  CHECK(drafts(config_of("prompt_lookup_num_tokens: none")) == 0);
+  for (const char* wrong : {"-1", "16", "often", "2.5"})
+    CHECK_THROWS_WITH(config_of(std::string("prompt_lookup_num_tokens: ") + wrong),
+                      Contains("prompt_lookup_num_tokens") && Contains("auto, 0, 1"));
+  CHECK(find_option("prompt_lookup_num_tokens")->identity == Identity::out);
 }
 
 TEST_CASE("options that contradict each other are refused") {

@@ -114,6 +114,47 @@ TEST_CASE("all runs of a sweep and their base answer together and only what is m
   CHECK(stored[0]["decode_numerics"] == "fast");
 }
 
+TEST_CASE("drafts change no answer and no key and a device says that it makes none") {
+  Workbench bench;
+  write_questions(bench, "some.jsonl", question_lines());
+  const auto ask = [&](std::vector<std::string> more) {
+    more.insert(more.begin(),
+                {"--model", "model", "--questions", "some.jsonl", "--greedy", "--quant", "nf4"});
+    return generate(bench, more)[0];
+  };
+  const Json plain = ask({"--prompt-lookup-num-tokens", "0"});
+  CHECK(plain["new"] == 5);
+  CHECK(ask({"--prompt-lookup-num-tokens", "10"})["new"] == 0);
+  CHECK(ask({})["new"] == 0);
+  for (const char* tokens : {"10", "auto"}) {
+    const Json drafted = ask({"--prompt-lookup-num-tokens", tokens, "--no-store", "--out", tokens});
+    CHECK(drafted["new"] == 5);
+    CHECK(drafted["key"] == plain["key"]);
+    CHECK(answers_of(bench, drafted) == answers_of(bench, plain));
+  }
+  const std::vector<std::string> one = {"generate",
+                                        "--model",
+                                        "model",
+                                        "--prompt",
+                                        "a b",
+                                        "--greedy",
+                                        "--backend",
+                                        "cuda-emulated",
+                                        "--max-new-tokens",
+                                        "2",
+                                        "--prompt-lookup-num-tokens"};
+  const auto on_device = [&](const char* tokens) {
+    std::vector<std::string> words = one;
+    words.emplace_back(tokens);
+    return bench.run(words);
+  };
+  CHECK_THAT(on_device("3").err, Contains("prompt_lookup_num_tokens 3") && Contains("cuda-emulated"));
+  CHECK(on_device("auto").err.empty());
+  const ProgramEnd wrong = on_device("16");
+  CHECK(wrong.code == 2);
+  CHECK_THAT(wrong.err, Contains("--prompt-lookup-num-tokens") && Contains("auto,0,1"));
+}
+
 TEST_CASE("later turns see the earlier answers and prompts without room are said") {
   Workbench bench;
   write_questions(bench, "mt.jsonl",

@@ -105,7 +105,8 @@ class Answering {
                 .type = options_.type,
                 .tokenizer = &options_.tokenizer,
                 .numerics = numerics_of(settings_),
-                .batch = options_.batch};
+                .batch = options_.batch,
+                .drafts = settings_.drafts};
     g.on_token = [this](size_t, int32_t) {
       if (options_.stop && options_.stop()) throw GenerationStopped{};
       return true;

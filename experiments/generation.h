@@ -17,7 +17,7 @@ namespace qlora {
 
 class Model;
 
-// All that decides an answer besides the model and the question.
+// All that decides an answer besides the model and the question, and how it is made.
 struct GenerationSettings {
   std::string chat_template = {};                          // by name, not "auto"
   std::string system = {};                                 // a system message; empty: the template's own
@@ -26,8 +26,9 @@ struct GenerationSettings {
   std::vector<std::string> stops = {};  // besides the template's
   int64_t seed = 0;
   std::string decode_numerics = "fast";  // fast | exact
+  int64_t drafts = -1;                   // GenerateOptions::drafts: decides nothing
 };
-// As canonical JSON: stored with the answers, and part of their key.
+// What of it decides answers, as canonical JSON: stored with them, and part of their key.
 std::string settings_text(const GenerationSettings&);
 // "topp0.9-temp0.7", "greedy", ...: of file names.
 std::string sampling_label(const Sampling&);

@@ -15,7 +15,8 @@ Json settings_json(const GenerationSettings& s) {
           {"max_new_tokens", s.max_new_tokens},
           {"stops", s.stops},
           {"seed", s.seed},
-          {"decode_numerics", s.decode_numerics}};
+          {"decode_numerics", s.decode_numerics},
+          {"drafts", s.drafts}};
 }
 
 GenerationSettings settings_from(const Json& json) {
@@ -30,6 +31,7 @@ GenerationSettings settings_from(const Json& json) {
   s.stops = json.at("stops").get<std::vector<std::string>>();
   s.seed = json.at("seed");
   s.decode_numerics = json.at("decode_numerics");
+  s.drafts = json.at("drafts");
   return s;
 }
 

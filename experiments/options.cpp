@@ -203,6 +203,14 @@ std::vector<Option> make_options() {
        .choices = {"fast", "exact"},
        .help = "of generated answers: products of new tokens in whole numbers and, over a quantized base, an "
                "8-bit copy of the output head; or exact as in scoring"},
+      {.name = "prompt_lookup_num_tokens",
+       .kind = text,
+       .fallback = "auto",
+       .identity = out,
+       .choices = {"auto", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15",
+                   "none=0"},
+       .help = "of generated answers: tokens that a step guesses from the text and reads beside the last one, "
+               "at most; auto: as many as are measured to pay; changes no token; a GPU guesses none"},
       {.name = "per_device_eval_batch_size",
        .kind = integer,
        .fallback = "1",

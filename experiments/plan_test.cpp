@@ -383,10 +383,14 @@ TEST_CASE("a job and its messages survive the way to the worker and back") {
   run.evals[0].answers = {{sha256("asked"), std::string("\0\x7f\xff", 3)}, {sha256("too"), ""}};
   run.scored = {{2, {{"eval_loss", 2.5}}}, {4, {{"mmlu_eval_accuracy", 0.25}, {"mmlu_loss", 1.0 / 3}}}};
   job.base_evals = run.evals;
+  AnswerJob& answers = run.answers.emplace_back();
+  answers.questions = "questions.jsonl";
+  answers.settings = {.chat_template = "oasst1", .decode_numerics = "exact", .drafts = 5};
   CHECK(job_from_text(to_text(job), "job").runs[0].evals[0].answers[0].answer ==
         run.evals[0].answers[0].answer);
   CHECK(to_text(job_from_text(to_text(job), "job")) == to_text(job));
   CHECK_THROWS_AS(job_from_text("{}", "job"), Error);
   CHECK(job_from_text(to_text(job), "job").runs[0].config == run.config);
   CHECK(job_from_text(to_text(job), "job").runs[0].scored == run.scored);
+  CHECK(job_from_text(to_text(job), "job").runs[0].answers[0].settings.drafts == 5);
 }

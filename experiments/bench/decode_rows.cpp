@@ -75,6 +75,7 @@ size_t bytes_a_token(const Model& model, Memory& memory) {
 // ---- drafts
 
 const char* const kDraftRow = "decode/135m/b1/drafts";
+const char* const kDraftRowOfAll = "decode/135m/b1/drafts/all-threads";
 constexpr int64_t kAnswerTokens = 128;
 const char* const kQuestions[] = {
     "How does a bicycle stay upright while it is moving?",
@@ -130,13 +131,13 @@ class DraftLab {
   std::shared_ptr<const FrozenLinear> step_head_;
 };
 
-void draft_row(Bench& bench) {
+void draft_row(Bench& bench, const char* name, int threads) {
   const Path& folder = bench.options().model;
   if (std::string why = missing_model(folder); !why.empty()) {
-    bench.emit(missing_row(kDraftRow, "tokens/s", 1, why));
+    bench.emit(missing_row(name, "tokens/s", threads, why));
     return;
   }
-  set_thread_count(1);
+  set_thread_count(threads);
   DraftLab lab(folder, bench.backend());
   const int rounds = bench.options().quick ? 1 : 3;
   const Answered plain = lab.answer(0);  // warms up, and makes the head of token steps
@@ -150,7 +151,7 @@ void draft_row(Bench& bench) {
     seconds[1].push_back(again.seconds);
     equal = equal && drafted.answers == plain.answers && again.answers == plain.answers;
   }
-  Row row = paired_row(kDraftRow, "tokens/s", static_cast<double>(plain.tokens), seconds, 1);
+  Row row = paired_row(name, "tokens/s", static_cast<double>(plain.tokens), seconds, threads);
   row.against = "the same without drafts";
   const auto steps = static_cast<double>(drafted.steps);
   row.note = fmt::format("{} answers of {} tokens: {:.2f} tokens and {:.2f} rows a step",
@@ -201,7 +202,8 @@ void decode_row(Bench& bench, const Decode& d) {
 void decode_rows(Bench& bench) {
   for (const Decode& d : kDecodes)
     if (bench.wants(d.name)) decode_row(bench, d);
-  if (bench.wants(kDraftRow)) draft_row(bench);
+  if (bench.wants(kDraftRow)) draft_row(bench, kDraftRow, 1);
+  if (bench.wants(kDraftRowOfAll)) draft_row(bench, kDraftRowOfAll, bench.most_threads());
 }
 
 }  // namespace qlora::bench

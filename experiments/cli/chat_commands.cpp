@@ -56,7 +56,7 @@ bool answer_line(Chat& chat, const std::string& line) {
 int talk(const Invocation& in, const ChatArguments& arguments) {
   LoadedModel loaded(arguments.model, in.backend, in.threads);
   GenerationSettings settings = settings_of(arguments.generation, loaded.tokenizer());
-  settings.decode_numerics = loaded.config().text("decode_numerics");
+  set_token_steps(settings, loaded);
   Chat chat({*loaded.model(), loaded.memory(), loaded.type(), loaded.tokenizer(), loaded.adapter()},
             settings);
   const bool terminal = ::isatty(STDIN_FILENO) != 0;
@@ -76,7 +76,7 @@ void add_chat_commands(CLI::App& app, Invocation& in) {
       app.add_subcommand("chat", "talk with a model, a line at a time, from a terminal or a pipe");
   add_model_options(*chat, arguments->model);
   add_generation_options(*chat, arguments->generation);
-  add_decode_numerics_option(*chat, arguments->model);
+  add_token_step_options(*chat, arguments->model);
   add_compute_options(*chat, in);
   chat->footer(
       "Lines: /reset begins a new conversation, /quit ends.\nExamples:\n  qlora chat --model DIR --adapter "

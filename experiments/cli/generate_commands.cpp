@@ -1,4 +1,6 @@
 // qlora generate: the answer to one prompt, or the answers to a file of questions.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -40,11 +42,13 @@ int answer_prompt(const Invocation& in, const GenerateArguments& arguments) {
   const Tokenizer& tokenizer = loaded.tokenizer();
   GenerationSettings settings = arguments.generation.settings;
   if (arguments.generation.greedy) settings.sampling.temperature = 0;
+  set_token_steps(settings, loaded);
   Prompt prompt{{}, loaded.adapter(), settings.sampling};
   prompt.sampling.key = sampling_key(static_cast<uint64_t>(settings.seed), arguments.prompt);
   GenerateOptions options;
   options.max_new_tokens = settings.max_new_tokens;
   options.numerics = decode_numerics(loaded.config());
+  options.drafts = settings.drafts;
   if (!settings.chat_template.empty()) {
     settings = settings_of(arguments.generation, tokenizer);
     const ChatTemplate& chat = chat_template_by_name(settings.chat_template);
@@ -74,6 +78,8 @@ int answer_prompt(const Invocation& in, const GenerateArguments& arguments) {
     show(stops.push(decoder.push(token)));
     return !stops.stopped();
   };
+  int64_t steps = 0;
+  options.on_step = [&](int64_t, int64_t) { ++steps; };
   const auto answers =
       generate(*loaded.model(), loaded.memory(), loaded.type(), std::span(&prompt, 1), options);
   show(stops.push(decoder.finish()));
@@ -88,6 +94,9 @@ int answer_prompt(const Invocation& in, const GenerateArguments& arguments) {
   } else {
     fmt::print("\n");
   }
+  const auto tokens = static_cast<double>(answers[0].size());
+  if (::isatty(STDERR_FILENO) != 0 && steps > 0)
+    fmt::print(stderr, "({} tokens, {:.2f} a step)\n", tokens, (tokens - 1) / static_cast<double>(steps));
   return 0;
 }
 
@@ -108,6 +117,8 @@ std::vector<Group> group_runs(const Store& store, const GenerateArguments& argum
     RunConfig config = RunConfig::from_json(parse_json(info.config_json, "run " + info.name));
     if (const std::string& asked = arguments.model.decode_numerics; !asked.empty())
       config = config.with("decode_numerics", asked);
+    if (const std::string& asked = arguments.model.prompt_lookup_num_tokens; !asked.empty())
+      config = config.with("prompt_lookup_num_tokens", asked);
     const Path adapter = find_adapter(config, info.key), model = config.text("model_name_or_path");
     QLORA_CHECK(!adapter.empty(), data, "run {} is trained, but its adapter is not below {}", info.name,
                 config.text("output_dir"));
@@ -214,7 +225,7 @@ class QuestionCommand {
 
   void answer(LoadedModel& loaded, std::span<const AnsweringSubject> subjects) {
     GenerationSettings settings = settings_of(arguments_.generation, loaded.tokenizer());
-    settings.decode_numerics = loaded.config().text("decode_numerics");
+    set_token_steps(settings, loaded);
     std::optional<StoreKeeper> keeper;
     if (store_) keeper.emplace(*store_);
     AnswerOptions options{
@@ -301,7 +312,7 @@ void add_generate_commands(CLI::App& app, Invocation& in) {
   verb->add_option("--batch-size", arguments->batch, "answers at a time; changes none")
       ->check(CLI::PositiveNumber);
   add_generation_options(*verb, arguments->generation);
-  add_decode_numerics_option(*verb, arguments->model);
+  add_token_step_options(*verb, arguments->model);
   verb->add_flag("--no-store", arguments->no_store, "keep no answer in --db, resume nothing");
   add_db_option(*verb, in);
   add_compute_options(*verb, in);

@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "experiments/options.h"
+
 namespace qlora {
 
 void add_generation_options(CLI::App& app, GenerationArguments& arguments) {
@@ -24,11 +26,33 @@ void add_generation_options(CLI::App& app, GenerationArguments& arguments) {
   app.add_option("--seed", s.seed, "of the random numbers (default 0)")->check(CLI::NonNegativeNumber);
 }
 
-void add_decode_numerics_option(CLI::App& app, ModelArguments& model) {
-  app.add_option("--decode-numerics", model.decode_numerics,
-                 "of new tokens: fast (products of quantized weights in whole numbers, an 8-bit copy of the output "
-                 "head), or exact (as in scoring); default: as the adapter's run says, else fast")
-      ->check(CLI::IsMember({"fast", "exact"}));
+void add_token_step_options(CLI::App& app, ModelArguments& model) {
+  app.add_option(
+         "--decode-numerics", model.decode_numerics,
+         "of new tokens: fast (products of quantized weights in whole numbers, an 8-bit copy of the output "
+         "head), or exact (as in scoring); default: as the adapter's run says, else fast")
+      ->check(CLI::IsMember({"fast", "exact"}).description(""));
+  std::vector<std::string> numbers = find_option("prompt_lookup_num_tokens")->choices;
+  std::erase_if(numbers, [](const std::string& choice) { return choice.find('=') != std::string::npos; });
+  app.add_option(
+         "--prompt-lookup-num-tokens", model.prompt_lookup_num_tokens,
+         "auto, 0 or N: tokens that a step guesses from the text and reads beside the last one, at most "
+         "(auto: as many as are measured to pay); changes no token, only the speed; a GPU guesses none; "
+         "default: as the adapter's run says, else auto")
+      ->check(CLI::IsMember(numbers).description(""))
+      ->type_name("N");
+}
+
+void set_token_steps(GenerationSettings& settings, LoadedModel& loaded) {
+  settings.decode_numerics = loaded.config().text("decode_numerics");
+  settings.drafts = drafts(loaded.config());
+  const Backend& backend = loaded.memory().backend();
+  if (settings.drafts > 0 && !backend.host_memory())
+    fmt::print(
+        stderr,
+        "prompt_lookup_num_tokens {}: no tokens are guessed on {}, where the bits of a row may depend on "
+        "the number of rows\n",
+        settings.drafts, backend.name());
 }
 
 GenerationSettings settings_of(const GenerationArguments& arguments, const Tokenizer& tokenizer) {

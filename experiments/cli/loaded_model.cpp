@@ -61,10 +61,13 @@ RunConfig base_config(const ModelArguments& arguments, const std::string& backen
     if (!none) set(settings, "quant_type", type);
     set(settings, "double_quant", arguments.quant.ends_with("+dq") ? "true" : "false");
   }
-  if (arguments.decode_numerics.empty()) {
-    read_trained(arguments.adapter, {"decode_numerics"}, settings);
-  } else {
-    set(settings, "decode_numerics", arguments.decode_numerics);
+  for (const auto& [name, asked] :
+       {std::pair("decode_numerics", &arguments.decode_numerics),
+        std::pair("prompt_lookup_num_tokens", &arguments.prompt_lookup_num_tokens)}) {
+    if (asked->empty())
+      read_trained(arguments.adapter, {name}, settings);
+    else
+      set(settings, name, *asked);
   }
   if (arguments.no_cache) set(settings, "base_cache", "false");
   if (arguments.compute_dtype.empty()) {

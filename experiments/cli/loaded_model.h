@@ -22,8 +22,9 @@ struct ModelArguments {
   // auto, f32, bf16 or bf16_amx; empty: likewise, else auto.
   std::string compute_dtype;
   bool no_cache = false;  // base_cache: false
-  std::string
-      decode_numerics;  // fast | exact; empty: as the adapter's run says, else fast. Verbs that generate
+  // Of verbs that generate. fast | exact; empty: as the adapter's run says, else fast.
+  std::string decode_numerics;
+  std::string prompt_lookup_num_tokens;  // auto, or a number; empty: likewise, else auto
 };
 void add_model_options(CLI::App&, ModelArguments&);
 
