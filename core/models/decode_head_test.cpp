@@ -29,7 +29,7 @@ struct Allowed {
         largest = std::max(largest, std::abs(static_cast<double>(x[i])));
         logit += static_cast<double>(x[i]) * static_cast<double>(w[i]);
       }
-      error += absmax * (0.004 * sum + 1.02 * std::exp2(-14.5) * (sum + 64 * largest));
+      error += absmax * (0.004 * sum + 1.02 * std::exp2(-13.5) * (sum + 64 * largest));
     }
   }
 };

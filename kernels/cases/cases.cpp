@@ -228,7 +228,7 @@ double error_in_whole_numbers(const TestWeight& w, const Array& x) {
       of_operands =
           std::max(of_operands, std::inner_product(row, row + w.in, out, 0.0, std::plus<>(),
                                                    [](double a, double b) { return std::abs(a * b); }));
-  return 0x1p-8 * of_operands + 1.01 * std::exp2(-13.5) * static_cast<double>(w.in) * most_w * most_x;
+  return 0x1p-8 * of_operands + 1.01 * std::exp2(-12.5) * static_cast<double>(w.in) * most_w * most_x;
 }
 
 }  // namespace qlora::test

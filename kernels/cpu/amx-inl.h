@@ -25,6 +25,19 @@ QLORA_INLINE void tile_dot() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
 }
 
+// Of 32-bit whole numbers: sum[i][j] += products of four bytes of a[i][.] and b[.][j], each signed or not.
+template <int kSum, int kA, int kB, bool kSignedA, bool kSignedB>
+QLORA_INLINE void tile_dot_bytes() {
+  if constexpr (kSignedA && kSignedB)
+    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
+  else if constexpr (kSignedA)
+    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
+  else if constexpr (kSignedB)
+    asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
+  else
+    asm volatile("tdpbuud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSum), "i"(kA), "i"(kB));
+}
+
 // Tiles are there while one of these lives. All but those of first operands (4, 5) may have fewer columns, of
 // 32 bits, than sixteen.
 class TilesOn {

@@ -64,6 +64,34 @@ QLORA_INLINE void tile_dot() {
   }
 }
 
+template <int kSum, int kA, int kB, bool kSignedA, bool kSignedB>
+QLORA_INLINE void tile_dot_bytes() {
+  // Multiplied modulo 2^32, signed or not.
+  const auto byte = [](uint32_t word, int i, bool is_signed) __attribute__((always_inline)) {
+    const uint32_t b = word >> 8 * i & 255;
+    return is_signed ? (b ^ 128) - 128 : b;
+  };
+  Tiles& all = tiles();
+  for (int i = 0; i < 16; ++i)
+    for (int b = 0; b < 64; ++b) {
+      const uint32_t a = byte(all.word[kA][i][b / 4], b % 4, kSignedA);
+      for (int j = 0; j < 16; ++j) all.word[kSum][i][j] += a * byte(all.word[kB][b / 4][j], b % 4, kSignedB);
+    }
+}
+
+struct LevelBytes {
+  static constexpr int kBits = 4;
+  int16_t words[16];
+  explicit LevelBytes(const WholeLevels& levels) { __builtin_memcpy(words, levels.words, sizeof(words)); }
+};
+QLORA_INLINE void level_bytes(const LevelBytes& t, const uint8_t* codes, uint8_t* upper, uint8_t* lower) {
+  for (int i = 0; i < 64; ++i) {
+    const int16_t word = t.words[codes[i % 32] >> (i < 32 ? 4 : 0) & 15];
+    upper[i] = static_cast<uint8_t>(word >> 8);
+    lower[i] = static_cast<uint8_t>(word);
+  }
+}
+
 class TilesOn {
  public:
   // NaN in all of them: what is not loaded shows.

@@ -36,45 +36,57 @@ QLORA_INLINE void levels_of_segment(const DotBytes&, const uint8_t* codes, int64
   }
 }
 
-QLORA_INLINE __m512 four_scales(const float* p, int64_t ld) {
-  __m512 v = _mm512_set1_ps(p[0]);
-  v = _mm512_mask_broadcastss_ps(v, 0x00f0, _mm_load_ss(p + ld));
-  v = _mm512_mask_broadcastss_ps(v, 0x0f00, _mm_load_ss(p + 2 * ld));
-  return _mm512_mask_broadcastss_ps(v, 0xf000, _mm_load_ss(p + 3 * ld));
+// Of four vectors, the sums of every quarter: those of one quarter in the same quarter of the result, in the
+// order of the vectors.
+QLORA_INLINE __m512i sums_of_quarters(const __m512i (&v)[4]) {
+  const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+  const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
 }
 
-// One row: codes are read two segments of an output at a time, as they lie, and whole sums brought together
-// afterwards: in every quarter of a vector those of one output.
+// Of two vectors, quarters 0 and 1, and 2 and 3, added: two of the first, two of the second.
+QLORA_INLINE __m512i join_quarters(__m512i a, __m512i b) {
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+// One row: codes are read as they lie, two segments of an output at a time where they are of four bits, and
+// whole sums of four segments brought together: quarter j of a vector has those of segment j, of four
+// outputs.
 
 // What is asked for ahead of its use: as much as memory takes to answer, into the second cache, because four
 // rows of codes may not fit the first one.
 constexpr int64_t kAheadAlone = 32768;
 
-// Of scales times scales of x of sixteen segments: four vectors, quarter q of vector v is segment 4 q + v of
-// all four outputs.
+// Of scales times scales of x: for every four segments a vector, as the whole sums have it.
 QLORA_INLINE int64_t dot_room(int64_t segments) {
-  return (segments + 15) / 16 * 64 + 16;
+  return (segments + 15) / 16 * 64;
 }
-QLORA_INLINE const float* scales_of(const float* room, int64_t segment) {
-  return room + segment / 16 * 64 + segment % 4 * 16 + segment / 4 % 4 * 4;
-}
-QLORA_INLINE void multiply_scales(const float* scales, int64_t ld, const float* x, int64_t segments,
-                                  float* room) {
-  for (int64_t i = 0; i < segments; i += 16, room += 64) {
-    const __mmask16 some = lanes_below(segments - i < 16 ? segments - i : 16);
+QLORA_INLINE void multiply_scales(const DotWeights& w, const float* x) {
+  float* room = w.room;
+  for (int64_t i = 0; i < w.segments; i += 16, room += 64) {
+    const __mmask16 some = lanes_below(w.segments - i < 16 ? w.segments - i : 16);
     const __m512 of_x = _mm512_maskz_loadu_ps(some, x + i);
     const auto of = [&](int64_t output) {
-      return _mm512_mul_ps(_mm512_maskz_loadu_ps(some, scales + output * ld + i), of_x);
+      return _mm512_mul_ps(_mm512_maskz_loadu_ps(some, w.scales + output * w.scales_ld + i), of_x);
     };
     const __m512 a = of(0), b = of(1), c = of(2), d = of(3);
     const __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)),
                   cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
     const __m512d ba = _mm512_castps_pd(_mm512_unpackhi_ps(a, b)),
                   dc = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
-    _mm512_storeu_pd(room, _mm512_unpacklo_pd(ab, cd));
-    _mm512_storeu_pd(room + 16, _mm512_unpackhi_pd(ab, cd));
-    _mm512_storeu_pd(room + 32, _mm512_unpacklo_pd(ba, dc));
-    _mm512_storeu_pd(room + 48, _mm512_unpackhi_pd(ba, dc));
+    // Quarter q of the vector j: segment 4 q + j.
+    const __m512d of_segment[4] = {_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd),
+                                   _mm512_unpacklo_pd(ba, dc), _mm512_unpackhi_pd(ba, dc)};
+    const auto quarters = [&](int j, bool upper) {
+      return upper ? _mm512_shuffle_f64x2(of_segment[j], of_segment[j + 1], 0xee)
+                   : _mm512_shuffle_f64x2(of_segment[j], of_segment[j + 1], 0x44);
+    };
+#pragma GCC unroll 2
+    for (int upper = 0; upper < 2; ++upper) {
+      const __m512d first = quarters(0, upper == 1), last = quarters(2, upper == 1);
+      _mm512_storeu_pd(room + 32 * upper, _mm512_shuffle_f64x2(first, last, 0x88));
+      _mm512_storeu_pd(room + 32 * upper + 16, _mm512_shuffle_f64x2(first, last, 0xdd));
+    }
   }
 }
 
@@ -87,29 +99,10 @@ QLORA_INLINE __m512i dot_pair(const DotLevels& t, __m512i codes, const __m512i* 
   return _mm512_dpwssd_epi32(sum, levels(_mm512_srli_epi16(codes, 8)), x[3]);
 }
 
-// Of two outputs, quarters 0 and 1, and 2 and 3, added: two of the first, two of the second. Of two segments,
-// whose halves are quarters: segments 0 and 1 of each.
-QLORA_INLINE __m512i join_outputs(__m512i a, __m512i b) {
-  return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
-}
-
-// s += scales times whole sums of one segment, in every quarter of an output.
-QLORA_INLINE __m512 add_segment(__m512 s, const float* scales, __m512i sums) {
-  const __m512i quarters = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-  const __m512 of_output = _mm512_permutexvar_ps(quarters, _mm512_castps128_ps512(_mm_loadu_ps(scales)));
-  return _mm512_fmadd_ps(of_output, _mm512_cvtepi32_ps(sums), s);
-}
-
-QLORA_INLINE void store_four(__m512 s, float* sums) {
-  __m512 v = _mm512_add_ps(s, _mm512_permute_ps(s, 0xb1));
-  v = _mm512_add_ps(v, _mm512_permute_ps(v, 0x4e));
-  _mm_storeu_ps(sums, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, v)));
-}
-
-// One row and four outputs: segment i of the row and, of a pair, the next one; s goes on.
+// Of four outputs, two segments from i on, or the last one (what then stands in the upper half means
+// nothing): the sums of a quarter, which is half a segment.
 template <bool kPair>
-QLORA_INLINE __m512 dot_two_segments(const DotLevels& t, const DotWeights& w, const DotRows& x, int64_t i,
-                                     __m512 s) {
+QLORA_INLINE __m512i sums_of_pair(const DotLevels& t, const DotWeights& w, const DotRows& x, int64_t i) {
   const uint8_t *codes = w.codes + i / 2 * 64, *row = x.segments + i * kArranged;
   const uint8_t* ahead = w.codes + kAheadAlone + i / 2 * 256;
   __m512i of_x[4], sums[4];
@@ -121,13 +114,17 @@ QLORA_INLINE __m512 dot_two_segments(const DotLevels& t, const DotWeights& w, co
     const uint8_t* p = codes + o * w.ld;
     sums[o] = dot_pair(t, kPair ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi32(0x00ff, p), of_x);
   }
-  const __m512i ab = join_outputs(sums[0], sums[1]), cd = join_outputs(sums[2], sums[3]);
-  s = add_segment(s, scales_of(w.room, i), _mm512_shuffle_i32x4(ab, cd, 0x88));
-  return kPair ? add_segment(s, scales_of(w.room, i + 1), _mm512_shuffle_i32x4(ab, cd, 0xdd)) : s;
+  return sums_of_quarters(sums);
+}
+template <int kSegments>
+QLORA_INLINE __m512i whole_sums(const DotLevels& t, const DotWeights& w, const DotRows& x, int64_t i) {
+  __m512i last = _mm512_setzero_si512();
+  if constexpr (kSegments > 2) last = sums_of_pair<kSegments == 4>(t, w, x, i + 2);
+  return join_quarters(sums_of_pair<(kSegments > 1)>(t, w, x, i), last);
 }
 
 // The same of 8-bit codes, a segment at a time.
-QLORA_INLINE __m512 dot_segment(const DotWeights& w, const DotRows& x, int64_t i, __m512 s) {
+QLORA_INLINE __m512i sums_of_segment(const DotWeights& w, const DotRows& x, int64_t i) {
   const uint8_t *codes = w.codes + 64 * i, *row = x.segments + i * kArranged;
   const uint8_t* ahead = w.codes + kAheadAlone + 256 * i;
   const __m512i first = _mm512_loadu_si512(row), last = _mm512_loadu_si512(row + 64);
@@ -139,40 +136,89 @@ QLORA_INLINE __m512 dot_segment(const DotWeights& w, const DotRows& x, int64_t i
     sums[o] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), _mm512_cvtepi8_epi16(_mm256_loadu_si256(p)), first);
     sums[o] = _mm512_dpwssd_epi32(sums[o], _mm512_cvtepi8_epi16(_mm256_loadu_si256(p + 1)), last);
   }
-  const __m512i ab = join_outputs(sums[0], sums[1]), cd = join_outputs(sums[2], sums[3]);
-  return add_segment(s, scales_of(w.room, i), join_outputs(ab, cd));
+  return sums_of_quarters(sums);
+}
+template <int kSegments>
+QLORA_INLINE __m512i whole_sums(const DotBytes&, const DotWeights& w, const DotRows& x, int64_t i) {
+  __m512i s[4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) s[j] = j < kSegments ? sums_of_segment(w, x, i + j) : _mm512_setzero_si512();
+  return join_quarters(join_quarters(s[0], s[1]), join_quarters(s[2], s[3]));
+}
+
+template <int kSegments, class Levels>
+QLORA_INLINE __m512 add_segments(const Levels& t, const DotWeights& w, const DotRows& x, int64_t i,
+                                 __m512 s) {
+  return _mm512_fmadd_ps(_mm512_loadu_ps(w.room + 16 * (i / kSums)),
+                         _mm512_cvtepi32_ps(whole_sums<kSegments>(t, w, x, i)), s);
 }
 
 // sums[output], of four outputs.
-QLORA_INLINE void dot_four(const DotBytes&, const DotWeights& w, const DotRows& x, float* sums) {
-  multiply_scales(w.scales, w.scales_ld, x.scales, w.segments, w.room);
-  __m512 s = _mm512_setzero_ps();
-  for (int64_t i = 0; i < w.segments; ++i) s = dot_segment(w, x, i, s);
-  store_four(s, sums);
-}
-QLORA_INLINE void dot_four(const DotLevels& t, const DotWeights& w, const DotRows& x, float* sums) {
-  multiply_scales(w.scales, w.scales_ld, x.scales, w.segments, w.room);
+template <class Levels>
+QLORA_INLINE void dot_four(const Levels& t, const DotWeights& w, const DotRows& x, float* sums) {
+  multiply_scales(w, x.scales);
   __m512 s = _mm512_setzero_ps();
   int64_t i = 0;
-  for (; i + 2 <= w.segments; i += 2) s = dot_two_segments<true>(t, w, x, i, s);
-  if (i < w.segments) s = dot_two_segments<false>(t, w, x, i, s);
-  store_four(s, sums);
+  for (; i + 4 <= w.segments; i += 4) s = add_segments<4>(t, w, x, i, s);
+  if (w.segments - i == 3) s = add_segments<3>(t, w, x, i, s);
+  if (w.segments - i == 2) s = add_segments<2>(t, w, x, i, s);
+  if (w.segments - i == 1) s = add_segments<1>(t, w, x, i, s);
+  const __m256 low = _mm512_castps512_ps256(s), high = _mm512_extractf32x8_ps(s, 1);
+  const auto both = [](__m256 v) {
+    return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  };
+  _mm_storeu_ps(sums, _mm_add_ps(both(low), both(high)));
+}
+
+// Several rows: of four pairs of a row and a group of outputs (r, g), which come in the order of r * G + g,
+// quarter o of a vector of sums is output o of each.
+
+// The scales of G groups of outputs as such a vector has them.
+template <int G>
+QLORA_INLINE __m512 group_scales(const float* p, int64_t ld) {
+  static_assert(G == 1 || G == 2);
+  constexpr unsigned kLanesOfGroup = G == 1 ? 0x000f : 0x0005;
+  __m512 v = _mm512_setzero_ps();
+#pragma GCC unroll 4
+  for (int o = 0; o < kDotOutputs; ++o)
+#pragma GCC unroll 2
+    for (int g = 0; g < G; ++g)
+      v = _mm512_mask_broadcastss_ps(v, static_cast<__mmask16>(kLanesOfGroup << g << 4 * o),
+                                     _mm_load_ss(p + (4 * g + o) * ld));
+  return v;
+}
+// Those of the rows of vector i.
+template <int G>
+QLORA_INLINE __m512 row_scales(const float* p, int i) {
+  const __m512i rows = _mm512_set4_epi32(3 / G, 2 / G, 1 / G, 0);
+  return _mm512_permutexvar_ps(rows, _mm512_castps128_ps512(_mm_loadu_ps(p + 4 / G * i)));
+}
+
+// Whole products of a segment of one row and G groups of outputs, four lanes for each output.
+template <int G>
+QLORA_INLINE void dot_row(const __m512i (&levels)[G][8], const uint8_t* row, __m512i* whole) {
+#pragma GCC unroll 4
+  for (int g = 0; g < G; ++g) whole[g] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; ++j) {
+    const __m512i words =
+        _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row + kPiece * j)));
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) whole[g] = _mm512_dpwssd_epi32(whole[g], levels[g][j], words);
+  }
 }
 
 // sums[r][output], of R rows and G groups of outputs.
 template <int R, int G, class Levels>
 QLORA_INLINE void dot_segments(const Levels& t, DotWeights w, const DotRows& x, float* sums) {
   constexpr int kCodes = kSegment * Levels::kBits / 8;  // bytes of a segment
+  constexpr int kPairs = R * G, kVectors = (kPairs + 3) / 4;
   if constexpr (R == 1) {
     for (int g = 0; g < G; ++g, w.codes += kDotOutputs * w.ld, w.scales += kDotOutputs * w.scales_ld)
       dot_four(t, w, x, sums + kDotOutputs * g);
     return;
   }
-  __m512 s[G][R];
-#pragma GCC unroll 4
-  for (int g = 0; g < G; ++g)
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) s[g][r] = _mm512_setzero_ps();
+  alignas(64) float s[kSums][kVectors][16] = {};
   const uint8_t *codes = w.codes, *rows = x.segments, *ahead = w.ahead;
   const float* x_scales = x.scales;
   for (int64_t i = 0; i < w.segments; ++i, codes += kCodes, rows += R * kArranged, x_scales += R) {
@@ -180,32 +226,53 @@ QLORA_INLINE void dot_segments(const Levels& t, DotWeights w, const DotRows& x, 
     for (int line = 0; line < kCodes * kDotOutputs * G / 64; ++line, ahead += 64)
       __builtin_prefetch(ahead, 0, 2);
     __m512i levels[G][8];
-    __m512 scales[G];
 #pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) {
-      levels_of_segment(t, codes + 4 * g * w.ld, w.ld, levels[g]);
-      scales[g] = four_scales(w.scales + 4 * g * w.scales_ld + i, w.scales_ld);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const auto* p = reinterpret_cast<const __m128i*>(rows + r * kArranged);
-      __m512i sum[G];
+    for (int g = 0; g < G; ++g) levels_of_segment(t, codes + 4 * g * w.ld, w.ld, levels[g]);
+    const __m512 scales = group_scales<G>(w.scales + i, w.scales_ld);
 #pragma GCC unroll 4
-      for (int g = 0; g < G; ++g) sum[g] = _mm512_setzero_si512();
-#pragma GCC unroll 8
-      for (int j = 0; j < 8; ++j) {
-        const __m512i words = _mm512_broadcast_i32x4(_mm_loadu_si128(p + j));
+    for (int v = 0; v < kVectors; ++v) {
+      __m512i whole[4];
 #pragma GCC unroll 4
-        for (int g = 0; g < G; ++g) sum[g] = _mm512_dpwssd_epi32(sum[g], levels[g][j], words);
+      for (int j = 0; j < 4; j += G) {
+        const int row = (4 * v + j) / G;
+        if (row < R)
+          dot_row<G>(levels, rows + row * kArranged, whole + j);
+        else
+          whole[j] = whole[j + G - 1] = _mm512_setzero_si512();
       }
-      const __m512 x_scale = _mm512_set1_ps(x_scales[r]);
-#pragma GCC unroll 4
-      for (int g = 0; g < G; ++g)
-        s[g][r] = _mm512_fmadd_ps(_mm512_mul_ps(scales[g], x_scale), _mm512_cvtepi32_ps(sum[g]), s[g][r]);
+      float* sum = s[i % kSums][v];
+      _mm512_store_ps(sum, _mm512_fmadd_ps(_mm512_mul_ps(scales, row_scales<G>(x_scales, v)),
+                                           _mm512_cvtepi32_ps(sums_of_quarters(whole)), _mm512_load_ps(sum)));
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int g = 0; g < G; ++g) store_four(s[g][r], sums + (r * G + g) * kDotOutputs);
+  for (int v = 0; v < kVectors; ++v) {
+    alignas(64) float y[16];
+    const auto of = [&](int j) { return _mm512_load_ps(s[j][v]); };
+    _mm512_store_ps(y, _mm512_add_ps(_mm512_add_ps(of(0), of(1)), _mm512_add_ps(of(2), of(3))));
+    for (int pair = 4 * v; pair < kPairs && pair < 4 * v + 4; ++pair)
+      for (int o = 0; o < kDotOutputs; ++o) sums[pair * kDotOutputs + o] = y[4 * o + pair % 4];
+  }
+}
+
+// For tiles (decode_tiles-inl.h): the bytes of the levels of a 4-bit format, each four times. A lookup takes
+// six bits, of which two are another code's.
+struct LevelBytes {
+  static constexpr int kBits = 4;
+  __m512i upper, lower;
+  explicit LevelBytes(const WholeLevels& levels) {
+    alignas(64) uint8_t bytes[2][64];
+    for (int i = 0; i < 64; ++i) {
+      bytes[0][i] = static_cast<uint8_t>(levels.words[i % 16] >> 8);
+      bytes[1][i] = static_cast<uint8_t>(levels.words[i % 16]);
+    }
+    upper = _mm512_load_si512(bytes[0]);
+    lower = _mm512_load_si512(bytes[1]);
+  }
+};
+// Those of a segment of 32 bytes of codes: of their upper halves, then of the lower ones.
+QLORA_INLINE void level_bytes(const LevelBytes& t, const uint8_t* codes, uint8_t* upper, uint8_t* lower) {
+  const __m512i twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes)));
+  const __m512i places = _mm512_mask_srli_epi16(twice, 0x0000ffff, twice, 4);
+  _mm512_store_si512(upper, _mm512_permutexvar_epi8(places, t.upper));
+  _mm512_store_si512(lower, _mm512_permutexvar_epi8(places, t.lower));
 }

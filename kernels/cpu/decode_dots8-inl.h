@@ -62,36 +62,48 @@ QLORA_INLINE void levels_of_segment(const DotBytes&, const uint8_t* codes, int64
   }
 }
 
-// sums[r][output], of R rows and G groups of outputs.
+// sums[r][output], of R rows and G groups of outputs. Half o of a vector of sums is output o, and its lanes
+// are the rows.
 template <int R, int G, class Levels>
 QLORA_INLINE void dot_segments(const Levels& t, const DotWeights& w, const DotRows& x, float* sums) {
-  static_assert(G == 1);
-  __m256 s[R];
+  static_assert(G == 1 && R <= 4);
+  __m256 s[kSums];
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) s[r] = _mm256_setzero_ps();
+  for (int j = 0; j < kSums; ++j) s[j] = _mm256_setzero_ps();
   const uint8_t *codes = w.codes, *rows = x.segments;
   const float* x_scales = x.scales;
   for (int64_t i = 0; i < w.segments;
        ++i, codes += kSegment * Levels::kBits / 8, rows += R * kArranged, x_scales += R) {
-    __m256i levels[8];
+    __m256i levels[8], whole[4];
     levels_of_segment(t, codes, w.ld, levels);
-    const __m256 scale = _mm256_set_m128(_mm_set1_ps(w.scales[w.scales_ld + i]), _mm_set1_ps(w.scales[i]));
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) {
-      const uint8_t* p = rows + r * kArranged;
-      __m256i sum = _mm256_madd_epi16(levels[0], in_both_halves(p));
+    for (int r = 0; r < 4; ++r) {
+      whole[r] = _mm256_setzero_si256();
 #pragma GCC unroll 8
-      for (int j = 1; j < 8; ++j)
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(levels[j], in_both_halves(p + 16 * j)));
-      s[r] =
-          _mm256_fmadd_ps(_mm256_mul_ps(scale, _mm256_set1_ps(x_scales[r])), _mm256_cvtepi32_ps(sum), s[r]);
+      for (int j = 0; r < R && j < 8; ++j)
+        whole[r] = _mm256_add_epi32(
+            whole[r], _mm256_madd_epi16(levels[j], in_both_halves(rows + r * kArranged + 16 * j)));
     }
+    const __m256i all =
+        _mm256_hadd_epi32(_mm256_hadd_epi32(whole[0], whole[1]), _mm256_hadd_epi32(whole[2], whole[3]));
+    const __m256 scale = _mm256_set_m128(_mm_set1_ps(w.scales[w.scales_ld + i]), _mm_set1_ps(w.scales[i]));
+    const __m256 x_scale = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(x_scales));
+    const __m256 sum = _mm256_fmadd_ps(_mm256_mul_ps(scale, x_scale), _mm256_cvtepi32_ps(all), s[0]);
+    // The sum that is next comes first.
+    s[0] = s[1];
+    s[1] = s[2];
+    s[2] = s[3];
+    s[3] = sum;
   }
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-    __m256 v = _mm256_add_ps(s[r], _mm256_permute_ps(s[r], 0xb1));
-    v = _mm256_add_ps(v, _mm256_permute_ps(v, 0x4e));
-    sums[r * kDotOutputs] = _mm256_cvtss_f32(v);
-    sums[r * kDotOutputs + 1] = _mm_cvtss_f32(_mm256_extractf128_ps(v, 1));
+  for (int64_t i = w.segments % kSums; i > 0; --i) {
+    const __m256 last = s[3];
+    s[3] = s[2];
+    s[2] = s[1];
+    s[1] = s[0];
+    s[0] = last;
   }
+  float y[8];
+  _mm256_storeu_ps(y, _mm256_add_ps(_mm256_add_ps(s[0], s[1]), _mm256_add_ps(s[2], s[3])));
+  for (int r = 0; r < R; ++r)
+    for (int o = 0; o < kDotOutputs; ++o) sums[r * kDotOutputs + o] = y[4 * o + r];
 }

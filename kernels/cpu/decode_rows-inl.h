@@ -2,16 +2,15 @@
 //
 // A segment is 64 values of k, which share one absmax. Its levels are rounded to whole numbers of at most
 // kWhole, of one scale for the format (8-bit codes are whole numbers already), and its x likewise, of a scale
-// for the segment. An output has four sums in f32: sum j takes elements 8j to 8j + 7 of both halves of every
-// segment, or with 8-bit codes those at 8i + 2j and 8i + 2j + 1 for all i.
-//   sum j += absmax * (scale of levels * scale of x) * f32(whole sum)
+// for the segment. An output has four sums in f32, and sum i % 4 takes segment i:
+//   sum += absmax * (scale of levels * scale of x) * f32(whole sum of the segment)
 //   y = (sum 0 + sum 1) + (sum 2 + sum 3)
 // Whole sums are exact in 32 bits, in any order, and segments run in order, so that the bits of a row depend
 // on nothing but the row and the weight.
 //
 // Error against f64, with L = the largest |level| and X_s = the largest |x| of segment s:
 //   |y - exact| <= 1.01 L * sum over s of
-//                  absmax_s (2^-14.5 (sum |x_i| + 64 X_s) + 2^-22 (segments + 16) sum |x_i|)
+//                  absmax_s (2^-13.5 (sum |x_i| + 64 X_s) + 2^-22 (segments + 16) sum |x_i|)
 // (rounding levels and x to whole numbers, of 8-bit codes x alone; f32 sums). A row with an infinity or NaN
 // gives NaN.
 
@@ -49,10 +48,13 @@ QLORA_INLINE void arrange_half(const float* x, __m256 factor, const Place& to, i
   }
 }
 
-// Rounds one segment of x, for codes of kBits. Returns the scale that undoes the rounding, that of the levels
+// What values of a segment are multiplied by before they are rounded, and what undoes it, the scale of levels
 // included.
-template <int kBits>
-QLORA_INLINE float round_segment(const float* x, float level_scale, const Place& to) {
+struct Rounding {
+  __m256 factor;
+  float scale;
+};
+QLORA_INLINE Rounding rounding_of(const float* x, float level_scale) {
   const __m256 sign = _mm256_set1_ps(-0.0f);
   __m256 top = _mm256_setzero_ps(), poison = _mm256_setzero_ps();
   for (int i = 0; i < kSegment; i += 8) {
@@ -65,15 +67,22 @@ QLORA_INLINE float round_segment(const float* x, float level_scale, const Place&
   _mm256_storeu_ps(bad, poison);
   for (float b : bad) sum += b;
   // Below the factor's range everything is as good as zero.
-  const __m256 factor = _mm256_set1_ps(size > 1e-30f ? static_cast<float>(kWhole) / size : 0.0f);
+  return {_mm256_set1_ps(size > 1e-30f ? static_cast<float>(kWhole) / size : 0.0f),
+          size * (1.0f / kWhole) * level_scale + sum};
+}
+
+// Rounds one segment of x, for codes of kBits. Returns the scale that undoes it.
+template <int kBits>
+QLORA_INLINE float round_segment(const float* x, float level_scale, const Place& to) {
+  const Rounding rounding = rounding_of(x, level_scale);
   if constexpr (kBits == 8) {
     for (int i = 0; i < kSegment; i += 16)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to.at + 2 * i), whole_sixteen(x + i, factor));
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to.at + 2 * i), whole_sixteen(x + i, rounding.factor));
   } else {
-    arrange_half(x, factor, to, 0);
-    arrange_half(x + 32, factor, to, 1);
+    arrange_half(x, rounding.factor, to, 0);
+    arrange_half(x + 32, rounding.factor, to, 1);
   }
-  return size * (1.0f / kWhole) * level_scale + sum;
+  return rounding.scale;
 }
 
 // One task: its x is rounded, its weights are those of outputs [first, ...) of a term, with a scale a
@@ -178,8 +187,9 @@ template <class Levels>
 static void decode_rows_of(const DecodeArgs& a, const Levels& levels, float level_scale) {
   const int64_t k = a.terms[0].w.cols, segments = k / kSegment;
   // (the half of a pair that is not there is read too)
-  float* x_scales = cpu::scratch(cpu::Scratch::packed_x, (a.rows * segments + 1) * (1 + kArranged / 4));
-  auto* x = reinterpret_cast<uint8_t*>(x_scales + a.rows * segments);
+  float* x_scales =
+      cpu::scratch(cpu::Scratch::packed_x, (a.rows * segments + 1) * (1 + kArranged / 4) + kSums);
+  auto* x = reinterpret_cast<uint8_t*>(x_scales + a.rows * segments + kSums);
   for (int64_t row = 0; row < a.rows; row += kDotRows) {
     const int64_t group = smaller(kDotRows, a.rows - row);
     for (int64_t r = 0; r < group; ++r)

@@ -1,7 +1,8 @@
 // What the whole products of the decode class (decode_rows-inl.h) are given: the base of decode_dots*-inl.h.
 
 constexpr int64_t kSegment = 64;  // values of k, in two halves
-constexpr int kWhole = 11585;     // 16 * kWhole^2 < 2^31: sixteen products meet in one lane
+constexpr int kWhole = 5792;      // 64 * kWhole^2 < 2^31: the products of a segment meet in one word
+constexpr int64_t kSums = 4;      // of an output: segment i goes into sum i % 4
 // A segment of one row of x, rounded, in eight pieces. For 4-bit codes: of each half the elements 4i, 4i + 2,
 // 4i + 1, 4i + 3, for i from 0 to 7. For 8-bit codes: as they come.
 constexpr int64_t kPiece = 16, kArranged = 8 * kPiece;  // bytes
@@ -17,9 +18,9 @@ struct DotWeights {
   float* room;
 };
 
-// Rows of x: [segments][rows], kArranged bytes and a scale each. Where kDotAlone, with 4-bit codes, a row by
-// itself has its segments two and two: [pairs][four pieces of a half][halves of both], the last half pair as
-// it comes.
+// Rows of x: [segments][rows], kArranged bytes and a scale each (more than a vector of scales can be read).
+// Where kDotAlone, with 4-bit codes, a row by itself has its segments two and two: [pairs][four pieces of a
+// half][halves of both], the last half pair as it comes.
 struct DotRows {
   const uint8_t* segments;
   const float* scales;

@@ -31,16 +31,22 @@ bool may_use_tiles() {
   return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 
-bool find_amx_bf16() {
+// Tiles, with the products of `feature`.
+bool find_amx(unsigned feature) {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return cpu_has_avx512_bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
-         (edx & bit_AMX_BF16) != 0 && (edx & bit_AMX_TILE) != 0 && may_use_tiles();
+         (edx & feature) != 0 && (edx & bit_AMX_TILE) != 0 && may_use_tiles();
 }
 
 }  // namespace
 
 bool cpu_has_amx_bf16() {
-  static const bool has = find_amx_bf16();
+  static const bool has = find_amx(bit_AMX_BF16);
+  return has;
+}
+
+bool cpu_has_amx_int8() {
+  static const bool has = find_amx(bit_AMX_INT8);
   return has;
 }
 

@@ -15,6 +15,8 @@ bool cpu_has_avx512_bf16();
 // AMX tiles with bf16 (where AVX-512 with bf16 is), which the operating system has let this process use:
 // asked for at the first call.
 bool cpu_has_amx_bf16();
+// The same with products of bytes.
+bool cpu_has_amx_int8();
 // The processor's own name ("AMD EPYC 7B13 64-Core Processor"), or "unknown processor".
 std::string cpu_brand();
 

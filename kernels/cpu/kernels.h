@@ -184,6 +184,8 @@ struct Kernels {
   void (*thin_amx_fma)(ThinProduct*, int64_t count) = nullptr;
   // False, with nothing done, where the decode class has no kernel for such codes: use gemm.
   bool (*decode_rows)(const DecodeArgs&) = nullptr;
+  // The same bits, by tiles where the table is of a region that has them.
+  bool (*decode_rows_amx)(const DecodeArgs&) = nullptr;
   // The whole matrix, as f32 and as bf16 bit patterns.
   void (*dequantize)(const Codes&, float* y) = nullptr;
   void (*dequantize_bf16)(const Codes&, uint16_t* y) = nullptr;

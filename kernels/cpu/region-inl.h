@@ -22,6 +22,7 @@
 #include "kernels/cpu/small_codes-inl.h"
 #include "kernels/cpu/amx_few_rows-inl.h"
 #include "kernels/cpu/decode_rows-inl.h"
+#include "kernels/cpu/decode_tiles-inl.h"
 #include "kernels/cpu/codec-inl.h"
 #include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/rows-inl.h"
