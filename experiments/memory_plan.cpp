@@ -55,8 +55,9 @@ void score_losses(PlanBase& base, const std::vector<Adapter*>& adapters,
 }
 
 // Planned passes are larger than the real ones by this factor: those differ from each other in their sizes,
-// and leave gaps between what they allocate.
-constexpr double kGaps = 1.3;
+// and leave gaps between what they allocate; the more where what they keep is half as wide as what passes
+// (core/ops/kept_rows.h).
+constexpr double kGaps = 1.5;
 
 // Questions of one subject model as they cost most: as many subjects as are kept at a time, in each some
 // passages that questions share, and questions until a pass is full, each with `own` tokens of its own.

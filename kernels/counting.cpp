@@ -90,6 +90,12 @@ size_t decoded_by(const ScratchNeed&) {
 size_t decoded_by(const DeviceScratchNeed& need) {
   return need.decoded();
 }
+bool bf16_keys_of(const ScratchNeed&) {
+  return true;
+}
+bool bf16_keys_of(const DeviceScratchNeed&) {
+  return false;
+}
 void start(ScratchNeed& need, const DeviceOptions&) {
   need = {};
 }
@@ -105,6 +111,7 @@ class Counting final : public CountingBackend {
  public:
   std::string_view name() const override { return "counting"; }
   bool host_memory() const override { return false; }
+  bool reads_bf16_keys() const override { return bf16_keys_of(scratch_); }
   const Work& work() const override { return work_; }
   void reset(const DeviceOptions& options) override {
     work_ = {};
@@ -151,7 +158,7 @@ class Counting final : public CountingBackend {
     need(a);
     count(visible_pairs(a) * static_cast<double>(a.heads) *
               (4 * static_cast<double>(a.head_dim) + score_flops(a)),
-          2 * (query_elements(a) + key_elements(a)) * size(a.type));
+          2 * (query_elements(a) * size(a.type) + key_elements(a) * size(a.kv_type)));
   }
   void attention_backward(const AttentionBackward& b) override {
     need(b);

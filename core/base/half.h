@@ -22,6 +22,13 @@ constexpr bf16 to_bf16(float f) {
   return {static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
 }
 
+// As a product with bf16 operands reads it (Operands in kernels/args_matmul.h): denormals count as zeros
+// before they are rounded.
+constexpr bf16 to_operand(float f) {
+  const bool denormal = (std::bit_cast<uint32_t>(f) & 0x7f800000u) == 0;
+  return {static_cast<uint16_t>(to_bf16(f).bits & (denormal ? 0x8000u : 0xffffu))};
+}
+
 constexpr float to_float(f16 h) {
   uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000u) << 16;
   uint32_t exponent = (h.bits >> 10) & 0x1fu, mantissa = h.bits & 0x3ffu;

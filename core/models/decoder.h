@@ -17,6 +17,7 @@ class Decoder : public Model {
   std::span<const LinearInfo> linears() const final { return loaded_.linears; }
   const FrozenLinear* find(std::string_view linear) const final;
   const HfConfig& config() const final { return config_; }
+  Operands operands() const final { return operands_; }
   size_t bytes() const final { return loaded_.bytes; }
 
  protected:

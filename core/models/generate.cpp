@@ -8,6 +8,7 @@
 #include "core/base/check.h"
 #include "core/models/decode_head.h"
 #include "core/models/drafts.h"
+#include "core/ops/kept_rows.h"
 #include "core/ops/ops.h"
 
 namespace qlora {
@@ -67,7 +68,7 @@ class Generation {
         order_(answerable()),
         slots_(slot_count()),
         cache_(memory, model.config().layers, capacities(), model.config().kv_heads * model.config().head_dim,
-               type),
+               type_of_kept(memory.backend(), type, model.operands())),
         step_head_(options.step_head != nullptr ? *options.step_head : nullptr),
         answers_(prompts.size()),
         drafts_(makes_drafts(memory.backend(), options.drafts)),

@@ -4,6 +4,7 @@
 #include "core/models/generate.h"
 #include "core/models/tiny_model.h"
 #include "core/models/weights.h"
+#include "core/ops/kept_rows.h"
 #include "core/ops/kv_cache.h"
 #include "core/ops/ops.h"
 #include "kernels/test_backends.h"
@@ -62,7 +63,8 @@ TEST_CASE("rows computed piece by piece over a cache have the bits of one forwar
       std::vector<float> expected = forward(*model, memory, whole, nullptr).to_floats();
 
       const HfConfig& c = model->config();
-      KvCache cache(memory, c.layers, 4, 80, c.kv_heads * c.head_dim, DType::f32);
+      KvCache cache(memory, c.layers, 4, 80, c.kv_heads * c.head_dim,
+                    type_of_kept(*backend, DType::f32, variant.operands));
       std::vector<float> found(expected.size(), 0.0f);
       auto width = static_cast<size_t>(model->head().in());
       size_t lo = 0;

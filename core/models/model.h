@@ -40,6 +40,8 @@ class Model {
   // A linear by its name, or null.
   virtual const FrozenLinear* find(std::string_view linear) const = 0;
   virtual const HfConfig& config() const = 0;
+  // Of all its products (LoadOptions::operands).
+  virtual Operands operands() const = 0;
   virtual size_t bytes() const = 0;  // of all weights on the device
 };
 

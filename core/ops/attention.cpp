@@ -1,5 +1,6 @@
 #include <utility>
 
+#include "core/ops/kept_rows.h"
 #include "core/ops/kv_cache.h"
 #include "core/ops/operand.h"
 #include "core/ops/ops.h"
@@ -67,7 +68,8 @@ Attention make_args(const AttentionShape& shape, const Tensor& q, const Tensor& 
           .operands = shape.operands,
           .softcap = shape.softcap,
           .bias = shape.bias.data(),
-          .distances = shape.bias ? shape.bias.cols() : 0};
+          .distances = shape.bias ? shape.bias.cols() : 0,
+          .kv_type = k.type()};
 }
 
 void check(const Context& c, const Var& q, const Var& k, const Var& v, const AttentionShape& shape) {
@@ -85,6 +87,9 @@ Var attend_cached(Context& c, const Var& q, const Var& k, const Var& v, const At
   QLORA_CHECK(c.tape == nullptr, failure, "attention: a cache and a tape exclude each other");
   QLORA_CHECK(c.cache->sequences() == c.axis->sequences(), failure,
               "attention: {} sequences, {} in the cache", c.axis->sequences(), c.cache->sequences());
+  const DType has = c.cache->keys(layer).type(), kept = type_of_kept(c.backend, c.type, shape.operands);
+  QLORA_CHECK(has == kept, failure, "attention: the cache has {} keys, they are kept as {}", name_of(has),
+              name_of(kept));
   std::vector<SequenceSpan> spans = spans_of(*c.axis, c.cache);
   keep_wanted(spans, c.wanted);
   c.cache->append(layer, k.value, v.value, c.axis->cu);
@@ -97,7 +102,8 @@ Var attend_after_prefixes(Context& c, const Var& q, const Var& k, const Var& v, 
                           int64_t layer) {
   QLORA_CHECK(c.tape == nullptr && c.cache == nullptr, failure,
               "attention: prefixes go neither with a tape nor with a cache");
-  PrefixPass::Layer all = c.prefixes->join(layer, k.value, v.value, c.axis->cu);
+  PrefixPass::Layer all =
+      c.prefixes->join(layer, k.value, v.value, c.axis->cu, type_of_kept(c.backend, c.type, shape.operands));
   keep_wanted(all.spans, c.wanted);
   Tensor o(c.memory, q.value.shape(), c.type);
   c.backend.attention(make_args(shape, q.value, all.keys, all.values, o, {}, all.spans));

@@ -1,6 +1,7 @@
 #include "core/ops/kv_cache.h"
 
 #include "core/base/check.h"
+#include "core/ops/kept_rows.h"
 
 namespace qlora {
 
@@ -22,8 +23,8 @@ void KvCache::append(int64_t layer, const Tensor& k, const Tensor& v, const std:
     QLORA_CHECK(past + hi - lo <= capacity, failure,
                 "kv cache: sequence {} has room for {} rows, {} are needed", s, capacity, past + hi - lo);
     int64_t to = first_row(s) + past;
-    keys(layer).slice_rows(to, to + hi - lo).copy_from(k.slice_rows(lo, hi));
-    values(layer).slice_rows(to, to + hi - lo).copy_from(v.slice_rows(lo, hi));
+    keep_rows(k.slice_rows(lo, hi), keys(layer).slice_rows(to, to + hi - lo));
+    keep_rows(v.slice_rows(lo, hi), values(layer).slice_rows(to, to + hi - lo));
   }
 }
 

@@ -12,7 +12,7 @@ namespace qlora {
 // Every sequence owns a fixed range of rows in each layer's buffer [rows of all, kv_heads * head_dim].
 class KvCache {
  public:
-  // Room for capacities[s] rows of sequence s.
+  // Room for capacities[s] rows of sequence s, kept as elements of that type: type_of_kept(), kept_rows.h.
   KvCache(Memory&, int64_t layers, const std::vector<int64_t>& capacities, int64_t width, DType);
   KvCache(Memory& memory, int64_t layers, int64_t sequences, int64_t capacity, int64_t width, DType type)
       : KvCache(memory, layers, std::vector<int64_t>(static_cast<size_t>(sequences), capacity), width, type) {

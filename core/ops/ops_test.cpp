@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/base/error.h"
+#include "core/ops/kept_rows.h"
 #include "core/ops/kv_cache.h"
 #include "core/ops/op_lab.h"
 
@@ -260,6 +261,39 @@ TEST_CASE_METHOD(OpLab, "a cache takes rows until it is full and says which sequ
   CHECK(cache.length(2) == 1);
   CHECK(cache.length(0) == 3);
   CHECK_THROWS_WITH(cache.cut(2, 2), Contains("sequence 2 has 1 rows and cannot be cut to 2"));
+}
+
+TEST_CASE("keys and values are kept as bf16 where attention reads them as that anyway") {
+  auto kept_on = [](const Backend& backend, Operands operands) {
+    return type_of_kept(backend, DType::f32, operands);
+  };
+  auto backend = make_backend("reference");
+  CHECK(kept_on(*backend, Operands::bf16_amx) == DType::bf16);
+  CHECK(kept_on(*backend, Operands::as_stored) == DType::f32);
+  CHECK(type_of_kept(*backend, DType::f64, Operands::bf16) == DType::f64);
+  CHECK(kept_on(*make_backend("cuda-emulated"), Operands::bf16) == DType::f32);
+  CHECK(kept_on(*make_counting_backend(CountedKernels::cpu), Operands::bf16) == DType::bf16);
+  CHECK(kept_on(*make_counting_backend(CountedKernels::cuda), Operands::bf16) == DType::f32);
+
+  Memory memory(*backend);
+  KvCache cache(memory, 1, 1, 4, 2, DType::bf16);
+  // To the nearest, of two as near the even one; what is below the smallest normal number is zero.
+  const std::vector<float> rows = {1.0f + 0x1p-8f, 1.0f + 0x3p-8f, -0x1.fffffcp-127f, -3.0f};
+  const Tensor k = Tensor::from_floats(memory, {2, 2}, DType::f32, rows);
+  cache.append(0, k, k, {0, 2});
+  const std::vector<float> expected = {1.0f, 1.0f + 0x1p-6f, -0.0f, -3.0f};
+  CHECK(cache.keys(0).slice_rows(0, 2).to_floats() == expected);
+  CHECK(cache.values(0).slice_rows(0, 2).to_floats() == expected);
+  CHECK_THROWS_WITH(keep_rows(k, Tensor(memory, {1, 2}, DType::bf16)), Contains("cannot keep f32 [2, 2]"));
+}
+
+TEST_CASE_METHOD(OpLab, "attention refuses a cache that keeps keys in another way") {
+  Context c = context(nullptr);
+  KvCache cache(memory, 1, 3, 6, 4, DType::f32);
+  c.cache = &cache;
+  Var x{random({rows(), 4})};
+  CHECK_THROWS_WITH(attention(c, x, x, x, {.heads = 2, .kv_heads = 2, .head_dim = 2}, 0),
+                    Contains("the cache has f32 keys, they are kept as f64"));
 }
 
 TEST_CASE_METHOD(OpLab, "a cache and a tape exclude each other") {

@@ -1,6 +1,7 @@
 #include "core/ops/prefix.h"
 
 #include "core/base/check.h"
+#include "core/ops/kept_rows.h"
 
 namespace qlora {
 
@@ -56,14 +57,14 @@ void PrefixPass::add_tiles(const Prefix* after, size_t layer) {
 }
 
 PrefixPass::Layer PrefixPass::join(int64_t layer, const Tensor& k, const Tensor& v,
-                                   const std::vector<int32_t>& cu) {
+                                   const std::vector<int32_t>& cu, DType type) {
   if (kept_.empty()) lay_out(cu);
   const auto l = static_cast<size_t>(layer);
-  Tensor keys(k.memory(), {rows_, k.cols()}, k.type()), values(k.memory(), {rows_, k.cols()}, k.type());
+  Tensor keys(k.memory(), {rows_, k.cols()}, type), values(k.memory(), {rows_, k.cols()}, type);
   auto copy = [&](int64_t to, const Tensor& from_k, const Tensor& from_v, int64_t from, int64_t rows) {
     if (rows == 0) return;
-    keys.slice_rows(to, to + rows).copy_from(from_k.slice_rows(from, from + rows));
-    values.slice_rows(to, to + rows).copy_from(from_v.slice_rows(from, from + rows));
+    keep_rows(from_k.slice_rows(from, from + rows), keys.slice_rows(to, to + rows));
+    keep_rows(from_v.slice_rows(from, from + rows), values.slice_rows(to, to + rows));
   };
   std::vector<SequenceSpan> spans;
   tiles_.clear();

@@ -55,9 +55,9 @@ class PrefixPass {
     Tensor keys, values;
     std::vector<SequenceSpan> spans;
   };
-  // k, v: the new rows, cut by cu. To be called once a layer, in order. Throws Error(failure) when the axis
-  // has another number of sequences.
-  Layer join(int64_t layer, const Tensor& k, const Tensor& v, const std::vector<int32_t>& cu);
+  // k, v: the new rows, cut by cu; `type`: how they are kept, type_of_kept(). To be called once a layer, in
+  // order. Throws Error(failure) when the axis has another number of sequences.
+  Layer join(int64_t layer, const Tensor& k, const Tensor& v, const std::vector<int32_t>& cu, DType type);
 
   // After the pass: the prefix of sequence s, null where none was asked for.
   PrefixPtr kept(size_t s) const { return kept_[s]; }

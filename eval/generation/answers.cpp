@@ -5,6 +5,7 @@
 
 #include "core/base/check.h"
 #include "core/models/generate.h"
+#include "core/ops/kept_rows.h"
 #include "core/text/stop_strings.h"
 
 namespace qlora {
@@ -18,7 +19,8 @@ int64_t batch_for(const Generator& g, std::span<const Prompt> prompts, int64_t m
   int64_t rows = 0;
   for (const Prompt& p : prompts)
     rows = std::max(rows, std::min(static_cast<int64_t>(p.tokens.size()) + max_new_tokens, c.max_positions));
-  const int64_t bytes = rows * c.layers * 2 * c.kv_heads * c.head_dim * static_cast<int64_t>(size_of(g.type));
+  const DType kept = type_of_kept(g.memory.backend(), g.type, g.model.operands());
+  const int64_t bytes = rows * c.layers * 2 * c.kv_heads * c.head_dim * static_cast<int64_t>(size_of(kept));
   return std::clamp<int64_t>(kCacheBytes / std::max<int64_t>(bytes, 1), 1, g.batch);
 }
 

@@ -17,7 +17,13 @@ struct Shape {
   double softcap = 0;
   bool bias = false;
   int64_t shared = 0;  // tiles of keys that lie elsewhere: the first rows of k and v. Then forward only
+  bool kept = false;   // k and v as a cache keeps them, as bf16 where the backend reads that. Likewise
 };
+
+DType kv_type(const Shape& s, const Device& d) {
+  const bool narrow = s.kept && d.type() == DType::f32 && d.backend().reads_bf16_keys();
+  return narrow ? DType::bf16 : d.type();
+}
 
 int64_t query_rows(const Shape& s) {
   int64_t rows = 0;
@@ -53,15 +59,16 @@ struct Keys {
 
   Keys(const Shape& s, Device& d, const Array& all_k, const Array& all_v) : spans(s.spans) {
     const int64_t tile = kKeyTile * s.kv_heads * s.head_dim;
-    const auto part = [](const Array& all, int64_t from, int64_t n) -> Array {
-      return {all.begin() + from, all.begin() + from + n};
+    const auto part = [&](const Array& all, int64_t from, int64_t n) {
+      const Array values(all.begin() + from, all.begin() + from + n);
+      return kv_type(s, d) == DType::bf16 ? d.put_bf16(values) : d.put(values);
     };
     for (int64_t t = 0; t < s.shared; ++t)
-      tiles.push_back({d.put(part(all_k, t * tile, tile)), d.put(part(all_v, t * tile, tile))});
+      tiles.push_back({part(all_k, t * tile, tile), part(all_v, t * tile, tile)});
     for (SequenceSpan& span : spans) span.shared = span.shared_tiles > 0 ? tiles.data() : nullptr;
     const int64_t own = s.shared * tile;
-    k = d.put(part(all_k, own, std::ssize(all_k) - own));
-    v = d.put(part(all_v, own, std::ssize(all_v) - own));
+    k = part(all_k, own, std::ssize(all_k) - own);
+    v = part(all_v, own, std::ssize(all_v) - own);
   }
 };
 
@@ -80,7 +87,8 @@ Attention arguments(const Shape& s, Device& d, const Keys& keys, const std::vect
           .operands = d.operands(),
           .softcap = s.softcap,
           .bias = s.bias ? d.put(in.back()) : nullptr,
-          .distances = distances(s)};
+          .distances = distances(s),
+          .kv_type = kv_type(s, d)};
 }
 
 // What one flip of a rounding to bf16 is worth, of a weight or a score's gradient of at most `value`.
@@ -200,12 +208,16 @@ std::vector<Case> attention_cases() {
       {"a shared tile of keys, heads of 64", 3, 1, 64, 0, prefixed, true, 0.125, 0, false, 1},
       {"a shared tile of keys, heads of 128, window of 20", 1, 1, 128, 20, prefixed, true, 0.088, 0, false,
        1},
+      {"keys kept from a cache, heads of 64", 4, 2, 64, 0, cached, true, 0.125, 0, false, 0, true},
+      {"keys kept from a cache, softcap and bias, window of 16", 2, 2, 40, 16, cached, true, 0.25, 2, true, 0,
+       true},
+      {"a shared tile of keys, kept, heads of 64", 3, 1, 64, 0, prefixed, true, 0.125, 0, false, 1, true},
   };
   auto cases_of = [](std::span<const Shape> some) {
     std::vector<Case> all;
     for (const Shape& s : some) {
       all.push_back(forward_case(s));
-      if (s.lse && s.shared == 0) all.push_back(backward_case(s));
+      if (s.lse && s.shared == 0 && !s.kept) all.push_back(backward_case(s));
     }
     return with_bf16_operands(std::move(all));
   };

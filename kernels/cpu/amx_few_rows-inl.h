@@ -10,8 +10,7 @@ constexpr int64_t kAmxFewRows = 32;
 template <>
 bool small_rows_take<AmxTiles>(const GemmArgs& g) {
   if (g.m > kAmxFewRows || g.layout != Layout::nt) return false;
-  if (g.codes == nullptr)
-    return g.k % kAmxDepth == 0 && (g.dense_bf16 == nullptr || g.n >= AmxTiles::kTileRows);
+  if (g.codes == nullptr) return g.k % kAmxDepth == 0;
   return g.codes->bits == 4 && g.codes->cols % g.codes->block == 0 && g.codes->block % kAmxDepth == 0;
 }
 
@@ -228,9 +227,19 @@ static void amx_few_dense(const GemmArgs& g, const float* packed, int64_t begin,
   }
 }
 
-// The same from f32 (the keys of a cache), which is narrowed a piece of rows at a time.
-template <bool kManyRows>
-static void amx_few_floats(const GemmArgs& g, const float* packed, int64_t begin, int64_t end) {
+// Pieces of rows of dense w, of which rows may be missing, as decode_row() writes them.
+template <class T>
+QLORA_INLINE void pack_rows(const T* w, int64_t ld, int64_t rows, int64_t kc, float* to) {
+  for (int64_t k = 0; k < kc; k += kAmxDepth, to += kAmxStep) {
+    for (int64_t i = 0; i < rows; ++i) istore(to + i * kLanes, load_pairs(w + i * ld + k, kAmxDepth));
+    for (int64_t i = rows; i < AmxTiles::kTileRows; ++i) store(to + i * kLanes, zero());
+  }
+}
+
+// The same from f32, which is narrowed a piece of rows at a time; and from bf16 of less than a tile.
+template <bool kManyRows, class T>
+static void amx_few_packed(const GemmArgs& g, const T* dense, const float* packed, int64_t begin,
+                           int64_t end) {
   constexpr int64_t kRows = AmxTiles::kTileRows;
   const int64_t chunk = chunk_of<AmxTiles>(g.k), width = few_width(g.m);
   alignas(64) float narrow[kAmxPiece / 2 * kRows], sums[kRows * kNr + kLanes];
@@ -241,7 +250,7 @@ static void amx_few_floats(const GemmArgs& g, const float* packed, int64_t begin
       zero_sums<true, kManyRows>();
       for (int64_t k = k0, kc = 0; k < smaller(g.k, k0 + chunk); k += kc) {
         kc = smaller(kAmxPiece, smaller(g.k, k0 + chunk) - k);
-        pack_x_as(AmxTiles{}, g.dense + column * g.ldw + k, g.ldw, false, rows, kc, narrow);
+        pack_rows(dense + column * g.ldw + k, g.ldw, rows, kc, narrow);
         for (int64_t i = 0; i < kc; i += kAmxDepth)
           few_step<kManyRows>(narrow + i / kAmxDepth * kAmxStep, 64, packed + (k + i) / 2 * width, width);
       }
@@ -254,8 +263,9 @@ static void amx_few_floats(const GemmArgs& g, const float* packed, int64_t begin
 template <bool kManyRows>
 static void amx_few(const GemmArgs& g, const float* packed, int64_t begin, int64_t end) {
   if (g.codes != nullptr) return amx_few_codes<kManyRows>(g, packed, begin, end);
-  g.dense_bf16 != nullptr ? amx_few_dense<kManyRows>(g, packed, begin, end)
-                          : amx_few_floats<kManyRows>(g, packed, begin, end);
+  if (g.dense_bf16 == nullptr) return amx_few_packed<kManyRows>(g, g.dense, packed, begin, end);
+  g.n >= AmxTiles::kTileRows ? amx_few_dense<kManyRows>(g, packed, begin, end)
+                             : amx_few_packed<kManyRows>(g, g.dense_bf16, packed, begin, end);
 }
 
 template <>

@@ -105,20 +105,27 @@ QLORA_INLINE Block block_of_task(const Attention& a, const SequenceSpan& s, int6
 // Which of a key's two rows.
 enum class Side { key, value };
 
-// Rows of keys or values in one piece from `key` on.
+// Rows of keys or values in one piece from `key` on, one of the two as they are stored.
 struct Piece {
-  const float* rows;
+  const float* dense;
+  const uint16_t* dense_bf16;
   int64_t end;  // the key behind it
 };
+
+// The rows that begin with element `at` of w.
+QLORA_INLINE Piece piece_at(const Block& b, const void* w, int64_t at, int64_t end) {
+  if (b.a->kv_type == DType::bf16) return {nullptr, static_cast<const uint16_t*>(w) + at, end};
+  return {floats(w) + at, nullptr, end};
+}
 
 // `w`: the keys or the values of the batch.
 QLORA_INLINE Piece piece_of(const Block& b, const void* w, Side side, int64_t key) {
   const int64_t tiles = b.s.shared_tiles, tile = key / kKeyTile;
-  if (tile >= tiles) return {floats(w) + b.kv_at(key), b.k1};
+  if (tile >= tiles) return piece_at(b, w, b.kv_at(key), b.k1);
   const SharedTile& shared = b.s.shared[tile];
-  return {floats(side == Side::key ? shared.k : shared.v) + key % kKeyTile * b.kv_stride() +
-              b.kv_head * b.a->head_dim,
-          smaller(b.k1, (tile + 1) * kKeyTile)};
+  return piece_at(b, side == Side::key ? shared.k : shared.v,
+                  key % kKeyTile * b.kv_stride() + b.kv_head * b.a->head_dim,
+                  smaller(b.k1, (tile + 1) * kKeyTile));
 }
 
 // out[rows, width] = alpha * rows of x (queries or their gradients) times rows of w (keys or values),
@@ -131,7 +138,8 @@ static void row_products(const Block& b, const void* x, const void* w, Side side
                   skip = b.blind_rows(key, Blocking<Operand>::kTile);
     gemm_of<Operand>({.layout = Layout::nt,
                       .x = floats(x) + b.q_at(b.i0 + skip),
-                      .dense = piece.rows,
+                      .dense = piece.dense,
+                      .dense_bf16 = piece.dense_bf16,
                       .y = out + skip * b.width + (key - b.k0),
                       .ldx = b.q_stride(),
                       .ldw = b.kv_stride(),
@@ -146,12 +154,13 @@ static void row_products(const Block& b, const void* x, const void* w, Side side
 
 // Queries [r0, r1) of the block, keys [k, end) of one tile.
 template <class Operand>
-static void add_weighted(const Block& b, const float* weights, const float* values, int64_t k, int64_t end,
+static void add_weighted(const Block& b, const float* weights, const Piece& values, int64_t k, int64_t end,
                          int64_t r0, int64_t r1, float* y) {
   if (r0 >= r1 || k >= end) return;
   gemm_of<Operand>({.layout = Layout::nn,
                     .x = weights + r0 * b.width + (k - b.k0),
-                    .dense = values,
+                    .dense = values.dense,
+                    .dense_bf16 = values.dense_bf16,
                     .y = y + b.q_at(b.i0 + r0),
                     .ldx = b.width,
                     .ldw = b.kv_stride(),
@@ -167,7 +176,7 @@ template <class Operand>
 static void weighted_sum(const Block& b, const float* weights, const void* w, Side side, float* y) {
   const int64_t half = b.rows() / 2 / Blocking<Operand>::kTile * Blocking<Operand>::kTile;
   for (int64_t k = b.k0; k < b.k1; k += kKeyTile) {
-    const float* values = piece_of(b, w, side, k).rows;
+    const Piece values = piece_of(b, w, side, k);
     const int64_t end = smaller(k + kKeyTile, b.k1), skip = b.blind_rows(k, Blocking<Operand>::kTile);
     // The first half of the queries sees fewer keys of a tile that the mask cuts.
     const int64_t middle = end > b.diagonal() ? larger(skip, half) : skip;

@@ -1,5 +1,7 @@
 // Attention of every instruction set against the plain loops in f64, and its laws of bits.
 
+#include <algorithm>
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
@@ -10,6 +12,7 @@
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/test_floats.h"
 #include "kernels/cpu/test_tables.h"
+#include "kernels/round_operands.h"
 
 using namespace qlora;
 using namespace qlora::test;
@@ -22,14 +25,15 @@ constexpr int64_t kDistances = 700;
 // A batch with its inputs and outputs, in f32 or f64.
 template <class T>
 struct Problem {
-  int64_t heads = 6, kv_heads = 2, head_dim = 40, q_rows = 0, k_rows = 0;
+  int64_t heads = 6, kv_heads = 2, head_dim, q_rows = 0, k_rows = 0;
   std::vector<SequenceSpan> spans;
   std::vector<T> q, k, v, o, lse, dout, dq, dk, dv, bias;
   Attention a;
 
   // shaped: scores have a softcap and a bias.
-  Problem(std::vector<SequenceSpan> sequences, int64_t window, Operands operands, bool shaped = false)
-      : spans(std::move(sequences)) {
+  Problem(std::vector<SequenceSpan> sequences, int64_t window, Operands operands, bool shaped = false,
+          int64_t width = 40)
+      : head_dim(width), spans(std::move(sequences)) {
     for (const SequenceSpan& s : spans) {
       q_rows = std::max(q_rows, s.q_row + s.q_len);
       k_rows = std::max(k_rows, s.k_row + s.k_len);
@@ -222,4 +226,50 @@ TEST_CASE("A sequence has the same bits of attention when other places hold its 
     for (Operands operands : operands_on(*kernels)) check(*cpu::make_cpu(*kernels), kernels->name, operands);
   for (Operands operands : {Operands::as_stored, Operands::bf16})
     check(*make_backend("reference"), "reference", operands);
+}
+
+TEST_CASE("Attention has the same bits over keys and values that are kept as bf16") {
+  // Some near the smallest normal number: denormals, and those that would round up to it.
+  auto with_small = [](Floats values) {
+    for (size_t i = 0; i < values.size(); i += 97) values[i] *= 1.2e-38f;
+    values[values.size() / 2] = std::bit_cast<float>(0x007fffffu);
+    return values;
+  };
+  auto kept = [](const Floats& values) {
+    std::vector<bf16> rounded(values.size());
+    round_operands(values.data(), std::ssize(values), rounded.data());
+    return rounded;
+  };
+  auto check = [&](Backend& backend, const char* name, Operands operands, int64_t width, int64_t n) {
+    // All queries of a sequence; then its last ones, of token steps and behind a tile that lies elsewhere.
+    const int64_t tiles = n / kKeyTile, rest = n - tiles * kKeyTile, few = std::min<int64_t>(n, 4);
+    std::vector<std::vector<SequenceSpan>> batches = {{{0, n, 0, n}}, {{0, 1, 0, n}, {1, few, 0, n}}};
+    if (tiles > 0) batches.push_back({{0, rest, tiles * kKeyTile, n}, {rest, 1, tiles * kKeyTile, n}});
+    for (size_t i = 0; i < batches.size(); ++i) {
+      Problem<float> wide(batches[i], n == 33 ? 20 : 0, operands, n == 300, width),
+          narrow(batches[i], n == 33 ? 20 : 0, operands, n == 300, width);
+      const Floats k = with_small(wide.k), v = with_small(wide.v);
+      const std::vector<bf16> kept_k = kept(k), kept_v = kept(v);
+      const SharedTile tile = {k.data(), v.data()}, kept_tile = {kept_k.data(), kept_v.data()};
+      for (auto* problem : {&wide, &narrow})
+        for (SequenceSpan& span : problem->spans) {
+          span.shared = i < 2 ? nullptr : problem == &wide ? &tile : &kept_tile;
+          span.shared_tiles = i < 2 ? 0 : tiles;
+        }
+      wide.a.k = k.data(), wide.a.v = v.data();
+      narrow.a.k = kept_k.data(), narrow.a.v = kept_v.data(), narrow.a.kv_type = DType::bf16;
+      backend.attention(wide.a);
+      backend.attention(narrow.a);
+      INFO(name << " " << name_of(operands) << " heads of " << width << ", length " << n << ", batch " << i);
+      CHECK(same_bits(wide.o, narrow.o));
+      CHECK(same_bits(wide.lse, narrow.lse));
+    }
+  };
+  for (int64_t width : {40, 64})
+    for (int64_t n : {1, 33, 300}) {
+      for (const Kernels* kernels : test::runnable_tables())
+        for (Operands operands : operands_on(*kernels))
+          if (is_bf16(operands)) check(*cpu::make_cpu(*kernels), kernels->name, operands, width, n);
+      check(*make_backend("reference"), "reference", Operands::bf16, width, n);
+    }
 }

@@ -192,7 +192,16 @@ TEST_CASE("Operands are rounded to bf16 as core base rounds them for every kind 
   std::memcpy(x.data(), bits.data(), bits.size() * sizeof(float));
   const float one = 1;
   const auto m = static_cast<int64_t>(x.size());
-  for (const Kernels* kernels : runnable_tables())
+  for (const Kernels* kernels : runnable_tables()) {
+    std::vector<uint16_t> kept(x.size());
+    kernels->round_operands(x.data(), m, kept.data());
+    int64_t differ = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const bf16 expected = to_operand(x[i]);
+      differ += kept[i] != expected.bits || !equal(to_float(expected), to_float(to_bf16(flushed(x[i]))));
+    }
+    INFO(kernels->name);
+    CHECK(differ == 0);
     for (const Named& named : products_of(*kernels)) {
       named.product({.x = x.data(),
                      .dense = &one,
@@ -208,9 +217,10 @@ TEST_CASE("Operands are rounded to bf16 as core base rounds them for every kind 
         // The sum begins at +0, so a zero comes out positive.
         wrong += !equal(y[i], flushed(to_float(to_bf16(flushed(x[i])))) + 0.0f);
       }
-      INFO(kernels->name << " " << named.name);
+      INFO(named.name);
       CHECK(wrong == 0);
     }
+  }
 }
 
 TEST_CASE("Many rows have the same bits in blocks, whoever packs them, as a few at a time") {

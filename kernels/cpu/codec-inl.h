@@ -1,5 +1,6 @@
-// Whole matrices from codes, to f32 and bf16, and blocks of codes from f32 (products decode panels instead:
-// decode-inl.h). Every element has the bits of the plain loops (kernels/quant, reference/matmul.cpp).
+// Whole matrices from codes, to f32 and bf16, and blocks of codes, or bf16, from f32 (products decode panels
+// instead: decode-inl.h). Every element has the bits of the plain loops (kernels/quant,
+// reference/matmul.cpp).
 
 // ---- from codes
 
@@ -179,6 +180,27 @@ static void dequantize(const Codes& codes, float* y) {
 }
 static void dequantize_bf16(const Codes& codes, uint16_t* y) {
   dequantize_to(codes, y);
+}
+
+// ---- to operands
+
+// 2 * kLanes values, as round_operands() in kernels/round_operands.h has them.
+QLORA_INLINE void round_some_operands(const float* x, uint16_t* y) {
+  write_bf16<false, true>(y, operand_bf16(load(x)), operand_bf16(load(x + kLanes)));
+}
+static void round_operands(const float* x, int64_t n, uint16_t* y) {
+  constexpr int64_t kStep = 2 * kLanes;
+  parallel(n, kChunkElements, [&](int64_t begin, int64_t end) {
+    int64_t i = begin;
+    for (; i + kStep <= end; i += kStep) round_some_operands(x + i, y + i);
+    if (i == end) return;
+    const auto left = static_cast<size_t>(end - i);
+    float rest[kStep] = {};
+    uint16_t rounded[kStep];
+    __builtin_memcpy(rest, x + i, left * sizeof(float));
+    round_some_operands(rest, rounded);
+    __builtin_memcpy(y + i, rounded, left * sizeof(uint16_t));
+  });
 }
 
 // ---- to codes

@@ -190,6 +190,8 @@ struct Kernels {
   void (*dequantize)(const Codes&, float* y) = nullptr;
   void (*dequantize_bf16)(const Codes&, uint16_t* y) = nullptr;
   void (*encode)(const EncodeArgs&) = nullptr;
+  // y[i] = to_operand(x[i]) of core/base/half.h, as bit patterns.
+  void (*round_operands)(const float* x, int64_t n, uint16_t* y) = nullptr;
 
   void (*attention)(const Attention&, const SequenceSpan*, int64_t sequences) = nullptr;
   void (*attention_backward)(const AttentionBackward&, const SequenceSpan*, int64_t sequences) = nullptr;

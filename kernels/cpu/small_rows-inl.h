@@ -166,17 +166,27 @@ static void small_dense(const SmallRows& job, const T* dense, int64_t column) {
   }
 }
 
+// Eight values of a row of w, as the product reads them; stored bf16 are that already.
+template <class Operand>
+QLORA_INLINE __m256 eight_weights(const float* p) {
+  return read_weight<Operand>(load8(p));
+}
+template <class Operand>
+QLORA_INLINE __m256 eight_weights(const uint16_t* p) {
+  return load8(p);
+}
+
 // Columns [column, column + 8 G) of y from dense w [k, n]: rows of w are added up as they are.
-template <class Operand, int R, int G>
-static void small_sum(const SmallRows& job, int64_t column) {
+template <class Operand, int R, int G, class T>
+static void small_sum(const SmallRows& job, const T* dense, int64_t column) {
   const GemmArgs& g = job.g;
   __m256 s[G][R];
   for (int i = 0; i < G; ++i)
     for (int r = 0; r < R; ++r) s[i][r] = _mm256_setzero_ps();
   for (int64_t k0 = 0; k0 < g.k; k0 += job.chunk) {
     const int64_t end = smaller(g.k, k0 + job.chunk);
-    const float* w = g.dense + k0 * g.ldw + column;
-    const auto weights = [&](int64_t at) { return read_weight<Operand>(_mm256_loadu_ps(w + at)); };
+    const T* w = dense + k0 * g.ldw + column;
+    const auto weights = [&](int64_t at) { return eight_weights<Operand>(w + at); };
     int64_t k = k0;
     for (; k + 2 <= end; k += 2, w += 2 * g.ldw) {
 #pragma GCC unroll 8
@@ -299,11 +309,11 @@ QLORA_INLINE int64_t small_code_groups(const SmallRows& job, const Levels& level
   for (; c + 8 <= end; c += 8) small_codes<R, 1, kBits>(job, levels, c);
   return c;
 }
-template <class Operand, int R>
-QLORA_INLINE int64_t small_sum_groups(const SmallRows& job, int64_t c, int64_t end) {
+template <class Operand, int R, class T>
+QLORA_INLINE int64_t small_sum_groups(const SmallRows& job, const T* dense, int64_t c, int64_t end) {
   constexpr int G = R == 1 ? 8 : groups_of(R);
-  for (; c + 8 * G <= end; c += 8 * G) small_sum<Operand, R, G>(job, c);
-  for (; c + 8 <= end; c += 8) small_sum<Operand, R, 1>(job, c);
+  for (; c + 8 * G <= end; c += 8 * G) small_sum<Operand, R, G>(job, dense, c);
+  for (; c + 8 <= end; c += 8) small_sum<Operand, R, 1>(job, dense, c);
   return c;
 }
 
@@ -317,7 +327,9 @@ static int64_t small_groups(const SmallRows& job, int64_t begin, int64_t end) {
     if (g.codes != nullptr) return small_code_groups<R, 4>(job, ByteTables(g.codes->levels), begin, end);
   }
   if (g.codes != nullptr) return begin;
-  if (g.layout == Layout::nn) return small_sum_groups<Operand, R>(job, begin, end);
+  if (g.layout == Layout::nn)
+    return g.dense_bf16 != nullptr ? small_sum_groups<Operand, R>(job, g.dense_bf16, begin, end)
+                                   : small_sum_groups<Operand, R>(job, g.dense, begin, end);
   return g.dense_bf16 != nullptr ? small_dense_groups<Operand, R>(job, g.dense_bf16, begin, end)
                                  : small_dense_groups<Operand, R>(job, g.dense, begin, end);
 }
@@ -357,8 +369,7 @@ template <class Operand>
 static bool small_rows_take(const GemmArgs& g) {
   if (g.codes != nullptr && small_codes_take(Operand{}, g)) return true;
   if (g.m > kSmallRows || g.layout == Layout::tn) return false;
-  if (g.codes != nullptr) return !Operand::kFlush && g.layout == Layout::nt && small_codes_fit(*g.codes);
-  return g.layout == Layout::nt || g.dense_bf16 == nullptr;
+  return g.codes == nullptr || (!Operand::kFlush && g.layout == Layout::nt && small_codes_fit(*g.codes));
 }
 
 // x as the product reads it, when that is not as it is stored: in scratch of the calling thread.

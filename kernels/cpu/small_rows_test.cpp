@@ -82,6 +82,7 @@ TEST_CASE("Few rows of strided operands write only what is theirs") {
       // Of the third, lines of w's rows meet in a set of the first cache; the last are those that tiles take.
       for (auto [layout, k, ldw, stored] : {std::tuple{Layout::nt, int64_t{45}, int64_t{52}, false},
                                             {Layout::nn, 45, 84, false},
+                                            {Layout::nn, 45, 84, true},
                                             {Layout::nt, 45, 512, false},
                                             {Layout::nt, 64, 80, false},
                                             {Layout::nt, 64, 80, true}}) {
@@ -131,7 +132,7 @@ TEST_CASE("Few rows with bf16 operands or bf16 weights have the bits of the same
       if (runs_tiles(*kernels)) products.push_back(kernels->gemm_amx);
       for (auto* product : products)
         for (auto [layout, stored] :
-             {std::pair{Layout::nt, false}, {Layout::nt, true}, {Layout::nn, false}}) {
+             {std::pair{Layout::nt, false}, {Layout::nt, true}, {Layout::nn, false}, {Layout::nn, true}}) {
           auto multiply = [&](int64_t rows) {
             Floats y(before.begin(), before.begin() + rows * n);
             product({.layout = layout,

@@ -19,6 +19,7 @@ static Kernels make_table(const char* name) {
   t.dequantize = dequantize;
   t.dequantize_bf16 = dequantize_bf16;
   t.encode = encode;
+  t.round_operands = round_operands;
   t.attention = attention<AsStored>;
   t.attention_backward = attention_backward<AsStored>;
   t.attention_bf16 = attention<Bf16Best>;

@@ -43,18 +43,19 @@ int64_t longest(const Attention& a) {
   return a.window > 0 ? std::min(keys, a.window) : keys;
 }
 
-template <class T>
-T dot(const T* a, const T* b, int64_t n, Operands operands = Operands::as_stored) {
+// K: of stored keys and values, T or bf16.
+template <class T, class K>
+T dot(const T* a, const K* b, int64_t n, Operands operands = Operands::as_stored) {
   T sum = 0;
-  for (int64_t c = 0; c < n; ++c) sum += operand(a[c], operands) * operand(b[c], operands);
+  for (int64_t c = 0; c < n; ++c) sum += operand(a[c], operands) * operand(widened<T>(b[c]), operands);
   return sum;
 }
 
 // y += weight x
-template <class T>
-void add_weighted(T weight, const T* x, int64_t n, Operands operands, T* y) {
+template <class T, class K>
+void add_weighted(T weight, const K* x, int64_t n, Operands operands, T* y) {
   weight = operand(weight, operands);
-  for (int64_t c = 0; c < n; ++c) y[c] += weight * operand(x[c], operands);
+  for (int64_t c = 0; c < n; ++c) y[c] += weight * operand(widened<T>(x[c]), operands);
 }
 
 template <class T>
@@ -75,19 +76,23 @@ struct Heads {
 };
 
 // Rows of keys or values of one key head: shared tiles first, then the sequence's own.
-template <class T>
+template <class T, class K>
 class KeyRows {
  public:
   KeyRows(const Heads<T>& h, const SequenceSpan& s, const void* own, const void* SharedTile::*side,
           int64_t kv_head)
       : heads_(h), s_(s), own_(own), side_(side), kv_head_(kv_head) {}
-  const T* operator[](int64_t key) const {
+  const K* operator[](int64_t key) const {
     const int64_t tile = key / kKeyTile;
-    if (tile < s_.shared_tiles) return heads_.key(s_.shared[tile].*side_, key % kKeyTile, kv_head_);
-    return heads_.key(own_, s_.k_row + key - s_.shared_tiles * kKeyTile, kv_head_);
+    if (tile < s_.shared_tiles) return row(s_.shared[tile].*side_, key % kKeyTile);
+    return row(own_, s_.k_row + key - s_.shared_tiles * kKeyTile);
   }
 
  private:
+  const K* row(const void* p, int64_t key_row) const {
+    return static_cast<const K*>(p) + heads_.at_kv(key_row, kv_head_);
+  }
+
   const Heads<T>& heads_;
   const SequenceSpan& s_;
   const void* own_;
@@ -101,8 +106,8 @@ struct Score {
   T value, slope;
 };
 
-template <class T>
-Score<T> score_of(const Heads<T>& h, const T* q, const T* k, int64_t head, int64_t distance) {
+template <class T, class K>
+Score<T> score_of(const Heads<T>& h, const T* q, const K* k, int64_t head, int64_t distance) {
   const Attention& a = h.a;
   Score<T> s{h.scale * dot(q, k, a.head_dim, a.operands), T{1}};
   if (a.softcap > 0) {
@@ -113,13 +118,13 @@ Score<T> score_of(const Heads<T>& h, const T* q, const T* k, int64_t head, int64
   return s;
 }
 
-template <class T>
+template <class T, class K>
 void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t head, std::vector<T>& p) {
   const Attention& a = h.a;
   int64_t row = s.q_row + i, position = s.k_len - s.q_len + i, first = first_key(a, position);
   const T* q = h.query(a.q, row, head);
   auto count = static_cast<size_t>(position - first + 1);
-  const KeyRows<T> keys(h, s, a.k, &SharedTile::k, h.kv_head(head)),
+  const KeyRows<T, K> keys(h, s, a.k, &SharedTile::k, h.kv_head(head)),
       values(h, s, a.v, &SharedTile::v, h.kv_head(head));
   T largest = -std::numeric_limits<T>::infinity();
   for (size_t j = 0; j < count; ++j) {
@@ -137,7 +142,7 @@ void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t 
   if (a.lse != nullptr) static_cast<T*>(a.lse)[row * a.heads + head] = largest + std::log(total);
 }
 
-template <class T>
+template <class T, class K = T>
 void forward(const Attention& a) {
   Heads<T> h(a);
   RowIndex rows(a.sequences, false);
@@ -147,7 +152,7 @@ void forward(const Attention& a) {
     for (int64_t item = begin; item < end; ++item) {
       int64_t index = item / a.heads;
       size_t s = rows.sequence(index);
-      forward_query(h, a.sequences[s], index - rows.first(s), item % a.heads, p);
+      forward_query<T, K>(h, a.sequences[s], index - rows.first(s), item % a.heads, p);
     }
   });
 }
@@ -234,6 +239,7 @@ void backward(const AttentionBackward& b) {
 }  // namespace
 
 void Reference::attention(const Attention& a) {
+  if (a.kv_type == DType::bf16) return forward<float, bf16>(a);
   by_compute_type(a.type, [&]<class T>(T) { forward<T>(a); });
 }
 

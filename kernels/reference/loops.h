@@ -52,7 +52,7 @@ T widened(bf16 value) {
 // The element that a product reads, from the stored one.
 template <class T>
 T operand(T value, Operands operands) {
-  return is_bf16(operands) ? static_cast<T>(to_float(to_bf16(static_cast<float>(value)))) : value;
+  return is_bf16(operands) ? static_cast<T>(to_float(to_operand(static_cast<float>(value)))) : value;
 }
 
 template <class T>

@@ -32,6 +32,7 @@ class Reference : public Backend {
   // Bytes that kernels keep for themselves now.
   virtual size_t scratch_bytes() const;
   bool host_memory() const override { return true; }
+  bool reads_bf16_keys() const override { return true; }
 
   void* allocate(size_t bytes) override;
   void release(void* p, size_t bytes) noexcept override;
