@@ -55,8 +55,8 @@ void score_losses(PlanBase& base, const std::vector<Adapter*>& adapters,
 }
 
 // Planned passes are larger than the real ones by this factor: those differ from each other in their sizes,
-// and leave gaps between what they allocate; the more where what they keep is half as wide as what passes
-// (core/ops/kept_rows.h).
+// and leave gaps between what they allocate. More of them where what is kept is half as wide as what passes
+// through (core/ops/kept_rows.h); the factor is that one for all.
 constexpr double kGaps = 1.5;
 
 // Questions of one subject model as they cost most: as many subjects as are kept at a time, in each some

@@ -12,8 +12,7 @@ constexpr int64_t kAmxRows = 32, kAmxDepth = 32, kAmxChunk = 768;  // cpu/amx_ti
 // cpu/amx_blocks-inl.h: bytes that a block has of a chunk of x, and w where it is packed whole, which fewer
 // rows are not.
 constexpr int64_t kAmxBlock = 384 << 10, kAmxWhole = 2 << 20, kAmxBlockRows = 512;
-constexpr int64_t kFewRows =
-    64;  // at least what small_rows-inl.h and decode_rows-inl.h take; they keep x whole
+constexpr int64_t kFewRows = 64;  // at least what cpu/small_rows-inl.h takes; it keeps x whole
 constexpr int64_t kDropRows = 64;  // reference/linear.cpp
 constexpr int64_t kQueries = 84, kAmxQueries = 128, kLanes = 16;
 constexpr size_t kPage = 4096;
@@ -92,11 +91,12 @@ void ScratchNeed::add(const Gemm& a) {
 
 void ScratchNeed::add(const QGemm& a) {
   weight(a.w, a.rows, a.layout == Layout::nt, a.type, a.operands);
-  if (a.numerics == Numerics::decode) segment_scales(a.w);
+  if (a.numerics == Numerics::decode) decode_class(a.w, a.rows);
 }
 
-// The decode class has a scale for every 64 elements.
-void ScratchNeed::segment_scales(const WeightView& w) {
+// The decode class keeps x whole, in words of 16 bits with a scale for every 64, and as many scales of w.
+void ScratchNeed::decode_class(const WeightView& w, int64_t rows) {
+  need(kPackedX, rows * w.in);
   if (w.format != Format::dense && w.block > 64) need(kSegmentScales, w.out * w.in / 64);
 }
 
@@ -142,7 +142,7 @@ void ScratchNeed::add(const Linear& a) {
   int64_t thin = 0;
   for (const LinearTerm& term : a.terms) {
     if (term.y != nullptr) weight(term.w, a.rows, true, a.type, a.operands);
-    if (a.numerics == Numerics::decode) segment_scales(term.w);
+    if (a.numerics == Numerics::decode) decode_class(term.w, a.rows);
     int64_t deltas = 0, ranks = 0;
     for (const LoraPart& part : term.lora) {
       const int64_t rows = part.hi - part.lo, in = term.w.in;

@@ -52,7 +52,7 @@ class ScratchNeed {
   void inside(int64_t m, int64_t k, Operands);
   void weight(const WeightView&, int64_t rows, bool forward, DType, Operands);
   void scales(const WeightView&);
-  void segment_scales(const WeightView&);
+  void decode_class(const WeightView&, int64_t rows);
   void panels(int64_t ranks, int64_t rank, int64_t dropped_columns, int64_t k, Operands);
 
   std::array<size_t, kBuffers> bytes_{};

@@ -11,8 +11,8 @@
 // Error against f64, with L = the largest |level| and X_s = the largest |x| of segment s:
 //   |y - exact| <= 1.01 L * sum over s of
 //                  absmax_s (2^-13.5 (sum |x_i| + 64 X_s) + 2^-22 (segments + 16) sum |x_i|)
-// (rounding levels and x to whole numbers, of 8-bit codes x alone; f32 sums). A row with an infinity or NaN
-// gives NaN.
+// (rounding levels and x to whole numbers, of 8-bit codes x alone; f32 sums), where X_s is above 1e-30: what
+// is smaller counts as zero. A row with an infinity or NaN gives NaN.
 
 // The largest of eight lanes, in all of them.
 QLORA_INLINE __m256 largest_everywhere(__m256 v) {

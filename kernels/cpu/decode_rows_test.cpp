@@ -127,9 +127,9 @@ TEST_CASE("A row of the decode class has the same bits alone and among others an
   const int before = thread_count();
   for (const cpu::Kernels* kernels : decode_tables()) {
     auto backend = cpu::make_cpu(*kernels);
-    // The last two have no whole segments: the exact class stands in.
-    for (const Size& s :
-         {Size{300, 576, 64}, Size{33, 1536, 64}, Size{70, 320, 128}, Size{40, 96, 64}, Size{24, 128, 32}}) {
+    // Few segments and outputs; the last two have no whole segments: the exact class stands in.
+    for (const Size& s : {Size{70, 576, 64}, Size{33, 832, 64}, Size{37, 320, 128}, Size{17, 64, 64},
+                          Size{31, 128, 128}, Size{16, 192, 64}, Size{40, 96, 64}, Size{24, 128, 32}}) {
       for (auto [format, dq] : stored_forms()) {
         Device device(*backend, DType::f32);
         const TestWeight weight = make_weight(3, format, dq, s.out, s.in, s.block);
@@ -140,8 +140,8 @@ TEST_CASE("A row of the decode class has the same bits alone and among others an
         set_thread_count(1);
         for (int64_t r = 0; r < most; ++r)
           decode(*backend, w, x.data() + r * s.in, 1, alone.data() + r * s.out);
-        // (tiles take eight rows and more, sixteen at a time)
-        for (int64_t rows : {2, 3, 5, 8, 9, 17}) {
+        // (tiles take eight rows and more, of int8 six, sixteen at a time)
+        for (int64_t rows : {2, 3, 4, 5, 6, 7, 8, 9, 17}) {
           set_thread_count(1 + static_cast<int>(rows % 3));
           Floats together(static_cast<size_t>(rows * s.out));
           decode(*backend, w, x.data(), rows, together.data());
@@ -166,26 +166,31 @@ TEST_CASE("Weights that share x have the same bits in the decode class together 
                                 {Format::int8, Format::int8},
                                 {Format::int8, Format::dense}}) {
       Device device(*backend, DType::f32);
-      const int64_t in = 640, rows = 5;
-      const std::vector<TestWeight> weights = {make_weight(3, format, true, 213, in),
-                                               make_weight(4, format, false, 9, in, 128),
-                                               make_weight(5, last, last != Format::dense, 64, in)};
-      const Floats x = activations(rows * in);
-      std::vector<Floats> alone, together;
-      std::vector<LinearTerm> terms;
-      for (const TestWeight& w : weights) {
-        alone.emplace_back(static_cast<size_t>(rows * w.out));
-        together.emplace_back(alone.back().size());
-        terms.push_back({.w = w.view(device), .y = together.back().data()});
-        decode(*backend, terms.back().w, x.data(), rows, alone.back().data());
-      }
-      for (int threads : {1, 3}) {
-        set_thread_count(threads);
-        for (Floats& y : together) std::fill(y.begin(), y.end(), 7.0f);
-        backend->linear({.x = x.data(), .rows = rows, .terms = terms, .numerics = Numerics::decode});
-        INFO(kernels->name << ", the last " << weights[2].name() << ", " << threads << " threads");
-        for (size_t i = 0; i < alone.size(); ++i)
-          CHECK(same_bits(together[i].data(), alone[i].data(), static_cast<int64_t>(alone[i].size())));
+      // With a weight of few outputs tiles take none of them.
+      for (auto [rows, few] : {std::pair<int64_t, int64_t>{5, 9}, {9, 9}, {9, 17}}) {
+        const int64_t in = 640;
+        const std::vector<TestWeight> weights = {make_weight(3, format, true, 101, in),
+                                                 make_weight(4, format, false, few, in, 128),
+                                                 make_weight(5, last, last != Format::dense, 64, in)};
+        const Floats x = activations(rows * in);
+        std::vector<Floats> alone, together;
+        std::vector<LinearTerm> terms;
+        for (const TestWeight& w : weights) {
+          alone.emplace_back(static_cast<size_t>(rows * w.out));
+          together.emplace_back(alone.back().size());
+          terms.push_back({.w = w.view(device), .y = together.back().data()});
+          for (int64_t r = 0; r < rows; ++r)
+            decode(*backend, terms.back().w, x.data() + r * in, 1, alone.back().data() + r * w.out);
+        }
+        for (int threads : {1, 3}) {
+          set_thread_count(threads);
+          for (Floats& y : together) std::fill(y.begin(), y.end(), 7.0f);
+          backend->linear({.x = x.data(), .rows = rows, .terms = terms, .numerics = Numerics::decode});
+          INFO(kernels->name << ", the last " << weights[2].name() << ", " << rows << " rows, " << threads
+                             << " threads");
+          for (size_t i = 0; i < alone.size(); ++i)
+            CHECK(same_bits(together[i].data(), alone[i].data(), static_cast<int64_t>(alone[i].size())));
+        }
       }
     }
   }
@@ -199,9 +204,9 @@ TEST_CASE("Every instruction set gives the same bits in the decode class") {
       auto backend = cpu::make_cpu(*kernels);
       Device device(*backend, DType::f32);
       const TestWeight weight = make_weight(3, format, true, 130, 576);
-      const Floats x = activations(5 * 576);
-      results.emplace_back(5 * 130);
-      decode(*backend, weight.view(device), x.data(), 5, results.back().data());
+      const Floats x = activations(9 * 576);
+      results.emplace_back(9 * 130, 0.5f);
+      decode(*backend, weight.view(device), x.data(), 9, results.back().data(), Write::accumulate);
       CHECK(same_bits(results.front(), results.back()));
     }
   }
@@ -212,13 +217,14 @@ TEST_CASE("An infinity or NaN in a row makes its results of the decode class NaN
     auto backend = cpu::make_cpu(*kernels);
     Device device(*backend, DType::f32);
     for (Format format : {Format::nf4, Format::int8}) {
-      const TestWeight weight = make_weight(3, format, false, 12, 128);
-      for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::quiet_NaN()}) {
-        Floats x = random_floats(3 * 128, 4), y(3 * 12);
-        x[128 + 77] = bad;
-        decode(*backend, weight.view(device), x.data(), 3, y.data());
-        for (size_t i = 0; i < y.size(); ++i) CHECK(std::isnan(y[i]) == (i / 12 == 1));
-      }
+      const TestWeight weight = make_weight(3, format, false, 20, 128);
+      for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::quiet_NaN()})
+        for (size_t rows : {3u, 9u}) {
+          Floats x = random_floats(static_cast<int64_t>(rows) * 128, 4), y(rows * 20);
+          x[128 + 77] = bad;
+          decode(*backend, weight.view(device), x.data(), static_cast<int64_t>(rows), y.data());
+          for (size_t i = 0; i < y.size(); ++i) CHECK(std::isnan(y[i]) == (i / 20 == 1));
+        }
     }
   }
 }
