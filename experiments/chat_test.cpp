@@ -104,6 +104,32 @@ TEST_CASE("the oldest turns are forgotten when the context is full and too long 
   CHECK(chat.forgotten() == 0);
 }
 
+TEST_CASE("chats and files of questions read the drafts that their settings ask for") {
+  TemporaryFolder folder;
+  write_tiny_tokenizer(folder.path());
+  const auto tokenizer = load_tokenizer(folder.path());
+  const auto backend = make_counting_backend();
+  Memory memory(*backend);
+  constexpr int64_t kVocab = 20'000;  // so that logits take the most
+  const auto model = load_tiny_model(memory, {.vocab = kVocab}, {.shapes_only = true});
+  const QuestionFile file = parse_questions("q.jsonl", R"({"question_id": 1, "text": "x", "category": "c"})");
+  const AnsweringSubject base{};
+  const auto peaks = [&](int64_t drafts) {
+    const GenerationSettings settings{.chat_template = "oasst1", .max_new_tokens = 30, .drafts = drafts};
+    memory.reset_peak();
+    Chat({*model, memory, DType::f32, *tokenizer}, settings).say("x", [](const std::string&) {});
+    const size_t chat = memory.peak();
+    memory.reset_peak();
+    answer_questions({*model, memory, DType::f32, *tokenizer}, file, settings, std::span(&base, 1));
+    return std::pair(chat, memory.peak());
+  };
+  const auto [chat, answers] = peaks(0);
+  const auto [chat_drafts, answers_drafts] = peaks(15);
+  constexpr size_t kMore = 10 * kVocab * sizeof(float);
+  CHECK(chat_drafts > chat + kMore);
+  CHECK(answers_drafts > answers + kMore);
+}
+
 TEST_CASE("the end tokens of generation_config.json end the answers of chats and of local judges") {
   TemporaryFolder folder;
   write_tiny_tokenizer(folder.path());

@@ -59,7 +59,7 @@ TEST_CASE("all runs of a sweep and their base answer together and only what is m
   const std::vector<std::string> command = {"--runs", "sweep=test", "--base", "--questions",
                                             "vicuna_questions.jsonl"};
   std::vector<std::string> some = command;
-  some.insert(some.end(), {"--limit", "2"});
+  some.insert(some.end(), {"--limit", "2", "--prompt-lookup-num-tokens", "none"});
   for (const Json& system : generate(bench, some)) CHECK(system["new"] == 2);
 
   const Json all = generate(bench, command);
@@ -126,7 +126,7 @@ TEST_CASE("drafts change no answer and no key and a device says that it makes no
   CHECK(plain["new"] == 5);
   CHECK(ask({"--prompt-lookup-num-tokens", "10"})["new"] == 0);
   CHECK(ask({})["new"] == 0);
-  for (const char* tokens : {"10", "auto"}) {
+  for (const char* tokens : {"10", "auto", "None"}) {
     const Json drafted = ask({"--prompt-lookup-num-tokens", tokens, "--no-store", "--out", tokens});
     CHECK(drafted["new"] == 5);
     CHECK(drafted["key"] == plain["key"]);
@@ -155,6 +155,37 @@ TEST_CASE("drafts change no answer and no key and a device says that it makes no
   CHECK_THAT(wrong.err, Contains("--prompt-lookup-num-tokens") && Contains("auto,0,1"));
 }
 
+TEST_CASE("tokens are guessed as the command line says, or else the adapter's run") {
+  Workbench bench;
+  bench.write_sweep("s.yaml");
+  REQUIRE(bench
+              .run({"sweep", "run", "s.yaml", "--set", "max_steps=1", "--set", "dataset=alpaca.json", "--set",
+                    "prompt_lookup_num_tokens=10"})
+              .code == 0);
+  std::string adapter;
+  for (const auto& entry : std::filesystem::directory_iterator(bench.path() / "out" / "test"))
+    if (entry.is_directory()) adapter = (entry.path() / "adapter").string();
+  const auto ask = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = {
+        "generate",  "--model",         "model", "--prompt",         "zzzzzzzzzzzz", "--greedy", "--backend",
+        "reference", "--compute-dtype", "f32",   "--max-new-tokens", "40",           "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    const ProgramEnd end = bench.run(words);
+    INFO(end.err);
+    REQUIRE(end.code == 0);
+    return parse_json(end.out, "stdout");
+  };
+  const Json plain = ask({"--prompt-lookup-num-tokens", "0"});
+  CHECK(plain["steps"] == plain["ids"].size() - 1);
+  CHECK(ask({"--prompt-lookup-num-tokens", "none"}) == plain);
+  const Json guessed = ask({"--prompt-lookup-num-tokens", "10"});
+  CHECK(guessed["ids"] == plain["ids"]);
+  CHECK(guessed["steps"] < plain["steps"]);
+  const Json of_run = ask({"--adapter", adapter});
+  CHECK(of_run == ask({"--adapter", adapter, "--prompt-lookup-num-tokens", "10"}));
+  CHECK(of_run["steps"] < ask({"--adapter", adapter, "--prompt-lookup-num-tokens", "0"})["steps"]);
+}
+
 TEST_CASE("later turns see the earlier answers and prompts without room are said") {
   Workbench bench;
   write_questions(bench, "mt.jsonl",
@@ -177,7 +208,7 @@ TEST_CASE("the model's own template goes by two words") {
   Workbench bench;
   const auto answer = [&](const char* own) {
     return bench.run({"generate", "--model", "model", "--prompt", "x", "--greedy", "--max-new-tokens", "4",
-                      "--template", own, "--json"});
+                      "--template", own, "--prompt-lookup-num-tokens", "0", "--json"});
   };
   const ProgramEnd one = answer("auto");
   INFO(one.err);

@@ -330,6 +330,29 @@ TEST_CASE("planned memory covers the evaluations of a run") {
   }
 }
 
+TEST_CASE("answers are planned with their drafts and made as their run says") {
+  Workbench bench;
+  constexpr int64_t kVocab = 20'000;  // so that logits take the most
+  write_tiny_model(bench.path() / "model", {.vocab = kVocab, .max_positions = 640});
+  bench.write_questions();
+  const std::string questions = (bench.path() / "questions.jsonl").string();
+  Sweep sweep = sweep_of(bench, "prompt_lookup_num_tokens: 7\ngenerate:\n  - {questions: " + questions +
+                                    ", template: oasst1, limit: 1, max_new_tokens: 30}\n");
+  Planner planner;
+  WorkPlan plan = plan_work(planner, sweep, nullptr, size_t{1} << 40);
+  REQUIRE(plan.answers.answers.size() == 3);
+  CHECK(plan.answers.answers[0].settings.drafts == 7);
+  PlannedRun answering = plan.runs[0];
+  answering.longest.clear();  // trained already
+  answering.longest_eval.clear();
+  CHECK(answering.answers == 1);
+  constexpr size_t kLogits = 16 * kVocab * sizeof(float);
+  CHECK(planner.memory_of({&answering}).passing > kLogits);
+  const JudgeSetup setup{
+      .judge = "model:" + (bench.path() / "model").string(), .max_tokens = 30, .chat_template = "oasst1"};
+  CHECK(planner.judge_need(setup, "x", 0).room > kLogits);
+}
+
 TEST_CASE("runs that differ in nothing that changes numbers are refused") {
   Workbench bench;
   Sweep sweep = sweep_of(bench);

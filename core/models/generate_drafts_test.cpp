@@ -172,6 +172,33 @@ TEST_CASE("drafts change no answer of a model of any family or with many keys") 
   }
 }
 
+TEST_CASE("planned memory has room for the logits of every draft") {
+  TinyConfig config = kSegments;
+  config.vocab = 4'000;
+  config.layers = 1;
+  for (Numerics numerics : {Numerics::exact, Numerics::decode}) {
+    INFO((numerics == Numerics::exact ? "exact" : "decode"));
+    const auto peak = [&](std::unique_ptr<Backend> backend, bool planned, int64_t drafts, Counted& counted) {
+      Memory memory(*backend);
+      const auto model =
+          load_tiny_model(memory, config, {.quant = {.format = Format::nf4}, .shapes_only = planned});
+      const Prompt prompt{planned ? std::vector<int32_t>(10)
+                                  : std::vector<int32_t>{7, 8, 7, 8, 7, 8, 7, 8, 7, 8}};
+      memory.reset_peak();
+      generate_counted(*model, memory, std::span(&prompt, 1),
+                       {.max_new_tokens = 120, .numerics = numerics, .drafts = drafts}, counted);
+      return memory.peak();
+    };
+    Counted counted;
+    const size_t planned = peak(make_counting_backend(), true, 15, counted);
+    CHECK(counted.most_rows == 16);
+    for (int64_t drafts : {15, -1}) {
+      CHECK(peak(make_backend("reference"), false, drafts, counted) <= planned);
+      if (drafts == 15) CHECK(counted.most_rows == 16);
+    }
+  }
+}
+
 TEST_CASE("a device makes no drafts and numbers below -1 are refused") {
   auto backend = make_backend("cuda-emulated");
   Memory memory(*backend);

@@ -19,6 +19,7 @@
 #include "experiments/cli/loaded_model.h"
 #include "experiments/cli/scored_subject.h"
 #include "experiments/eval_rows.h"
+#include "experiments/options.h"
 #include "experiments/pack_runner.h"
 #include "experiments/score_runs.h"
 #include "experiments/terminal.h"
@@ -89,6 +90,7 @@ int answer_prompt(const Invocation& in, const GenerateArguments& arguments) {
                  {"text", text},
                  {"prompt_ids", prompt.tokens},
                  {"ids", answers[0]},
+                 {"steps", steps},
                  {"decode_numerics", loaded.config().text("decode_numerics")}};
     fmt::print("{}\n", json.dump(1, ' ', false, Json::error_handler_t::replace));
   } else {
@@ -102,7 +104,8 @@ int answer_prompt(const Invocation& in, const GenerateArguments& arguments) {
 
 // ---- a file of questions
 
-// Runs that stand on one base and generate in one way.
+// Runs that stand on one base and generate in one way. The first one says how many tokens are guessed ahead,
+// which changes no answer.
 struct Group {
   RunConfig config;
   Digest base{};
@@ -118,7 +121,8 @@ std::vector<Group> group_runs(const Store& store, const GenerateArguments& argum
     if (const std::string& asked = arguments.model.decode_numerics; !asked.empty())
       config = config.with("decode_numerics", asked);
     if (const std::string& asked = arguments.model.prompt_lookup_num_tokens; !asked.empty())
-      config = config.with("prompt_lookup_num_tokens", asked);
+      config = config.with("prompt_lookup_num_tokens",
+                           parse_option(*find_option("prompt_lookup_num_tokens"), asked));
     const Path adapter = find_adapter(config, info.key), model = config.text("model_name_or_path");
     QLORA_CHECK(!adapter.empty(), data, "run {} is trained, but its adapter is not below {}", info.name,
                 config.text("output_dir"));

@@ -33,13 +33,13 @@ void add_token_step_options(CLI::App& app, ModelArguments& model) {
          "head), or exact (as in scoring); default: as the adapter's run says, else fast")
       ->check(CLI::IsMember({"fast", "exact"}).description(""));
   std::vector<std::string> numbers = find_option("prompt_lookup_num_tokens")->choices;
-  std::erase_if(numbers, [](const std::string& choice) { return choice.find('=') != std::string::npos; });
+  for (std::string& number : numbers) number = number.substr(0, number.find('='));  // of second spellings
   app.add_option(
          "--prompt-lookup-num-tokens", model.prompt_lookup_num_tokens,
-         "auto, 0 or N: tokens that a step guesses from the text and reads beside the last one, at most "
-         "(auto: as many as are measured to pay); changes no token, only the speed; a GPU guesses none; "
+         "auto, 0 or N up to 15: tokens that a step guesses from the text and reads beside the last one, at "
+         "most (auto: as many as are measured to pay); changes no token, only the speed; a GPU guesses none; "
          "default: as the adapter's run says, else auto")
-      ->check(CLI::IsMember(numbers).description(""))
+      ->check(CLI::IsMember(numbers, CLI::ignore_case).description(""))
       ->type_name("N");
 }
 
