@@ -74,18 +74,21 @@ QLORA_INLINE void dot_segments(const Levels& t, const DotWeights& w, const DotRo
   const float* x_scales = x.scales;
   for (int64_t i = 0; i < w.segments;
        ++i, codes += kSegment * Levels::kBits / 8, rows += R * kArranged, x_scales += R) {
-    __m256i levels[8], whole[4];
+    __m256i levels[8], whole[R];
     levels_of_segment(t, codes, w.ld, levels);
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) {
-      whole[r] = _mm256_setzero_si256();
+    for (int r = 0; r < R; ++r) {
+      const uint8_t* p = rows + r * kArranged;
+      whole[r] = _mm256_madd_epi16(levels[0], in_both_halves(p));
 #pragma GCC unroll 8
-      for (int j = 0; r < R && j < 8; ++j)
-        whole[r] = _mm256_add_epi32(
-            whole[r], _mm256_madd_epi16(levels[j], in_both_halves(rows + r * kArranged + 16 * j)));
+      for (int j = 1; j < 8; ++j)
+        whole[r] = _mm256_add_epi32(whole[r], _mm256_madd_epi16(levels[j], in_both_halves(p + kPiece * j)));
     }
-    const __m256i all =
-        _mm256_hadd_epi32(_mm256_hadd_epi32(whole[0], whole[1]), _mm256_hadd_epi32(whole[2], whole[3]));
+    // Lanes of rows that are not there repeat others.
+    const __m256i first = _mm256_hadd_epi32(whole[0], whole[R > 1 ? 1 : 0]);
+    __m256i last = first;
+    if constexpr (R > 2) last = _mm256_hadd_epi32(whole[2], whole[R - 1]);
+    const __m256i all = _mm256_hadd_epi32(first, last);
     const __m256 scale = _mm256_set_m128(_mm_set1_ps(w.scales[w.scales_ld + i]), _mm_set1_ps(w.scales[i]));
     const __m256 x_scale = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(x_scales));
     const __m256 sum = _mm256_fmadd_ps(_mm256_mul_ps(scale, x_scale), _mm256_cvtepi32_ps(all), s[0]);
