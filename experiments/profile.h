@@ -34,8 +34,9 @@ struct Profile {
   double load = 0;                            // of the machine, over the last minute
 };
 
-// Trains the first pack of the sweep: two optimizer steps to warm up, then `steps` (of the run with the
-// most micro-batches a step). Throws Error(usage | data | memory) as a sweep would.
+// Trains the first pack of the sweep, in memory that has been written to as far as is planned: two optimizer
+// steps to warm up, then `steps` (of the run with the most micro-batches a step). Throws
+// Error(usage | data | memory) as a sweep would.
 Profile profile_sweep(const Sweep&, const ProfileOptions&);
 
 // One row a kernel, the longest first: milliseconds and work per step, rates, fractions of the peaks, and how
