@@ -31,6 +31,7 @@ using namespace cpu;
 #include "kernels/cpu/decode_segments-inl.h"
 // (before the dots)
 #include "kernels/cpu/decode_dots16-inl.h"
+#include "kernels/cpu/decode_alone16-inl.h"
 // (before the tiles)
 #include "kernels/cpu/amx-inl.h"
 // (after the vectors)

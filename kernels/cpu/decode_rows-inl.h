@@ -103,35 +103,60 @@ struct DecodeJob {
 // What is asked for ahead of its use: two passes of outputs, or as much as memory takes to answer.
 constexpr int64_t kAhead = 8192;
 
+// `count` outputs from `column` on, of kWide: all, or one in the place of all.
+template <int kWide, class Levels>
+QLORA_INLINE DotWeights weights_of(const DecodeJob<Levels>& job, int64_t column, int count) {
+  const int64_t segments = job.term.w.cols / kSegment, bytes = job.term.w.cols * Levels::kBits / 8;
+  const uint8_t* codes = job.term.w.data + column * bytes;
+  return {.codes = codes,
+          .ld = count == kWide ? bytes : 0,
+          .scales = job.scales + (column - job.first) * segments,
+          .scales_ld = count == kWide ? segments : 0,
+          .segments = segments,
+          .ahead = codes + larger(kAhead, 2 * kWide * bytes),
+          .room = job.room};
+}
+template <class Levels>
+QLORA_INLINE DotRows rows_of(const DecodeJob<Levels>& job, int64_t row) {
+  const int64_t segments = job.term.w.cols / kSegment;
+  return {job.x + row * segments * kArranged, job.x_scales + row * segments};
+}
+QLORA_INLINE void put(bool add, const float* sums, int count, float* y) {
+  for (int c = 0; c < count; ++c) y[c] = add ? y[c] + sums[c] : sums[c];
+}
+
 // R rows from `row` on times `count` outputs from `column` on: all of G groups, or one by itself.
 template <int R, int G, class Levels>
 QLORA_INLINE void decode_pass(const DecodeJob<Levels>& job, int64_t row, int64_t column, int count) {
   constexpr int kWide = G * kDotOutputs;
-  const int64_t segments = job.term.w.cols / kSegment, bytes = job.term.w.cols * Levels::kBits / 8;
-  const bool many = count == kWide;
-  const uint8_t* codes = job.term.w.data + column * bytes;
-  const DotWeights w{.codes = codes,
-                     .ld = many ? bytes : 0,
-                     .scales = job.scales + (column - job.first) * segments,
-                     .scales_ld = many ? segments : 0,
-                     .segments = segments,
-                     .ahead = codes + larger(kAhead, 2 * kWide * bytes),
-                     .room = job.room};
   float sums[R * kWide];
-  dot_segments<R, G>(job.levels, w, {job.x + row * segments * kArranged, job.x_scales + row * segments},
-                     sums);
-  for (int r = 0; r < R; ++r) {
-    float* y = job.term.y + (row + r) * job.term.w.rows + column;
-    for (int c = 0; c < count; ++c) y[c] = job.a.add ? y[c] + sums[r * kWide + c] : sums[r * kWide + c];
+  dot_segments<R, G>(job.levels, weights_of<kWide>(job, column, count), rows_of(job, row), sums);
+  for (int r = 0; r < R; ++r)
+    put(job.a.add, sums + r * kWide, count, job.term.y + (row + r) * job.term.w.rows + column);
+}
+
+// One row times outputs [begin, end), where a row by itself goes its own way.
+template <class Levels>
+static void decode_alone(const DecodeJob<Levels>& job, int64_t row, int64_t begin, int64_t end) {
+  for (int64_t c = begin; c < end;) {
+    const int count = end - c < kDotOutputs ? 1 : kDotOutputs;
+    float sums[kDotOutputs];
+    dot_alone(job.levels, weights_of<kDotOutputs>(job, c, count), rows_of(job, row), sums);
+    put(job.a.add, sums, count, job.term.y + row * job.term.w.rows + c);
+    c += count;
   }
 }
 
 template <int R, class Levels>
 static void decode_block(const DecodeJob<Levels>& job, int64_t row, int64_t begin, int64_t end) {
-  constexpr int kWide = kDotGroups * kDotOutputs;
-  int64_t c = begin;
-  for (; c + kWide <= end; c += kWide) decode_pass<R, kDotGroups>(job, row, c, kWide);
-  for (; c < end; ++c) decode_pass<R, 1>(job, row, c, 1);
+  if constexpr (R == 1 && kDotAlone) {
+    decode_alone(job, row, begin, end);
+  } else {
+    constexpr int kWide = kDotGroups * kDotOutputs;
+    int64_t c = begin;
+    for (; c + kWide <= end; c += kWide) decode_pass<R, kDotGroups>(job, row, c, kWide);
+    for (; c < end; ++c) decode_pass<R, 1>(job, row, c, 1);
+  }
 }
 
 template <int R, class Levels>
@@ -154,6 +179,13 @@ static const float* segment_scales(const Codes& all, int64_t first, int64_t last
   return scales;
 }
 
+// Asks for what the scales of outputs [first, last) are made of.
+QLORA_INLINE void ask_for_scales(const Codes& w, int64_t first, int64_t last) {
+  if (w.absmax != nullptr) return;
+  const int64_t begin = first * w.cols / w.block, end = last * w.cols / w.block;
+  for (int64_t i = begin; i < end; i += 64) __builtin_prefetch(w.nested->absmax_codes + i, 0, 2);
+}
+
 // Whether all codes come in whole segments, of the same levels.
 static bool decode_fits(const DecodeArgs& a) {
   for (int64_t i = 0; i < a.count; ++i) {
@@ -172,6 +204,11 @@ QLORA_INLINE int64_t eights_of(const DecodeTerm& term) {
 QLORA_INLINE int64_t eights_per_task(int64_t eights, int64_t k) {
   const int64_t threads = cpu::task_threads(), rounds = eights * 8 * k / (threads << 18) + 1;
   return larger((eights + threads * rounds - 1) / (threads * rounds), (32768 + 8 * k - 1) / (8 * k));
+}
+
+// Eights of outputs whose scales, some two thousand, are found together: they stay in the first cache.
+QLORA_INLINE int64_t outputs_at_once(int64_t segments) {
+  return larger(1, 2048 / (8 * segments)) * 8;
 }
 
 // Where segment i of row r goes, of a group of `rows` whose x begins at x.
@@ -204,12 +241,14 @@ static void decode_rows_of(const DecodeArgs& a, const Levels& levels, float leve
     for (int64_t i = 0, before = 0; i < a.count && before < end; before += eights_of(a.terms[i++])) {
       const Codes& w = a.terms[i].w;
       const int64_t first = 8 * larger(0, begin - before), last = smaller(w.rows, 8 * (end - before));
-      if (first >= last) continue;
-      const DecodeJob<Levels> job{
-          a,     a.terms[i], levels,   segment_scales(w, first, last),
-          first, x,          x_scales, cpu::scratch(cpu::Scratch::packed_w, dot_room(segments))};
-      for (int64_t row = 0; row < a.rows; row += kDotRows)
-        decode_block_of<static_cast<int>(kDotRows)>(a.rows - row, job, row, first, last);
+      float* room = cpu::scratch(cpu::Scratch::packed_w, dot_room(segments));
+      for (int64_t c = first, next; c < last; c = next) {
+        next = smaller(last, c + outputs_at_once(segments));
+        const DecodeJob<Levels> job{a, a.terms[i], levels, segment_scales(w, c, next), c, x, x_scales, room};
+        ask_for_scales(w, next, next + outputs_at_once(segments));
+        for (int64_t row = 0; row < a.rows; row += kDotRows)
+          decode_block_of<static_cast<int>(kDotRows)>(a.rows - row, job, row, c, next);
+      }
     }
   });
 }
