@@ -121,9 +121,9 @@ struct RowKey {
   uint32_t position = 0;  // index of the token in its sequence
 };
 
-// Dropout without a stored mask. Element (row, column) is kept iff
+// Dropout without a stored mask: keep() leaves element (row, column) as it is iff
 //   uniform01(philox(key, column / 4, position, example, step).v[column % 4]) >= p
-// and is then multiplied by f32(1 / (1 - p)). p = 0: everything is kept, no number is drawn.
+// and makes it 0 else. f = f32(1 / (1 - p)) multiplies sums. p = 0: f is 1, and no number is drawn.
 struct Dropout {
   float p = 0;
   uint64_t key = 0;   // mix_seed(run's seed, stream of the linear's name)
@@ -131,8 +131,8 @@ struct Dropout {
 };
 
 // One adapter on rows [lo, hi) of the token axis.
-//   forward:  u = drop(x) aᵀ ;  y += scale * u bᵀ
-//   backward: du = scale * dy b ;  grad_b += scale * dyᵀ u ;  grad_a += duᵀ drop(x) ;  dx += drop'(du a)
+//   forward:  u = f * keep(x) aᵀ ;  y += scale * u bᵀ
+//   backward: du = scale * dy b ;  grad_b += scale * dyᵀ u ;  grad_a += f * duᵀ keep(x) ;  dx += keep(f * du a)
 // Gradients add each sequence in order, in chunks of rows, each summed from zero. The chunks depend on the
 // sequence's length alone, so that cutting an effective batch into micro-batches changes no bit.
 struct LoraPart {

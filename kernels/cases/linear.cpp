@@ -57,14 +57,12 @@ double flip(double value, double against) {
 
 constexpr double kSmall = 0.2;  // the spread of adapters, of gradients before, and of u in backward
 
-// The spread of what dropout leaves of elements with spread 1, and 0 where nothing drops.
-struct Dropped {
-  double spread = 1, rounded = 0;
-  explicit Dropped(const Shape& s) {
-    for (const Part& p : s.parts) spread = std::max(spread, 1 / (1 - static_cast<double>(p.dropout)));
-    if (spread > 1) rounded = spread;
-  }
-};
+// The largest factor of dropout.
+double factor_of(const Shape& s) {
+  double factor = 1;
+  for (const Part& p : s.parts) factor = std::max(factor, 1 / (1 - static_cast<double>(p.dropout)));
+  return factor;
+}
 
 Case forward_case(const Shape& s) {
   Case c{.kernel = "linear", .shape = s.name, .length = s.in};
@@ -80,14 +78,13 @@ Case forward_case(const Shape& s) {
       c.inputs.push_back(normals(seed++, s.outs[t] * rank, kSmall));
     }
   }
-  // y reads u, which reads what dropout has left of x.
-  const Dropped dropped(s);
-  const double u = kSmall * dropped.spread * std::sqrt(static_cast<double>(s.in));
+  // y reads u, which reads elements of x as they are.
+  const double u = kSmall * factor_of(s) * std::sqrt(static_cast<double>(s.in));
   double largest_scale = 0;
   for (const Part& p : s.parts) largest_scale = std::max(largest_scale, p.scale);
   for (size_t t = 0; t < weights.size(); ++t) {
     c.flips.push_back(largest_scale * flip(u, kSmall));
-    for (size_t i = 0; i < s.parts.size(); ++i) c.flips.push_back(flip(dropped.rounded, kSmall));
+    c.flips.resize(c.flips.size() + s.parts.size());
     if (s.numerics == Numerics::exact) continue;
     c.whole.push_back(s.format == Format::dense ? 0 : error_in_whole_numbers(weights[t], c.inputs[0]));
     c.whole.resize(c.flips.size());  // u is of the exact class
@@ -148,14 +145,13 @@ Case backward_case(const Shape& s) {
       }
     }
   }
-  // dx and grad_a read du, and grad_a what dropout has left of x.
-  const Dropped dropped(s);
+  // dx and grad_a read du.
   double du = 0;
   for (int64_t out : s.outs)
     for (const Part& p : s.parts) du = std::max(du, p.scale * kSmall * std::sqrt(static_cast<double>(out)));
-  if (s.wants_dx) c.flips.push_back(dropped.spread * flip(du, kSmall));
+  if (s.wants_dx) c.flips.push_back(factor_of(s) * flip(du, kSmall));
   for (size_t i = 0; i < weights.size() * s.parts.size(); ++i) {
-    c.flips.push_back(flip(du, dropped.spread));
+    c.flips.push_back(flip(du, factor_of(s)));
     c.flips.push_back(0);
   }
   c.run = [s, weights](Device& d, const std::vector<Array>& in) {

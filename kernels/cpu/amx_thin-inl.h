@@ -52,7 +52,7 @@ QLORA_INLINE void pack_wide_rows(const ThinProduct& g, const Kept& kept, int64_t
   for (int64_t k = 0; k < kc; k += kAmxDepth, out += AmxTiles::kTileRows * kLanes) {
     for (int64_t i = 0; i < rows; ++i)
       istore(out + i * kLanes,
-             load_kept_pairs(p + i * g.k + k, kc - k, kept.bits + i * kept.ld + (k0 + k) / 8, kept.factor));
+             load_kept_pairs(p + i * g.k + k, kc - k, kept.bits + i * kept.ld + (k0 + k) / 8));
     for (int64_t i = rows; i < AmxTiles::kTileRows; ++i) store(out + i * kLanes, zero());
   }
 }

@@ -158,7 +158,7 @@ class Cpu final : public Reference {
                         .key = a.dropout.key,
                         .step = a.dropout.step,
                         .p = a.dropout.p,
-                        .factor = dropout_factor(a.dropout.p),
+                        .factor = a.factor,
                         .add = a.mode == Write::accumulate});
   }
 

@@ -27,12 +27,12 @@ struct Codes {
   const WeightView* nested = nullptr;  // where the scales lie when absmax is null
 };
 
-// Which elements of a matrix dropout keeps: element c of a row stays, and is multiplied by `factor`, where
-// bit c % 8 of byte c / 8 of the row is set. bits null: all stay as they are.
+// Which elements of a matrix dropout keeps: element c of a row stays where bit c % 8 of byte c / 8 of the row
+// is set. bits null: all stay.
 struct Kept {
   uint8_t* bits = nullptr;
-  int64_t ld = 0;  // bytes from row to row: kept_bytes(columns)
-  float factor = 1;
+  int64_t ld = 0;    // bytes from row to row: kept_bytes(columns)
+  float factor = 1;  // of what they are added up to (Dropout's f)
 };
 // Bits are drawn for whole groups of 64 columns.
 constexpr int64_t kept_bytes(int64_t cols) {
@@ -149,7 +149,7 @@ struct DecodeArgs {
   bool add = false;
 };
 
-// y[rows, cols] = x with dropout (or y += that): DropRows of Reference, in f32.
+// y[rows, cols] = factor * what dropout keeps of x (or y += that): DropRows of Reference, in f32.
 struct DropArgs {
   const float* x = nullptr;
   float* y = nullptr;

@@ -81,7 +81,7 @@ GemmArgs shared_product_of_u(const Linear& a, const LinearTerm& term, const Lora
           .k = term.w.in};
 }
 
-// u = drop(x) aᵀ
+// u = f * keep(x) aᵀ
 ThinProduct product_of_u(const Linear& a, const LinearTerm& term, const LoraPart& part) {
   return {.thin = f32(part.a),
           .wide = f32(a.x) + part.lo * term.w.in,
@@ -90,9 +90,9 @@ ThinProduct product_of_u(const Linear& a, const LinearTerm& term, const LoraPart
           .m = part.rank,
           .n = part.hi - part.lo,
           .k = term.w.in,
+          .alpha = dropout_factor(part.dropout.p),
           .draw = draw_of(part, a.keys),
           .draw_cols = term.w.in,
-          .kept = {.factor = dropout_factor(part.dropout.p)},
           .drops = part.dropout.p > 0};
 }
 
@@ -185,13 +185,14 @@ ThinProduct product_of_grad_b(const LinearBackward& a, const BackwardPart& p) {
   return g;
 }
 
-// grad_a += duᵀ drop(x)
+// grad_a += f * duᵀ keep(x)
 ThinProduct product_of_grad_a(const LinearBackward& a, const BackwardPart& p) {
   ThinProduct g = gradient(a, p);
   g.thin = p.du;
   g.wide = f32(a.x) + p.part->lo * p.term->w.in;
   g.y = f32(p.part->grad_a);
   g.n = p.term->w.in;
+  g.alpha = p.kept.factor;
   g.kept = p.kept;
   g.drops = p.kept.bits != nullptr;
   return g;

@@ -86,29 +86,26 @@ static void pack_thin(const ThinProduct& g, int64_t t) {
 
 // transpose_rows of what dropout keeps; bits and their stride in bytes are those of p. k is a multiple of 8.
 QLORA_INLINE void transpose_kept(const float* p, int64_t ld, int64_t rows, int64_t kc, const uint8_t* bits,
-                                 int64_t bits_ld, float factor, float* out) {
+                                 int64_t bits_ld, float* out) {
   int64_t k = 0;
   for (; k + 8 <= kc; k += 8) {
     __m256 r[8];
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i)
-      r[i] = i < rows ? keep8(_mm256_mul_ps(load8(p + i * ld + k), _mm256_set1_ps(factor)),
-                              bits[i * bits_ld + k / 8])
-                      : _mm256_setzero_ps();
+      r[i] = i < rows ? keep8(load8(p + i * ld + k), bits[i * bits_ld + k / 8]) : _mm256_setzero_ps();
     transpose8(r);
     for (int i = 0; i < 8; ++i) _mm256_storeu_ps(out + (k + i) * kNr, r[i]);
   }
   for (; k < kc; ++k)
     for (int i = 0; i < 8; ++i)
-      out[k * kNr + i] =
-          i < rows && (bits[i * bits_ld + k / 8] >> (k % 8) & 1) != 0 ? p[i * ld + k] * factor : 0.0f;
+      out[k * kNr + i] = i < rows && (bits[i * bits_ld + k / 8] >> (k % 8) & 1) != 0 ? p[i * ld + k] : 0.0f;
 }
 
 // What dropout keeps of `cols` (or more) columns of row k of wide, from `column` on.
 QLORA_INLINE Vec kept_of_row(const ThinProduct& g, const Kept& kept, int64_t k, int64_t column,
                              int64_t cols) {
   if (cols <= 0) return zero();
-  const Vec x = load_some(g.wide + k * g.n + column, smaller(kLanes, cols)) * set1(kept.factor);
+  const Vec x = load_some(g.wide + k * g.n + column, smaller(kLanes, cols));
   return keep(x, load_bits(kept.bits + k * kept.ld + column / 8));
 }
 
@@ -124,14 +121,14 @@ QLORA_INLINE void pack_kept_as(Operand, const ThinProduct& g, const Kept& kept, 
     // Bits of a task's own start at its first row.
     for (int64_t j = 0; j < kNr; j += 8)
       transpose_kept(g.wide + (column + j) * g.k + k0, g.k, cols - j, kc, kept.bits + j * kept.ld + k0 / 8,
-                     kept.ld, kept.factor, out + j);
+                     kept.ld, out + j);
   }
   Operand::finish(out, kc, kNr, false);
 }
 
 #if QLORA_PAIRS
 // n (or more) of 32 values of a row whose bits are these, as pairs; zeros beyond n.
-QLORA_INLINE IVec load_kept_pairs(const float* p, int64_t n, const uint8_t* bits, float factor) {
+QLORA_INLINE IVec load_kept_pairs(const float* p, int64_t n, const uint8_t* bits) {
   uint32_t on = 0;
   if (n >= 2 * kLanes)
     __builtin_memcpy(&on, bits, 4);
@@ -139,7 +136,7 @@ QLORA_INLINE IVec load_kept_pairs(const float* p, int64_t n, const uint8_t* bits
     for (int64_t i = 0; 8 * i < n; ++i) on |= static_cast<uint32_t>(bits[i]) << (8 * i);
   const Vec first = n >= kLanes ? load(p) : load_n(p, n);
   const Vec second = n >= 2 * kLanes ? load(p + kLanes) : load_n(p + kLanes, larger(n - kLanes, 0));
-  return narrow(keep(first * set1(factor), on & 0xffff), keep(second * set1(factor), on >> 16));
+  return narrow(keep(first, on & 0xffff), keep(second, on >> 16));
 }
 
 QLORA_INLINE void pack_kept_as(Bf16Pairs, const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc,
@@ -161,7 +158,7 @@ QLORA_INLINE void pack_kept_as(Bf16Pairs, const ThinProduct& g, const Kept& kept
     transpose_pairs(larger(0, smaller(kLanes, cols - j)), kc, out + j, kNr,
                     [&](int64_t i, int64_t k, int64_t n) {
                       return load_kept_pairs(g.wide + (column + j + i) * g.k + k0 + k, n,
-                                             kept.bits + (j + i) * kept.ld + (k0 + k) / 8, kept.factor);
+                                             kept.bits + (j + i) * kept.ld + (k0 + k) / 8);
                     });
 }
 #endif

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/groups.h"
 #include "kernels/cuda/many_rows.h"
 
@@ -44,6 +45,7 @@ void multiply_down(Device& d, const Linear& a, const RowKey* keys, const Forward
                         .m = part->hi - part->lo,
                         .n = part->rank,
                         .ranges = {{0, term->w.in}},
+                        .alpha = factor_of(part->dropout),
                         .dropout = part->dropout,
                         .keys = keys_of(keys, *part)});
   small_products(d, Layout::nt, Drops::x, a.operands, products);
@@ -109,6 +111,7 @@ void adapter_gradients(Device& d, const LinearBackward& a, const RowKey* keys, c
                           .m = part->rank,
                           .n = term->w.in,
                           .ranges = ranges,
+                          .alpha = factor_of(part->dropout),
                           .sums = Sums::are_added,
                           .dropout = part->dropout,
                           .keys = keys_of(keys, *part)});
@@ -128,6 +131,7 @@ void share_gradient(Device& d, const LinearBackward& a, const RowKey* keys, cons
                           .m = part->hi - part->lo,
                           .n = of.w.in,
                           .ranges = {{0, part->rank}},
+                          .alpha = factor_of(part->dropout),
                           .sums = part->dropout.p > 0 ? Sums::are_added : Sums::go_on,
                           .dropout = part->dropout,
                           .keys = keys_of(keys, *part)});

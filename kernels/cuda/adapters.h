@@ -39,7 +39,7 @@ const RowKey* upload_keys(Device& d, const std::vector<TermPart<Term>>& parts, c
   return nullptr;
 }
 
-// u = drop(x) aᵀ
+// u = f * keep(x) aᵀ
 void multiply_down(Device&, const Linear&, const RowKey* keys, const ForwardParts&);
 // y + s u bᵀ: sums that begin at y, where s u is exact. Parts of terms without y have none.
 void multiply_up(Device&, const Linear&, const ForwardParts&);
@@ -48,9 +48,9 @@ void multiply_up(Device&, const Linear&, const ForwardParts&);
 void place_low_rank(Device&, BackwardParts&);
 // du = s dy b
 void low_rank_gradients(Device&, const LinearBackward&, const BackwardParts&);
-// grad_b += s dyᵀ u;  grad_a += duᵀ drop(x), sequence after sequence
+// grad_b += s dyᵀ u;  grad_a += f * duᵀ keep(x), sequence after sequence
 void adapter_gradients(Device&, const LinearBackward&, const RowKey* keys, const BackwardParts&);
-// dx + drop'(du a), term after term: sums that begin at dx, where nothing drops
+// dx + keep(f * du a), term after term: sums that begin at dx, where nothing drops
 void share_gradient(Device&, const LinearBackward&, const RowKey* keys, const BackwardParts&, float* dx);
 
 }  // namespace qlora::cuda

@@ -9,7 +9,7 @@ namespace qlora::cuda {
 
 struct Keep {
   Dropout dropout = {};
-  float factor = 1;              // of what is kept
+  float factor = 1;              // of narrow() without dropout
   const RowKey* keys = nullptr;  // of tokens, on the device
 
   // The numbers of columns [4 block, 4 block + 4).
@@ -18,7 +18,7 @@ struct Keep {
     return philox(dropout.key, static_cast<uint32_t>(block), key.position, key.example, dropout.step);
   }
   __device__ __forceinline__ float kept(float value, uint32_t bits) const {
-    return uniform01(bits) >= dropout.p ? value * factor : 0.0f;
+    return uniform01(bits) >= dropout.p ? value : 0.0f;
   }
   __device__ __forceinline__ float apply(float value, int64_t token, int64_t column) const {
     return dropout.p > 0 ? kept(value, number(dropout, keys[token], static_cast<uint32_t>(column))) : value;
@@ -35,8 +35,12 @@ struct Keep {
   }
 };
 
+// What sums of kept elements are multiplied by.
+inline float factor_of(const Dropout& dropout) {
+  return static_cast<float>(1.0 / (1.0 - static_cast<double>(dropout.p)));
+}
 inline Keep keep_of(const Dropout& dropout, const RowKey* keys) {
-  return {dropout, static_cast<float>(1.0 / (1.0 - static_cast<double>(dropout.p))), keys};
+  return {.dropout = dropout, .keys = keys};
 }
 
 }  // namespace qlora::cuda

@@ -6,6 +6,7 @@
 #include "core/base/error.h"
 #include "kernels/cuda/adapters.h"
 #include "kernels/cuda/blas.h"
+#include "kernels/cuda/dropout.cuh"
 #include "kernels/cuda/kept.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/many_rows.h"
@@ -69,7 +70,7 @@ class Forward {
   }
 
  private:
-  // u = drop(x) aᵀ
+  // u = f * keep(x) aᵀ
   void multiply_down(const LinearTerm& term, const LoraPart& part, const RowKey* keys) {
     const int64_t in = term.w.in;
     const bf16* x = x_;
@@ -86,7 +87,8 @@ class Forward {
                    .y_pitch = part.rank,
                    .m = a_.rows,
                    .n = part.rank,
-                   .k = in});
+                   .k = in,
+                   .alpha = factor_of(part.dropout)});
   }
 
   // y = [x | s u] [w | b]ᵀ, some rows of w at a time; `first`: the term's in a stack that stays
@@ -195,7 +197,7 @@ class Backward {
     if (sizes_.gradients) gradients_of(*p.term, part, dy, du);
   }
 
-  // grad_b += s dyᵀ u;  grad_a += duᵀ drop(x), sequence after sequence
+  // grad_b += s dyᵀ u;  grad_a += f * duᵀ keep(x), sequence after sequence
   void gradients_of(const LinearBackwardTerm& term, const LoraPart& part, const bf16* dy, const Block& du) {
     const int64_t in = term.w.in, x_pitch = padded(in), rank = padded(part.rank);
     narrow(d_, floats(part.u, a_.rows, part.rank), {low_, rank, a_.rows, rank});
@@ -222,7 +224,8 @@ class Backward {
       if (part.grad_a != nullptr) {
         p.x = du.to + lo * du.pitch, p.x_pitch = du.pitch, p.m = part.rank;
         p.w = x_ + lo * x_pitch, p.w_pitch = x_pitch, p.n = in;
-        p.y = static_cast<float*>(part.grad_a), p.y_pitch = in, p.alpha = 1;
+        p.y = static_cast<float*>(part.grad_a), p.y_pitch = in,
+        p.alpha = factor_of(part.dropout);
         blas_.product(p);
       }
     }

@@ -3,7 +3,7 @@
 // needs of the device is said here, for the kernels and for the plan (kernels/device_scratch.h).
 //
 // An adapter of a layer's only run joins the products of the layer as further columns and rows:
-//   y  = [x | s u] [w | b]ᵀ                       u = drop(x) aᵀ
+//   y  = [x | s u] [w | b]ᵀ                       u = f * keep(x) aᵀ
 //   dx = [dy₁ | dy₂ | .. | du₁ | du₂ | ..] [w₁; w₂; ..; a₁; a₂; ..]       du = s dy b
 // All are padded with zeros to multiples of eight, 16 bytes.
 

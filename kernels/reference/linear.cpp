@@ -27,7 +27,7 @@ bool empty(const LoraPart& part) {
 
 template <class T>
 void drop(const DropRows& a) {
-  const auto factor = static_cast<T>(dropout_factor(a.dropout.p));
+  const auto factor = static_cast<T>(a.factor);
   split(a.rows, a.cols * 8, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T* x = static_cast<const T*>(a.x) + row * a.cols;
@@ -78,7 +78,7 @@ void Reference::base_products(const Linear& a) {
              .numerics = a.numerics});
 }
 
-// u = drop(x) aᵀ;  y += scale * u bᵀ, some rows at a time.
+// u = f * keep(x) aᵀ;  y += scale * u bᵀ, some rows at a time.
 void Reference::part_forward(const Linear& a, const LinearTerm& term, const LoraPart& part) {
   const int64_t in = term.w.in, out = term.w.out;
   for (int64_t lo = part.lo; lo < part.hi; lo += kDropRows) {
@@ -103,6 +103,7 @@ void Reference::part_forward(const Linear& a, const LinearTerm& term, const Lora
           .m = rows,
           .n = part.rank,
           .k = in,
+          .alpha = dropout_factor(part.dropout.p),
           .type = a.type,
           .operands = a.operands});
     if (term.y == nullptr) continue;
@@ -162,11 +163,12 @@ void Reference::linear_backward(const LinearBackward& a) {
   if (aside) add({.a = a.dx, .b = dx, .y = a.dx, .n = a.rows * in, .type = a.type});
 }
 
-// du = scale * dy b;  grad_b += scale * dyᵀ u;  grad_a += duᵀ drop(x);  dx += drop'(du a)
+// du = scale * dy b;  grad_b += scale * dyᵀ u;  grad_a += f * duᵀ keep(x);  dx += keep(f * du a)
 void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm& term, const LoraPart& part,
                               void* dx) {
   int64_t rows = part.hi - part.lo, in = term.w.in, out = term.w.out, rank = part.rank;
   bool drops = part.dropout.p > 0;
+  const float factor = dropout_factor(part.dropout.p);
   DropRows dropping{.cols = in, .dropout = part.dropout, .type = a.type};
 
   const void* dy = at(term.dy, part.lo * out, a.type);
@@ -215,7 +217,7 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
       partial.y = part.grad_a;
       partial.m = rank;
       partial.n = in;
-      partial.alpha = 1;
+      partial.alpha = factor;
       gemm(partial);
     }
   }
@@ -241,6 +243,7 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
     if (!drops) continue;
     dropping.x = back.y;
     dropping.y = share;
+    dropping.factor = factor;
     dropping.keys = a.keys + part.lo + lo;
     dropping.mode = Write::accumulate;
     drop_rows(dropping);

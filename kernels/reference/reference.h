@@ -11,19 +11,20 @@
 
 namespace qlora {
 
-// y[rows, cols] (+)= x with dropout applied; y may be x in mode overwrite. The mask and the factor are those
-// of Dropout (args_matmul.h), so the same call serves forward (on x) and backward (on the gradient).
+// y[rows, cols] (+)= factor * keep(x), keep() being that of Dropout (args_matmul.h); y may be x in mode
+// overwrite.
 struct DropRows {
   const void* x = nullptr;
   void* y = nullptr;
   int64_t rows = 0, cols = 0;
   const RowKey* keys = nullptr;  // [rows]
   Dropout dropout = {};
+  float factor = 1;
   Write mode = Write::overwrite;
   DType type = DType::f32;
 };
 
-// f32(1 / (1 - p)), by which kept elements are multiplied.
+// f32(1 / (1 - p)), by which sums of kept elements are multiplied.
 float dropout_factor(float p);
 
 class Reference : public Backend {
