@@ -57,11 +57,9 @@ struct Attention {
   double softcap = 0;          // 0: none
   const void* bias = nullptr;  // [heads, distances], `type`; or null
   int64_t distances = 0;
-  // Of the elements of k, v and shared tiles: `type`; or bf16, of what a cache keeps of f32, rounded as the
-  // products read it (to_operand() in core/base/half.h): no bit of o or lse depends on the choice.
-  // REQUIRES of bf16: type f32, bf16 operands, forward only, a backend that has it
-  // (Backend::reads_bf16_keys).
-  DType kv_type = type;
+  // Of the elements of q, and of k, v and shared tiles: `type`, or stored operands (args_matmul.h); if of q,
+  // then of the others, and backward of all or none.
+  DType q_type = type, kv_type = type;
 };
 
 // Gradients of the same; probabilities are recomputed from lse. A softcap multiplies a score's gradient by

@@ -19,19 +19,22 @@ namespace qlora {
 //   bf16_amx   the same operands, summed as the tiles of AMX sum them: another order, fast where a processor
 //              has AMX.
 // Every reader of a stored value rounds it in the same way, so nothing is kept twice and recomputing changes
-// no bit.
+// no bit. What only such products read may be stored as they read it, a stored operand: bf16, rounded once by
+// to_operand() (core/base/half.h) for half the bytes. No bit of a result depends on the choice. x_type,
+// y_type and the like say so. REQUIRES of bf16 there: type f32, bf16 operands (of what is read), mode
+// overwrite (of what is written), and a backend that has it (Backend::stores_operands).
 //
 // The f32 sums of bf16 operands are defined to the bit, as vdpbf16ps computes them, on every SIMD backend.
-// The values of k are cut into chunks that depend on k alone (chunk_of() in cpu/gemm-inl.h). A chunk is summed
-// from zero in pairs (2j, 2j + 1) counted from its first value, a missing last element being zero:
+// The values of k are cut into chunks that depend on k alone (chunk_of() in cpu/gemm-inl.h). A chunk is
+// summed from zero in pairs (2j, 2j + 1) counted from its first value, a missing last element being zero:
 //   sum = fma(x[2j+1], w[2j+1], sum);  sum = fma(x[2j], w[2j], sum)
 // The first chunk gives y = alpha * sum, or y = fma(alpha, sum, y) when accumulating; each later one adds
 // itself by y = fma(alpha, sum, y). Denormal operands and results of all these operations, and of the
 // rounding to bf16, count as zeros.
 //
-// Those of bf16_amx are those of tdpbf16ps. Chunks, of up to 768 values of k, are whole steps of 32, a chunk's
-// first step counting from its first value and what is missing of its last being zero. From sum = 0, each step
-// adds
+// Those of bf16_amx are those of tdpbf16ps. Chunks, of up to 768 values of k, are whole steps of 32, a
+// chunk's first step counting from its first value and what is missing of its last being zero. From sum = 0,
+// each step adds
 //   even = 0; for j in 0 ... 15: even = fma(x[2j], w[2j], even), and odd of x[2j+1] w[2j+1] likewise;
 //   sum = sum + (even + odd)
 // and chunks make y as above, denormals as above.
@@ -74,6 +77,7 @@ struct Gemm {
   DType type = DType::f32;  // of x and y, and of the sums: f32 or f64
   DType w_type = type;      // of the elements of w: the same, or bf16
   Operands operands = Operands::as_stored;
+  DType x_type = type;  // of the elements of x: the same, or those of a stored operand (not tn)
 };
 
 // A frozen weight [out, in] on the device. Dense: `data` holds elements of `type`. Quantized:
@@ -105,6 +109,7 @@ struct QGemm {
   DType type = DType::f32;
   Operands operands = Operands::as_stored;
   Numerics numerics = Numerics::exact;
+  DType x_type = type;  // of x: `type`, or a stored operand (exact)
 };
 
 // dst[out, in] = the weight as elements of `type` (f32, f64, bf16, f16): one f32 product level*absmax, then
@@ -132,7 +137,8 @@ struct Dropout {
 
 // One adapter on rows [lo, hi) of the token axis.
 //   forward:  u = f * keep(x) aᵀ ;  y += scale * u bᵀ
-//   backward: du = scale * dy b ;  grad_b += scale * dyᵀ u ;  grad_a += f * duᵀ keep(x) ;  dx += keep(f * du a)
+//   backward: du = scale * dy b ;  grad_b += scale * dyᵀ u ;  grad_a += f * duᵀ keep(x) ;
+//             dx += keep(f * du a)
 // Gradients add each sequence in order, in chunks of rows, each summed from zero. The chunks depend on the
 // sequence's length alone, so that cutting an effective batch into micro-batches changes no bit.
 struct LoraPart {
@@ -164,6 +170,7 @@ struct Linear {
   DType type = DType::f32;
   Operands operands = Operands::as_stored;  // of all products, those of the parts too
   Numerics numerics = Numerics::exact;      // of x Wᵀ
+  DType x_type = type;                      // of x: `type`, or a stored operand (exact)
 };
 
 struct LinearBackwardTerm {
@@ -184,6 +191,7 @@ struct LinearBackward {
   Write mode = Write::overwrite;
   DType type = DType::f32;
   Operands operands = Operands::as_stored;  // of all products, those of the parts too
+  DType x_type = type;                      // of x: `type`, or a stored operand
 };
 
 }  // namespace qlora

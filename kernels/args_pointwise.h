@@ -20,6 +20,7 @@ struct RmsNorm {
   int64_t rows = 0, cols = 0;
   double eps = 1e-5;
   DType type = DType::f32;
+  DType y_type = type;  // of y: `type`, or a stored operand (args_matmul.h)
 };
 
 // dx of the same: with g = dy * w,  dx = rstd * (g - x * rstd² * mean(g * x)).  In mode overwrite, a gradient
@@ -50,6 +51,7 @@ struct LayerNorm {
   int64_t rows = 0, cols = 0;
   double eps = 1e-5;
   DType type = DType::f32;
+  DType y_type = type;  // of y: `type`, or a stored operand (args_matmul.h)
 };
 
 // dx of the same: with h = (x - mean) * rstd and g = dy * w,  dx = rstd * (g - mean(g) - h * mean(g * h)).
@@ -80,9 +82,9 @@ struct RopeTable {
 };
 
 // Rotates the halves of every head: y1 = x1 cos - x2 sin, y2 = x2 cos + x1 sin, where x1 is the first half.
-// inverse (the backward pass): sin is negated. y may be x. In mode accumulate y += (y must not be x). With
-// rotary_dim > 0, only so many elements of a head, from its first on, are what is halved and rotated; the
-// rest passes as it is.
+// inverse (the backward pass): sin is negated. y may be x, where types are the same. In mode accumulate y +=
+// (y must not be x). With rotary_dim > 0, only so many elements of a head, from its first on, are what is
+// halved and rotated; the rest passes as it is.
 struct Rope {
   const void* x = nullptr;  // [rows, heads, head_dim]
   void* y = nullptr;
@@ -93,6 +95,7 @@ struct Rope {
   bool inverse = false;
   Write mode = Write::overwrite;
   DType type = DType::f32;
+  DType y_type = type;  // of y: `type`, or a stored operand (args_matmul.h)
 };
 
 inline constexpr int64_t rotated(const Rope& a) {
@@ -113,6 +116,7 @@ struct Activate {
   void* y = nullptr;
   int64_t n = 0;
   DType type = DType::f32;
+  DType y_type = type;  // of y: `type`, or a stored operand (args_matmul.h)
 };
 
 // dgate = dy * up * act'(gate), dup = dy * act(gate). dgate may be gate, and dup up.

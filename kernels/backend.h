@@ -30,8 +30,8 @@ class Backend {
   virtual bool host_memory() const = 0;
   // Whether kernels take elements of this type (f32 always).
   virtual bool computes_in(DType type) const { return type == DType::f32 || type == DType::f64; }
-  // Whether attention reads keys and values that are kept as bf16 (Attention::kv_type).
-  virtual bool reads_bf16_keys() const { return false; }
+  // Whether kernels read and write stored operands (Operands in args_matmul.h).
+  virtual bool stores_operands() const { return false; }
 
   // ---- memory: 256-byte aligned, uninitialised. Throws Error(memory) when there is no more.
   virtual void* allocate(size_t bytes) = 0;

@@ -90,10 +90,10 @@ size_t decoded_by(const ScratchNeed&) {
 size_t decoded_by(const DeviceScratchNeed& need) {
   return need.decoded();
 }
-bool bf16_keys_of(const ScratchNeed&) {
+bool operands_stored_by(const ScratchNeed&) {
   return true;
 }
-bool bf16_keys_of(const DeviceScratchNeed&) {
+bool operands_stored_by(const DeviceScratchNeed&) {
   return false;
 }
 void start(ScratchNeed& need, const DeviceOptions&) {
@@ -111,7 +111,7 @@ class Counting final : public CountingBackend {
  public:
   std::string_view name() const override { return "counting"; }
   bool host_memory() const override { return false; }
-  bool reads_bf16_keys() const override { return bf16_keys_of(scratch_); }
+  bool stores_operands() const override { return operands_stored_by(scratch_); }
   const Work& work() const override { return work_; }
   void reset(const DeviceOptions& options) override {
     work_ = {};
@@ -139,13 +139,16 @@ class Counting final : public CountingBackend {
 
   void gemm(const Gemm& a) override {
     need(a);
-    count(2 * product(a.m, a.n, a.k),
-          (product(a.m, a.k) + visited(a.mode) * product(a.m, a.n)) * size(a.type) +
-              product(a.n, a.k) * size(a.w_type));
+    count(2 * product(a.m, a.n, a.k), product(a.m, a.k) * size(a.x_type) +
+                                          visited(a.mode) * product(a.m, a.n) * size(a.type) +
+                                          product(a.n, a.k) * size(a.w_type));
   }
   void qgemm(const QGemm& a) override {
     need(a);
-    count(2 * product(a.rows, a.w.out, a.w.in), quantized_bytes(a.w, a.rows, a.mode, a.type));
+    const bool forward = a.layout == Layout::nt;
+    count(2 * product(a.rows, a.w.out, a.w.in),
+          weight_bytes(a.w) + product(a.rows, forward ? a.w.in : a.w.out) * size(a.x_type) +
+              visited(a.mode) * product(a.rows, forward ? a.w.out : a.w.in) * size(a.type));
   }
   void dequantize(const Dequantize& a) override {
     need(a);
@@ -158,19 +161,20 @@ class Counting final : public CountingBackend {
     need(a);
     count(visible_pairs(a) * static_cast<double>(a.heads) *
               (4 * static_cast<double>(a.head_dim) + score_flops(a)),
-          2 * (query_elements(a) * size(a.type) + key_elements(a) * size(a.kv_type)));
+          query_elements(a) * (size(a.q_type) + size(a.type)) + 2 * key_elements(a) * size(a.kv_type));
   }
   void attention_backward(const AttentionBackward& b) override {
     need(b);
     const Attention& a = b.forward;
     count(visible_pairs(a) * static_cast<double>(a.heads) *
               (10 * static_cast<double>(a.head_dim) + score_flops(a)),
-          4 * (query_elements(a) + key_elements(a)) * size(a.type));
+          query_elements(a) * (size(a.q_type) + 3 * size(a.type)) +
+              2 * key_elements(a) * (size(a.kv_type) + size(a.type)));
   }
 
   void rms_norm(const RmsNorm& a) override {
     const bool sums = a.residual != nullptr;
-    elements(a.rows * a.cols, sums ? 5 : 4, sums ? 4 : 2, a.type);
+    elements(a.rows * a.cols, sums ? 5 : 4, sums ? 3 : 1, a.type, a.y_type);
   }
   void rms_norm_backward(const RmsNormBackward& a) override {
     const bool adds = a.mode == Write::overwrite && a.beside != nullptr;
@@ -178,7 +182,7 @@ class Counting final : public CountingBackend {
   }
   void layer_norm(const LayerNorm& a) override {
     const bool sums = a.residual != nullptr;
-    elements(a.rows * a.cols, sums ? 8 : 7, sums ? 4 : 2, a.type);
+    elements(a.rows * a.cols, sums ? 8 : 7, sums ? 3 : 1, a.type, a.y_type);
   }
   void layer_norm_backward(const LayerNormBackward& a) override {
     const bool adds = a.mode == Write::overwrite && a.beside != nullptr;
@@ -190,11 +194,12 @@ class Counting final : public CountingBackend {
   }
   void rope(const Rope& a) override {
     const int64_t heads = a.rows * a.heads;
-    count(3 * product(heads, rotated(a)), product(heads, a.head_dim) * (1 + visited(a.mode)) * size(a.type));
+    count(3 * product(heads, rotated(a)),
+          product(heads, a.head_dim) * (visited(a.mode) * size(a.type) + size(a.y_type)));
   }
   // As many operations as silu takes, whichever it is.
   void activate(const Activate& a) override {
-    elements(a.n, a.up != nullptr ? 5 : 4, a.up != nullptr ? 3 : 2, a.type);
+    elements(a.n, a.up != nullptr ? 5 : 4, a.up != nullptr ? 2 : 1, a.type, a.y_type);
   }
   void activate_backward(const ActivateBackward& a) override {
     elements(a.n, a.up != nullptr ? 10 : 8, a.up != nullptr ? 5 : 3, a.type);
@@ -260,8 +265,14 @@ class Counting final : public CountingBackend {
   void elements(int64_t n, double flops, double visits, DType type) {
     count(static_cast<double>(n) * flops, static_cast<double>(n) * visits * size(type));
   }
-  static double quantized_bytes(const WeightView& w, int64_t rows, Write mode, DType type) {
-    return weight_bytes(w) + (product(rows, w.in) + visited(mode) * product(rows, w.out)) * size(type);
+  // The same, and written once as another type.
+  void elements(int64_t n, double flops, double visits, DType type, DType result) {
+    const auto all = static_cast<double>(n);
+    count(all * flops, all * (visits * size(type) + size(result)));
+  }
+  // Of a product with w: x, and y written once.
+  static double quantized_bytes(const WeightView& w, int64_t rows, DType x_type, DType type) {
+    return weight_bytes(w) + product(rows, w.in) * size(x_type) + product(rows, w.out) * size(type);
   }
 
   uintptr_t next_ = kFirstAddress;
@@ -277,14 +288,15 @@ void Counting<Need>::linear(const Linear& a) {
     const int64_t out = term.y == nullptr ? 0 : term.w.out;  // without y only u is computed
     if (term.y != nullptr) {
       flops += 2 * product(a.rows, out, term.w.in);
-      bytes += quantized_bytes(term.w, a.rows, Write::overwrite, a.type);
+      bytes += quantized_bytes(term.w, a.rows, a.x_type, a.type);
     }
     for (const LoraPart& part : term.lora) {
       double rows = static_cast<double>(part.hi - part.lo), rank = static_cast<double>(part.rank);
       double sides = static_cast<double>(term.w.in + out);
       flops += 2 * rows * rank * sides;
       // x is read once more, u written and read; the delta is added while y is written.
-      bytes += (rows * static_cast<double>(term.w.in) + rank * sides + 2 * rows * rank) * size(a.type);
+      bytes += rows * static_cast<double>(term.w.in) * size(a.x_type) +
+               (rank * sides + 2 * rows * rank) * size(a.type);
     }
   }
   count(flops, bytes);
@@ -297,7 +309,7 @@ void Counting<Need>::linear_backward(const LinearBackward& a) {
   for (const LinearBackwardTerm& term : a.terms) {
     if (a.dx != nullptr) {
       flops += 2 * product(a.rows, term.w.out, term.w.in);
-      bytes += quantized_bytes(term.w, a.rows, Write::overwrite, a.type);
+      bytes += quantized_bytes(term.w, a.rows, a.type, a.type);
     }
     for (const LoraPart& part : term.lora) {
       double rows = static_cast<double>(part.hi - part.lo), rank = static_cast<double>(part.rank);
@@ -305,7 +317,8 @@ void Counting<Need>::linear_backward(const LinearBackward& a) {
       // du and grad_b go over dy, grad_a over x; the share of dx is added while that is written.
       double products = a.dx != nullptr ? 2 : 1;
       flops += 2 * rows * rank * (2 * out + products * in);
-      bytes += (rows * (2 * out + in) + 3 * rank * (in + out) + 3 * rows * rank) * size(a.type);
+      bytes += rows * in * size(a.x_type) +
+               (2 * rows * out + 3 * rank * (in + out) + 3 * rows * rank) * size(a.type);
     }
   }
   count(flops, bytes);

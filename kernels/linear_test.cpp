@@ -151,7 +151,7 @@ class Runner {
     LinearBackward b{.x = x, .rows = rows_, .terms = back, .keys = keys_.data(), .sequences = sequences_};
     b.dx = mode_ == Write::accumulate ? d_.put(dx_before_) : d_.make(rows_ * p_.in);
     b.mode = mode_;
-    b.type = d_.type();
+    b.type = b.x_type = d_.type();
     b.operands = d_.operands();
     d_.backend().linear_backward(b);
     scatter(batch, b.dx, p_.in, result_.dx);

@@ -147,7 +147,7 @@ void ScratchNeed::add(const Linear& a) {
     for (const LoraPart& part : term.lora) {
       const int64_t rows = part.hi - part.lo, in = term.w.in;
       const bool drops = part.dropout.p > 0;
-      if (drops) need(kDropped, std::min(rows, kDropRows) * in, a.type);
+      if (drops) need(kDropped, std::min(rows, kDropRows) * in, a.x_type);
       if (a.type != DType::f32) continue;
       // (all rows, where they are packed once for all products)
       product(a.operands == Operands::bf16_amx ? rows : std::min(rows, kFewRows), part.rank, in, a.type,
@@ -196,7 +196,7 @@ void ScratchNeed::add(const LinearBackward& a) {
       const bool drops = part.dropout.p > 0;
       need(kLowRank, rows * part.rank, a.type);
       if (a.operands == Operands::bf16_amx) product(rows, part.rank, out, a.type, a.operands);
-      if (drops) need(kDropped, std::min(rows, longest) * in, a.type);
+      if (drops) need(kDropped, std::min(rows, longest) * in, a.x_type);
       if (drops && a.dx != nullptr) need(kDelta, std::min(rows, kDropRows) * in, a.type);
       if (a.type != DType::f32) continue;
       low_rank += rows * part.rank;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <utility>
 
+#include "core/ops/kept_rows.h"
 #include "core/ops/offload.h"
 
 namespace qlora {
@@ -49,6 +50,7 @@ Var Decoder::hidden(Context& c, std::vector<Tensor>* trace) const {
     };
     Context here = c;
     if (layer + 1 < config_.layers) here.wanted = nullptr;
+    if (c.tape != nullptr) here.kept_type = type_of_kept(c.backend, c.type, operands_);
     x = blocks_run_again(here.checkpointing) ? checkpoint(here, x, run, offload) : run(here, x);
     if (trace != nullptr) trace->push_back(x.value);
   }

@@ -75,7 +75,7 @@ Var Falcon::fed_forward(Context& c, const Block& b, Var norm) const {
 
 Var Falcon::block(Context& c, int64_t layer, const RopeAngles& angles, const Var& x) const {
   const Block& b = w_.blocks[static_cast<size_t>(layer)];
-  Var norm = layer_norm(c, b.norm, x, config_.norm_eps);
+  Var norm = layer_norm(c, b.norm, x, config_.norm_eps, Readers::products);
   const Var mixed = wanted_of(c, attended(c, b, layer, angles, norm));
   const Var in = wanted_of(c, x);
   norm = wanted_of(c, norm);

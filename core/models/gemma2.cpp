@@ -65,7 +65,8 @@ class Gemma2 final : public DecoderOf<Weights> {
 Var Gemma2::attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles,
                      const Var& x) const {
   const std::array<const FrozenLinear*, 3> weights = {b.q.get(), b.k.get(), b.v.get()};
-  std::vector<Var> qkv = linear(c, weights, rms_norm(c, b.before_attention, x, config_.norm_eps));
+  std::vector<Var> qkv =
+      linear(c, weights, rms_norm(c, b.before_attention, x, config_.norm_eps, Readers::products));
   return attend(c, angles, std::move(qkv), layer);
 }
 
@@ -82,7 +83,7 @@ Var Gemma2::block(Context& c, int64_t layer, const RopeAngles& angles, const Var
   Var mixed = wanted_of(c, attended(c, b, layer, angles, x));
   Context few = wanted_only(c);
   mixed = rms_norm(few, b.after_attention, linear(few, *b.o, mixed), config_.norm_eps);
-  NormOfSum y = add_rms_norm(few, b.before_mlp, wanted_of(c, x), mixed, config_.norm_eps);
+  NormOfSum y = add_rms_norm(few, b.before_mlp, wanted_of(c, x), mixed, config_.norm_eps, Readers::products);
   mixed = Var();
   const Var f = fed_forward(few, b, std::move(y.norm));
   Context last = last_ops(few);

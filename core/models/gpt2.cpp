@@ -60,7 +60,7 @@ class Gpt2 final : public DecoderOf<Weights> {
 };
 
 Var Gpt2::attended(Context& c, const Block& b, int64_t layer, const Var& x) const {
-  Var fused = linear(c, *b.qkv, layer_norm(c, b.norm1, x, config_.norm_eps));
+  Var fused = linear(c, *b.qkv, layer_norm(c, b.norm1, x, config_.norm_eps, Readers::products));
   const std::array<int64_t, 3> widths = {config_.hidden_size, config_.hidden_size, config_.hidden_size};
   std::vector<Var> qkv = split_columns(c, fused, 1, widths);
   fused = Var();  // not kept while attention runs
@@ -78,7 +78,8 @@ Var Gpt2::block(Context& c, int64_t layer, const RopeAngles&, const Var& x) cons
   const Block& b = w_.blocks[static_cast<size_t>(layer)];
   Var mixed = wanted_of(c, attended(c, b, layer, x));
   Context few = wanted_only(c), last = last_ops(few);
-  NormOfSum y = add_layer_norm(few, b.norm2, wanted_of(c, x), linear(few, *b.o, mixed), config_.norm_eps);
+  NormOfSum y = add_layer_norm(few, b.norm2, wanted_of(c, x), linear(few, *b.o, mixed), config_.norm_eps,
+                               Readers::products);
   mixed = Var();
   const Var f = fed_forward(few, b, std::move(y.norm));
   return add(last, y.sum, linear(last, *b.down, f));

@@ -60,7 +60,7 @@ class GptNeox final : public DecoderOf<Weights> {
 
 Var GptNeox::attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles,
                       const Var& x) const {
-  Var fused = linear(c, *b.qkv, layer_norm(c, b.norm1, x, config_.norm_eps));
+  Var fused = linear(c, *b.qkv, layer_norm(c, b.norm1, x, config_.norm_eps, Readers::products));
   const std::array<int64_t, 3> widths = {config_.head_dim, config_.head_dim, config_.head_dim};
   std::vector<Var> qkv = split_columns(c, fused, config_.heads, widths);
   fused = Var();  // not kept while attention runs
@@ -80,10 +80,11 @@ Var GptNeox::block(Context& c, int64_t layer, const RopeAngles& angles, const Va
   const Var in = wanted_of(c, x);
   Context few = wanted_only(c), last = last_ops(few);
   if (config_.parallel_residual) {
-    const Var f = fed_forward(few, b, layer_norm(few, b.norm2, in, config_.norm_eps));
+    const Var f = fed_forward(few, b, layer_norm(few, b.norm2, in, config_.norm_eps, Readers::products));
     return add(last, add(last, in, linear(last, *b.dense, mixed)), linear(last, *b.down, f));
   }
-  NormOfSum y = add_layer_norm(few, b.norm2, in, linear(few, *b.dense, mixed), config_.norm_eps);
+  NormOfSum y =
+      add_layer_norm(few, b.norm2, in, linear(few, *b.dense, mixed), config_.norm_eps, Readers::products);
   mixed = Var();
   const Var f = fed_forward(few, b, std::move(y.norm));
   return add(last, y.sum, linear(last, *b.down, f));

@@ -248,6 +248,18 @@ TEST_CASE("the more is computed again the less memory a step needs") {
   CHECK(peaks[2] - peaks[3] == (lab.model->config().layers - 3) * input);
 }
 
+TEST_CASE("what products alone read is kept as they read it") {
+  const auto peak_of = [](CountedKernels kernels, Operands operands) {
+    Lab lab(make_counting_backend(kernels), {.layers = 4}, {.operands = operands, .shapes_only = true});
+    lab.memory.reset_peak();
+    lab.step(lab.runs);
+    return static_cast<double>(lab.memory.peak(Tag::activations));
+  };
+  const double all = peak_of(CountedKernels::cpu, Operands::as_stored);
+  CHECK(peak_of(CountedKernels::cpu, Operands::bf16) < 0.85 * all);
+  CHECK(peak_of(CountedKernels::cuda, Operands::bf16) == all);
+}
+
 TEST_CASE("a block that runs again leaves out its last linear") {
   auto counting = make_counting_backend();
   CountingBackend& counter = *counting;

@@ -87,10 +87,10 @@ std::vector<Var> Llama::qkv_of(Context& c, const Block& b, Var norm) const {
 }
 
 Var Llama::attended(Context& c, const Block& b, int64_t layer, const RopeAngles& angles, const Var& x) const {
-  std::vector<Var> qkv = qkv_of(c, b, rms_norm(c, b.norm1, x, config_.norm_eps));
+  std::vector<Var> qkv = qkv_of(c, b, rms_norm(c, b.norm1, x, config_.norm_eps, Readers::products));
   if (config_.head_norms) {
-    qkv[0] = rms_norm(c, b.q_norm, qkv[0], config_.norm_eps, config_.heads);
-    qkv[1] = rms_norm(c, b.k_norm, qkv[1], config_.norm_eps, config_.kv_heads);
+    qkv[0] = rms_norm(c, b.q_norm, qkv[0], config_.norm_eps, Readers::any, config_.heads);
+    qkv[1] = rms_norm(c, b.k_norm, qkv[1], config_.norm_eps, Readers::any, config_.kv_heads);
   }
   return attend(c, angles, std::move(qkv), layer);
 }
@@ -114,7 +114,8 @@ Var Llama::block(Context& c, int64_t layer, const RopeAngles& angles, const Var&
   const Block& b = w_.blocks[static_cast<size_t>(layer)];
   Var mixed = wanted_of(c, attended(c, b, layer, angles, x));
   Context few = wanted_only(c);
-  NormOfSum y = add_rms_norm(few, b.norm2, wanted_of(c, x), linear(few, *b.o, mixed), config_.norm_eps);
+  NormOfSum y = add_rms_norm(few, b.norm2, wanted_of(c, x), linear(few, *b.o, mixed), config_.norm_eps,
+                             Readers::products);
   mixed = Var();
   const Var f = fed_forward(few, b, std::move(y.norm));
   Context last = last_ops(few);

@@ -101,7 +101,8 @@ Var Opt::fed_forward(Context& c, const Block& b, Var norm) const {
 Var Opt::block(Context& c, int64_t layer, const RopeAngles&, const Var& x) const {
   const Block& b = w_.blocks[static_cast<size_t>(layer)];
   const double eps = config_.norm_eps;
-  Var mixed = wanted_of(c, attended(c, b, layer, config_.norm_first ? layer_norm(c, b.norm1, x, eps) : x));
+  Var mixed = wanted_of(
+      c, attended(c, b, layer, config_.norm_first ? layer_norm(c, b.norm1, x, eps, Readers::products) : x));
   const Var in = wanted_of(c, x);
   Context few = wanted_only(c), last = last_ops(few);
   const Var out = linear(few, *b.o, mixed);
@@ -110,7 +111,7 @@ Var Opt::block(Context& c, int64_t layer, const RopeAngles&, const Var& x) const
     const Var y = add_layer_norm(few, b.norm1, in, out, eps).norm;
     return add_layer_norm(few, b.norm2, y, linear(few, *b.down, fed_forward(few, b, y)), eps).norm;
   }
-  NormOfSum y = add_layer_norm(few, b.norm2, in, out, eps);
+  NormOfSum y = add_layer_norm(few, b.norm2, in, out, eps, Readers::products);
   const Var f = fed_forward(few, b, std::move(y.norm));
   return add(last, y.sum, linear(last, *b.down, f));
 }

@@ -7,28 +7,35 @@ namespace qlora {
 
 namespace {
 
-// `up` may be empty: not gated.
-Tensor activated(Activation kind, const Tensor& gate, const Tensor& up) {
-  Tensor y(gate.memory(), gate.shape(), gate.type());
-  gate.backend().activate(
-      {.kind = kind, .gate = gate.data(), .up = up.data(), .y = y.data(), .n = y.size(), .type = y.type()});
+// As `type`. `up` may be empty: not gated.
+Tensor activated(Activation kind, const Tensor& gate, const Tensor& up, DType type) {
+  Tensor y(gate.memory(), gate.shape(), type);
+  gate.backend().activate({.kind = kind,
+                           .gate = gate.data(),
+                           .up = up.data(),
+                           .y = y.data(),
+                           .n = y.size(),
+                           .type = gate.type(),
+                           .y_type = type});
   return y;
 }
 
 // The activation of gate and up, made again: both are kept for backward anyway.
-std::shared_ptr<const std::function<Tensor()>> again(Activation kind, const Tensor& gate, const Tensor& up) {
+std::shared_ptr<const std::function<Tensor()>> again(Activation kind, const Tensor& gate, const Tensor& up,
+                                                     DType type) {
   return std::make_shared<const std::function<Tensor()>>(
-      [kind, gate, up] { return activated(kind, gate, up); });
+      [kind, gate, up, type] { return activated(kind, gate, up, type); });
 }
 
 }  // namespace
 
 Var activate(Context& c, Activation kind, const Var& x) {
   check_operand(c, "activate", "x", x.value, -1, x.value.cols());
-  Tensor y = activated(kind, x.value, Tensor());
-  if (c.tape == nullptr || !x.needs_grad()) return {std::move(y)};
   // relu's slope can be read off its result, which the linear that follows keeps as well.
   const bool by_result = kind == Activation::relu;
+  const DType type = by_result ? c.type : c.kept_type;
+  Tensor y = activated(kind, x.value, Tensor(), type);
+  if (c.tape == nullptr || !x.needs_grad()) return {std::move(y)};
   auto backward = [kind, kept = by_result ? y : x.value, slot = x.slot](Tape& tape,
                                                                         std::span<const Tensor> dys) {
     const Dest dx = tape.dest(slot);
@@ -41,14 +48,15 @@ Var activate(Context& c, Activation kind, const Var& x) {
                                       .type = kept.type()});
   };
   Var out = c.tape->record(std::move(y), std::move(backward));
-  if (c.checkpointing == Checkpointing::selective && !by_result) out.again = again(kind, x.value, Tensor());
+  if (c.checkpointing == Checkpointing::selective && !by_result)
+    out.again = again(kind, x.value, Tensor(), type);
   return out;
 }
 
 Var gated(Context& c, Activation kind, const Var& gate, const Var& up) {
   check_operand(c, "gated", "gate", gate.value, -1, gate.value.cols());
   check_operand(c, "gated", "up", up.value, gate.value.rows(), gate.value.cols());
-  Tensor y = activated(kind, gate.value, up.value);
+  Tensor y = activated(kind, gate.value, up.value, c.kept_type);
   if (c.tape == nullptr || !(gate.needs_grad() || up.needs_grad())) return {std::move(y)};
   auto backward = [kind, gate = gate.value, up = up.value, gate_slot = gate.slot, up_slot = up.slot](
                       Tape& tape, std::span<const Tensor> dys) {
@@ -72,7 +80,7 @@ Var gated(Context& c, Activation kind, const Var& gate, const Var& up) {
     if (one) tape.add(up_slot, dup.grad);
   };
   Var out = c.tape->record(std::move(y), std::move(backward));
-  if (c.checkpointing == Checkpointing::selective) out.again = again(kind, gate.value, up.value);
+  if (c.checkpointing == Checkpointing::selective) out.again = again(kind, gate.value, up.value, c.kept_type);
   return out;
 }
 

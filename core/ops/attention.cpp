@@ -64,11 +64,12 @@ Attention make_args(const AttentionShape& shape, const Tensor& q, const Tensor& 
           .head_dim = shape.head_dim,
           .scale = shape.scale,
           .window = shape.window,
-          .type = q.type(),
+          .type = o.type(),
           .operands = shape.operands,
           .softcap = shape.softcap,
           .bias = shape.bias.data(),
           .distances = shape.bias ? shape.bias.cols() : 0,
+          .q_type = q.type(),
           .kv_type = k.type()};
 }
 
@@ -76,9 +77,9 @@ void check(const Context& c, const Var& q, const Var& k, const Var& v, const Att
   int64_t rows = axis_of(c, "attention").rows();
   QLORA_CHECK(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0, failure,
               "attention: {} query heads cannot share {} key heads", shape.heads, shape.kv_heads);
-  check_operand(c, "attention", "q", q.value, rows, shape.heads * shape.head_dim);
-  check_operand(c, "attention", "k", k.value, rows, shape.kv_heads * shape.head_dim);
-  check_operand(c, "attention", "v", v.value, rows, shape.kv_heads * shape.head_dim);
+  check_kept(c, "attention", "q", q.value, rows, shape.heads * shape.head_dim);
+  check_kept(c, "attention", "k", k.value, rows, shape.kv_heads * shape.head_dim);
+  check_kept(c, "attention", "v", v.value, rows, shape.kv_heads * shape.head_dim);
   if (shape.bias) check_operand(c, "attention", "the bias", shape.bias, shape.heads, shape.bias.cols());
 }
 
@@ -110,6 +111,14 @@ Var attend_after_prefixes(Context& c, const Var& q, const Var& k, const Var& v, 
   return {std::move(o)};
 }
 
+// What is kept of x, which attention alone reads.
+Tensor kept(const Context& c, const Tensor& x) {
+  if (x.type() == c.kept_type) return x;
+  Tensor narrow(c.memory, x.shape(), c.kept_type);
+  keep_rows(x, narrow);
+  return narrow;
+}
+
 // What backward reads.
 struct Saved {
   Tensor q, k, v, o, lse;
@@ -122,8 +131,8 @@ void run_backward(const Saved& s, Tape& tape, const Tensor& dout) {
   std::vector<SequenceSpan> spans = spans_of(*s.axis, nullptr);
   Memory& memory = s.q.memory();
   // The kernel overwrites all three.
-  Tensor dq(memory, s.q.shape(), s.q.type()), dk(memory, s.k.shape(), s.k.type()),
-      dv(memory, s.v.shape(), s.v.type());
+  const DType type = s.o.type();
+  Tensor dq(memory, s.q.shape(), type), dk(memory, s.k.shape(), type), dv(memory, s.v.shape(), type);
   memory.backend().attention_backward({.forward = make_args(s.shape, s.q, s.k, s.v, s.o, s.lse, spans),
                                        .dout = dout.data(),
                                        .dq = dq.data(),
@@ -146,9 +155,10 @@ Var attention(Context& c, const Var& q, const Var& k, const Var& v, const Attent
   if (record) lse = Tensor(c.memory, {q.value.rows(), shape.heads}, c.type);
   std::vector<SequenceSpan> spans = spans_of(*c.axis, nullptr);
   if (c.tape == nullptr) keep_wanted(spans, c.wanted);
-  c.backend.attention(make_args(shape, q.value, k.value, v.value, o, lse, spans));
+  Saved saved{kept(c, q.value), kept(c, k.value), kept(c, v.value), o,     lse,
+              q.slot,           k.slot,           v.slot,           shape, c.axis};
+  c.backend.attention(make_args(shape, saved.q, saved.k, saved.v, o, lse, spans));
   if (!record) return {std::move(o)};
-  Saved saved{q.value, k.value, v.value, o, lse, q.slot, k.slot, v.slot, shape, c.axis};
   return c.tape->record(std::move(o), [saved = std::move(saved)](Tape& tape, std::span<const Tensor> dys) {
     run_backward(saved, tape, dys[0]);
   });

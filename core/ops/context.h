@@ -40,6 +40,8 @@ struct Context {
   const Axis* axis = nullptr;
   // Of all activations: f32, or f64 (oracle). How products read them is the weights' matter.
   DType type = DType::f32;
+  // Of activations that products alone read: `type`, or what a tape keeps of it (kept_rows.h).
+  DType kept_type = type;
   Tape* tape = nullptr;                 // null: nothing is recorded
   bool training = false;                // dropout is on
   KvCache* cache = nullptr;             // keys and values of earlier rows; never together with a tape

@@ -5,7 +5,7 @@ namespace qlora {
 
 Var gather_rows(Context& c, const Var& x, std::span<const int32_t> ids) {
   int64_t total = x.value.rows(), cols = x.value.cols(), rows = static_cast<int64_t>(ids.size());
-  check_operand(c, "gather_rows", "x", x.value, -1, cols);
+  check_kept(c, "gather_rows", "x", x.value, -1, cols);
   for (int32_t id : ids) {
     QLORA_CHECK(id >= 0 && id < total, failure, "gather_rows: no row {} in {}", id,
                 to_string(x.value.shape()));
@@ -16,7 +16,8 @@ Var gather_rows(Context& c, const Var& x, std::span<const int32_t> ids) {
                          .y = y.data(),
                          .rows = rows,
                          .cols = cols,
-                         .type = c.type});
+                         .type = c.type,
+                         .table_type = x.value.type()});
   if (c.tape == nullptr || !x.needs_grad()) return {std::move(y)};
   return c.tape->record(std::move(y),
                         [total, slot = x.slot, kept = std::vector<int32_t>(ids.begin(), ids.end())](

@@ -111,7 +111,8 @@ void run_forward(const Exec& e, std::span<const Term> terms, const Tensor& x, st
                     .keys = e.keys,
                     .type = e.type,
                     .operands = operands_of(terms),
-                    .numerics = e.numerics});
+                    .numerics = e.numerics,
+                    .x_type = x.type()});
 }
 
 // `dys` may be empty tensors: those terms have no share.
@@ -141,7 +142,8 @@ void run_backward(const Exec& e, const Saved& s, std::span<const Tensor> dys, De
                              .dx = dx.grad.data(),
                              .mode = dx.mode,
                              .type = e.type,
-                             .operands = operands_of(s.terms)});
+                             .operands = operands_of(s.terms),
+                             .x_type = x ? x.type() : e.type});
 }
 
 void check(const Context& c, std::span<const FrozenLinear* const> weights, const Var& x) {
@@ -151,7 +153,10 @@ void check(const Context& c, std::span<const FrozenLinear* const> weights, const
   QLORA_CHECK(!weights.empty() && weights.size() <= kMaxShared, failure,
               "linear: one to three weights, given {}", weights.size());
   for (const FrozenLinear* w : weights) {
-    check_operand(c, "linear", ("x of " + w->name()).c_str(), x.value, c.axis->rows(), w->in());
+    check_kept(c, "linear", ("x of " + w->name()).c_str(), x.value, c.axis->rows(), w->in());
+    QLORA_CHECK(x.value.type() == c.type || (w->plain() != nullptr && is_bf16(w->plain()->parts().operands)),
+                failure, "linear: x of {} holds {} elements, which its products do not read", w->name(),
+                name_of(x.value.type()));
   }
 }
 

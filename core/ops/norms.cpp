@@ -12,7 +12,12 @@ struct Norm {
   bool centered;  // layer norm; else of the root mean square alone
   Tensor weight, bias;
   double eps;
+  Readers readers;
 };
+
+DType type_of(const Context& c, const Norm& norm) {
+  return norm.readers == Readers::products ? c.kept_type : c.type;
+}
 
 // What of a row's moments backward reads; empty tensors where nothing is kept.
 struct Moments {
@@ -24,7 +29,8 @@ int64_t pieces(const Norm& n, const Tensor& x) {
   return x.size() / n.weight.size();
 }
 
-// y and, unless they are empty, the moments and the sum of x and residual, whose norm y then is.
+// y (of its own type) and, unless they are empty, the moments and the sum of x and residual, whose norm y
+// then is.
 void normalize(const Norm& n, const Tensor& x, const Tensor& residual, const Tensor& sum, const Tensor& y,
                const Moments& kept) {
   if (n.centered) {
@@ -39,7 +45,8 @@ void normalize(const Norm& n, const Tensor& x, const Tensor& residual, const Ten
                             .rows = pieces(n, x),
                             .cols = n.weight.size(),
                             .eps = n.eps,
-                            .type = x.type()});
+                            .type = x.type(),
+                            .y_type = y.type()});
     return;
   }
   x.backend().rms_norm({.x = x.data(),
@@ -51,7 +58,8 @@ void normalize(const Norm& n, const Tensor& x, const Tensor& residual, const Ten
                         .rows = pieces(n, x),
                         .cols = n.weight.size(),
                         .eps = n.eps,
-                        .type = x.type()});
+                        .type = x.type(),
+                        .y_type = y.type()});
 }
 
 Moments room_for_moments(const Context& c, const Norm& n, int64_t rows) {
@@ -62,9 +70,9 @@ Moments room_for_moments(const Context& c, const Norm& n, int64_t rows) {
 }
 
 // The norm of x, made again: x is kept for backward anyway.
-std::shared_ptr<const std::function<Tensor()>> again(const Tensor& x, const Norm& norm) {
-  return std::make_shared<const std::function<Tensor()>>([x, norm] {
-    Tensor y(x.memory(), x.shape(), x.type());
+std::shared_ptr<const std::function<Tensor()>> again(const Tensor& x, const Norm& norm, DType type) {
+  return std::make_shared<const std::function<Tensor()>>([x, norm, type] {
+    Tensor y(x.memory(), x.shape(), type);
     normalize(norm, x, Tensor(), Tensor(), y, {});
     return y;
   });
@@ -117,7 +125,7 @@ void check(const Context& c, const char* op, const Norm& n, const Var& x, int64_
 Var norm_of(Context& c, const char* op, const Norm& norm, const Var& x, int64_t heads = 1) {
   check(c, op, norm, x, heads);
   const bool record = c.tape != nullptr && x.needs_grad();
-  Tensor y(c.memory, x.value.shape(), c.type);
+  Tensor y(c.memory, x.value.shape(), type_of(c, norm));
   Moments moments;
   if (record) moments = room_for_moments(c, norm, pieces(norm, x.value));
   normalize(norm, x.value, Tensor(), Tensor(), y, moments);
@@ -127,7 +135,7 @@ Var norm_of(Context& c, const char* op, const Norm& norm, const Var& x, int64_t 
     const Tape::Onto dx = tape.onto(slot);
     saved.backward(dys[0], dx.before, dx.sum);
   });
-  if (c.checkpointing == Checkpointing::selective) out.again = again(x.value, norm);
+  if (c.checkpointing == Checkpointing::selective) out.again = again(x.value, norm, type_of(c, norm));
   return out;
 }
 
@@ -135,7 +143,7 @@ NormOfSum norm_of_sum(Context& c, const char* op, const Norm& norm, const Var& x
   check(c, op, norm, x);
   check_operand(c, op, "y", y.value, x.value.rows(), x.value.cols());
   const bool record = c.tape != nullptr && (x.needs_grad() || y.needs_grad());
-  Tensor sum(c.memory, x.value.shape(), c.type), result(c.memory, x.value.shape(), c.type);
+  Tensor sum(c.memory, x.value.shape(), c.type), result(c.memory, x.value.shape(), type_of(c, norm));
   Moments moments;
   if (record) moments = room_for_moments(c, norm, x.value.rows());
   normalize(norm, x.value, y.value, sum, result, moments);
@@ -153,26 +161,28 @@ NormOfSum norm_of_sum(Context& c, const char* op, const Norm& norm, const Var& x
     if (b >= 0) tape.add(b, dsum);
   };
   std::vector<Var> out = c.tape->record({sum, std::move(result)}, std::move(backward));
-  if (c.checkpointing == Checkpointing::selective) out[1].again = again(sum, norm);
+  if (c.checkpointing == Checkpointing::selective) out[1].again = again(sum, norm, type_of(c, norm));
   return {std::move(out[0]), std::move(out[1])};
 }
 
 }  // namespace
 
-Var rms_norm(Context& c, const Tensor& weight, const Var& x, double eps, int64_t heads) {
-  return norm_of(c, "rms_norm", {false, weight, {}, eps}, x, heads);
+Var rms_norm(Context& c, const Tensor& weight, const Var& x, double eps, Readers readers, int64_t heads) {
+  return norm_of(c, "rms_norm", {false, weight, {}, eps, readers}, x, heads);
 }
 
-NormOfSum add_rms_norm(Context& c, const Tensor& weight, const Var& x, const Var& y, double eps) {
-  return norm_of_sum(c, "add_rms_norm", {false, weight, {}, eps}, x, y);
+NormOfSum add_rms_norm(Context& c, const Tensor& weight, const Var& x, const Var& y, double eps,
+                       Readers readers) {
+  return norm_of_sum(c, "add_rms_norm", {false, weight, {}, eps, readers}, x, y);
 }
 
-Var layer_norm(Context& c, const LayerNormWeights& w, const Var& x, double eps) {
-  return norm_of(c, "layer_norm", {true, w.weight, w.bias, eps}, x);
+Var layer_norm(Context& c, const LayerNormWeights& w, const Var& x, double eps, Readers readers) {
+  return norm_of(c, "layer_norm", {true, w.weight, w.bias, eps, readers}, x);
 }
 
-NormOfSum add_layer_norm(Context& c, const LayerNormWeights& w, const Var& x, const Var& y, double eps) {
-  return norm_of_sum(c, "add_layer_norm", {true, w.weight, w.bias, eps}, x, y);
+NormOfSum add_layer_norm(Context& c, const LayerNormWeights& w, const Var& x, const Var& y, double eps,
+                         Readers readers) {
+  return norm_of_sum(c, "add_layer_norm", {true, w.weight, w.bias, eps, readers}, x, y);
 }
 
 }  // namespace qlora

@@ -16,6 +16,14 @@ inline void check_operand(const Context& c, const char* op, const char* what, co
               op, what, to_string(x.shape()), rows < 0 ? std::string("rows") : std::to_string(rows), cols);
 }
 
+// The same of what products read: also of the type that a tape keeps.
+inline void check_kept(const Context& c, const char* op, const char* what, const Tensor& x, int64_t rows,
+                       int64_t cols) {
+  Context stored = c;
+  if (x && x.type() == c.kept_type) stored.type = c.kept_type;
+  check_operand(stored, op, what, x, rows, cols);
+}
+
 // The axis that the op reads.
 inline const Axis& axis_of(const Context& c, const char* op) {
   QLORA_CHECK(c.axis != nullptr, failure, "{}: the context has no axis", op);

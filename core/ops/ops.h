@@ -25,25 +25,31 @@ Var embedding(Context&, const Tensor& table, float scale = 1);
 // Rows of a frozen table at the axis' positions, `first` rows further down. No gradient. A position that the
 // table does not have is an Error(data).
 Var position_embedding(Context&, const Tensor& table, int64_t first = 0);
+// Who reads a result: products alone (of linears, of attention), for whom it is of Context::kept_type.
+enum class Readers : uint8_t { any, products };
 // Of every row of x, or of `heads` pieces of it: x [rows, heads * weight.size()].
-Var rms_norm(Context&, const Tensor& weight, const Var& x, double eps, int64_t heads = 1);
-// x + y and its norm, in one pass.
+Var rms_norm(Context&, const Tensor& weight, const Var& x, double eps, Readers = Readers::any,
+             int64_t heads = 1);
+// x + y and its norm, in one pass; `readers` are those of the norm.
 struct NormOfSum {
   Var sum, norm;
 };
-NormOfSum add_rms_norm(Context&, const Tensor& weight, const Var& x, const Var& y, double eps);
+NormOfSum add_rms_norm(Context&, const Tensor& weight, const Var& x, const Var& y, double eps,
+                       Readers readers = Readers::any);
 struct LayerNormWeights {
   Tensor weight, bias;  // [dim]; bias may be empty
 };
-Var layer_norm(Context&, const LayerNormWeights&, const Var& x, double eps);
-NormOfSum add_layer_norm(Context&, const LayerNormWeights&, const Var& x, const Var& y, double eps);
+Var layer_norm(Context&, const LayerNormWeights&, const Var& x, double eps, Readers = Readers::any);
+NormOfSum add_layer_norm(Context&, const LayerNormWeights&, const Var& x, const Var& y, double eps,
+                         Readers readers = Readers::any);
 
 // cos and sin of the axis' positions, made once per forward pass.
 struct RopeAngles {
   Tensor cos, sin;  // [rows, elements of a head that are rotated / 2]
 };
 RopeAngles rope_angles(Context&, std::span<const float> inv_freq);
-// x [rows, heads * head_dim]. Heads that are wider than the angles keep what lies past them.
+// x [rows, heads * head_dim]. Heads that are wider than the angles keep what lies past them. Attention alone
+// reads the result: it is of Context::kept_type.
 Var rope(Context&, const RopeAngles&, const Var& x, int64_t heads);
 
 struct AttentionShape {

@@ -19,10 +19,11 @@ TEST_CASE_METHOD(OpLab, "gradients of the norm equal central differences") {
 TEST_CASE_METHOD(OpLab, "a norm by heads is that of every head and so are its gradients") {
   Tensor w = random({3}), x = random({4, 6});
   Context c = context();
-  const Var by_heads = rms_norm(c, w, {x}, 1e-5, 2), each = rms_norm(c, w, {x.reshape({8, 3})}, 1e-5);
+  const Var by_heads = rms_norm(c, w, {x}, 1e-5, Readers::any, 2),
+            each = rms_norm(c, w, {x.reshape({8, 3})}, 1e-5);
   CHECK(by_heads.value.to_doubles() == each.value.to_doubles());
   CHECK(gradient_error({x}, [&](Context& context, std::span<const Var> in) {
-          return add(context, in[0], rms_norm(context, w, in[0], 1e-5, 2));
+          return add(context, in[0], rms_norm(context, w, in[0], 1e-5, Readers::any, 2));
         }) < 1e-8);
 }
 
@@ -285,6 +286,43 @@ TEST_CASE("keys and values are kept as bf16 where attention reads them as that a
   CHECK(cache.keys(0).slice_rows(0, 2).to_floats() == expected);
   CHECK(cache.values(0).slice_rows(0, 2).to_floats() == expected);
   CHECK_THROWS_WITH(keep_rows(k, Tensor(memory, {1, 2}, DType::bf16)), Contains("cannot keep f32 [2, 2]"));
+}
+
+TEST_CASE_METHOD(OpLab, "what a tape keeps for products has the gradients of what they round") {
+  const auto w = quantize(memory, "w", 6, 8, numbers(6 * 8), {}, DType::f32, Operands::bf16);
+  const auto stored_as_is = quantize(memory, "w", 6, 8, numbers(6 * 8), {}, DType::f32);
+  const Tensor x = Tensor::from_floats(memory, {rows(), 8}, DType::f32, numbers(8 * rows()));
+  const Tensor norm = Tensor::from_floats(memory, {8}, DType::f32, numbers(8));
+  const RopeAngles angles{Tensor::from_floats(memory, {rows(), 2}, DType::f32, numbers(2 * rows())),
+                          Tensor::from_floats(memory, {rows(), 2}, DType::f32, numbers(2 * rows()))};
+  const AttentionShape heads{.heads = 2, .kv_heads = 2, .head_dim = 4, .operands = Operands::bf16};
+  const Tensor dy = Tensor::from_floats(memory, {rows(), 6}, DType::f32, numbers(6 * rows()));
+  std::vector<std::vector<float>> found;
+  for (const DType kept : {DType::f32, DType::bf16}) {
+    Tape tape;
+    Context c = context(&tape);
+    c.type = DType::f32;
+    c.kept_type = kept;
+    const Var in = tape.input(x);
+    const Var n = rms_norm(c, norm, in, 1e-5, Readers::products);
+    CHECK(n.value.type() == kept);
+    CHECK(rms_norm(c, norm, in, 1e-5).value.type() == DType::f32);
+    CHECK(activate(c, Activation::relu, in).value.type() == DType::f32);  // its backward reads it
+    const Var q = rope(c, angles, in, 2), g = gated(c, Activation::silu, in, in);
+    CHECK((q.value.type() == kept && g.value.type() == kept));
+    const Var o = attention(c, q, q, in, heads, 0);
+    CHECK((o.value.type() == DType::f32));
+    if (kept == DType::bf16)
+      CHECK_THROWS_WITH(linear(c, *stored_as_is, n),
+                        Contains("x of w holds bf16 elements, which its products"));
+    Var y = add(c, linear(c, *w, n), linear(c, *w, g));
+    y = add(c, y, linear(c, *w, o));
+    found.push_back(y.value.to_floats());
+    tape.backward(y, dy);
+    found.push_back(tape.grad(in).to_floats());
+  }
+  CHECK(found[0] == found[2]);
+  CHECK(found[1] == found[3]);
 }
 
 TEST_CASE_METHOD(OpLab, "attention refuses a cache that keeps keys in another way") {

@@ -24,7 +24,7 @@ Var rope(Context& c, const RopeAngles& angles, const Var& x, int64_t heads) {
   const int64_t rows = angles.cos.rows(), rotary = 2 * angles.cos.cols();
   const int64_t head_dim = std::max(rotary, x.value.cols() / heads);
   check_operand(c, "rope", "x", x.value, rows, heads * head_dim);
-  Tensor y(c.memory, x.value.shape(), c.type);
+  Tensor y(c.memory, x.value.shape(), c.kept_type);
   Rope args{.x = x.value.data(),
             .y = y.data(),
             .cos = angles.cos.data(),
@@ -33,7 +33,8 @@ Var rope(Context& c, const RopeAngles& angles, const Var& x, int64_t heads) {
             .heads = heads,
             .head_dim = head_dim,
             .rotary_dim = rotary,
-            .type = c.type};
+            .type = c.type,
+            .y_type = c.kept_type};
   c.backend.rope(args);
   if (c.tape == nullptr || !x.needs_grad()) return {std::move(y)};
   return c.tape->record(std::move(y), [args, angles, slot = x.slot](Tape& tape, std::span<const Tensor> dys) {
@@ -43,6 +44,7 @@ Var rope(Context& c, const RopeAngles& angles, const Var& x, int64_t heads) {
     back.y = dx.grad.data();
     back.inverse = true;
     back.mode = dx.mode;
+    back.y_type = back.type;
     dys[0].backend().rope(back);
   });
 }

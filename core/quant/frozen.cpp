@@ -40,7 +40,8 @@ void FrozenWeight::forward(const Exec& exec, const Tensor& x, std::span<const Lo
                        .keys = exec.keys,
                        .type = exec.type,
                        .operands = parts_.operands,
-                       .numerics = exec.numerics});
+                       .numerics = exec.numerics,
+                       .x_type = x.type()});
 }
 
 void FrozenWeight::backward(const Exec& exec, const Tensor& x, const Tensor& dy,
@@ -54,7 +55,8 @@ void FrozenWeight::backward(const Exec& exec, const Tensor& x, const Tensor& dy,
                                 .dx = dx ? dx.data() : nullptr,
                                 .mode = mode,
                                 .type = exec.type,
-                                .operands = parts_.operands});
+                                .operands = parts_.operands,
+                                .x_type = x ? x.type() : exec.type});
 }
 
 Tensor FrozenWeight::to_dense(Memory& memory, DType type) const {

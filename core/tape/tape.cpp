@@ -14,6 +14,11 @@ void add_tensors(const Tensor& a, const Tensor& b, const Tensor& y) {
   y.backend().add(Add{.a = a.data(), .b = b.data(), .y = y.data(), .n = y.size(), .type = y.type()});
 }
 
+// Gradients of a stored operand (kernels/args_matmul.h) are f32.
+DType gradient_type(DType value) {
+  return value == DType::bf16 ? DType::f32 : value;
+}
+
 }  // namespace
 
 int Tape::new_slot(Slot slot) {
@@ -22,7 +27,7 @@ int Tape::new_slot(Slot slot) {
 }
 
 Var Tape::input(Tensor value) {
-  int slot = new_slot({&value.memory(), value.shape(), value.type(), Tensor()});
+  int slot = new_slot({&value.memory(), value.shape(), gradient_type(value.type()), Tensor()});
   return {std::move(value), slot};
 }
 

@@ -21,7 +21,7 @@ struct Shape {
 };
 
 DType kv_type(const Shape& s, const Device& d) {
-  const bool narrow = s.kept && d.type() == DType::f32 && d.backend().reads_bf16_keys();
+  const bool narrow = s.kept && d.type() == DType::f32 && d.backend().stores_operands();
   return narrow ? DType::bf16 : d.type();
 }
 

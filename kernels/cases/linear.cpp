@@ -161,7 +161,7 @@ Case backward_case(const Shape& s) {
     const Array& before = next();
     if (s.wants_dx) a.dx = s.mode == Write::accumulate ? d.put(before) : d.make(s.rows * s.in);
     a.mode = s.mode;
-    a.type = d.type();
+    a.type = a.x_type = d.type();
     a.operands = d.operands();
     std::vector<std::vector<LoraPart>> parts(weights.size());
     std::vector<LinearBackwardTerm> terms;

@@ -74,16 +74,20 @@ struct Relu {
   QLORA_INLINE Curve at(Vec g) { return {value(g), select(zero() < g, set1(1.0f), zero())}; }
 };
 
-template <class Kind>
-static void activated(const Activate& a) {
+template <class Kind, class Y>
+static void activated_to(const Activate& a) {
   const auto *gate = static_cast<const float*>(a.gate), *up = static_cast<const float*>(a.up);
-  auto* y = static_cast<float*>(a.y);
+  auto* y = static_cast<Y*>(a.y);
   parallel(a.n, kElementsPerTask, [&](int64_t begin, int64_t end) {
     each(begin, end, [&](int64_t i, int64_t lanes) {
       const Vec value = Kind::value(load_some(gate + i, lanes));
-      store_some(y + i, up != nullptr ? value * load_some(up + i, lanes) : value, lanes);
+      put_result(y + i, up != nullptr ? value * load_some(up + i, lanes) : value, false, lanes);
     });
   });
+}
+template <class Kind>
+static void activated(const Activate& a) {
+  a.y_type == DType::bf16 ? activated_to<Kind, uint16_t>(a) : activated_to<Kind, float>(a);
 }
 
 // All is read before anything is written: dgate and dup may lie over gate and up.

@@ -272,10 +272,12 @@ template <>
 void small_rows<AmxTiles>(const GemmArgs& g) {
   const int64_t step = AmxTiles::kTileRows, width = few_width(g.m);
   float* x = cpu::scratch(cpu::Scratch::packed_x, g.k / 2 * width + kLanes);
-  for (int64_t r = 0; r < width && !g.same_x; r += kLanes)
-    transpose_pairs_of<0>(smaller(kLanes, g.m - r), g.k, x + r, width, [&](int64_t i, int64_t k, int64_t n) {
-      return load_pairs(g.x + (r + i) * g.ldx + k, n);
-    });
+  with_x(g, [&](const auto* rows) {
+    for (int64_t r = 0; r < width && !g.same_x; r += kLanes)
+      transpose_pairs_of<0>(
+          smaller(kLanes, g.m - r), g.k, x + r, width,
+          [&](int64_t i, int64_t k, int64_t n) { return load_pairs(rows + (r + i) * g.ldx + k, n); });
+  });
   // Few tasks: nothing is decoded ahead, or asked for long before, of a task's first rows.
   const int64_t groups = (g.n + step - 1) / step, share = groups / (4 * cpu::task_threads());
   parallel(groups, larger(weights_per_task(step * g.k), share), [&](int64_t begin, int64_t end) {

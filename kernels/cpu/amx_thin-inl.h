@@ -45,10 +45,11 @@ QLORA_INLINE void pack_thin_panel(AmxTiles, const ThinProduct& g, int64_t row, i
 }
 
 // A tile of x: rows [row, row + rows) of wide, or what dropout keeps of them.
-QLORA_INLINE void pack_wide_rows(const ThinProduct& g, const Kept& kept, int64_t row, int64_t rows,
-                                 int64_t k0, int64_t kc, float* out) {
-  const float* p = g.wide + row * g.k + k0;
-  if (!g.drops) return pack_x_as(AmxTiles{}, p, g.k, false, rows, kc, out);
+template <class T>
+QLORA_INLINE void pack_wide_rows(const ThinProduct& g, const T* wide, const Kept& kept, int64_t row,
+                                 int64_t rows, int64_t k0, int64_t kc, float* out) {
+  const T* p = wide + row * g.k + k0;
+  if (!g.drops) return pack_tiles_of_rows(p, g.k, rows, kc, out);
   for (int64_t k = 0; k < kc; k += kAmxDepth, out += AmxTiles::kTileRows * kLanes) {
     for (int64_t i = 0; i < rows; ++i)
       istore(out + i * kLanes,
@@ -62,7 +63,8 @@ QLORA_INLINE void thin_rows(AmxTiles, const ThinProduct& g, const Kept& kept, in
   const int64_t row = p * kNr, rows = smaller(kNr, g.n - row), width = thin_tile_rows<AmxTiles>(g);
   bool add = g.add;
   for (ThinChunks<AmxTiles> c(g); c.next(); add = true) {
-    pack_wide_rows(g, kept, row, rows, c.k0, c.kc, tile);
+    with_wide<AmxTiles>(
+        g, [&](const auto* wide) { pack_wide_rows(g, wide, kept, row, rows, c.k0, c.kc, tile); });
     const AmxTiles::Session session;
     for (int64_t t = 0; t < thin_tiles<AmxTiles>(g); ++t) {
       const int64_t column = t * width;

@@ -24,28 +24,35 @@ QLORA_INLINE void complete_step(float* panel, int64_t kc) {
   }
 }
 
+// Rows as they lie.
+template <class T>
+QLORA_INLINE void pack_tiles_of_rows(const T* p, int64_t ld, int64_t rows, int64_t kc, float* out) {
+  for (int64_t k = 0; k < kc; k += kAmxDepth, out += AmxTiles::kTileRows * kLanes) {
+    for (int64_t i = 0; i < rows; ++i) istore(out + i * kLanes, load_pairs(p + i * ld + k, kc - k));
+    for (int64_t i = rows; i < AmxTiles::kTileRows; ++i) store(out + i * kLanes, zero());
+  }
+}
+QLORA_INLINE void pack_x_as(AmxTiles, const uint16_t* p, int64_t ld, int64_t rows, int64_t kc, float* out) {
+  pack_tiles_of_rows(p, ld, rows, kc, out);
+}
 QLORA_INLINE void pack_x_as(AmxTiles, const float* p, int64_t ld, bool transposed, int64_t rows, int64_t kc,
                             float* out) {
+  if (!transposed) return pack_tiles_of_rows(p, ld, rows, kc, out);
   for (int64_t k = 0; k < kc; k += kAmxDepth, out += AmxTiles::kTileRows * kLanes) {
-    if (!transposed) {
-      for (int64_t i = 0; i < rows; ++i) istore(out + i * kLanes, load_pairs(p + i * ld + k, kc - k));
-    } else {
-      for (int64_t i = 0; i < rows; i += kLanes) {
-        const int64_t lanes = smaller(kLanes, rows - i);
-        IVec r[kLanes];
+    for (int64_t i = 0; i < rows; i += kLanes) {
+      const int64_t lanes = smaller(kLanes, rows - i);
+      IVec r[kLanes];
 #pragma GCC unroll 16
-        for (int j = 0; j < kLanes; ++j) {
-          const float* at = p + (k + 2 * j) * ld + i;
-          const int64_t left = kc - k - 2 * j;
-          r[j] =
-              pair(left > 0 ? load_some(at, lanes) : zero(), left > 1 ? load_some(at + ld, lanes) : zero());
-        }
-        transpose16(r);
-#pragma GCC unroll 16
-        for (int j = 0; j < kLanes; ++j) istore(out + (i + j) * kLanes, r[j]);
+      for (int j = 0; j < kLanes; ++j) {
+        const float* at = p + (k + 2 * j) * ld + i;
+        const int64_t left = kc - k - 2 * j;
+        r[j] = pair(left > 0 ? load_some(at, lanes) : zero(), left > 1 ? load_some(at + ld, lanes) : zero());
       }
+      transpose16(r);
+#pragma GCC unroll 16
+      for (int j = 0; j < kLanes; ++j) istore(out + (i + j) * kLanes, r[j]);
     }
-    for (int64_t i = transposed ? (rows + kLanes - 1) / kLanes * kLanes : rows; i < AmxTiles::kTileRows; ++i)
+    for (int64_t i = (rows + kLanes - 1) / kLanes * kLanes; i < AmxTiles::kTileRows; ++i)
       store(out + i * kLanes, zero());
   }
 }

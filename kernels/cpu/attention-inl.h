@@ -63,6 +63,16 @@ QLORA_INLINE float* floats(void* p) {
   return static_cast<float*>(p);
 }
 
+// Rows of queries as they are stored, one of the two null: those that begin with element `at` of x.
+struct Queries {
+  const float* plain;
+  const uint16_t* stored;
+};
+QLORA_INLINE Queries queries_at(const void* x, DType type, int64_t at) {
+  if (type == DType::bf16) return {nullptr, static_cast<const uint16_t*>(x) + at};
+  return {floats(x) + at, nullptr};
+}
+
 // Long blocks read keys less often, short ones skip more of what the causal mask hides. Depends on the
 // sequence alone.
 template <class Operand>
@@ -128,16 +138,19 @@ QLORA_INLINE Piece piece_of(const Block& b, const void* w, Side side, int64_t ke
                   smaller(b.k1, (tile + 1) * kKeyTile));
 }
 
-// out[rows, width] = alpha * rows of x (queries or their gradients) times rows of w (keys or values),
-// transposed. What queries do not see is left as it is, in part.
+// out[rows, width] = alpha * rows of x (queries or their gradients, stored as `type`) times rows of w (keys
+// or values), transposed. What queries do not see is left as it is, in part.
 template <class Operand>
-static void row_products(const Block& b, const void* x, const void* w, Side side, float alpha, float* out) {
+static void row_products(const Block& b, const void* x, DType type, const void* w, Side side, float alpha,
+                         float* out) {
   for (int64_t key = b.k0; key < b.k1;) {
     const Piece piece = piece_of(b, w, side, key);
     const int64_t end = smaller(piece.end, b.end_of_keys(key, kNr)),
                   skip = b.blind_rows(key, Blocking<Operand>::kTile);
+    const Queries rows = queries_at(x, type, b.q_at(b.i0 + skip));
     gemm_of<Operand>({.layout = Layout::nt,
-                      .x = floats(x) + b.q_at(b.i0 + skip),
+                      .x = rows.plain,
+                      .x_bf16 = rows.stored,
                       .dense = piece.dense,
                       .dense_bf16 = piece.dense_bf16,
                       .y = out + skip * b.width + (key - b.k0),
@@ -187,13 +200,15 @@ static void weighted_sum(const Block& b, const float* weights, const void* w, Si
 
 // y (rows of keys) += weights[rows, keys] transposed times rows of x (queries or their gradients).
 template <class Operand>
-static void add_to_keys(const Block& b, const float* weights, const void* x, float* y) {
+static void add_to_keys(const Block& b, const float* weights, const void* x, DType type, float* y) {
   for (int64_t key = b.k0; key < b.k1;) {
     const int64_t end = smaller(b.k1, b.end_of_keys(key, Blocking<Operand>::kKeyStep)),
                   skip = b.blind_rows(key, Blocking<Operand>::kTile);
+    const Queries rows = queries_at(x, type, b.q_at(b.i0 + skip));
     gemm_of<Operand>({.layout = Layout::tn,
                       .x = weights + skip * b.width + (key - b.k0),
-                      .dense = floats(x) + b.q_at(b.i0 + skip),
+                      .dense = rows.plain,
+                      .dense_bf16 = rows.stored,
                       .y = y + b.kv_at(key),
                       .ldx = b.width,
                       .ldw = b.q_stride(),
@@ -254,7 +269,7 @@ template <class Operand>
 static void attend(const Block& b) {
   const Attention& a = *b.a;
   float* scores = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
-  row_products<Operand>(b, a.q, a.k, Side::key, static_cast<float>(a.scale), scores);
+  row_products<Operand>(b, a.q, a.q_type, a.k, Side::key, static_cast<float>(a.scale), scores);
   alignas(64) float totals[kQueriesMax];
   const bool shapes = shapes_scores(a);
   for (int64_t i = b.i0; i < b.i1; ++i) {
@@ -297,8 +312,8 @@ static void attend_backward(const Block& b, const AttentionBackward& g) {
   const Attention& a = *b.a;
   float* p = cpu::scratch(cpu::Scratch::scores, b.rows() * b.width);
   float* ds = cpu::scratch(cpu::Scratch::gradients, b.rows() * b.width);
-  row_products<Operand>(b, a.q, a.k, Side::key, static_cast<float>(a.scale), p);
-  row_products<Operand>(b, g.dout, a.v, Side::value, 1.0f, ds);
+  row_products<Operand>(b, a.q, a.q_type, a.k, Side::key, static_cast<float>(a.scale), p);
+  row_products<Operand>(b, g.dout, a.type, a.v, Side::value, 1.0f, ds);
   for (int64_t i = b.i0; i < b.i1; ++i) {
     float *row = p + (i - b.i0) * b.width, *ds_row = ds + (i - b.i0) * b.width;
     const float *o = floats(a.o) + b.q_at(i), *dout = floats(g.dout) + b.q_at(i);
@@ -321,8 +336,8 @@ static void attend_backward(const Block& b, const AttentionBackward& g) {
     __builtin_memset(ds_row + seen, 0, static_cast<size_t>(b.width - seen) * sizeof(float));
   }
   weighted_sum<Operand>(b, ds, a.k, Side::key, floats(g.dq));
-  add_to_keys<Operand>(b, ds, a.q, floats(g.dk));
-  add_to_keys<Operand>(b, p, g.dout, floats(g.dv));
+  add_to_keys<Operand>(b, ds, a.q, a.q_type, floats(g.dk));
+  add_to_keys<Operand>(b, p, g.dout, a.type, floats(g.dv));
 }
 
 template <class Operand>

@@ -31,8 +31,10 @@ class Cpu final : public Reference {
   void gemm(const Gemm& a) override {
     if (a.type != DType::f32) return Reference::gemm(a);
     const bool bf16 = a.w_type == DType::bf16;
+    const bool stored = a.x_type == DType::bf16;
     product(a.operands)({.layout = a.layout,
-                         .x = f32(a.x),
+                         .x = stored ? nullptr : f32(a.x),
+                         .x_bf16 = stored ? static_cast<const uint16_t*>(a.x) : nullptr,
                          .dense = bf16 ? nullptr : f32(a.w),
                          .dense_bf16 = bf16 ? static_cast<const uint16_t*>(a.w) : nullptr,
                          .y = f32(a.y),
@@ -61,6 +63,10 @@ class Cpu final : public Reference {
     }
     Codes room;
     GemmArgs g = product_with(a.layout, f32(a.x), a.w, room, f32(a.y), a.rows, a.mode == Write::accumulate);
+    if (a.x_type == DType::bf16) {
+      g.x_bf16 = static_cast<const uint16_t*>(a.x);
+      g.x = nullptr;
+    }
     g.x_once = true;
     product(a.operands)(g);
   }

@@ -150,9 +150,18 @@ struct PackedX {
 template <class Operand>
 QLORA_INLINE void pack_x(const GemmArgs& g, int64_t t, int64_t k, int64_t kc, float* tile) {
   const bool transposed = g.layout == Layout::tn;
-  const int64_t row = t * Operand::kTileRows;
+  const int64_t row = t * Operand::kTileRows, rows = smaller(Operand::kTileRows, g.m - row);
+  if constexpr (Operand::kFlush) {
+    if (g.x_bf16 != nullptr) return pack_x_as(Operand{}, g.x_bf16 + row * g.ldx + k, g.ldx, rows, kc, tile);
+  }
   const float* p = transposed ? g.x + k * g.ldx + row : g.x + row * g.ldx + k;
-  pack_x_as(Operand{}, p, g.ldx, transposed, smaller(Operand::kTileRows, g.m - row), kc, tile);
+  pack_x_as(Operand{}, p, g.ldx, transposed, rows, kc, tile);
+}
+
+// body(x) with x as it is stored.
+template <class Body>
+QLORA_INLINE void with_x(const GemmArgs& g, const Body& body) {
+  g.x_bf16 != nullptr ? body(g.x_bf16) : body(g.x);
 }
 
 template <class Operand>

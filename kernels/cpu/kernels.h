@@ -62,11 +62,13 @@ struct Delta {
 };
 
 // y = alpha x w (or y += alpha x w), laid out as `layout` says (args_matmul.h), rows at the given strides (in
-// elements). w: `codes` when it is not null (nt: w is [n, k]; nn: w is [k, n]; then ldw is not used), else
+// elements). x: `x_bf16` (a stored operand's bit patterns; bf16 operands, not tn) when it is not null, else
+// `x`. w: `codes` when it is not null (nt: w is [n, k]; nn: w is [k, n]; then ldw is not used), else
 // `dense_bf16` (bit patterns) when that is not null, else `dense`.
 struct GemmArgs {
   Layout layout = Layout::nt;
   const float* x = nullptr;
+  const uint16_t* x_bf16 = nullptr;
   const float* dense = nullptr;
   const uint16_t* dense_bf16 = nullptr;
   const Codes* codes = nullptr;
@@ -93,6 +95,7 @@ struct GemmArgs {
 struct ThinProduct {
   const float* thin = nullptr;
   const float* wide = nullptr;
+  const uint16_t* wide_bf16 = nullptr;  // in place of wide: a stored operand (bf16 operands)
   float* y = nullptr;
   bool thin_by_k = false, wide_by_k = false, y_by_n = false;  // [k, m], [k, n], [n, m]
   int64_t m = 0, n = 0, k = 0;

@@ -18,6 +18,16 @@ float* f32(void* p) {
   return static_cast<float*>(p);
 }
 
+// x of a call from `element` on: the one of the two as which it is stored, null for the other.
+template <class Call>
+const float* plain_x(const Call& a, int64_t element = 0) {
+  return a.x_type == DType::bf16 ? nullptr : f32(a.x) + element;
+}
+template <class Call>
+const uint16_t* stored_x(const Call& a, int64_t element = 0) {
+  return a.x_type == DType::bf16 ? static_cast<const uint16_t*>(a.x) + element : nullptr;
+}
+
 // The levels of every format, as the kernels look them up.
 const float* levels_of(Format format) {
   struct Levels {
@@ -70,7 +80,8 @@ bool pack_alike(Operands operands, const WeightView& v, const WeightView& w) {
 // u = x aᵀ
 GemmArgs shared_product_of_u(const Linear& a, const LinearTerm& term, const LoraPart& part) {
   return {.layout = Layout::nt,
-          .x = f32(a.x),
+          .x = plain_x(a),
+          .x_bf16 = stored_x(a),
           .dense = f32(part.a),
           .y = f32(part.u),
           .ldx = term.w.in,
@@ -84,7 +95,8 @@ GemmArgs shared_product_of_u(const Linear& a, const LinearTerm& term, const Lora
 // u = f * keep(x) aᵀ
 ThinProduct product_of_u(const Linear& a, const LinearTerm& term, const LoraPart& part) {
   return {.thin = f32(part.a),
-          .wide = f32(a.x) + part.lo * term.w.in,
+          .wide = plain_x(a, part.lo * term.w.in),
+          .wide_bf16 = stored_x(a, part.lo * term.w.in),
           .y = f32(part.u),
           .y_by_n = true,
           .m = part.rank,
@@ -189,7 +201,8 @@ ThinProduct product_of_grad_b(const LinearBackward& a, const BackwardPart& p) {
 ThinProduct product_of_grad_a(const LinearBackward& a, const BackwardPart& p) {
   ThinProduct g = gradient(a, p);
   g.thin = p.du;
-  g.wide = f32(a.x) + p.part->lo * p.term->w.in;
+  g.wide = plain_x(a, p.part->lo * p.term->w.in);
+  g.wide_bf16 = stored_x(a, p.part->lo * p.term->w.in);
   g.y = f32(p.part->grad_a);
   g.n = p.term->w.in;
   g.alpha = p.kept.factor;
@@ -262,7 +275,8 @@ void linear(const Kernels& kernels, const Linear& a) {
                           .w = f32(part.b),
                           .scale = static_cast<float>(part.scale)});
     Codes codes;
-    GemmArgs g = product_with(Layout::nt, f32(a.x), term.w, codes, f32(term.y), a.rows, false);
+    GemmArgs g = product_with(Layout::nt, plain_x(a), term.w, codes, f32(term.y), a.rows, false);
+    g.x_bf16 = stored_x(a);
     g.deltas = deltas.data();
     g.delta_count = static_cast<int64_t>(deltas.size());
     // A product of few rows without adapters may go without packing, or pack in another way.

@@ -113,6 +113,12 @@ QLORA_INLINE void pack_x_as(Operand, const float* p, int64_t ld, bool transposed
   pack_x_tile(p, ld, transposed, rows, kc, out);
   Operand::finish(out, kc, kMr, false);
 }
+// The same of rows of a stored operand.
+template <class Operand>
+QLORA_INLINE void pack_x_as(Operand, const uint16_t* p, int64_t ld, int64_t rows, int64_t kc, float* out) {
+  pack_x_rows(p, ld, rows, kc, out);
+  Operand::finish(out, kc, kMr, true);
+}
 template <class Operand, class T>
 QLORA_INLINE void pack_w_as(Operand, const T* p, int64_t ld, bool rows_are_k, int64_t cols, int64_t kc,
                             float* out) {

@@ -82,6 +82,12 @@ QLORA_INLINE __m256i eight_below(int64_t n) {
 // One tile of x: rows [0, rows) of p, values [0, kc) of k, as [kc][kMr]. transposed: x is stored [k, rows].
 // Needs kTileSlack floats more: the overhang of the last column, or one more row (operands-inl.h).
 constexpr int64_t kTileSlack = 16;
+template <class T>
+QLORA_INLINE void pack_x_rows(const T* p, int64_t ld, int64_t rows, int64_t kc, float* out) {
+  // The upper rows first: the lower ones overwrite their overhang.
+  if constexpr (kMr > 8) transpose_rows(p + 8 * ld, ld, rows > 8 ? rows - 8 : 0, kc, out + 8, kMr);
+  transpose_rows(p, ld, rows < 8 ? rows : 8, kc, out, kMr);
+}
 QLORA_INLINE void pack_x_tile(const float* p, int64_t ld, bool transposed, int64_t rows, int64_t kc,
                               float* out) {
   if (transposed) {
@@ -92,9 +98,7 @@ QLORA_INLINE void pack_x_tile(const float* p, int64_t ld, bool transposed, int64
     }
     return;
   }
-  // The upper rows first: the lower ones overwrite their overhang.
-  if constexpr (kMr > 8) transpose_rows(p + 8 * ld, ld, rows > 8 ? rows - 8 : 0, kc, out + 8, kMr);
-  transpose_rows(p, ld, rows < 8 ? rows : 8, kc, out, kMr);
+  pack_x_rows(p, ld, rows, kc, out);
 }
 
 // The rows of a panel of w that is stored [k, n].

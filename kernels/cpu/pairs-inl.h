@@ -44,7 +44,15 @@ QLORA_INLINE void transpose_pairs(int64_t rows, int64_t kc, float* out, int64_t 
 }
 static_assert(kMr < kLanes && kNr == 2 * kLanes);
 
-// A tile of x.
+// A tile of x, of rows as they lie.
+template <class T>
+QLORA_INLINE void pack_pairs_of_rows(const T* p, int64_t ld, int64_t rows, int64_t kc, float* out) {
+  transpose_pairs(rows, kc, out, kMr,
+                  [&](int64_t i, int64_t k, int64_t n) { return load_pairs(p + i * ld + k, n); });
+}
+QLORA_INLINE void pack_x_as(Bf16Pairs, const uint16_t* p, int64_t ld, int64_t rows, int64_t kc, float* out) {
+  pack_pairs_of_rows(p, ld, rows, kc, out);
+}
 QLORA_INLINE void pack_x_as(Bf16Pairs, const float* p, int64_t ld, bool transposed, int64_t rows, int64_t kc,
                             float* out) {
   if (transposed) {
@@ -52,8 +60,7 @@ QLORA_INLINE void pack_x_as(Bf16Pairs, const float* p, int64_t ld, bool transpos
       istore(out, pair(load_n(p, rows), k + 1 < kc ? load_n(p + ld, rows) : zero()));
     return;
   }
-  transpose_pairs(rows, kc, out, kMr,
-                  [&](int64_t i, int64_t k, int64_t n) { return load_pairs(p + i * ld + k, n); });
+  pack_pairs_of_rows(p, ld, rows, kc, out);
 }
 
 // Values k and k + 1 of `lanes` columns, of rows p and p + ld; the second one missing: zeros.

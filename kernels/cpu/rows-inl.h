@@ -13,14 +13,23 @@ QLORA_INLINE void put(float* p, Vec value, bool add, int64_t lanes) {
   store_some(p, add ? load_some(p, lanes) + value : value, lanes);
 }
 
+// A result as it is stored: f32, or an operand, never added to.
+QLORA_INLINE void put_result(float* p, Vec value, bool add, int64_t lanes) {
+  put(p, value, add, lanes);
+}
+QLORA_INLINE void put_result(uint16_t* p, Vec value, bool, int64_t lanes) {
+  store_operands(p, value, lanes);
+}
+
 // y = x / sqrt(mean(x²) + eps) * w, also of x + residual. Squares are summed in kLanes partial sums over the
 // columns.
-static void rms_norm(const RmsNorm& a) {
+template <class Y>
+static void rms_norm_to(const RmsNorm& a) {
   const auto* w = static_cast<const float*>(a.w);
   parallel(a.rows, rows_per_task(a.cols), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const float* x = static_cast<const float*>(a.x) + row * a.cols;
-      float* y = static_cast<float*>(a.y) + row * a.cols;
+      Y* y = static_cast<Y*>(a.y) + row * a.cols;
       Vec squares = zero();
       if (a.residual != nullptr) {
         const float* residual = static_cast<const float*>(a.residual) + row * a.cols;
@@ -41,10 +50,13 @@ static void rms_norm(const RmsNorm& a) {
       const float rstd = static_cast<float>(1.0 / __builtin_sqrt(mean + a.eps));
       if (a.rstd != nullptr) static_cast<float*>(a.rstd)[row] = rstd;
       each(0, a.cols, [&](int64_t c, int64_t lanes) {
-        store_some(y + c, load_some(x + c, lanes) * set1(rstd) * load_some(w + c, lanes), lanes);
+        put_result(y + c, load_some(x + c, lanes) * set1(rstd) * load_some(w + c, lanes), false, lanes);
       });
     }
   });
+}
+static void rms_norm(const RmsNorm& a) {
+  a.y_type == DType::bf16 ? rms_norm_to<uint16_t>(a) : rms_norm_to<float>(a);
 }
 
 // With g = dy * w:  dx = rstd * (g - x * rstd² * mean(g * x)), added to what is in dx or beside it.
@@ -74,13 +86,14 @@ static void rms_norm_backward(const RmsNormBackward& a) {
 
 // y = (x - mean) / sqrt(mean((x - mean)²) + eps) * w + bias, also of x + residual. Sums as in rms_norm, the
 // second over a row that the first has read.
-static void layer_norm(const LayerNorm& a) {
+template <class Y>
+static void layer_norm_to(const LayerNorm& a) {
   const auto *w = static_cast<const float*>(a.w), *bias = static_cast<const float*>(a.bias);
   const double n = static_cast<double>(a.cols);
   parallel(a.rows, rows_per_task(a.cols), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const float* x = static_cast<const float*>(a.x) + row * a.cols;
-      float* y = static_cast<float*>(a.y) + row * a.cols;
+      Y* y = static_cast<Y*>(a.y) + row * a.cols;
       Vec total = zero(), squares = zero();
       if (a.residual != nullptr) {
         const float* residual = static_cast<const float*>(a.residual) + row * a.cols;
@@ -106,10 +119,13 @@ static void layer_norm(const LayerNorm& a) {
       each(0, a.cols, [&](int64_t c, int64_t lanes) {
         const Vec h = (load_some(x + c, lanes) - set1(mean)) * set1(rstd);
         const Vec b = bias != nullptr ? load_some(bias + c, lanes) : zero();
-        store_some(y + c, fma(h, load_some(w + c, lanes), b), lanes);
+        put_result(y + c, fma(h, load_some(w + c, lanes), b), false, lanes);
       });
     }
   });
+}
+static void layer_norm(const LayerNorm& a) {
+  a.y_type == DType::bf16 ? layer_norm_to<uint16_t>(a) : layer_norm_to<float>(a);
 }
 
 // With h = (x - mean) rstd and g = dy * w:  dx = rstd * (g - mean(g) - h * mean(g * h)), added to what is in
@@ -144,7 +160,8 @@ static void layer_norm_backward(const LayerNormBackward& a) {
 }
 
 // y1 = x1 cos - x2 sin,  y2 = x2 cos + x1 sin, and what lies past them as it is
-static void rope(const Rope& a) {
+template <class Y>
+static void rope_to(const Rope& a) {
   const int64_t turned = a.rotary_dim > 0 ? a.rotary_dim : a.head_dim, half = turned / 2;
   const bool add = a.mode == Write::accumulate;
   const Vec sign = set1(a.inverse ? -1.0f : 1.0f);
@@ -153,17 +170,20 @@ static void rope(const Rope& a) {
       const float* cos = static_cast<const float*>(a.cos) + i / a.heads * half;
       const float* sin = static_cast<const float*>(a.sin) + i / a.heads * half;
       const float* x = static_cast<const float*>(a.x) + i * a.head_dim;
-      float* y = static_cast<float*>(a.y) + i * a.head_dim;
+      Y* y = static_cast<Y*>(a.y) + i * a.head_dim;
       each(0, half, [&](int64_t j, int64_t lanes) {
         const Vec x1 = load_some(x + j, lanes), x2 = load_some(x + j + half, lanes);
         const Vec c = load_some(cos + j, lanes), s = load_some(sin + j, lanes) * sign;
-        put(y + j, fnma(x2, s, x1 * c), add, lanes);
-        put(y + j + half, fma(x1, s, x2 * c), add, lanes);
+        put_result(y + j, fnma(x2, s, x1 * c), add, lanes);
+        put_result(y + j + half, fma(x1, s, x2 * c), add, lanes);
       });
       each(turned, a.head_dim,
-           [&](int64_t j, int64_t lanes) { put(y + j, load_some(x + j, lanes), add, lanes); });
+           [&](int64_t j, int64_t lanes) { put_result(y + j, load_some(x + j, lanes), add, lanes); });
     }
   });
+}
+static void rope(const Rope& a) {
+  a.y_type == DType::bf16 ? rope_to<uint16_t>(a) : rope_to<float>(a);
 }
 
 static void copy_columns(const CopyColumns& a) {

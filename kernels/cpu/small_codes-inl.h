@@ -115,8 +115,11 @@ static bool small_codes_take(Bf16Pairs, const GemmArgs& g) {
 static void small_code_rows(Bf16Pairs, const GemmArgs& g) {
   // Sixteen words are written at a time.
   float* x = cpu::scratch(cpu::Scratch::packed_x, g.m * g.k / 2 + kLanes);
-  transpose_pairs_of<0>(g.m, g.k, x, g.m,
-                        [&](int64_t i, int64_t k, int64_t n) { return load_pairs(g.x + i * g.ldx + k, n); });
+  with_x(g, [&](const auto* rows) {
+    transpose_pairs_of<0>(g.m, g.k, x, g.m, [&](int64_t i, int64_t k, int64_t n) {
+      return load_pairs(rows + i * g.ldx + k, n);
+    });
+  });
   const int64_t pass = 8 * code_groups_of(static_cast<int>(g.m));
   parallel((g.n + pass - 1) / pass, weights_per_task(pass * g.k), [&](int64_t begin, int64_t end) {
     const int64_t first = begin * pass, last = smaller(g.n, end * pass);

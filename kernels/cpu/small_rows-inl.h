@@ -376,10 +376,13 @@ static bool small_rows_take(const GemmArgs& g) {
 static GemmArgs with_bf16_rows(const GemmArgs& g) {
   GemmArgs rounded = g;
   float* x = cpu::scratch(cpu::Scratch::packed_x, g.m * g.k);
-  for (int64_t r = 0; r < g.m; ++r)
-    for (int64_t k = 0; k < g.k; ++k)
-      x[r * g.k + k] = _mm256_cvtss_f32(operand_nearest_bf16(_mm256_set1_ps(g.x[r * g.ldx + k])));
+  with_x(g, [&](const auto* rows) {
+    for (int64_t r = 0; r < g.m; ++r)
+      for (int64_t k = 0; k < g.k; ++k)
+        x[r * g.k + k] = _mm256_cvtss_f32(operand_nearest_bf16(_mm256_set1_ps(load1(rows + r * g.ldx + k))));
+  });
   rounded.x = x;
+  rounded.x_bf16 = nullptr;
   rounded.ldx = g.k;
   return rounded;
 }

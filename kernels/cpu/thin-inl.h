@@ -85,7 +85,8 @@ static void pack_thin(const ThinProduct& g, int64_t t) {
 }
 
 // transpose_rows of what dropout keeps; bits and their stride in bytes are those of p. k is a multiple of 8.
-QLORA_INLINE void transpose_kept(const float* p, int64_t ld, int64_t rows, int64_t kc, const uint8_t* bits,
+template <class T>
+QLORA_INLINE void transpose_kept(const T* p, int64_t ld, int64_t rows, int64_t kc, const uint8_t* bits,
                                  int64_t bits_ld, float* out) {
   int64_t k = 0;
   for (; k + 8 <= kc; k += 8) {
@@ -98,57 +99,61 @@ QLORA_INLINE void transpose_kept(const float* p, int64_t ld, int64_t rows, int64
   }
   for (; k < kc; ++k)
     for (int i = 0; i < 8; ++i)
-      out[k * kNr + i] = i < rows && (bits[i * bits_ld + k / 8] >> (k % 8) & 1) != 0 ? p[i * ld + k] : 0.0f;
+      out[k * kNr + i] =
+          i < rows && (bits[i * bits_ld + k / 8] >> (k % 8) & 1) != 0 ? load1(p + i * ld + k) : 0.0f;
 }
 
 // What dropout keeps of `cols` (or more) columns of row k of wide, from `column` on.
-QLORA_INLINE Vec kept_of_row(const ThinProduct& g, const Kept& kept, int64_t k, int64_t column,
+template <class T>
+QLORA_INLINE Vec kept_of_row(const ThinProduct& g, const T* wide, const Kept& kept, int64_t k, int64_t column,
                              int64_t cols) {
   if (cols <= 0) return zero();
-  const Vec x = load_some(g.wide + k * g.n + column, smaller(kLanes, cols));
+  const Vec x = load_some(wide + k * g.n + column, smaller(kLanes, cols));
   return keep(x, load_bits(kept.bits + k * kept.ld + column / 8));
 }
 
 // The panel of what dropout keeps of wide at column n = column, values [k0, k0 + kc) of k.
-template <class Operand>
-QLORA_INLINE void pack_kept_as(Operand, const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc,
-                               int64_t column, int64_t cols, float* out) {
+template <class Operand, class T>
+QLORA_INLINE void pack_kept_as(Operand, const ThinProduct& g, const T* wide, const Kept& kept, int64_t k0,
+                               int64_t kc, int64_t column, int64_t cols, float* out) {
   if (g.wide_by_k) {
     for (int64_t k = 0; k < kc; ++k)
       for (int64_t j = 0; j < kNr; j += kLanes)
-        store(out + k * kNr + j, kept_of_row(g, kept, k0 + k, column + j, cols - j));
+        store(out + k * kNr + j, kept_of_row(g, wide, kept, k0 + k, column + j, cols - j));
   } else {
     // Bits of a task's own start at its first row.
     for (int64_t j = 0; j < kNr; j += 8)
-      transpose_kept(g.wide + (column + j) * g.k + k0, g.k, cols - j, kc, kept.bits + j * kept.ld + k0 / 8,
+      transpose_kept(wide + (column + j) * g.k + k0, g.k, cols - j, kc, kept.bits + j * kept.ld + k0 / 8,
                      kept.ld, out + j);
   }
-  Operand::finish(out, kc, kNr, false);
+  Operand::finish(out, kc, kNr, sizeof(T) == sizeof(uint16_t));
 }
 
 #if QLORA_PAIRS
 // n (or more) of 32 values of a row whose bits are these, as pairs; zeros beyond n.
-QLORA_INLINE IVec load_kept_pairs(const float* p, int64_t n, const uint8_t* bits) {
+template <class T>
+QLORA_INLINE IVec load_kept_pairs(const T* p, int64_t n, const uint8_t* bits) {
   uint32_t on = 0;
   if (n >= 2 * kLanes)
     __builtin_memcpy(&on, bits, 4);
   else  // the row of bits may end here
     for (int64_t i = 0; 8 * i < n; ++i) on |= static_cast<uint32_t>(bits[i]) << (8 * i);
-  const Vec first = n >= kLanes ? load(p) : load_n(p, n);
-  const Vec second = n >= 2 * kLanes ? load(p + kLanes) : load_n(p + kLanes, larger(n - kLanes, 0));
+  const Vec first = load_some(p, smaller(n, kLanes));
+  const Vec second = load_some(p + kLanes, larger(0, smaller(n - kLanes, kLanes)));
   return narrow(keep(first, on & 0xffff), keep(second, on >> 16));
 }
 
-QLORA_INLINE void pack_kept_as(Bf16Pairs, const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc,
-                               int64_t column, int64_t cols, float* out) {
+template <class T>
+QLORA_INLINE void pack_kept_as(Bf16Pairs, const ThinProduct& g, const T* wide, const Kept& kept, int64_t k0,
+                               int64_t kc, int64_t column, int64_t cols, float* out) {
   if (g.wide_by_k) {
     const auto row = [&](int64_t k, int64_t j) {
-      return k < kc ? kept_of_row(g, kept, k0 + k, column + j, cols - j) : zero();
+      return k < kc ? kept_of_row(g, wide, kept, k0 + k, column + j, cols - j) : zero();
     };
     for (int64_t k = 0; k < kc; k += 2) {
       if (k + kRowsAhead < kc) {
-        __builtin_prefetch(g.wide + (k0 + k + kRowsAhead) * g.n + column);
-        __builtin_prefetch(g.wide + (k0 + k + kRowsAhead + 1) * g.n + column);
+        __builtin_prefetch(wide + (k0 + k + kRowsAhead) * g.n + column);
+        __builtin_prefetch(wide + (k0 + k + kRowsAhead + 1) * g.n + column);
       }
       for (int64_t j = 0; j < kNr; j += kLanes) istore(out + k / 2 * kNr + j, pair(row(k, j), row(k + 1, j)));
     }
@@ -157,26 +162,38 @@ QLORA_INLINE void pack_kept_as(Bf16Pairs, const ThinProduct& g, const Kept& kept
   for (int64_t j = 0; j < kNr; j += kLanes)
     transpose_pairs(larger(0, smaller(kLanes, cols - j)), kc, out + j, kNr,
                     [&](int64_t i, int64_t k, int64_t n) {
-                      return load_kept_pairs(g.wide + (column + j + i) * g.k + k0 + k, n,
+                      return load_kept_pairs(wide + (column + j + i) * g.k + k0 + k, n,
                                              kept.bits + (j + i) * kept.ld + (k0 + k) / 8);
                     });
 }
 #endif
 #if QLORA_TILES
-QLORA_INLINE void pack_kept_as(AmxTiles, const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc,
-                               int64_t column, int64_t cols, float* out) {
-  pack_kept_as(Bf16Pairs{}, g, kept, k0, kc, column, cols, out);
+template <class T>
+QLORA_INLINE void pack_kept_as(AmxTiles, const ThinProduct& g, const T* wide, const Kept& kept, int64_t k0,
+                               int64_t kc, int64_t column, int64_t cols, float* out) {
+  pack_kept_as(Bf16Pairs{}, g, wide, kept, k0, kc, column, cols, out);
   complete_step(out, kc);
 }
 #endif
+
+// body(wide) with wide as it is stored.
+template <class Operand, class Body>
+QLORA_INLINE void with_wide(const ThinProduct& g, const Body& body) {
+  if constexpr (Operand::kFlush) {
+    if (g.wide_bf16 != nullptr) return body(g.wide_bf16);
+  }
+  body(g.wide);
+}
 
 // The panel of wide at column n = column, values [k0, k0 + kc) of k. `kept`: what is read through bits.
 template <class Operand>
 QLORA_INLINE void pack_wide(const ThinProduct& g, const Kept& kept, int64_t k0, int64_t kc, int64_t column,
                             int64_t cols, float* out) {
-  if (g.drops) return pack_kept_as(Operand{}, g, kept, k0, kc, column, cols, out);
-  const float* p = g.wide + (g.wide_by_k ? k0 * g.n + column : column * g.k + k0);
-  pack_w_as(Operand{}, p, g.wide_by_k ? g.n : g.k, g.wide_by_k, cols, kc, out);
+  with_wide<Operand>(g, [&](const auto* wide) {
+    if (g.drops) return pack_kept_as(Operand{}, g, wide, kept, k0, kc, column, cols, out);
+    const auto* p = wide + (g.wide_by_k ? k0 * g.n + column : column * g.k + k0);
+    pack_w_as(Operand{}, p, g.wide_by_k ? g.n : g.k, g.wide_by_k, cols, kc, out);
+  });
 }
 
 // y[j, i] = sums[i, j] for i < m, j < cols: sums are kNr wide, y has g.m.

@@ -302,6 +302,20 @@ QLORA_INLINE IVec load_words(const uint8_t* p, int64_t stride) {
 QLORA_INLINE Vec load_some(const float* p, int64_t n) {
   return n == kLanes ? load(p) : load_n(p, n);
 }
+// The first n stored bf16, as they are.
+QLORA_INLINE Vec load_some(const uint16_t* p, int64_t n) {
+  const __m256i bits = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1u), p);
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+}
+// The first n lanes as operands of a product, stored as bf16.
+QLORA_INLINE void store_operands(uint16_t* p, Vec a, int64_t n) {
+  const __mmask16 lanes = static_cast<__mmask16>((1u << n) - 1u);
+#if QLORA_PAIRS
+  _mm256_mask_storeu_epi16(p, lanes, (__m256i)_mm512_cvtneps_pbh(a.v));
+#else
+  _mm512_mask_cvtepi32_storeu_epi16(p, lanes, _mm512_srli_epi32(_mm512_castps_si512(operand_bf16(a).v), 16));
+#endif
+}
 QLORA_INLINE void store_some(float* p, Vec a, int64_t n) {
   if (n == kLanes) {
     store(p, a);

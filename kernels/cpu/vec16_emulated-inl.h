@@ -254,6 +254,14 @@ QLORA_INLINE IVec load_words(const uint8_t* p, int64_t stride) {
 QLORA_INLINE Vec load_some(const float* p, int64_t n) {
   return n == kLanes ? load(p) : load_n(p, n);
 }
+QLORA_INLINE Vec load_some(const uint16_t* p, int64_t n) {
+  const int64_t low = low_lanes(n), high = high_lanes(n);
+  return {half::load_some(p, low), high > 0 ? half::load_some(p + 8, high) : half::zero()};
+}
+QLORA_INLINE void store_operands(uint16_t* p, Vec a, int64_t n) {
+  half::store_operands(p, a.a, low_lanes(n));
+  if (high_lanes(n) > 0) half::store_operands(p + 8, a.b, high_lanes(n));
+}
 QLORA_INLINE void store_some(float* p, Vec a, int64_t n) {
   if (n == kLanes) {
     store(p, a);

@@ -230,6 +230,21 @@ QLORA_INLINE IVec load_words(const uint8_t* p, int64_t stride) {
 QLORA_INLINE Vec load_some(const float* p, int64_t n) {
   return n == kLanes ? load(p) : load_n(p, n);
 }
+// The first n stored bf16, as they are.
+QLORA_INLINE Vec load_some(const uint16_t* p, int64_t n) {
+  uint16_t room[kLanes] = {};
+  if (n < kLanes) p = static_cast<const uint16_t*>(__builtin_memcpy(room, p, static_cast<size_t>(n) * 2));
+  const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
+}
+// The first n lanes as operands of a product, stored as bf16.
+QLORA_INLINE void store_operands(uint16_t* p, Vec a, int64_t n) {
+  const __m256i words = _mm256_srli_epi32(_mm256_castps_si256(operand_bf16(a).v), 16);
+  const __m256i both = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
+  uint16_t room[kLanes];
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(n < kLanes ? room : p), _mm256_castsi256_si128(both));
+  if (n < kLanes) __builtin_memcpy(p, room, static_cast<size_t>(n) * 2);
+}
 QLORA_INLINE void store_some(float* p, Vec a, int64_t n) {
   if (n == kLanes) {
     store(p, a);

@@ -108,9 +108,6 @@ Heads heads_of(const Attention& a) {
 
 void attention(Device& d, const Attention& a) {
   check_heads(a);
-  if (a.kv_type != DType::f32)
-    throw Error(ErrorKind::failure,
-                std::string("attention on CUDA: keys are f32, not ") + name_of(a.kv_type));
   if (flash_takes(a)) return flash(d, a);
   d.uploads.begin();
   const Sequences all = upload_sequences(d, a.sequences);

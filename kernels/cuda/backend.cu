@@ -1,5 +1,8 @@
 #include "kernels/cuda/backend.h"
 
+#include <string>
+
+#include "core/base/error.h"
 #include "kernels/cuda/copies.h"
 #include "kernels/cuda/kept.h"
 #include "kernels/cuda/kernels.h"
@@ -13,6 +16,12 @@ constexpr std::string_view kName = "cuda";
 #else
 constexpr std::string_view kName = "cuda-emulated";
 #endif
+
+// No stored operands here (Backend::stores_operands).
+void takes_f32(const char* what, DType type) {
+  if (type == DType::f32) return;
+  throw Error(ErrorKind::failure, std::string("on CUDA ") + what + " is f32, not " + name_of(type));
+}
 
 class CudaBackend : public Backend {
  public:
@@ -57,17 +66,43 @@ class CudaBackend : public Backend {
   void gemm(const Gemm& a) override { cuda::gemm(device_, a); }
   void qgemm(const QGemm& a) override { cuda::qgemm(device_, a); }
   void dequantize(const Dequantize& a) override { cuda::dequantize(device_, a); }
-  void linear(const Linear& a) override { cuda::linear(device_, a); }
-  void linear_backward(const LinearBackward& a) override { cuda::linear_backward(device_, a); }
-  void attention(const Attention& a) override { cuda::attention(device_, a); }
-  void attention_backward(const AttentionBackward& a) override { cuda::attention_backward(device_, a); }
-  void rms_norm(const RmsNorm& a) override { cuda::rms_norm(device_, a); }
+  void linear(const Linear& a) override {
+    takes_f32("x of a linear layer", a.x_type);
+    cuda::linear(device_, a);
+  }
+  void linear_backward(const LinearBackward& a) override {
+    takes_f32("x of a linear layer", a.x_type);
+    cuda::linear_backward(device_, a);
+  }
+  void attention(const Attention& a) override {
+    takes_f32("q of attention", a.q_type);
+    takes_f32("k of attention", a.kv_type);
+    cuda::attention(device_, a);
+  }
+  void attention_backward(const AttentionBackward& a) override {
+    takes_f32("q of attention", a.forward.q_type);
+    takes_f32("k of attention", a.forward.kv_type);
+    cuda::attention_backward(device_, a);
+  }
+  void rms_norm(const RmsNorm& a) override {
+    takes_f32("y of a norm", a.y_type);
+    cuda::rms_norm(device_, a);
+  }
   void rms_norm_backward(const RmsNormBackward& a) override { cuda::rms_norm_backward(device_, a); }
-  void layer_norm(const LayerNorm& a) override { cuda::layer_norm(device_, a); }
+  void layer_norm(const LayerNorm& a) override {
+    takes_f32("y of a norm", a.y_type);
+    cuda::layer_norm(device_, a);
+  }
   void layer_norm_backward(const LayerNormBackward& a) override { cuda::layer_norm_backward(device_, a); }
   void rope_table(const RopeTable& a) override { cuda::rope_table(device_, a); }
-  void rope(const Rope& a) override { cuda::rope(device_, a); }
-  void activate(const Activate& a) override { cuda::activate(device_, a); }
+  void rope(const Rope& a) override {
+    takes_f32("y of rope", a.y_type);
+    cuda::rope(device_, a);
+  }
+  void activate(const Activate& a) override {
+    takes_f32("y of an activation", a.y_type);
+    cuda::activate(device_, a);
+  }
   void activate_backward(const ActivateBackward& a) override { cuda::activate_backward(device_, a); }
   void add(const Add& a) override { cuda::add(device_, a); }
   void gather_rows(const GatherRows& a) override { cuda::gather_rows(device_, a); }

@@ -43,11 +43,12 @@ int64_t longest(const Attention& a) {
   return a.window > 0 ? std::min(keys, a.window) : keys;
 }
 
-// K: of stored keys and values, T or bf16.
-template <class T, class K>
-T dot(const T* a, const K* b, int64_t n, Operands operands = Operands::as_stored) {
+// Q and K: of queries, and of keys and values, as they are stored: T or bf16.
+template <class T, class Q, class K>
+T dot(const Q* a, const K* b, int64_t n, Operands operands = Operands::as_stored) {
   T sum = 0;
-  for (int64_t c = 0; c < n; ++c) sum += operand(a[c], operands) * operand(widened<T>(b[c]), operands);
+  for (int64_t c = 0; c < n; ++c)
+    sum += operand(widened<T>(a[c]), operands) * operand(widened<T>(b[c]), operands);
   return sum;
 }
 
@@ -63,11 +64,13 @@ struct Heads {
   explicit Heads(const Attention& args) : a(args), scale(static_cast<T>(args.scale)) {}
   const Attention& a;
   T scale;
-  const T* query(const void* p, int64_t row, int64_t head) const {
-    return static_cast<const T*>(p) + at(row, head);
+  template <class Q>
+  const Q* query(const void* p, int64_t row, int64_t head) const {
+    return static_cast<const Q*>(p) + at(row, head);
   }
-  const T* key(const void* p, int64_t row, int64_t kv_head) const {
-    return static_cast<const T*>(p) + at_kv(row, kv_head);
+  template <class K>
+  const K* key(const void* p, int64_t row, int64_t kv_head) const {
+    return static_cast<const K*>(p) + at_kv(row, kv_head);
   }
   int64_t at(int64_t row, int64_t head) const { return (row * a.heads + head) * a.head_dim; }
   int64_t at_kv(int64_t row, int64_t kv_head) const { return (row * a.kv_heads + kv_head) * a.head_dim; }
@@ -106,10 +109,10 @@ struct Score {
   T value, slope;
 };
 
-template <class T, class K>
-Score<T> score_of(const Heads<T>& h, const T* q, const K* k, int64_t head, int64_t distance) {
+template <class T, class Q, class K>
+Score<T> score_of(const Heads<T>& h, const Q* q, const K* k, int64_t head, int64_t distance) {
   const Attention& a = h.a;
-  Score<T> s{h.scale * dot(q, k, a.head_dim, a.operands), T{1}};
+  Score<T> s{h.scale * dot<T>(q, k, a.head_dim, a.operands), T{1}};
   if (a.softcap > 0) {
     const T cap = static_cast<T>(a.softcap), t = std::tanh(s.value / cap);
     s = {cap * t, T{1} - t * t};
@@ -118,11 +121,11 @@ Score<T> score_of(const Heads<T>& h, const T* q, const K* k, int64_t head, int64
   return s;
 }
 
-template <class T, class K>
+template <class T, class Q, class K>
 void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t head, std::vector<T>& p) {
   const Attention& a = h.a;
   int64_t row = s.q_row + i, position = s.k_len - s.q_len + i, first = first_key(a, position);
-  const T* q = h.query(a.q, row, head);
+  const Q* q = h.template query<Q>(a.q, row, head);
   auto count = static_cast<size_t>(position - first + 1);
   const KeyRows<T, K> keys(h, s, a.k, &SharedTile::k, h.kv_head(head)),
       values(h, s, a.v, &SharedTile::v, h.kv_head(head));
@@ -142,7 +145,7 @@ void forward_query(const Heads<T>& h, const SequenceSpan& s, int64_t i, int64_t 
   if (a.lse != nullptr) static_cast<T*>(a.lse)[row * a.heads + head] = largest + std::log(total);
 }
 
-template <class T, class K = T>
+template <class T, class Q, class K>
 void forward(const Attention& a) {
   Heads<T> h(a);
   RowIndex rows(a.sequences, false);
@@ -152,45 +155,47 @@ void forward(const Attention& a) {
     for (int64_t item = begin; item < end; ++item) {
       int64_t index = item / a.heads;
       size_t s = rows.sequence(index);
-      forward_query<T, K>(h, a.sequences[s], index - rows.first(s), item % a.heads, p);
+      forward_query<T, Q, K>(h, a.sequences[s], index - rows.first(s), item % a.heads, p);
     }
   });
 }
 
-// What both halves of the backward pass need of one (query, key) pair:
+// What both halves of the backward pass need of one (query, key) pair, q, k and v being stored as S:
 //   p = exp(score - lse);  ds = p * (dout · v - dout · o) * scale * slope of the score
 template <class T>
 struct Pair {
   T p, ds;
 };
 
-template <class T>
+template <class T, class S>
 Pair<T> pair_of(const Heads<T>& h, const AttentionBackward& b, int64_t row, int64_t head, int64_t key_row,
                 int64_t distance, T delta) {
   const Attention& a = h.a;
   int64_t kv = h.kv_head(head);
-  Score<T> score = score_of(h, h.query(a.q, row, head), h.key(a.k, key_row, kv), head, distance);
+  Score<T> score =
+      score_of(h, h.template query<S>(a.q, row, head), h.template key<S>(a.k, key_row, kv), head, distance);
   T p = std::exp(score.value - h.lse(row, head));
-  T dp = dot(h.query(b.dout, row, head), h.key(a.v, key_row, kv), a.head_dim, a.operands);
+  T dp = dot<T>(h.template query<T>(b.dout, row, head), h.template key<S>(a.v, key_row, kv), a.head_dim,
+                a.operands);
   return {p, p * (dp - delta) * h.scale * score.slope};
 }
 
-template <class T>
+template <class T, class S>
 void backward_query(const Heads<T>& h, const AttentionBackward& b, const SequenceSpan& s, int64_t i,
                     int64_t head, T& delta) {
   const Attention& a = h.a;
   int64_t row = s.q_row + i, position = s.k_len - s.q_len + i;
-  delta = dot(h.query(b.dout, row, head), h.query(a.o, row, head), a.head_dim);
+  delta = dot<T>(h.template query<T>(b.dout, row, head), h.template query<T>(a.o, row, head), a.head_dim);
   T* dq = static_cast<T*>(b.dq) + h.at(row, head);
   std::fill_n(dq, a.head_dim, T{0});
   for (int64_t j = first_key(a, position); j <= position; ++j) {
-    T ds = pair_of(h, b, row, head, s.k_row + j, position - j, delta).ds;
-    add_weighted(ds, h.key(a.k, s.k_row + j, h.kv_head(head)), a.head_dim, a.operands, dq);
+    T ds = pair_of<T, S>(h, b, row, head, s.k_row + j, position - j, delta).ds;
+    add_weighted(ds, h.template key<S>(a.k, s.k_row + j, h.kv_head(head)), a.head_dim, a.operands, dq);
   }
 }
 
 // delta: of the sequence's queries, [q_len, heads].
-template <class T>
+template <class T, class S>
 void backward_key(const Heads<T>& h, const AttentionBackward& b, const SequenceSpan& s, int64_t j,
                   int64_t kv_head, const T* delta) {
   const Attention& a = h.a;
@@ -204,14 +209,14 @@ void backward_key(const Heads<T>& h, const AttentionBackward& b, const SequenceS
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     for (int64_t i = first; i < last; ++i) {
       int64_t row = s.q_row + i;
-      Pair<T> pair = pair_of(h, b, row, head, key_row, before + i - j, delta[i * a.heads + head]);
-      add_weighted(pair.ds, h.query(a.q, row, head), a.head_dim, a.operands, dk);
-      add_weighted(pair.p, h.query(b.dout, row, head), a.head_dim, a.operands, dv);
+      Pair<T> pair = pair_of<T, S>(h, b, row, head, key_row, before + i - j, delta[i * a.heads + head]);
+      add_weighted(pair.ds, h.template query<S>(a.q, row, head), a.head_dim, a.operands, dk);
+      add_weighted(pair.p, h.template query<T>(b.dout, row, head), a.head_dim, a.operands, dv);
     }
   }
 }
 
-template <class T>
+template <class T, class S>
 void backward(const AttentionBackward& b) {
   const Attention& a = b.forward;
   Heads<T> h(a);
@@ -222,16 +227,16 @@ void backward(const AttentionBackward& b) {
     for (int64_t item = begin; item < end; ++item) {
       int64_t index = item / a.heads;
       size_t s = queries.sequence(index);
-      backward_query(h, b, a.sequences[s], index - queries.first(s), item % a.heads,
-                     delta[static_cast<size_t>(item)]);
+      backward_query<T, S>(h, b, a.sequences[s], index - queries.first(s), item % a.heads,
+                           delta[static_cast<size_t>(item)]);
     }
   });
   split(keys.total() * a.kv_heads, work * (a.heads / a.kv_heads), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; ++item) {
       int64_t index = item / a.kv_heads;
       size_t s = keys.sequence(index);
-      backward_key(h, b, a.sequences[s], index - keys.first(s), item % a.kv_heads,
-                   delta.data() + queries.first(s) * a.heads);
+      backward_key<T, S>(h, b, a.sequences[s], index - keys.first(s), item % a.kv_heads,
+                         delta.data() + queries.first(s) * a.heads);
     }
   });
 }
@@ -239,12 +244,12 @@ void backward(const AttentionBackward& b) {
 }  // namespace
 
 void Reference::attention(const Attention& a) {
-  if (a.kv_type == DType::bf16) return forward<float, bf16>(a);
-  by_compute_type(a.type, [&]<class T>(T) { forward<T>(a); });
+  by_types(a.type, a.kv_type,
+           [&]<class T, class K>(T, K) { a.q_type == a.type ? forward<T, T, K>(a) : forward<T, K, K>(a); });
 }
 
 void Reference::attention_backward(const AttentionBackward& b) {
-  by_compute_type(b.forward.type, [&]<class T>(T) { backward<T>(b); });
+  by_types(b.forward.type, b.forward.kv_type, [&]<class T, class S>(T, S) { backward<T, S>(b); });
 }
 
 }  // namespace qlora

@@ -25,13 +25,14 @@ bool empty(const LoraPart& part) {
   return part.hi <= part.lo || part.rank <= 0;
 }
 
-template <class T>
+// S: of what is stored, T or bf16.
+template <class T, class S>
 void drop(const DropRows& a) {
   const auto factor = static_cast<T>(a.factor);
   split(a.rows, a.cols * 8, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const T* x = static_cast<const T*>(a.x) + row * a.cols;
-      T* y = static_cast<T*>(a.y) + row * a.cols;
+      const S* x = static_cast<const S*>(a.x) + row * a.cols;
+      S* y = static_cast<S*>(a.y) + row * a.cols;
       RowKey key = a.keys[row];
       for (int64_t column = 0; column < a.cols; column += 4) {
         Philox4 bits = philox(a.dropout.key, static_cast<uint32_t>(column / 4), key.position, key.example,
@@ -39,7 +40,7 @@ void drop(const DropRows& a) {
         int64_t width = std::min<int64_t>(4, a.cols - column);
         for (int64_t j = 0; j < width; ++j) {
           bool keep = uniform01(bits.v[j]) >= a.dropout.p;
-          store(y[column + j], keep ? x[column + j] * factor : T{0}, a.mode);
+          store(y[column + j], keep ? widened<T>(x[column + j]) * factor : T{0}, a.mode);
         }
       }
     }
@@ -53,7 +54,7 @@ float dropout_factor(float p) {
 }
 
 void Reference::drop_rows(const DropRows& a) {
-  by_compute_type(a.type, [&]<class T>(T) { drop<T>(a); });
+  by_types(a.type, a.type, [&]<class T, class S>(T, S) { drop<T, S>(a); });
 }
 
 void Reference::linear(const Linear& a) {
@@ -75,7 +76,8 @@ void Reference::base_products(const Linear& a) {
              .rows = a.rows,
              .type = a.type,
              .operands = a.operands,
-             .numerics = a.numerics});
+             .numerics = a.numerics,
+             .x_type = a.x_type});
 }
 
 // u = f * keep(x) aᵀ;  y += scale * u bᵀ, some rows at a time.
@@ -83,17 +85,17 @@ void Reference::part_forward(const Linear& a, const LinearTerm& term, const Lora
   const int64_t in = term.w.in, out = term.w.out;
   for (int64_t lo = part.lo; lo < part.hi; lo += kDropRows) {
     const int64_t rows = std::min(kDropRows, part.hi - lo);
-    const void* x = at(a.x, lo * in, a.type);
+    const void* x = at(a.x, lo * in, a.x_type);
     void* u = at(part.u, (lo - part.lo) * part.rank, a.type);
     if (part.dropout.p > 0) {
-      void* dropped = scratch(Scratch::dropped, bytes_of(rows * in, a.type));
+      void* dropped = scratch(Scratch::dropped, bytes_of(rows * in, a.x_type));
       drop_rows({.x = x,
                  .y = dropped,
                  .rows = rows,
                  .cols = in,
                  .keys = a.keys + lo,
                  .dropout = part.dropout,
-                 .type = a.type});
+                 .type = a.x_type});
       x = dropped;
     }
     gemm({.layout = Layout::nt,
@@ -105,7 +107,8 @@ void Reference::part_forward(const Linear& a, const LinearTerm& term, const Lora
           .k = in,
           .alpha = dropout_factor(part.dropout.p),
           .type = a.type,
-          .operands = a.operands});
+          .operands = a.operands,
+          .x_type = a.x_type});
     if (term.y == nullptr) continue;
     gemm({.layout = Layout::nt,
           .x = u,
@@ -205,10 +208,12 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
     }
     if (part.grad_a != nullptr) {
       partial.x = at(du, lo * rank, a.type);
-      partial.w = at(a.x, (part.lo + lo) * in, a.type);
+      partial.w = at(a.x, (part.lo + lo) * in, a.x_type);
+      partial.w_type = a.x_type;
       if (drops) {
         dropping.x = partial.w;
-        dropping.y = scratch(Scratch::dropped, bytes_of((hi - lo) * in, a.type));
+        dropping.y = scratch(Scratch::dropped, bytes_of((hi - lo) * in, a.x_type));
+        dropping.type = a.x_type;
         dropping.rows = hi - lo;
         dropping.keys = a.keys + part.lo + lo;
         drop_rows(dropping);
@@ -244,6 +249,7 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
     dropping.x = back.y;
     dropping.y = share;
     dropping.factor = factor;
+    dropping.type = a.type;
     dropping.keys = a.keys + part.lo + lo;
     dropping.mode = Write::accumulate;
     drop_rows(dropping);

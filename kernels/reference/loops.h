@@ -56,8 +56,19 @@ T operand(T value, Operands operands) {
 }
 
 template <class T>
-void store(T& destination, T value, Write mode) {
+void store(T& destination, T value, Write mode = Write::overwrite) {
   destination = mode == Write::accumulate ? destination + value : value;
+}
+// As a stored operand (args_matmul.h), always in mode overwrite.
+inline void store(bf16& destination, float value, Write = Write::overwrite) {
+  destination = to_operand(value);
+}
+
+// body(T{}, S{}): of the compute type, and of what is stored, which may be operands (args_matmul.h).
+template <class Body>
+void by_types(DType type, DType stored, Body&& body) {
+  if (stored == DType::bf16) return body(float{}, bf16{});
+  by_compute_type(type, [&]<class T>(T) { body(T{}, T{}); });
 }
 
 }  // namespace qlora

@@ -57,15 +57,20 @@ void multiply(const Product<T>& p, Fill&& fill) {
   });
 }
 
-// x as the product reads it: itself, or a rounded copy in `room`.
-template <class T>
-const T* operands_of(const void* x, int64_t n, Operands operands, std::vector<T>& room) {
-  const auto* values = static_cast<const T*>(x);
-  if (operands == Operands::as_stored) return values;
+// x, stored as X, as the product reads it: itself, or a rounded copy in `room`.
+template <class X, class T>
+void round_to(const void* x, int64_t n, Operands operands, std::vector<T>& room) {
+  const auto* values = static_cast<const X*>(x);
   room.resize(static_cast<size_t>(n));
   split(n, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) room[static_cast<size_t>(i)] = operand(values[i], operands);
+    for (int64_t i = begin; i < end; ++i)
+      room[static_cast<size_t>(i)] = operand(widened<T>(values[i]), operands);
   });
+}
+template <class T>
+const T* operands_of(const void* x, DType type, int64_t n, Operands operands, std::vector<T>& room) {
+  if (operands == Operands::as_stored) return static_cast<const T*>(x);
+  type == DType::bf16 ? round_to<bf16>(x, n, operands, room) : round_to<T>(x, n, operands, room);
   return room.data();
 }
 
@@ -74,7 +79,7 @@ void dense_product(const Gemm& a) {
   const auto* w = static_cast<const W*>(a.w);
   std::vector<T> room;
   bool transposed_x = a.layout == Layout::tn;
-  Product<T> p{operands_of(a.x, a.m * a.k, a.operands, room),
+  Product<T> p{operands_of(a.x, a.x_type, a.m * a.k, a.operands, room),
                transposed_x ? 1 : a.k,
                transposed_x ? a.m : 1,
                static_cast<T*>(a.y),
@@ -98,7 +103,7 @@ void quantized_product(const QGemm& a) {
   bool forward = a.layout == Layout::nt;
   int64_t n = forward ? a.w.out : a.w.in, k_size = forward ? a.w.in : a.w.out;
   std::vector<T> room;
-  Product<T> p{operands_of(a.x, a.rows * k_size, a.operands, room),
+  Product<T> p{operands_of(a.x, a.x_type, a.rows * k_size, a.operands, room),
                k_size,
                1,
                static_cast<T*>(a.y),
@@ -174,7 +179,8 @@ void Reference::qgemm(const QGemm& a) {
                  .mode = a.mode,
                  .type = a.type,
                  .w_type = a.w.type,
-                 .operands = a.operands});
+                 .operands = a.operands,
+                 .x_type = a.x_type});
   }
   by_compute_type(a.type, [&]<class T>(T) { quantized_product<T>(a); });
 }

@@ -97,14 +97,14 @@ void by_kind(Activation kind, Body&& body) {
   }
 }
 
-template <class Kind, class T>
+template <class Kind, class T, class Y>
 void activated(const Activate& a) {
   const auto *gate = static_cast<const T*>(a.gate), *up = static_cast<const T*>(a.up);
-  auto* y = static_cast<T*>(a.y);
+  auto* y = static_cast<Y*>(a.y);
   split(a.n, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const T value = Kind::value(gate[i]);
-      y[i] = up != nullptr ? value * up[i] : value;
+      store(y[i], up != nullptr ? value * up[i] : value);
     }
   });
 }
@@ -137,8 +137,9 @@ void sum(const Add& a) {
 }  // namespace
 
 void Reference::activate(const Activate& a) {
-  by_compute_type(a.type,
-                  [&]<class T>(T) { by_kind(a.kind, [&]<class Kind>(Kind) { activated<Kind, T>(a); }); });
+  by_types(a.type, a.y_type, [&]<class T, class Y>(T, Y) {
+    by_kind(a.kind, [&]<class Kind>(Kind) { activated<Kind, T, Y>(a); });
+  });
 }
 
 void Reference::activate_backward(const ActivateBackward& a) {

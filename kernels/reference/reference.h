@@ -21,7 +21,7 @@ struct DropRows {
   Dropout dropout = {};
   float factor = 1;
   Write mode = Write::overwrite;
-  DType type = DType::f32;
+  DType type = DType::f32;  // of x and y; bf16: of stored operands (args_matmul.h)
 };
 
 // f32(1 / (1 - p)), by which sums of kept elements are multiplied.
@@ -33,7 +33,7 @@ class Reference : public Backend {
   // Bytes that kernels keep for themselves now.
   virtual size_t scratch_bytes() const;
   bool host_memory() const override { return true; }
-  bool reads_bf16_keys() const override { return true; }
+  bool stores_operands() const override { return true; }
 
   void* allocate(size_t bytes) override;
   void release(void* p, size_t bytes) noexcept override;

@@ -22,17 +22,17 @@ const T* normed_row(const Norm& a, int64_t row) {
   return total;
 }
 
-template <class T>
+template <class T, class Y>
 void norm(const RmsNorm& a) {
   const auto* w = static_cast<const T*>(a.w);
   split(a.rows, a.cols * 2, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T* x = normed_row<T>(a, row);
-      T* y = static_cast<T*>(a.y) + row * a.cols;
+      Y* y = static_cast<Y*>(a.y) + row * a.cols;
       double squares = 0;
       for (int64_t c = 0; c < a.cols; ++c) squares += static_cast<double>(x[c]) * static_cast<double>(x[c]);
       auto rstd = static_cast<T>(1.0 / std::sqrt(squares / static_cast<double>(a.cols) + a.eps));
-      for (int64_t c = 0; c < a.cols; ++c) y[c] = x[c] * rstd * w[c];
+      for (int64_t c = 0; c < a.cols; ++c) store(y[c], x[c] * rstd * w[c]);
       if (a.rstd != nullptr) static_cast<T*>(a.rstd)[row] = rstd;
     }
   });
@@ -61,14 +61,14 @@ void norm_backward(const RmsNormBackward& a) {
   });
 }
 
-template <class T>
+template <class T, class Y>
 void layer_norm_rows(const LayerNorm& a) {
   const auto *w = static_cast<const T*>(a.w), *bias = static_cast<const T*>(a.bias);
   const auto n = static_cast<double>(a.cols);
   split(a.rows, a.cols * 3, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const T* x = normed_row<T>(a, row);
-      T* y = static_cast<T*>(a.y) + row * a.cols;
+      Y* y = static_cast<Y*>(a.y) + row * a.cols;
       double sum = 0, squares = 0;
       for (int64_t c = 0; c < a.cols; ++c) sum += static_cast<double>(x[c]);
       const auto mean = static_cast<T>(sum / n);
@@ -78,7 +78,7 @@ void layer_norm_rows(const LayerNorm& a) {
       }
       const auto rstd = static_cast<T>(1.0 / std::sqrt(squares / n + a.eps));
       for (int64_t c = 0; c < a.cols; ++c)
-        y[c] = (x[c] - mean) * rstd * w[c] + (bias != nullptr ? bias[c] : T{0});
+        store(y[c], (x[c] - mean) * rstd * w[c] + (bias != nullptr ? bias[c] : T{0}));
       if (a.mean != nullptr) static_cast<T*>(a.mean)[row] = mean;
       if (a.rstd != nullptr) static_cast<T*>(a.rstd)[row] = rstd;
     }
@@ -123,7 +123,7 @@ void angles(const RopeTable& a) {
   });
 }
 
-template <class T>
+template <class T, class Y>
 void rotate(const Rope& a) {
   const int64_t turned = rotated(a), half = turned / 2;
   split(a.rows, a.heads * a.head_dim * 2, [&](int64_t begin, int64_t end) {
@@ -133,7 +133,7 @@ void rotate(const Rope& a) {
       for (int64_t head = 0; head < a.heads; ++head) {
         int64_t offset = (row * a.heads + head) * a.head_dim;
         const T* x = static_cast<const T*>(a.x) + offset;
-        T* y = static_cast<T*>(a.y) + offset;
+        Y* y = static_cast<Y*>(a.y) + offset;
         for (int64_t j = 0; j < half; ++j) {
           T x1 = x[j], x2 = x[j + half], s = a.inverse ? -sin[j] : sin[j];
           store(y[j], x1 * cos[j] - x2 * s, a.mode);
@@ -184,7 +184,7 @@ void columns(const CopyColumns& a) {
 }  // namespace
 
 void Reference::rms_norm(const RmsNorm& a) {
-  by_compute_type(a.type, [&]<class T>(T) { norm<T>(a); });
+  by_types(a.type, a.y_type, [&]<class T, class Y>(T, Y) { norm<T, Y>(a); });
 }
 
 void Reference::rms_norm_backward(const RmsNormBackward& a) {
@@ -192,7 +192,7 @@ void Reference::rms_norm_backward(const RmsNormBackward& a) {
 }
 
 void Reference::layer_norm(const LayerNorm& a) {
-  by_compute_type(a.type, [&]<class T>(T) { layer_norm_rows<T>(a); });
+  by_types(a.type, a.y_type, [&]<class T, class Y>(T, Y) { layer_norm_rows<T, Y>(a); });
 }
 
 void Reference::layer_norm_backward(const LayerNormBackward& a) {
@@ -204,7 +204,7 @@ void Reference::rope_table(const RopeTable& a) {
 }
 
 void Reference::rope(const Rope& a) {
-  by_compute_type(a.type, [&]<class T>(T) { rotate<T>(a); });
+  by_types(a.type, a.y_type, [&]<class T, class Y>(T, Y) { rotate<T, Y>(a); });
 }
 
 void Reference::gather_rows(const GatherRows& a) {
