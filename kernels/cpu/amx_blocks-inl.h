@@ -1,5 +1,5 @@
 // Products of whole tiles of AMX in blocks of rows. Tiles are so fast that a product waits for memory, for x
-// above all, which is f32 there: every task packs the rows that it multiplies, so that they come from its
+// above all, f32 or a stored operand: every task packs the rows that it multiplies, so that they come from its
 // second cache once they are packed; and where no other product takes them, one block after the other is
 // packed in one place, which memory never sees.
 
