@@ -50,49 +50,52 @@ bool spin_until(const Ready& ready) {
 
 // A job is a counter of chunks that everybody takes from: the caller, and the workers that come while there
 // are some. The caller waits for those that came only, so a worker that the system does not let run delays
-// nobody. Idle workers wait a little for the next job, then sleep.
+// nobody. Idle workers wait a little for the next job, then sleep. Who comes and goes is one atomic word, and
+// locks are for those that sleep: a job costs less than a microsecond, and workers do not queue for it.
 class Pool {
  public:
   explicit Pool(int n) {
     for (int i = 1; i < n; ++i) workers_.emplace_back([this] { work(); });
   }
   ~Pool() {
-    {
-      std::lock_guard lock(mutex_);
-      stop_ = true;
-      ++job_;
-    }
-    wake_.notify_all();
+    stop_ = true;
+    state_ += kJob;
+    wake_sleepers();
     for (std::thread& t : workers_) t.join();
   }
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   void run(int64_t n, int64_t chunk, const std::function<void(int64_t, int64_t)>& body) {
     std::lock_guard one_job(job_mutex_);
-    {
-      std::lock_guard lock(mutex_);
-      body_ = &body;
-      n_ = n;
-      chunk_ = chunk;
-      next_ = 0;
-      error_ = nullptr;
-      open_ = true;
-      ++job_;
-    }
-    wake_.notify_all();
+    body_ = &body;
+    n_ = n;
+    chunk_ = chunk;
+    next_ = 0;
+    error_ = nullptr;
+    state_ += kJob | kOpen;  // it was closed, with nobody busy
+    wake_sleepers();
     take_chunks();
-    std::unique_lock lock(mutex_);
-    open_ = false;
-    if (busy_ > 0) {
-      lock.unlock();
-      spin_until([this] { return busy_ == 0; });
-      lock.lock();
-      done_.wait(lock, [this] { return busy_ == 0; });
+    state_ &= ~kOpen;
+    const auto all_gone = [this] { return (state_ & kBusy) == 0; };
+    if (!spin_until(all_gone)) {
+      std::unique_lock lock(mutex_);
+      caller_sleeps_ = true;
+      done_.wait(lock, all_gone);
+      caller_sleeps_ = false;
     }
     if (error_) std::rethrow_exception(error_);
   }
 
  private:
+  // state_: workers that take chunks, whether more may come, and the number of the job.
+  static constexpr uint64_t kBusy = 0xffffff, kOpen = kBusy + 1, kJob = 2 * kOpen;
+
+  // Whoever is about to sleep says so before it looks at state_ once more, so that one of both sees the other.
+  void wake_sleepers() {
+    if (sleepers_ == 0) return;
+    std::lock_guard lock(mutex_);
+    wake_.notify_all();
+  }
   void take_chunks() {
     inside_body = true;
     for (int64_t lo; (lo = next_.fetch_add(chunk_)) < n_;) {
@@ -106,34 +109,50 @@ class Pool {
     }
     inside_body = false;
   }
+  // Waits for a job other than `seen`.
+  void wait_for_job(uint64_t seen) {
+    const auto there = [&] { return state_ / kJob != seen; };
+    if (spin_until(there)) return;
+    std::unique_lock lock(mutex_);
+    ++sleepers_;
+    wake_.wait(lock, there);
+    --sleepers_;
+  }
+  // Becomes one of the busy, if the job is still open; `seen`: its number.
+  bool join(uint64_t& seen) {
+    uint64_t state = state_;
+    do {
+      seen = state / kJob;
+      if ((state & kOpen) == 0) return false;
+    } while (!state_.compare_exchange_weak(state, state + 1));
+    return true;
+  }
+  void leave() {
+    if ((--state_ & kBusy) != 0 || !caller_sleeps_) return;
+    std::lock_guard lock(mutex_);
+    done_.notify_one();
+  }
   void work() {
     for (uint64_t seen = 0;;) {
-      spin_until([&] { return job_ != seen; });
-      {
-        std::unique_lock lock(mutex_);
-        wake_.wait(lock, [&] { return job_ != seen; });
-        if (stop_) return;
-        seen = job_;
-        if (!open_) continue;
-        ++busy_;
-      }
+      wait_for_job(seen);
+      if (stop_) return;
+      if (!join(seen)) continue;
       take_chunks();
-      std::lock_guard lock(mutex_);
-      if (--busy_ == 0) done_.notify_one();
+      leave();
     }
   }
 
   std::vector<std::thread> workers_;
   std::mutex job_mutex_, mutex_;
   std::condition_variable wake_, done_;
-  // Written under mutex_; the atomic ones are also read while spinning.
+  // The job: written while it is closed and nobody is busy.
   const std::function<void(int64_t, int64_t)>* body_ = nullptr;
-  std::atomic<int64_t> next_{0};
   int64_t n_ = 0, chunk_ = 1;
-  std::atomic<int> busy_{0};          // workers that take chunks
-  std::atomic<uint64_t> job_{0};      // its number
-  bool open_ = false, stop_ = false;  // open: workers may still come
-  std::exception_ptr error_;
+  std::exception_ptr error_;  // under mutex_ while somebody is busy
+  alignas(64) std::atomic<uint64_t> state_{0};
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<int> sleepers_{0};
+  std::atomic<bool> caller_sleeps_{false}, stop_{false};
 };
 
 std::unique_ptr<Pool>& pool() {
