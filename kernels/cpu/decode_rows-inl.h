@@ -199,10 +199,10 @@ QLORA_INLINE int64_t eights_of(const DecodeTerm& term) {
   return (term.w.rows + 7) / 8;
 }
 
-// How many eights of outputs, of k values each, make a task: equal parts for all threads, of 256 Ki weights
+// How many eights of outputs, of k values each, make a task: equal parts for all threads, of 1 Mi weights
 // at most, and of 32 Ki at least, because less is not worth waking a thread for.
 QLORA_INLINE int64_t eights_per_task(int64_t eights, int64_t k) {
-  const int64_t threads = cpu::task_threads(), rounds = eights * 8 * k / (threads << 18) + 1;
+  const int64_t threads = cpu::task_threads(), rounds = eights * 8 * k / (threads << 20) + 1;
   return larger((eights + threads * rounds - 1) / (threads * rounds), (32768 + 8 * k - 1) / (8 * k));
 }
 
