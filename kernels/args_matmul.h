@@ -126,7 +126,7 @@ struct RowKey {
   uint32_t position = 0;  // index of the token in its sequence
 };
 
-// Dropout without a stored mask: keep() leaves element (row, column) as it is iff
+// Dropout by random numbers that anybody may draw again: keep() leaves element (row, column) as it is iff
 //   uniform01(philox(key, column / 4, position, example, step).v[column % 4]) >= p
 // and makes it 0 else. f = f32(1 / (1 - p)) multiplies sums. p = 0: f is 1, and no number is drawn.
 struct Dropout {
@@ -134,6 +134,11 @@ struct Dropout {
   uint64_t key = 0;   // mix_seed(run's seed, stream of the linear's name)
   uint32_t step = 0;  // optimizer step
 };
+
+// Bytes of a row's bits in LoraPart::kept: whole groups of 64 columns.
+constexpr int64_t kept_bytes(int64_t cols) {
+  return (cols + 63) / 64 * 8;
+}
 
 // One adapter on rows [lo, hi) of the token axis.
 //   forward:  u = f * keep(x) aᵀ ;  y += scale * u bᵀ
@@ -148,7 +153,10 @@ struct LoraPart {
   int64_t rank = 0;
   double scale = 1;
   Dropout dropout = {};
-  void* u = nullptr;       // [hi - lo, rank]: written by forward, read by backward
+  void* u = nullptr;  // [hi - lo, rank]: written by forward, read by backward
+  // What dropout keeps, likewise: [hi - lo, kept_bytes(in)]; an element stays where bit column % 8 of byte
+  // column / 8 of its row is set. Null: backward draws again. Only of f32, where Backend::keeps_dropout().
+  uint8_t* kept = nullptr;
   void* grad_a = nullptr;  // backward only; [rank, in], accumulated
   void* grad_b = nullptr;  // backward only; [out, rank], accumulated
 };

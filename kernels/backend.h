@@ -32,6 +32,8 @@ class Backend {
   virtual bool computes_in(DType type) const { return type == DType::f32 || type == DType::f64; }
   // Whether kernels read and write stored operands (Operands in args_matmul.h).
   virtual bool stores_operands() const { return false; }
+  // Whether linear writes LoraPart::kept, and linear_backward reads it, in f32.
+  virtual bool keeps_dropout() const { return false; }
 
   // ---- memory: 256-byte aligned, uninitialised. Throws Error(memory) when there is no more.
   virtual void* allocate(size_t bytes) = 0;

@@ -96,6 +96,12 @@ bool operands_stored_by(const ScratchNeed&) {
 bool operands_stored_by(const DeviceScratchNeed&) {
   return false;
 }
+bool dropout_kept_by(const ScratchNeed&) {
+  return true;
+}
+bool dropout_kept_by(const DeviceScratchNeed&) {
+  return false;
+}
 void start(ScratchNeed& need, const DeviceOptions&) {
   need = {};
 }
@@ -112,6 +118,7 @@ class Counting final : public CountingBackend {
   std::string_view name() const override { return "counting"; }
   bool host_memory() const override { return false; }
   bool stores_operands() const override { return operands_stored_by(scratch_); }
+  bool keeps_dropout() const override { return dropout_kept_by(scratch_); }
   const Work& work() const override { return work_; }
   void reset(const DeviceOptions& options) override {
     work_ = {};

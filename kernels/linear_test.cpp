@@ -102,6 +102,7 @@ struct Outcome {
 class Runner {
  public:
   bool unread = false;  // nobody wants y
+  bool keeps = false;   // backward is given what dropout keeps
   Runner(const Problem& p, Backend& backend, DType type, Write mode)
       : p_(p), d_(backend, type, 0, p.operands), mode_(mode) {
     for (const TestAdapter& adapter : p.adapters) {
@@ -131,6 +132,10 @@ class Runner {
         part.lo = span.lo;
         part.hi = span.hi;
         part.u = d_.make((part.hi - part.lo) * part.rank);
+        if (keeps) {
+          const std::vector<uint8_t> bits(static_cast<size_t>((part.hi - part.lo) * kept_bytes(p_.in)), 0x5a);
+          part.kept = d_.put_raw(bits);
+        }
         lora[t].push_back(part);
       }
       WeightView w = p_.weights[t].view(d_);
@@ -148,7 +153,8 @@ class Runner {
                          .operands = d_.operands()});
     for (size_t t = 0; t < terms.size() && !unread; ++t) scatter(batch, terms[t].y, p_.outs[t], result_.y[t]);
     if (!backward) return;
-    LinearBackward b{.x = x, .rows = rows_, .terms = back, .keys = keys_.data(), .sequences = sequences_};
+    LinearBackward b{.x = x, .rows = rows_, .terms = back, .sequences = sequences_};
+    if (!keeps) b.keys = keys_.data();  // else there is nothing to draw
     b.dx = mode_ == Write::accumulate ? d_.put(dx_before_) : d_.make(rows_ * p_.in);
     b.mode = mode_;
     b.type = b.x_type = d_.type();
@@ -339,6 +345,35 @@ TEST_CASE("A layer whose output nobody reads has the same gradients") {
           CHECK(same_bits(unread.grad_b[i][t], read.grad_b[i][t]));
         }
     }
+  }
+}
+
+TEST_CASE("Backward that is given what dropout keeps has the bits of backward that draws it again") {
+  for (const std::string& name : available_backends()) {
+    auto backend = make_test_backend(name);
+    if (!backend->keeps_dropout()) continue;
+    for (Operands operands : kAllOperands)
+      for (const Sizes& sizes : {Sizes{}, many_rows()}) {
+        const Problem p(Format::nf4, sizes, operands);
+        // Of few rows, too.
+        const std::vector<MicroBatch> batches = {p.everything(), {0, 1}, {2, 3}};
+        for (bool unread : {false, true}) {
+          INFO(name << " " << name_of(operands) << ", " << p.rows() << " rows");
+          Runner runner(p, *backend, DType::f32, Write::overwrite);
+          runner.keeps = true;
+          runner.unread = unread;
+          for (const MicroBatch& batch : batches) runner.step(batch, true);
+          const Outcome kept = runner.finish(), drawn = run(p, *backend, DType::f32, batches);
+          CHECK(same_bits(kept.dx, drawn.dx));
+          for (size_t t = 0; t < p.outs.size(); ++t) {
+            CHECK((unread || same_bits(kept.y[t], drawn.y[t])));
+            for (size_t i = 0; i < p.adapters.size(); ++i) {
+              CHECK(same_bits(kept.grad_a[i][t], drawn.grad_a[i][t]));
+              CHECK(same_bits(kept.grad_b[i][t], drawn.grad_b[i][t]));
+            }
+          }
+        }
+      }
   }
 }
 

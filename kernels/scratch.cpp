@@ -156,7 +156,7 @@ void ScratchNeed::add(const Linear& a) {
       thin += packed(part.rank, in, chunks_of(in), a.operands);
       deltas += packed(rows, part.rank, chunks_of(part.rank), a.operands);
       ranks += part.rank + step_of(a.operands);
-      panels(ranks, part.rank, drops ? in : 0, in, a.operands);
+      panels(ranks, part.rank, drops && part.kept == nullptr ? in : 0, in, a.operands);
     }
     if (term.y != nullptr) need(kDeltas, deltas);
   }
@@ -200,7 +200,7 @@ void ScratchNeed::add(const LinearBackward& a) {
       if (drops && a.dx != nullptr) need(kDelta, std::min(rows, kDropRows) * in, a.type);
       if (a.type != DType::f32) continue;
       low_rank += rows * part.rank;
-      if (drops) kept += bits(rows, in);
+      if (drops && part.kept == nullptr) kept += bits(rows, in);
       of_du += packed(part.rank, out, chunks_of(out), a.operands);
       of_gradients += 2 * packed(part.rank, rows, chunks_of(rows) + 2 * sequences, a.operands);
       deltas += packed(rows, part.rank, chunks_of(part.rank), a.operands);

@@ -35,6 +35,7 @@ class TimedBackend final : public Backend {
   std::string_view name() const override { return inner_->name(); }
   bool host_memory() const override { return inner_->host_memory(); }
   bool stores_operands() const override { return inner_->stores_operands(); }
+  bool keeps_dropout() const override { return inner_->keeps_dropout(); }
   void* allocate(size_t bytes) override;
   void release(void* p, size_t bytes) noexcept override;
   void copy(void* dst, const void* src, size_t bytes, CopyKind) override;

@@ -257,7 +257,7 @@ TEST_CASE("what products alone read is kept as they read it") {
   };
   const double all = peak_of(CountedKernels::cpu, Operands::as_stored);
   CHECK(peak_of(CountedKernels::cpu, Operands::bf16) < 0.85 * all);
-  CHECK(peak_of(CountedKernels::cuda, Operands::bf16) == all);
+  CHECK(peak_of(CountedKernels::cuda, Operands::bf16) == peak_of(CountedKernels::cuda, Operands::as_stored));
 }
 
 TEST_CASE("a block that runs again leaves out its last linear") {

@@ -15,7 +15,7 @@ constexpr size_t kMaxShared = 3;  // q, k, v
 struct Term {
   const FrozenLinear* weight;
   std::vector<LoraPart> parts;
-  std::vector<Tensor> kept;  // their u, and the parameters
+  std::vector<Tensor> kept;  // their u, what their dropout keeps, and the parameters
 };
 
 // All that backward reads.
@@ -38,14 +38,34 @@ Dropout dropout_of(const Context& c, const FrozenLinear& w, const AdapterSpan& s
   return {lora.dropout, mix_seed(span.seed, stream_of(w.name().data(), w.name().size())), span.step};
 }
 
+// Whether backward finds what dropout keeps instead of drawing it again.
+bool keeps_dropout(const Context& c, const Lora& lora) {
+  return c.training && c.tape != nullptr && lora.dropout > 0 && c.type == DType::f32 &&
+         c.backend.keeps_dropout();
+}
+
+// The memory of some parts that lies in two tensors, as far as it is given away.
+struct Places {
+  std::byte* u;
+  uint8_t* kept;
+};
+
 LoraPart make_part(const Context& c, const FrozenLinear& w, const AdapterSpan& span, const Lora& lora,
-                   void* u, Term& term) {
+                   Places& places, Term& term) {
   const Tensor &a = lora.a.value, &b = lora.b.value;
   check_operand(c, "linear", lora.a.name.c_str(), a, lora.rank(), w.in());
   check_operand(c, "linear", lora.b.name.c_str(), b, w.out(), lora.rank());
   QLORA_CHECK(c.tape == nullptr || (lora.a.grad && lora.b.grad), failure,
               "linear: {} has no room for its gradient", lora.a.name);
   for (const Tensor* kept : {&a, &b, &lora.a.grad, &lora.b.grad}) term.kept.push_back(*kept);
+  const int64_t rows = span.hi - span.lo;
+  void* const u = places.u;
+  places.u += static_cast<size_t>(rows * lora.rank()) * size_of(c.type);
+  uint8_t* kept = nullptr;
+  if (keeps_dropout(c, lora)) {
+    kept = places.kept;
+    places.kept += rows * kept_bytes(w.in());
+  }
   return {.lo = span.lo,
           .hi = span.hi,
           .a = a.data(),
@@ -54,30 +74,30 @@ LoraPart make_part(const Context& c, const FrozenLinear& w, const AdapterSpan& s
           .scale = lora.scale,
           .dropout = dropout_of(c, w, span, lora),
           .u = u,
+          .kept = kept,
           .grad_a = lora.a.grad.data(),
           .grad_b = lora.b.grad.data()};
 }
 
-// The u of all parts is one tensor: with many runs, a tensor of each costs more than its product.
+// The u of all parts is one tensor, and what they keep another: with many runs, a tensor of each costs more
+// than its product.
 Term make_term(const Context& c, const FrozenLinear& w) {
   Term term{&w, {}, {}};
   std::vector<std::pair<const AdapterSpan*, const Lora*>> found;
-  int64_t elements = 0;
+  int64_t elements = 0, bits = 0;
   for (const AdapterSpan& span : c.axis->spans) {
     const Lora* lora = span.adapter == nullptr || span.lo == span.hi ? nullptr : span.adapter->find(w.name());
     if (lora == nullptr) continue;
     found.emplace_back(&span, lora);
     elements += (span.hi - span.lo) * lora->rank();
+    if (keeps_dropout(c, *lora)) bits += (span.hi - span.lo) * kept_bytes(w.in());
   }
   if (found.empty()) return term;
   term.parts.reserve(found.size());
-  term.kept.reserve(4 * found.size() + 1);
-  const Tensor& u = term.kept.emplace_back(c.memory, Shape{elements}, c.type);
-  auto* place = u.as<std::byte>();
-  for (const auto& [span, lora] : found) {
-    term.parts.push_back(make_part(c, w, *span, *lora, place, term));
-    place += static_cast<size_t>((span->hi - span->lo) * lora->rank()) * size_of(c.type);
-  }
+  term.kept.reserve(4 * found.size() + 2);
+  Places places{term.kept.emplace_back(c.memory, Shape{elements}, c.type).as<std::byte>(), nullptr};
+  if (bits > 0) places.kept = term.kept.emplace_back(c.memory, Shape{bits}, DType::u8).as<uint8_t>();
+  for (const auto& [span, lora] : found) term.parts.push_back(make_part(c, w, *span, *lora, places, term));
   return term;
 }
 

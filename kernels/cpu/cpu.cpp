@@ -155,7 +155,7 @@ class Cpu final : public Reference {
 
  protected:
   void drop_rows(const DropRows& a) override {
-    if (a.type != DType::f32) return Reference::drop_rows(a);
+    if (a.type != DType::f32 || a.kept != nullptr) return Reference::drop_rows(a);
     kernels_.drop_rows({.x = f32(a.x),
                         .y = f32(a.y),
                         .rows = a.rows,

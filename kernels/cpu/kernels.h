@@ -34,10 +34,6 @@ struct Kept {
   int64_t ld = 0;    // bytes from row to row: kept_bytes(columns)
   float factor = 1;  // of what they are added up to (Dropout's f)
 };
-// Bits are drawn for whole groups of 64 columns.
-constexpr int64_t kept_bytes(int64_t cols) {
-  return (cols + 63) / 64 * 8;
-}
 
 // Where the bits of Kept come from: Dropout on the rows of `keys`.
 struct Draw {

@@ -49,6 +49,11 @@ bool empty(const LoraPart& part) {
   return part.hi <= part.lo || part.rank <= 0;
 }
 
+Kept kept_of(const LoraPart& part, int64_t in) {
+  if (part.dropout.p <= 0) return {};
+  return {part.kept, kept_bytes(in), dropout_factor(part.dropout.p)};
+}
+
 Draw draw_of(const LoraPart& part, const RowKey* keys) {
   if (part.dropout.p <= 0) return {};
   return {keys + part.lo, part.dropout.key, part.dropout.step, part.dropout.p};
@@ -105,6 +110,7 @@ ThinProduct product_of_u(const Linear& a, const LinearTerm& term, const LoraPart
           .alpha = dropout_factor(part.dropout.p),
           .draw = draw_of(part, a.keys),
           .draw_cols = term.w.in,
+          .kept = kept_of(part, term.w.in),
           .drops = part.dropout.p > 0};
 }
 
@@ -117,6 +123,11 @@ struct BackwardPart {
   int64_t rows() const { return part->hi - part->lo; }
 };
 
+// Whether backward draws its dropout.
+bool draws(const LoraPart& part) {
+  return part.dropout.p > 0 && part.kept == nullptr;
+}
+
 std::vector<BackwardPart> parts_of(const LinearBackward& a) {
   std::vector<BackwardPart> parts;
   int64_t du = 0, bits = 0;
@@ -125,21 +136,22 @@ std::vector<BackwardPart> parts_of(const LinearBackward& a) {
       if (empty(part)) continue;
       parts.push_back({&term, &part});
       du += parts.back().rows() * part.rank;
-      if (part.dropout.p > 0) bits += parts.back().rows() * kept_bytes(term.w.in);
+      parts.back().kept = kept_of(part, term.w.in);
+      if (draws(part)) bits += parts.back().rows() * parts.back().kept.ld;
     }
   float* du_at = scratch(Scratch::low_rank, du);
   auto* bits_at = reinterpret_cast<uint8_t*>(scratch(Scratch::kept, bits / 4));
   for (BackwardPart& p : parts) {
     p.du = du_at;
     du_at += p.rows() * p.part->rank;
-    if (p.part->dropout.p <= 0) continue;
-    p.kept = {bits_at, kept_bytes(p.term->w.in), dropout_factor(p.part->dropout.p)};
+    if (!draws(*p.part)) continue;
+    p.kept.bits = bits_at;
     bits_at += p.rows() * p.kept.ld;
   }
   return parts;
 }
 
-// du = scale * dy b, and the bits of dropout
+// du = scale * dy b, and the bits of dropout, where forward has left none
 ThinProduct product_of_du(const LinearBackward& a, const BackwardPart& p) {
   const LoraPart& part = *p.part;
   const int64_t out = p.term->w.out;
@@ -152,7 +164,7 @@ ThinProduct product_of_du(const LinearBackward& a, const BackwardPart& p) {
           .n = p.rows(),
           .k = out,
           .alpha = static_cast<float>(part.scale),
-          .draw = draw_of(part, a.keys),
+          .draw = draws(part) ? draw_of(part, a.keys) : Draw{},
           .draw_cols = p.term->w.in,
           .kept = p.kept};
 }

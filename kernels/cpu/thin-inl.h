@@ -280,12 +280,11 @@ struct WidePanels {
 QLORA_INLINE Kept drawn(const ThinProduct& g, int64_t column, int64_t cols, float* room) {
   Kept kept = g.kept;
   if (g.draw.keys == nullptr) return kept;
-  if (kept.bits == nullptr) {
+  if (kept.bits == nullptr)
     kept = {reinterpret_cast<uint8_t*>(room), kept_bytes(g.draw_cols), kept.factor};
-    draw_rows(g.draw, column, column + cols, g.draw_cols, kept.bits, kept.ld);
-  } else {
-    draw_rows(g.draw, column, column + cols, g.draw_cols, kept.bits + column * kept.ld, kept.ld);
-  }
+  else
+    kept.bits += column * kept.ld;
+  draw_rows(g.draw, column, column + cols, g.draw_cols, kept.bits, kept.ld);
   return kept;
 }
 

@@ -25,6 +25,14 @@ bool empty(const LoraPart& part) {
   return part.hi <= part.lo || part.rank <= 0;
 }
 
+// The bits of four columns of a row, as LoraPart::kept has them.
+uint32_t draw(const Dropout& d, RowKey key, int64_t column) {
+  const Philox4 numbers = philox(d.key, static_cast<uint32_t>(column / 4), key.position, key.example, d.step);
+  uint32_t bits = 0;
+  for (uint32_t j = 0; j < 4; ++j) bits |= (uniform01(numbers.v[j]) >= d.p ? 1u : 0u) << j;
+  return bits;
+}
+
 // S: of what is stored, T or bf16.
 template <class T, class S>
 void drop(const DropRows& a) {
@@ -33,18 +41,27 @@ void drop(const DropRows& a) {
     for (int64_t row = begin; row < end; ++row) {
       const S* x = static_cast<const S*>(a.x) + row * a.cols;
       S* y = static_cast<S*>(a.y) + row * a.cols;
-      RowKey key = a.keys[row];
+      const uint8_t* kept = a.kept == nullptr ? nullptr : a.kept + row * kept_bytes(a.cols);
       for (int64_t column = 0; column < a.cols; column += 4) {
-        Philox4 bits = philox(a.dropout.key, static_cast<uint32_t>(column / 4), key.position, key.example,
-                              a.dropout.step);
+        const uint32_t bits = kept == nullptr ? draw(a.dropout, a.keys[row], column)
+                                              : static_cast<uint32_t>(kept[column / 8]) >> (column % 8);
         int64_t width = std::min<int64_t>(4, a.cols - column);
         for (int64_t j = 0; j < width; ++j) {
-          bool keep = uniform01(bits.v[j]) >= a.dropout.p;
+          bool keep = (bits >> j & 1) != 0;
           store(y[column + j], keep ? widened<T>(x[column + j]) * factor : T{0}, a.mode);
         }
       }
     }
   });
+}
+
+// LoraPart::kept of all rows.
+void draw_kept(const Linear& a, const LinearTerm& term, const LoraPart& part) {
+  uint8_t* bits = part.kept;
+  for (int64_t row = part.lo; row < part.hi; ++row, bits += kept_bytes(term.w.in))
+    for (int64_t column = 0; column < term.w.in; column += 8)
+      bits[column / 8] = static_cast<uint8_t>(draw(part.dropout, a.keys[row], column) |
+                                              draw(part.dropout, a.keys[row], column + 4) << 4);
 }
 
 }  // namespace
@@ -83,6 +100,7 @@ void Reference::base_products(const Linear& a) {
 // u = f * keep(x) aᵀ;  y += scale * u bᵀ, some rows at a time.
 void Reference::part_forward(const Linear& a, const LinearTerm& term, const LoraPart& part) {
   const int64_t in = term.w.in, out = term.w.out;
+  if (part.kept != nullptr && part.dropout.p > 0) draw_kept(a, term, part);
   for (int64_t lo = part.lo; lo < part.hi; lo += kDropRows) {
     const int64_t rows = std::min(kDropRows, part.hi - lo);
     const void* x = at(a.x, lo * in, a.x_type);
@@ -173,6 +191,13 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
   bool drops = part.dropout.p > 0;
   const float factor = dropout_factor(part.dropout.p);
   DropRows dropping{.cols = in, .dropout = part.dropout, .type = a.type};
+  // Whose rows, counted from the part's first, are dropped next.
+  const auto at_row = [&](int64_t row) {
+    if (part.kept != nullptr)
+      dropping.kept = part.kept + row * kept_bytes(in);
+    else
+      dropping.keys = a.keys + part.lo + row;
+  };
 
   const void* dy = at(term.dy, part.lo * out, a.type);
   void* du = scratch(Scratch::low_rank, bytes_of(rows * rank, a.type));
@@ -215,7 +240,7 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
         dropping.y = scratch(Scratch::dropped, bytes_of((hi - lo) * in, a.x_type));
         dropping.type = a.x_type;
         dropping.rows = hi - lo;
-        dropping.keys = a.keys + part.lo + lo;
+        at_row(lo);
         drop_rows(dropping);
         partial.w = dropping.y;
       }
@@ -250,7 +275,7 @@ void Reference::part_backward(const LinearBackward& a, const LinearBackwardTerm&
     dropping.y = share;
     dropping.factor = factor;
     dropping.type = a.type;
-    dropping.keys = a.keys + part.lo + lo;
+    at_row(lo);
     dropping.mode = Write::accumulate;
     drop_rows(dropping);
   }

@@ -17,7 +17,8 @@ struct DropRows {
   const void* x = nullptr;
   void* y = nullptr;
   int64_t rows = 0, cols = 0;
-  const RowKey* keys = nullptr;  // [rows]
+  const RowKey* keys = nullptr;   // [rows]
+  const uint8_t* kept = nullptr;  // [rows, kept_bytes(cols)]: what LoraPart::kept says, and nothing is drawn
   Dropout dropout = {};
   float factor = 1;
   Write mode = Write::overwrite;
@@ -34,6 +35,7 @@ class Reference : public Backend {
   virtual size_t scratch_bytes() const;
   bool host_memory() const override { return true; }
   bool stores_operands() const override { return true; }
+  bool keeps_dropout() const override { return true; }
 
   void* allocate(size_t bytes) override;
   void release(void* p, size_t bytes) noexcept override;
