@@ -238,7 +238,7 @@ QLORA_INLINE IVec odd_words(IVec a) {
   return {_mm512_srli_epi64(a.v, 32)};
 }
 QLORA_INLINE IVec join_even(IVec a, IVec b) {
-  return {_mm512_mask_blend_epi32(0xaaaa, a.v, _mm512_slli_epi64(b.v, 32))};
+  return {_mm512_mask_shuffle_epi32(a.v, 0xaaaa, b.v, _MM_PERM_CCAA)};
 }
 QLORA_INLINE IVec even_pairs(IVec a, IVec b) {
   return {_mm512_unpacklo_epi64(a.v, b.v)};
