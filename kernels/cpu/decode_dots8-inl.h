@@ -3,9 +3,6 @@
 constexpr int kDotOutputs = 2, kDotGroups = 1;
 constexpr int64_t kDotRows = 4;
 constexpr bool kDotAlone = false;  // a row by itself is as one of several
-QLORA_INLINE int64_t dot_room(int64_t) {
-  return 0;
-}
 
 QLORA_INLINE __m256i in_both_halves(const uint8_t* p) {
   return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

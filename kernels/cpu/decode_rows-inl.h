@@ -97,7 +97,6 @@ struct DecodeJob {
   // For every group of up to kDotRows rows: DotRows.
   const uint8_t* x;
   const float* x_scales;
-  float* room;  // dot_room() floats
 };
 
 // What is asked for ahead of its use: two passes of outputs, or as much as memory takes to answer.
@@ -113,8 +112,7 @@ QLORA_INLINE DotWeights weights_of(const DecodeJob<Levels>& job, int64_t column,
           .scales = job.scales + (column - job.first) * segments,
           .scales_ld = count == kWide ? segments : 0,
           .segments = segments,
-          .ahead = codes + larger(kAhead, 2 * kWide * bytes),
-          .room = job.room};
+          .ahead = codes + larger(kAhead, 2 * kWide * bytes)};
 }
 template <class Levels>
 QLORA_INLINE DotRows rows_of(const DecodeJob<Levels>& job, int64_t row) {
@@ -138,10 +136,10 @@ QLORA_INLINE void decode_pass(const DecodeJob<Levels>& job, int64_t row, int64_t
 // One row times outputs [begin, end), where a row by itself goes its own way.
 template <class Levels>
 static void decode_alone(const DecodeJob<Levels>& job, int64_t row, int64_t begin, int64_t end) {
+  const DotRows x = rows_of(job, row);
   for (int64_t c = begin; c < end;) {
-    const int count = end - c < kDotOutputs ? 1 : kDotOutputs;
-    float sums[kDotOutputs];
-    dot_alone(job.levels, weights_of<kDotOutputs>(job, c, count), rows_of(job, row), sums);
+    float sums[16];
+    const int count = dot_alone(job.levels, weights_of<1>(job, c, 1), x, end - c, sums);
     put(job.a.add, sums, count, job.term.y + row * job.term.w.rows + c);
     c += count;
   }
@@ -214,8 +212,9 @@ QLORA_INLINE int64_t outputs_at_once(int64_t segments) {
 // Where segment i of row r goes, of a group of `rows` whose x begins at x.
 template <int kBits>
 QLORA_INLINE Place place_of(uint8_t* x, int64_t rows, int64_t r, int64_t i) {
-  if (kDotAlone && kBits == 4 && rows == 1)
-    return {x + i / 2 * 2 * kArranged + i % 2 * 2 * kPiece, 4 * kPiece, kPiece};
+  if constexpr (kDotAlone) {
+    if (rows == 1) return place_alone<kBits>(x, i);
+  }
   return {x + (i * rows + r) * kArranged, kPiece, kArranged / 2};
 }
 
@@ -223,9 +222,10 @@ QLORA_INLINE Place place_of(uint8_t* x, int64_t rows, int64_t r, int64_t i) {
 template <class Levels>
 static void decode_rows_of(const DecodeArgs& a, const Levels& levels, float level_scale) {
   const int64_t k = a.terms[0].w.cols, segments = k / kSegment;
-  // (the half of a pair that is not there is read too)
-  float* x_scales =
-      cpu::scratch(cpu::Scratch::packed_x, (a.rows * segments + 1) * (1 + kArranged / 4) + kSums);
+  // (a row by itself goes round; the half of a pair that is not there is read too)
+  const int64_t more = segments + kRound;
+  float* x_scales = cpu::scratch(cpu::Scratch::packed_x,
+                                 a.rows * segments + kSums + (a.rows * segments + more) * (kArranged / 4));
   auto* x = reinterpret_cast<uint8_t*>(x_scales + a.rows * segments + kSums);
   for (int64_t row = 0; row < a.rows; row += kDotRows) {
     const int64_t group = smaller(kDotRows, a.rows - row);
@@ -234,6 +234,9 @@ static void decode_rows_of(const DecodeArgs& a, const Levels& levels, float leve
         x_scales[row * segments + i * group + r] = round_segment<Levels::kBits>(
             a.x + (row + r) * k + i * kSegment, level_scale,
             place_of<Levels::kBits>(x + row * segments * kArranged, group, r, i));
+    if constexpr (kDotAlone) {
+      if (group == 1) go_round<Levels>(x + row * segments * kArranged, segments);
+    }
   }
   int64_t eights = 0;
   for (int64_t i = 0; i < a.count; ++i) eights += eights_of(a.terms[i]);
@@ -241,10 +244,9 @@ static void decode_rows_of(const DecodeArgs& a, const Levels& levels, float leve
     for (int64_t i = 0, before = 0; i < a.count && before < end; before += eights_of(a.terms[i++])) {
       const Codes& w = a.terms[i].w;
       const int64_t first = 8 * larger(0, begin - before), last = smaller(w.rows, 8 * (end - before));
-      float* room = cpu::scratch(cpu::Scratch::packed_w, dot_room(segments));
       for (int64_t c = first, next; c < last; c = next) {
         next = smaller(last, c + outputs_at_once(segments));
-        const DecodeJob<Levels> job{a, a.terms[i], levels, segment_scales(w, c, next), c, x, x_scales, room};
+        const DecodeJob<Levels> job{a, a.terms[i], levels, segment_scales(w, c, next), c, x, x_scales};
         ask_for_scales(w, next, next + outputs_at_once(segments));
         for (int64_t row = 0; row < a.rows; row += kDotRows)
           decode_block_of<static_cast<int>(kDotRows)>(a.rows - row, job, row, c, next);

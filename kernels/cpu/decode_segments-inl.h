@@ -7,24 +7,25 @@ constexpr int64_t kSums = 4;      // of an output: segment i goes into sum i % 4
 // 4i + 1, 4i + 3, for i from 0 to 7. For 8-bit codes: as they come.
 constexpr int64_t kPiece = 16, kArranged = 8 * kPiece;  // bytes
 
-// Rows of codes, `ld` bytes apart, with a scale a segment; `ahead`: what will be read next; `room`:
-// dot_room(segments) floats to work in.
+// Rows of codes, `ld` bytes apart, with a scale a segment; `ahead`: what will be read next.
 struct DotWeights {
   const uint8_t* codes;
   int64_t ld;
   const float* scales;
   int64_t scales_ld, segments;
   const uint8_t* ahead;
-  float* room;
 };
 
 // Rows of x: [segments][rows], kArranged bytes and a scale each (more than a vector of scales can be read).
-// Where kDotAlone, with 4-bit codes, a row by itself has its segments two and two: [pairs][four pieces of a
-// half][halves of both], the last half pair as it comes.
+// Where kDotAlone, a row by itself has its segments as place_alone() says.
 struct DotRows {
   const uint8_t* segments;
   const float* scales;
 };
+
+// Segments of room beside those of all rows, for a row by itself that goes round: with its own as many again,
+// and this.
+constexpr int64_t kRound = 16;
 
 // Where a rounded segment goes: bytes from piece to piece, and from half to half.
 struct Place {
