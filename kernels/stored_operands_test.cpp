@@ -215,6 +215,23 @@ TEST_CASE("Results that are stored as operands are the others rounded") {
   }
 }
 
+TEST_CASE("A backend without stored operands refuses them") {
+  const auto cuda = make_test_backend(kEmulatedGpu);
+  REQUIRE(!cuda->stores_operands());
+  const auto refused = Catch::Matchers::Contains("is f32, not bf16");
+  CHECK_THROWS_WITH(cuda->gemm({.x_type = DType::bf16}), refused);
+  CHECK_THROWS_WITH(cuda->qgemm({.x_type = DType::bf16}), refused);
+  CHECK_THROWS_WITH(cuda->linear({.x_type = DType::bf16}), refused);
+  CHECK_THROWS_WITH(cuda->linear_backward({.x_type = DType::bf16}), refused);
+  CHECK_THROWS_WITH(cuda->attention({.q_type = DType::bf16}), refused);
+  CHECK_THROWS_WITH(cuda->attention({.kv_type = DType::bf16}), refused);
+  CHECK_THROWS_WITH(cuda->attention_backward({.forward = {.q_type = DType::bf16}}), refused);
+  CHECK_THROWS_WITH(cuda->rms_norm({.y_type = DType::bf16}), refused);
+  CHECK_THROWS_WITH(cuda->layer_norm({.y_type = DType::bf16}), refused);
+  CHECK_THROWS_WITH(cuda->rope({.y_type = DType::bf16}), refused);
+  CHECK_THROWS_WITH(cuda->activate({.y_type = DType::bf16}), refused);
+}
+
 TEST_CASE("A linear layer reads a stored x with the bits of what it rounds") {
   const Layer layers[] = {
       {3, 64, {40, 17}, Format::nf4, {{0, 3, 4, 0}}},

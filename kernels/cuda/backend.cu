@@ -63,8 +63,14 @@ class CudaBackend : public Backend {
   }
   void await_copies() override { cuda::await_copies(device_); }
 
-  void gemm(const Gemm& a) override { cuda::gemm(device_, a); }
-  void qgemm(const QGemm& a) override { cuda::qgemm(device_, a); }
+  void gemm(const Gemm& a) override {
+    takes_f32("x of a product", a.x_type);
+    cuda::gemm(device_, a);
+  }
+  void qgemm(const QGemm& a) override {
+    takes_f32("x of a product", a.x_type);
+    cuda::qgemm(device_, a);
+  }
   void dequantize(const Dequantize& a) override { cuda::dequantize(device_, a); }
   void linear(const Linear& a) override {
     takes_f32("x of a linear layer", a.x_type);
