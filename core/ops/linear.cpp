@@ -114,10 +114,21 @@ Operands operands_of(std::span<const Term> terms) {
   return terms[0].weight->plain()->parts().operands;
 }
 
+// x as the weight takes it by itself: wrappers are given elements of the compute type.
+Tensor taken_by(const FrozenLinear& w, const Exec& e, const Tensor& x) {
+  if (!x || x.type() == e.type || w.plain() != nullptr) return x;
+  Tensor wide(e.memory, x.shape(), e.type);
+  e.backend.dequantize({.w = {.out = x.rows(), .in = x.cols(), .data = x.data(), .type = x.type()},
+                        .dst = wide.data(),
+                        .type = e.type});
+  return wide;
+}
+
 // `ys` may be empty tensors: nobody reads those outputs.
 void run_forward(const Exec& e, std::span<const Term> terms, const Tensor& x, std::span<const Tensor> ys) {
   if (!go_together(terms)) {
-    for (size_t i = 0; i < terms.size(); ++i) terms[i].weight->forward(e, x, terms[i].parts, ys[i]);
+    for (size_t i = 0; i < terms.size(); ++i)
+      terms[i].weight->forward(e, taken_by(*terms[i].weight, e, x), terms[i].parts, ys[i]);
     return;
   }
   std::array<LinearTerm, kMaxShared> args;
@@ -141,7 +152,8 @@ void run_backward(const Exec& e, const Saved& s, std::span<const Tensor> dys, De
   if (!go_together(s.terms)) {
     for (size_t i = 0; i < s.terms.size(); ++i) {
       if (!dys[i]) continue;
-      s.terms[i].weight->backward(e, x, dys[i], s.terms[i].parts, dx.grad, dx.mode);
+      const FrozenLinear& w = *s.terms[i].weight;
+      w.backward(e, taken_by(w, e, x), dys[i], s.terms[i].parts, dx.grad, dx.mode);
       dx.mode = Write::accumulate;
     }
     return;
@@ -174,7 +186,7 @@ void check(const Context& c, std::span<const FrozenLinear* const> weights, const
               "linear: one to three weights, given {}", weights.size());
   for (const FrozenLinear* w : weights) {
     check_kept(c, "linear", ("x of " + w->name()).c_str(), x.value, c.axis->rows(), w->in());
-    QLORA_CHECK(x.value.type() == c.type || (w->plain() != nullptr && is_bf16(w->plain()->parts().operands)),
+    QLORA_CHECK(x.value.type() == c.type || w->plain() == nullptr || is_bf16(w->plain()->parts().operands),
                 failure, "linear: x of {} holds {} elements, which its products do not read", w->name(),
                 name_of(x.value.type()));
   }

@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include "core/base/error.h"
+#include "core/base/half.h"
 #include "core/ops/op_lab.h"
 
 using namespace qlora;
@@ -88,6 +89,28 @@ TEST_CASE_METHOD(Fixture, "wrapped weights give what plain ones give in one call
   }
   REQUIRE(results[0].size() == results[1].size());
   for (size_t k2 = 0; k2 < results[0].size(); ++k2) CHECK(largest(results[0][k2], results[1][k2]) < 1e-12);
+}
+
+TEST_CASE_METHOD(Fixture, "wrapped weights take an x that is kept as a stored operand") {
+  const Tensor x = random({rows(), 5}), dy = random({rows(), 4});
+  Tensor narrow(memory, x.shape(), DType::bf16);
+  for (int64_t i = 0; i < x.size(); ++i) {
+    narrow.as<bf16>()[i] = to_bf16(static_cast<float>(x.as<double>()[i]));
+    x.as<double>()[i] = to_float(narrow.as<bf16>()[i]);
+  }
+  const Wrapper wq(q), wv(v);
+  const FrozenLinear* weights[] = {&wq, &wv};
+  std::vector<std::vector<double>> results[2];
+  for (int i = 0; i < 2; ++i) {
+    Tape tape;
+    Context c = context(&tape, true);
+    c.kept_type = DType::bf16;
+    const std::vector<Var> y = linear(c, weights, Var{i == 0 ? x : narrow});
+    for (const Var& one : y) results[i].push_back(one.value.to_doubles());
+    tape.backward(y[1], dy);
+    for (auto& g : take_gradients()) results[i].push_back(g);
+  }
+  CHECK(results[0] == results[1]);
 }
 
 TEST_CASE_METHOD(Fixture, "x is kept for backward only when an adapter reads it") {

@@ -40,7 +40,7 @@ class FrozenLinear {
                         const Tensor& dx, Write) const = 0;
   // W as [out, in] elements of `type`: tests, merging, export. Not for the hot path.
   virtual Tensor to_dense(Memory&, DType type) const = 0;
-  // The plain weight behind it, so that an op may hand several that share x to one kernel; null for wrappers.
+  // The plain weight, of which one kernel takes several; null for wrappers, whose x is of the compute type.
   virtual const FrozenWeight* plain() const { return nullptr; }
 };
 

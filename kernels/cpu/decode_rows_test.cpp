@@ -25,9 +25,9 @@ struct Size {
 };
 
 // Among them: blocks over several rows, outputs that are no multiple of four, more than one task.
-const Size kSizes[] = {{1, 64, 64},    {7, 64, 128}, {40, 576, 64},    {33, 1536, 64},
-                       {50, 192, 128}, {9, 320, 64}, {130, 640, 4096}, {6, 11008, 64},
-                       {5, 1984, 64},  {300, 1088, 64}, {35, 64, 64},  {33, 960, 64}};
+const Size kSizes[] = {{1, 64, 64},    {7, 64, 128},    {40, 576, 64},    {33, 1536, 64},
+                       {50, 192, 128}, {9, 320, 64},    {130, 640, 4096}, {6, 11008, 64},
+                       {5, 1984, 64},  {300, 1088, 64}, {35, 64, 64},     {33, 960, 64}};
 
 std::vector<std::pair<Format, bool>> stored_forms() {
   std::vector<std::pair<Format, bool>> all;
