@@ -12,8 +12,9 @@ constexpr int64_t kAmxRows = 32, kAmxDepth = 32, kAmxChunk = 768;  // cpu/amx_ti
 // cpu/amx_blocks-inl.h: bytes that a block has of a chunk of x, and w where it is packed whole, which fewer
 // rows are not.
 constexpr int64_t kAmxBlock = 384 << 10, kAmxWhole = 2 << 20, kAmxBlockRows = 512;
-constexpr int64_t kFewRows = 64;  // at least what cpu/small_rows-inl.h takes; it keeps x whole
-constexpr int64_t kDropRows = 64;  // reference/linear.cpp
+constexpr int64_t kFewRows = 64;      // at least what cpu/small_rows-inl.h takes; it keeps x whole
+constexpr int64_t kDropRows = 64;     // reference/linear.cpp
+constexpr int64_t kDecodeMore = 516;  // floats that cpu/decode_rows-inl.h has for what goes round
 constexpr int64_t kQueries = 84, kAmxQueries = 128, kLanes = 16;
 constexpr size_t kPage = 4096;
 
@@ -94,9 +95,10 @@ void ScratchNeed::add(const QGemm& a) {
   if (a.numerics == Numerics::decode) decode_class(a.w, a.rows);
 }
 
-// The decode class keeps x whole, in words of 16 bits with a scale for every 64, and as many scales of w.
+// The decode class keeps x whole, in words of 16 bits with a scale for every 64, as many scales of w, and of
+// a row by itself as much again (cpu/decode_rows-inl.h).
 void ScratchNeed::decode_class(const WeightView& w, int64_t rows) {
-  need(kPackedX, rows * w.in);
+  need(kPackedX, w.in / 64 * (33 * rows + 32) + kDecodeMore);
   if (w.format != Format::dense && w.block > 64) need(kSegmentScales, w.out * w.in / 64);
 }
 

@@ -232,6 +232,26 @@ TEST_CASE("A backend without stored operands refuses them") {
   CHECK_THROWS_WITH(cuda->activate({.y_type = DType::bf16}), refused);
 }
 
+TEST_CASE("Fast loops that do not read a stored x refuse it") {
+  const auto refused = Catch::Matchers::Contains("reads x in bf16 only as bf16 operands of the exact class");
+  const WeightView codes{.format = Format::nf4};
+  for (const auto& backend : storing_backends()) {
+    if (backend->name() == "reference") continue;
+    INFO(backend->name());
+    CHECK_THROWS_WITH(backend->gemm({.x_type = DType::bf16}), refused);
+    CHECK_THROWS_WITH(backend->qgemm({.w = codes, .x_type = DType::bf16}), refused);
+    CHECK_THROWS_WITH(
+        backend->qgemm(
+            {.w = codes, .operands = Operands::bf16, .numerics = Numerics::decode, .x_type = DType::bf16}),
+        refused);
+    CHECK_THROWS_WITH(backend->linear({.x_type = DType::bf16}), refused);
+    CHECK_THROWS_WITH(
+        backend->linear({.operands = Operands::bf16, .numerics = Numerics::decode, .x_type = DType::bf16}),
+        refused);
+    CHECK_THROWS_WITH(backend->linear_backward({.x_type = DType::bf16}), refused);
+  }
+}
+
 TEST_CASE("A linear layer reads a stored x with the bits of what it rounds") {
   const Layer layers[] = {
       {3, 64, {40, 17}, Format::nf4, {{0, 3, 4, 0}}},

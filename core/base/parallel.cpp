@@ -50,8 +50,8 @@ bool spin_until(const Ready& ready) {
 
 // A job is a counter of chunks that everybody takes from: the caller, and the workers that come while there
 // are some. The caller waits for those that came only, so a worker that the system does not let run delays
-// nobody. Idle workers wait a little for the next job, then sleep. Who comes and goes is one atomic word, and
-// locks are for those that sleep: a job costs less than a microsecond, and workers do not queue for it.
+// nobody. Idle workers wait a little for the next job, then sleep. Who comes and goes is one atomic word, so
+// that workers do not queue for a lock: locks are for those that sleep, and for errors.
 class Pool {
  public:
   explicit Pool(int n) {

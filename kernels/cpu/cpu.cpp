@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "core/base/check.h"
 #include "kernels/cpu/best512.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernels.h"
@@ -22,6 +23,13 @@ float* f32(void* p) {
   return static_cast<float*>(p);
 }
 
+// The fast loops read stored operands (args_matmul.h) where products have bf16 operands, and in the exact
+// class.
+void check_x(DType x_type, Operands operands, Numerics numerics) {
+  QLORA_CHECK(x_type != DType::bf16 || (is_bf16(operands) && numerics == Numerics::exact), failure,
+              "a product reads x in bf16 only as bf16 operands of the exact class");
+}
+
 class Cpu final : public Reference {
  public:
   explicit Cpu(const Kernels& kernels) : kernels_(kernels) {}
@@ -30,6 +38,7 @@ class Cpu final : public Reference {
 
   void gemm(const Gemm& a) override {
     if (a.type != DType::f32) return Reference::gemm(a);
+    check_x(a.x_type, a.operands, Numerics::exact);
     const bool bf16 = a.w_type == DType::bf16;
     const bool stored = a.x_type == DType::bf16;
     product(a.operands)({.layout = a.layout,
@@ -51,6 +60,7 @@ class Cpu final : public Reference {
 
   void qgemm(const QGemm& a) override {
     if (a.type != DType::f32 || a.w.format == Format::dense) return Reference::qgemm(a);
+    check_x(a.x_type, a.operands, a.numerics);
     const bool forward = a.layout == Layout::nt;
     if (a.numerics == Numerics::decode && forward) {
       const DecodeTerm term{codes_of(a.w), f32(a.y)};
@@ -72,6 +82,7 @@ class Cpu final : public Reference {
   }
 
   void linear(const Linear& a) override {
+    check_x(a.x_type, a.operands, a.numerics);
     if (a.type != DType::f32 || !fuses(a)) return Reference::linear(a);
     cpu::linear(kernels_, a);
     add_biases(a);
@@ -94,6 +105,7 @@ class Cpu final : public Reference {
   }
   // Of any number of rows: so all of them have the dropped elements of dx added in one way.
   void linear_backward(const LinearBackward& a) override {
+    check_x(a.x_type, a.operands, Numerics::exact);
     if (a.type != DType::f32) return Reference::linear_backward(a);
     if (a.rows == 0 || a.terms.empty()) return;
     if (a.dx == nullptr || a.mode == Write::overwrite) return cpu::linear_backward(kernels_, a, f32(a.dx));

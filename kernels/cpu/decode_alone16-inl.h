@@ -3,7 +3,7 @@
 // bits, or one of eight; sixteen segments make a vector of whole sums.
 
 constexpr int64_t kAtOnce = 16;  // segments
-// Outputs of fewer segments come sixteen together.
+// Outputs of fewer segments come sixteen together: whole vectors of segments, however many an output has.
 QLORA_INLINE bool short_outputs(int64_t segments) {
   return segments < kAtOnce;
 }
@@ -13,7 +13,7 @@ constexpr int kOfLine = 8 / Levels::kBits;  // segments
 // ---- one output
 
 // Asks for what is read 3 KiB later, and holds the codes in a register. Both stay where they stand in the
-// stream: compilers gather what may be moved (13 GB/s instead of 16 on a Xeon, of 17 that are to be had).
+// stream: compilers gather what may be moved (13 GB/s instead of 16 on a Xeon, by a loop without a report).
 QLORA_INLINE __m512i next_line(const uint8_t* codes, __mmask16 some) {
   __asm__ volatile("prefetcht0 %0" ::"m"(codes[3072]));
   __m512i line = _mm512_maskz_loadu_epi32(some, codes);
