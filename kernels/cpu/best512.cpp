@@ -52,6 +52,7 @@ Kernels chosen() {
     table.attention_amx = table.attention_amx_fma;
     table.attention_backward_amx = table.attention_backward_amx_fma;
   }
+  if (__builtin_cpu_is("amd")) table.decode_rows = table.decode_rows_halves;  // (decode_alone16-inl.h)
   if (cpu_has_amx_int8()) table.decode_rows = table.decode_rows_amx;
   return table;
 }

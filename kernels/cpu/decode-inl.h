@@ -42,16 +42,21 @@ static Codes with_scales(const Codes& w) {
   return all;
 }
 
-// The same for the blocks that elements [begin, end) of the flattened matrix touch: for one task.
-static Codes with_scales_of(const Codes& w, int64_t begin, int64_t end) {
+// The same for the blocks that elements [begin, end) of the flattened matrix touch, in `absmax`, which has
+// room for them.
+static Codes with_scales_in(const Codes& w, int64_t begin, int64_t end, float* absmax) {
   if (w.absmax != nullptr) return w;
   Codes some = w;
   some.first_block = begin / w.block;
-  const int64_t stop = (end + w.block - 1) / w.block;
-  float* absmax = cpu::scratch(cpu::Scratch::absmax, stop - some.first_block);
-  expand_scales(*w.nested, some.first_block, stop, absmax);
   some.absmax = absmax;
+  expand_scales(*w.nested, some.first_block, (end + w.block - 1) / w.block, absmax);
   return some;
+}
+// For one task.
+static Codes with_scales_of(const Codes& w, int64_t begin, int64_t end) {
+  if (w.absmax != nullptr) return w;
+  const int64_t blocks = (end + w.block - 1) / w.block - begin / w.block;
+  return with_scales_in(w, begin, end, cpu::scratch(cpu::Scratch::absmax, blocks));
 }
 
 // And that rows [begin, end) of it touch.

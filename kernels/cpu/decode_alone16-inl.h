@@ -1,6 +1,8 @@
 // One row of the decode class by itself, with AVX512-VNNI: codes are read as they lie, one output after
-// another, because memory answers one stream faster than several. A line of codes is two segments of four
-// bits, or one of eight; sixteen segments make a vector of whole sums.
+// another, as one stream, or as S = 2 from two places of a task that are far apart. Which memory answers
+// faster is the processor's (best512.cpp): a Xeon one stream that is asked for ahead (16 GB/s; four: 11), a
+// Zen 4 two that nobody asks for (27 to 30 GB/s; one: 17.6, asked for or not), by loops without a report. A
+// line of codes is two segments of four bits, or one of eight; sixteen segments make a vector of whole sums.
 
 constexpr int64_t kAtOnce = 16;  // segments
 // Outputs of fewer segments come sixteen together: whole vectors of segments, however many an output has.
@@ -10,12 +12,13 @@ QLORA_INLINE bool short_outputs(int64_t segments) {
 template <class Levels>
 constexpr int kOfLine = 8 / Levels::kBits;  // segments
 
-// ---- one output
+// ---- one output of every stream
 
-// Asks for what is read 3 KiB later, and holds the codes in a register. Both stay where they stand in the
-// stream: compilers gather what may be moved (13 GB/s instead of 16 on a Xeon, by a loop without a report).
+// Holds the codes in a register; of one stream, asks for what is read 3 KiB later. All of it stays where it
+// stands in the stream: compilers gather what may be moved (13 GB/s instead of 16 on that Xeon).
+template <int S>
 QLORA_INLINE __m512i next_line(const uint8_t* codes, __mmask16 some) {
-  __asm__ volatile("prefetcht0 %0" ::"m"(codes[3072]));
+  if constexpr (S == 1) __asm__ volatile("prefetcht0 %0" ::"m"(codes[3072]));
   __m512i line = _mm512_maskz_loadu_epi32(some, codes);
   __asm__ volatile("" : "+v"(line));
   return line;
@@ -37,69 +40,86 @@ QLORA_INLINE __m512i dot_line(const DotBytes&, __m512i codes, const uint8_t* x) 
   return _mm512_dpwssd_epi32(sum, last, _mm512_loadu_si512(x + 64));
 }
 
-// The sums of quarters of four lines, of which only those that have one of `segments` count.
-template <bool kAll, class Levels>
-QLORA_INLINE __m512i sums_of_lines(const Levels& t, const uint8_t* codes, const uint8_t* x,
-                                   int64_t segments) {
+// The sums of quarters of four lines of every stream, `at` bytes from its output's first, of which only those
+// that have one of `segments` count.
+template <bool kAll, int S, class Levels>
+QLORA_INLINE void sums_of_lines(const Levels& t, const Alone<S>& w, int64_t at, const uint8_t* x,
+                                int64_t segments, __m512i (&quarters)[S]) {
   constexpr int kSegments = kOfLine<Levels>;
-  __m512i sums[4];
+  __m512i sums[S][4];
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i, codes += 64, x += kSegments * kArranged) {
+  for (int i = 0; i < 4; ++i, at += 64, x += kSegments * kArranged) {
     const int64_t left = segments - kSegments * i;
     const bool all = kAll || left >= kSegments;
-    if (all || left > 0)
-      sums[i] = dot_line(t, next_line(codes, all ? 0xffff : 0x00ff), x);
-    else
-      sums[i] = _mm512_setzero_si512();
+#pragma GCC unroll 2
+    for (int s = 0; s < S; ++s)
+      if (all || left > 0)
+        sums[s][i] = dot_line(t, next_line<S>(w.codes[s] + at, all ? 0xffff : 0x00ff), x);
+      else
+        sums[s][i] = _mm512_setzero_si512();
   }
-  return sums_of_quarters(sums);
+#pragma GCC unroll 2
+  for (int s = 0; s < S; ++s) quarters[s] = sums_of_quarters(sums[s]);
 }
 
 // Whole sums of sixteen segments, or of the last ones.
-template <bool kAll>
-QLORA_INLINE __m512i whole_sums(const DotLevels& t, const uint8_t* codes, const uint8_t* x,
-                                int64_t segments) {
+template <bool kAll, int S>
+QLORA_INLINE void whole_sums(const DotLevels& t, const Alone<S>& w, int64_t at, const uint8_t* x,
+                             int64_t segments, __m512i (&wholes)[S]) {
   const __m512i order = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
-  const __m512i first = sums_of_lines<kAll>(t, codes, x, segments),
-                last = sums_of_lines<kAll>(t, codes + 256, x + 8 * kArranged, segments - 8);
-  return _mm512_permutexvar_epi32(order, join_quarters(first, last));
+  __m512i first[S], last[S];
+  sums_of_lines<kAll>(t, w, at, x, segments, first);
+  sums_of_lines<kAll>(t, w, at + 256, x + 8 * kArranged, segments - 8, last);
+#pragma GCC unroll 2
+  for (int s = 0; s < S; ++s) wholes[s] = _mm512_permutexvar_epi32(order, join_quarters(first[s], last[s]));
 }
-template <bool kAll>
-QLORA_INLINE __m512i whole_sums(const DotBytes& t, const uint8_t* codes, const uint8_t* x, int64_t segments) {
-  __m512i s[4];
+template <bool kAll, int S>
+QLORA_INLINE void whole_sums(const DotBytes& t, const Alone<S>& w, int64_t at, const uint8_t* x,
+                             int64_t segments, __m512i (&wholes)[S]) {
+  __m512i q[4][S];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i)
-    s[i] = sums_of_lines<kAll>(t, codes + 256 * i, x + 4 * i * kArranged, segments - 4 * i);
-  return join_quarters(join_quarters(s[0], s[1]), join_quarters(s[2], s[3]));
+    sums_of_lines<kAll>(t, w, at + 256 * i, x + 4 * i * kArranged, segments - 4 * i, q[i]);
+#pragma GCC unroll 2
+  for (int s = 0; s < S; ++s)
+    wholes[s] = join_quarters(join_quarters(q[0][s], q[1][s]), join_quarters(q[2][s], q[3][s]));
 }
 
-// Adds sixteen segments to the four sums of an output, or the last ones.
-template <bool kAll, class Levels>
-QLORA_INLINE __m128 add_segments(const Levels& t, const uint8_t* codes, const float* scales, const DotRows& x,
-                                 int64_t i, int64_t segments, __m128 s) {
+// Adds sixteen segments to the four sums of an output of every stream, or the last ones.
+template <bool kAll, int S, class Levels>
+QLORA_INLINE void add_segments(const Levels& t, const Alone<S>& w, const DotRows& x, int64_t i,
+                               int64_t segments, __m128 (&sums)[S]) {
   const __mmask16 some = kAll ? 0xffff : lanes_below(segments - i);
-  const __m512 scale =
-      _mm512_mul_ps(_mm512_maskz_loadu_ps(some, scales + i), _mm512_maskz_loadu_ps(some, x.scales + i));
-  const __m512 whole = _mm512_cvtepi32_ps(whole_sums<kAll>(t, codes + i * kSegment * Levels::kBits / 8,
-                                                           x.segments + i * kArranged, segments - i));
-  const auto add = [&](__m128 a, __m128 b) { s = _mm_fmadd_ps(a, b, s); };
-  add(_mm512_castps512_ps128(scale), _mm512_castps512_ps128(whole));
-  if (kAll || segments - i > 4) add(_mm512_extractf32x4_ps(scale, 1), _mm512_extractf32x4_ps(whole, 1));
-  if (kAll || segments - i > 8) add(_mm512_extractf32x4_ps(scale, 2), _mm512_extractf32x4_ps(whole, 2));
-  if (kAll || segments - i > 12) add(_mm512_extractf32x4_ps(scale, 3), _mm512_extractf32x4_ps(whole, 3));
-  return s;
+  __m512i wholes[S];
+  whole_sums<kAll>(t, w, i * kSegment * Levels::kBits / 8, x.segments + i * kArranged, segments - i, wholes);
+#pragma GCC unroll 2
+  for (int s = 0; s < S; ++s) {
+    const __m512 scale = _mm512_mul_ps(_mm512_maskz_loadu_ps(some, w.scales[s] + i),
+                                       _mm512_maskz_loadu_ps(some, x.scales + i));
+    const __m512 whole = _mm512_cvtepi32_ps(wholes[s]);
+    const auto add = [&](__m128 a, __m128 b) { sums[s] = _mm_fmadd_ps(a, b, sums[s]); };
+    add(_mm512_castps512_ps128(scale), _mm512_castps512_ps128(whole));
+    if (kAll || segments - i > 4) add(_mm512_extractf32x4_ps(scale, 1), _mm512_extractf32x4_ps(whole, 1));
+    if (kAll || segments - i > 8) add(_mm512_extractf32x4_ps(scale, 2), _mm512_extractf32x4_ps(whole, 2));
+    if (kAll || segments - i > 12) add(_mm512_extractf32x4_ps(scale, 3), _mm512_extractf32x4_ps(whole, 3));
+  }
 }
 
-template <class Levels>
-QLORA_INLINE float dot_output(const Levels& t, const uint8_t* codes, const float* scales, const DotRows& x,
-                              int64_t segments) {
-  __m128 s = _mm_setzero_ps();
+template <int S, class Levels>
+QLORA_INLINE void dot_outputs(const Levels& t, const Alone<S>& w, const DotRows& x, int64_t segments,
+                              float* const (&y)[S]) {
+  __m128 sums[S];
+#pragma GCC unroll 2
+  for (int s = 0; s < S; ++s) sums[s] = _mm_setzero_ps();
   int64_t i = 0;
-  for (; i + kAtOnce <= segments; i += kAtOnce) s = add_segments<true>(t, codes, scales, x, i, segments, s);
-  if (i < segments) s = add_segments<false>(t, codes, scales, x, i, segments, s);
-  float sums[kSums];
-  _mm_storeu_ps(sums, s);
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  for (; i + kAtOnce <= segments; i += kAtOnce) add_segments<true>(t, w, x, i, segments, sums);
+  if (i < segments) add_segments<false>(t, w, x, i, segments, sums);
+#pragma GCC unroll 2
+  for (int s = 0; s < S; ++s) {
+    float four[kSums];
+    _mm_storeu_ps(four, sums[s]);
+    *y[s] = (four[0] + four[1]) + (four[2] + four[3]);
+  }
 }
 
 // ---- sixteen outputs of few segments: their codes are one stream, and x goes round
@@ -151,37 +171,39 @@ QLORA_INLINE __m128 add_wholes(const float* wholes, const float* scales, const f
   return _mm_mask3_fmadd_ps(_mm_mul_ps(load(scales), load(x_scales)), load(wholes), s, some);
 }
 
-template <class Levels>
-QLORA_INLINE void dot_sixteen(const Levels& t, const uint8_t* codes, const float* scales, const DotRows& x,
-                              int64_t segments, float* sums) {
+template <int S, class Levels>
+QLORA_INLINE void dot_sixteen(const Levels& t, const Alone<S>& w, const DotRows& x, int64_t segments,
+                              float* const (&y)[S]) {
   constexpr int64_t kLines = kAtOnce / kOfLine<Levels>;
-  alignas(64) float wholes[16 * kAtOnce];
+  alignas(64) float wholes[S][16 * kAtOnce];
   const int64_t around = lines_around<Levels>(segments);
   for (int64_t i = 0, line = 0; i < segments; ++i) {
-    const __m512i whole = whole_sums<true>(t, codes + 64 * kLines * i,
-                                           x.segments + line * kOfLine<Levels> * kArranged, kAtOnce);
-    _mm512_store_ps(wholes + kAtOnce * i, _mm512_cvtepi32_ps(whole));
+    __m512i whole[S];
+    whole_sums<true>(t, w, 64 * kLines * i, x.segments + line * kOfLine<Levels> * kArranged, kAtOnce, whole);
+#pragma GCC unroll 2
+    for (int s = 0; s < S; ++s) _mm512_store_ps(wholes[s] + kAtOnce * i, _mm512_cvtepi32_ps(whole[s]));
     for (line += kLines; line >= around;) line -= around;
   }
-  for (int o = 0; o < 16; o += 4) {
-    __m128 s[4];
+  for (int s = 0; s < S; ++s)
+    for (int o = 0; o < 16; o += 4) {
+      __m128 sums[4];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      const int64_t begin = (o + j) * segments;
-      s[j] = add_wholes(wholes + begin, scales + begin, x.scales, segments);
+      for (int j = 0; j < 4; ++j) {
+        const int64_t begin = (o + j) * segments;
+        sums[j] = add_wholes(wholes[s] + begin, w.scales[s] + begin, x.scales, segments);
+      }
+      _mm_storeu_ps(y[s] + o, _mm_hadd_ps(_mm_hadd_ps(sums[0], sums[1]), _mm_hadd_ps(sums[2], sums[3])));
     }
-    _mm_storeu_ps(sums + o, _mm_hadd_ps(_mm_hadd_ps(s[0], s[1]), _mm_hadd_ps(s[2], s[3])));
-  }
 }
 
-// One output, or sixteen of at least as many. Returns how many.
-template <class Levels>
-QLORA_INLINE int dot_alone(const Levels& t, const DotWeights& w, const DotRows& x, int64_t outputs,
-                           float* sums) {
-  if (short_outputs(w.segments) && outputs >= 16) {
-    dot_sixteen(t, w.codes, w.scales, x, w.segments, sums);
+// One output of every stream, or sixteen where there are at least as many. Returns how many.
+template <int S, class Levels>
+QLORA_INLINE int dot_alone(const Levels& t, const Alone<S>& w, const DotRows& x, int64_t segments,
+                           int64_t outputs, float* const (&y)[S]) {
+  if (short_outputs(segments) && outputs >= 16) {
+    dot_sixteen(t, w, x, segments, y);
     return 16;
   }
-  sums[0] = dot_output(t, w.codes, w.scales, x, w.segments);
+  dot_outputs(t, w, x, segments, y);
   return 1;
 }

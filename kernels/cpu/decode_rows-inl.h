@@ -133,14 +133,22 @@ QLORA_INLINE void decode_pass(const DecodeJob<Levels>& job, int64_t row, int64_t
     put(job.a.add, sums + r * kWide, count, job.term.y + (row + r) * job.term.w.rows + column);
 }
 
-// One row times outputs [begin, end), where a row by itself goes its own way.
-template <class Levels>
-static void decode_alone(const DecodeJob<Levels>& job, int64_t row, int64_t begin, int64_t end) {
-  const DotRows x = rows_of(job, row);
-  for (int64_t c = begin; c < end;) {
-    float sums[16];
-    const int count = dot_alone(job.levels, weights_of<1>(job, c, 1), x, end - c, sums);
-    put(job.a.add, sums, count, job.term.y + row * job.term.w.rows + c);
+// One row times `outputs` outputs from each of S places on, where a row by itself goes its own way.
+template <int S, class Levels>
+static void decode_alone(const DecodeArgs& a, const DecodeTerm& term, const Levels& levels,
+                         const float* const (&scales)[S], const DotRows& x, int64_t row,
+                         const int64_t (&first)[S], int64_t outputs) {
+  const int64_t segments = term.w.cols / kSegment, bytes = term.w.cols * Levels::kBits / 8;
+  for (int64_t c = 0; c < outputs;) {
+    Alone<S> w;
+    float sums[S][16], *y[S];
+    for (int s = 0; s < S; ++s) {
+      w.codes[s] = term.w.data + (first[s] + c) * bytes;
+      w.scales[s] = scales[s] + c * segments;
+      y[s] = sums[s];
+    }
+    const int count = dot_alone(levels, w, x, segments, outputs - c, y);
+    for (int s = 0; s < S; ++s) put(a.add, sums[s], count, term.y + row * term.w.rows + first[s] + c);
     c += count;
   }
 }
@@ -148,7 +156,8 @@ static void decode_alone(const DecodeJob<Levels>& job, int64_t row, int64_t begi
 template <int R, class Levels>
 static void decode_block(const DecodeJob<Levels>& job, int64_t row, int64_t begin, int64_t end) {
   if constexpr (R == 1 && kDotAlone) {
-    decode_alone(job, row, begin, end);
+    const float* const scales[1] = {job.scales + (begin - job.first) * (job.term.w.cols / kSegment)};
+    decode_alone<1>(job.a, job.term, job.levels, scales, rows_of(job, row), row, {begin}, end - begin);
   } else {
     constexpr int kWide = kDotGroups * kDotOutputs;
     int64_t c = begin;
@@ -166,15 +175,29 @@ static void decode_block_of(int64_t rows, const DecodeJob<Levels>& job, int64_t 
   decode_block<R>(job, row, begin, end);
 }
 
-// A scale for every segment of outputs [first, last), one after another.
+// A scale for every segment of `outputs` outputs from each of S places on, one after another.
+template <int S>
+static void segment_scales(const Codes& all, const int64_t (&first)[S], int64_t outputs,
+                           const float* (&scales)[S]) {
+  const int64_t segments = outputs * all.cols / kSegment;
+  const int64_t blocks = outputs * all.cols / all.block + 2;  // (of the first and the last a part)
+  float *absmax = nullptr, *room = nullptr;
+  if (all.absmax == nullptr) absmax = cpu::scratch(cpu::Scratch::absmax, S * blocks);
+  if (all.block != kSegment) room = cpu::scratch(cpu::Scratch::segment_scales, S * segments);
+  const BlockOf block_of(all.block);
+  for (int s = 0; s < S; ++s) {
+    const int64_t begin = first[s] * all.cols;
+    const Codes w = with_scales_in(all, begin, begin + outputs * all.cols, absmax);
+    scales[s] = room != nullptr ? room : w.absmax + begin / kSegment - w.first_block;
+    for (int64_t i = 0; i < segments && room != nullptr; ++i)
+      *room++ = w.absmax[block_of(begin + i * kSegment) - w.first_block];
+    if (absmax != nullptr) absmax += blocks;
+  }
+}
 static const float* segment_scales(const Codes& all, int64_t first, int64_t last) {
-  const Codes w = with_scales(all, first, last);
-  const int64_t begin = first * w.cols / kSegment, end = last * w.cols / kSegment;
-  if (w.block == kSegment) return w.absmax + begin - w.first_block;
-  const BlockOf block_of(w.block);
-  float* scales = cpu::scratch(cpu::Scratch::segment_scales, end - begin);
-  for (int64_t i = begin; i < end; ++i) scales[i - begin] = w.absmax[block_of(i * kSegment) - w.first_block];
-  return scales;
+  const float* scales[1];
+  segment_scales<1>(all, {first}, last - first, scales);
+  return scales[0];
 }
 
 // Asks for what the scales of outputs [first, last) are made of.
@@ -218,10 +241,57 @@ QLORA_INLINE Place place_of(uint8_t* x, int64_t rows, int64_t r, int64_t i) {
   return {x + (i * rows + r) * kArranged, kPiece, kArranged / 2};
 }
 
-// All terms are one set of tasks, and x is rounded once. level_scale: of a whole level.
+// Outputs [begin, end) of a term.
 template <class Levels>
+static void decode_outputs(const DecodeArgs& a, const DecodeTerm& term, const Levels& levels,
+                           const uint8_t* x, const float* x_scales, int64_t begin, int64_t end) {
+  const int64_t each = outputs_at_once(term.w.cols / kSegment);
+  for (int64_t c = begin, next; c < end; c = next) {
+    next = smaller(end, c + each);
+    const DecodeJob<Levels> job{a, term, levels, segment_scales(term.w, c, next), c, x, x_scales};
+    ask_for_scales(term.w, next, next + each);
+    for (int64_t row = 0; row < a.rows; row += kDotRows)
+      decode_block_of<static_cast<int>(kDotRows)>(a.rows - row, job, row, c, next);
+  }
+}
+
+// The same of one row, the halves side by side, but for less than thirty-two. Returns where these begin.
+template <class Levels>
+static int64_t decode_halves(const DecodeArgs& a, const DecodeTerm& term, const Levels& levels,
+                             const DotRows& x, int64_t begin, int64_t end) {
+  const int64_t half = (end - begin) / 32 * 16, each = outputs_at_once(term.w.cols / kSegment);
+  for (int64_t c = 0, next; c < half; c = next) {
+    next = smaller(half, c + each);
+    const int64_t first[2] = {begin + c, begin + half + c};
+    const float* scales[2];
+    segment_scales(term.w, first, next - c, scales);
+    for (int64_t f : first) ask_for_scales(term.w, f + each, f + 2 * each);
+    decode_alone<2>(a, term, levels, scales, x, 0, first, next - c);
+  }
+  return begin + 2 * half;
+}
+
+// Asks for what halves begin with, while x is rounded: where one thread takes all.
+static void ask_for_halves(const DecodeArgs& a) {
+  for (int64_t i = 0; i < a.count; ++i) {
+    const Codes& w = a.terms[i].w;
+    const int64_t begins[2] = {0, w.rows / 32 * 16};
+    for (int64_t first : begins) {
+      const uint8_t* codes = w.data + first * w.cols * w.bits / 8;
+      for (int line = 0; line < 8; ++line) __builtin_prefetch(codes + 64 * line, 0, 2);
+      ask_for_scales(w, first, smaller(w.rows, first + outputs_at_once(w.cols / kSegment)));
+    }
+  }
+}
+
+// All terms are one set of tasks, and x is rounded once. level_scale: of a whole level. kStreams: places that
+// a row by itself reads codes from.
+template <int kStreams, class Levels>
 static void decode_rows_of(const DecodeArgs& a, const Levels& levels, float level_scale) {
   const int64_t k = a.terms[0].w.cols, segments = k / kSegment;
+  if constexpr (kStreams == 2 && kDotAlone) {
+    if (a.rows == 1) ask_for_halves(a);
+  }
   // (a row by itself goes round; the half of a pair that is not there is read too)
   const int64_t more = segments + kRound;
   float* x_scales = cpu::scratch(cpu::Scratch::packed_x,
@@ -242,27 +312,32 @@ static void decode_rows_of(const DecodeArgs& a, const Levels& levels, float leve
   for (int64_t i = 0; i < a.count; ++i) eights += eights_of(a.terms[i]);
   parallel(eights, eights_per_task(eights, k), [&](int64_t begin, int64_t end) {
     for (int64_t i = 0, before = 0; i < a.count && before < end; before += eights_of(a.terms[i++])) {
-      const Codes& w = a.terms[i].w;
-      const int64_t first = 8 * larger(0, begin - before), last = smaller(w.rows, 8 * (end - before));
-      for (int64_t c = first, next; c < last; c = next) {
-        next = smaller(last, c + outputs_at_once(segments));
-        const DecodeJob<Levels> job{a, a.terms[i], levels, segment_scales(w, c, next), c, x, x_scales};
-        ask_for_scales(w, next, next + outputs_at_once(segments));
-        for (int64_t row = 0; row < a.rows; row += kDotRows)
-          decode_block_of<static_cast<int>(kDotRows)>(a.rows - row, job, row, c, next);
+      const DecodeTerm& term = a.terms[i];
+      int64_t first = 8 * larger(0, begin - before);
+      const int64_t last = smaller(term.w.rows, 8 * (end - before));
+      if constexpr (kStreams == 2 && kDotAlone) {
+        if (a.rows == 1 && first < last) first = decode_halves(a, term, levels, {x, x_scales}, first, last);
       }
+      decode_outputs(a, term, levels, x, x_scales, first, last);
     }
   });
 }
 
 // False where codes do not fit: then nothing is written.
-static bool decode_rows(const DecodeArgs& a) {
+template <int kStreams>
+static bool decode_rows_from(const DecodeArgs& a) {
   if (!decode_fits(a)) return false;
   if (a.terms[0].w.bits == 8) {
-    decode_rows_of(a, DotBytes(), 1.0f / 127);
+    decode_rows_of<kStreams>(a, DotBytes(), 1.0f / 127);
   } else {
     const WholeLevels whole(a.terms[0].w.levels);
-    decode_rows_of(a, DotLevels(whole), whole.scale);
+    decode_rows_of<kStreams>(a, DotLevels(whole), whole.scale);
   }
   return true;
+}
+static bool decode_rows(const DecodeArgs& a) {
+  return decode_rows_from<1>(a);
+}
+static bool decode_rows_halves(const DecodeArgs& a) {
+  return decode_rows_from<2>(a);
 }

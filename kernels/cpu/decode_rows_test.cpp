@@ -55,11 +55,13 @@ double largest_level(Format format) {
   return top;
 }
 
-// With and without tiles.
+// With and without tiles, and reading two places at a time.
 std::vector<const cpu::Kernels*> decode_tables() {
-  static const std::vector<cpu::Kernels> by_tiles = [] {
+  static const std::vector<cpu::Kernels> others = [] {
     std::vector<cpu::Kernels> all;
     for (const cpu::Kernels* kernels : runnable_tables()) {
+      all.push_back(*kernels);
+      all.back().decode_rows = kernels->decode_rows_halves;
       if (kernels == &cpu::avx512_bf16_kernels() ? !cpu_has_amx_int8() : kernels->lanes != 16) continue;
       all.push_back(*kernels);
       all.back().decode_rows = kernels->decode_rows_amx;
@@ -67,7 +69,7 @@ std::vector<const cpu::Kernels*> decode_tables() {
     return all;
   }();
   std::vector<const cpu::Kernels*> all = runnable_tables();
-  for (const cpu::Kernels& kernels : by_tiles) all.push_back(&kernels);
+  for (const cpu::Kernels& kernels : others) all.push_back(&kernels);
   return all;
 }
 

@@ -16,6 +16,13 @@ struct DotWeights {
   const uint8_t* ahead;
 };
 
+// Of a row by itself: where outputs of S streams of codes begin, and the scales of their segments.
+template <int S>
+struct Alone {
+  const uint8_t* codes[S];
+  const float* scales[S];
+};
+
 // Rows of x: [segments][rows], kArranged bytes and a scale each (more than a vector of scales can be read).
 // Where kDotAlone, a row by itself has its segments as place_alone() says.
 struct DotRows {

@@ -183,6 +183,8 @@ struct Kernels {
   void (*thin_amx_fma)(ThinProduct*, int64_t count) = nullptr;
   // False, with nothing done, where the decode class has no kernel for such codes: use gemm.
   bool (*decode_rows)(const DecodeArgs&) = nullptr;
+  // The same bits; a row by itself reads codes from two places at a time.
+  bool (*decode_rows_halves)(const DecodeArgs&) = nullptr;
   // The same bits, by tiles where the table is of a region that has them.
   bool (*decode_rows_amx)(const DecodeArgs&) = nullptr;
   // The whole matrix, as f32 and as bf16 bit patterns.

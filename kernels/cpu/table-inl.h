@@ -15,6 +15,7 @@ static Kernels make_table(const char* name) {
   t.thin_amx = thin_products<AmxBest>;
   t.thin_amx_fma = thin_products<AmxSums>;
   t.decode_rows = decode_rows;
+  t.decode_rows_halves = decode_rows_halves;
   t.decode_rows_amx = decode_rows_amx;
   t.dequantize = dequantize;
   t.dequantize_bf16 = dequantize_bf16;
