@@ -12,6 +12,7 @@ constexpr int64_t kSuperMax = 4096;  // of k: how much of x is packed at a time
 constexpr int64_t kPanelsMax = 8;    // per task
 // The same where tasks pack x for themselves, which has to be little beside its products.
 constexpr int64_t kOwnPanelsMin = 8, kOwnPanelsMax = 32;
+constexpr int64_t kPairTasks = 12;  // at least so many tasks a thread of panels that are packed in pairs
 
 // Values of k per chunk: equal parts, in whole words of codes at least.
 template <class Operand>
@@ -175,6 +176,24 @@ QLORA_INLINE void pack_w(const GemmArgs& g, int64_t k, int64_t kc, int64_t colum
     pack_w_as(Operand{}, g.dense + at, g.ldw, rows_are_k, cols, kc, out);
 }
 
+// How many panels of w are packed together: two, where short pieces of rows lie beside each other and pages
+// from the next rows. (Of codes, which are a quarter as long, two gain nothing.)
+template <class Operand>
+QLORA_INLINE int64_t panels_beside(Operand, const GemmArgs&, int64_t) {
+  return 1;
+}
+template <class Operand>
+QLORA_INLINE void pack_w_beside(Operand, const GemmArgs&, int64_t, int64_t, int64_t, float*) {}
+#if QLORA_PAIRS
+QLORA_INLINE int64_t panels_beside(Bf16Pairs, const GemmArgs& g, int64_t kc) {
+  return g.layout != Layout::nt && g.dense_bf16 != nullptr && g.codes == nullptr && kc % 2 == 0 ? 2 : 1;
+}
+QLORA_INLINE void pack_w_beside(Bf16Pairs, const GemmArgs& g, int64_t k, int64_t kc, int64_t column,
+                                float* out) {
+  pack_two_panels(g.dense_bf16 + k * g.ldw + column, g.ldw, kc, out, kc / 2 * kNr);
+}
+#endif
+
 // What pack_w will read of a dense w.
 QLORA_INLINE NextPanel next_panel(const GemmArgs& g, int64_t k, int64_t kc, int64_t column, int64_t cols) {
   if (g.dense == nullptr || kc <= 0) return {};
@@ -205,7 +224,7 @@ template <class Operand>
 static void multiply(const GemmArgs& g, const PackedX<Operand>& packed, int64_t k_begin, int64_t k,
                      int64_t t0, int64_t t1, int64_t p0, int64_t p1) {
   constexpr int64_t kRows = Operand::kTileRows;
-  float* panel = cpu::scratch(cpu::Scratch::packed_w, packed.chunk * kNr);
+  float* const panels = cpu::scratch(cpu::Scratch::packed_w, packed.chunk * kNr);  // two of pairs
   float* delta_panels = nullptr;
   if (g.delta_count > 0)
     delta_panels = cpu::scratch(cpu::Scratch::delta_panels, delta_panel_floats<Operand>(g));
@@ -219,10 +238,18 @@ static void multiply(const GemmArgs& g, const PackedX<Operand>& packed, int64_t 
       pack_x<Operand>(g, t, k_begin + k0, kc, x + (t - t0) * tile_floats);
     const bool add = g.add || k_begin + k0 > 0;
     const bool finish = g.delta_count > 0 && k_begin + k0 + kc == g.k;
+    const int64_t beside = panels_beside(Operand{}, g, kc);
+    bool second = false;  // whether the panel has been packed with the last one
     for (int64_t p = p0; p < p1; ++p) {
       const int64_t column = p * kNr, cols = smaller(kNr, g.n - column);
       if (finish) prefetch_delta_panels(g, t0 * kRows, t1 * kRows, column, cols);
-      pack_w<Operand>(g, k_begin + k0, kc, column, cols, panel);
+      float* const panel = panels + (second ? kc / 2 * kNr : 0);
+      const bool first = !second && beside == 2 && p + 1 < p1 && column + 2 * kNr <= g.n;
+      if (first)
+        pack_w_beside(Operand{}, g, k_begin + k0, kc, column, panel);
+      else if (!second)
+        pack_w<Operand>(g, k_begin + k0, kc, column, cols, panel);
+      second = first;
       if (finish) pack_delta_panels<Operand>(g, t0 * kRows, t1 * kRows, column, cols, delta_panels);
       const bool last = p + 1 == p1;
       const int64_t next_k = last ? k0 + kc : k0, next_column = (last ? p0 : p + 1) * kNr;
@@ -253,7 +280,7 @@ QLORA_INLINE int64_t equal_parts(int64_t items, int64_t most) {
 }
 
 template <class Operand>
-QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t chunk, bool x_once) {
+QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t chunk, bool x_once, int64_t beside = 1) {
   const int64_t threads = cpu::task_threads(), wanted = 6 * threads;
   const int64_t bytes = tiles * Operand::kTileRows * chunk * Operand::kBytes;
   int64_t row_tasks = (bytes + Operand::kRowsBytes - 1) / Operand::kRowsBytes;
@@ -272,8 +299,11 @@ QLORA_INLINE Cut cut(int64_t tiles, int64_t panels, int64_t chunk, bool x_once) 
     row_tasks = larger(row_tasks, smaller((wanted + panels - 1) / panels, (tiles + 7) / 8));
   const int64_t per_task = (tiles + row_tasks - 1) / row_tasks;
   // Few enough panels that their part of y stays in cache from one chunk of k to the next.
-  const int64_t panels_per_task =
+  int64_t panels_per_task =
       smaller(kPanelsMax, larger(1, panels * row_tasks / (Operand::kPanelTasks * threads)));
+  // Whole pairs of panels, where threads have tasks enough to end together.
+  if (panels_per_task % beside != 0 && (threads == 1 || panels * row_tasks >= 2 * kPairTasks * threads))
+    ++panels_per_task;
   return {per_task, panels_per_task, (tiles + per_task - 1) / per_task,
           (panels + panels_per_task - 1) / panels_per_task, false};
 }
@@ -283,7 +313,7 @@ static void gemm_range(const GemmArgs& g, int64_t k_begin, int64_t k, int64_t ch
   constexpr int64_t kRows = Operand::kTileRows;
   const int64_t tiles = (g.m + kRows - 1) / kRows, panels = (g.n + kNr - 1) / kNr;
   const int64_t chunks = (k + chunk - 1) / chunk;
-  const Cut c = cut<Operand>(tiles, panels, chunk, g.x_once);
+  const Cut c = cut<Operand>(tiles, panels, chunk, g.x_once, panels_beside(Operand{}, g, chunk));
   PackedX<Operand> packed{nullptr, tiles, chunk};
   if (!c.own_x) packed.data = cpu::scratch(cpu::Scratch::packed_x, PackedX<Operand>::floats(tiles, k, chunk));
   const int64_t to_pack = c.own_x || (g.same_x && k == g.k) ? 0 : tiles * chunks;

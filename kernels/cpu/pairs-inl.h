@@ -186,4 +186,18 @@ QLORA_INLINE void pack_codes_as(Bf16Pairs, const Codes& w, bool rows_are_k, int6
     decode_pairs<4>(w, load_table(w.levels), rows_are_k, k, kc, column, cols, out);
 }
 
+// Two panels at once of rows of w, of 128 bytes each; the second lies `stride` floats behind the first.
+// REQUIRES: an even kc, whole panels.
+QLORA_INLINE void pack_two_panels(const uint16_t* p, int64_t ld, int64_t kc, float* out, int64_t stride) {
+  for (int64_t k = 0; k < kc; k += 2, p += 2 * ld, out += kNr) {
+    for (int64_t row = 0; row < 2 && k + kRowsAhead < kc; ++row) {
+      __builtin_prefetch(p + (kRowsAhead + row) * ld);
+      __builtin_prefetch(p + (kRowsAhead + row) * ld + kNr);
+    }
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < 2 * kNr; j += kLanes)
+      istore(out + j / kNr * stride + j % kNr, pair_of_rows(p + j, ld, true, kLanes));
+  }
+}
+
 #endif
