@@ -130,9 +130,11 @@ TEST_CASE("A row of the decode class has the same bits alone and among others an
   const int before = thread_count();
   for (const cpu::Kernels* kernels : decode_tables()) {
     auto backend = cpu::make_cpu(*kernels);
-    // Few segments and outputs; the last two have no whole segments: the exact class stands in.
+    // Few segments and outputs; so many that the scales of halves are found in two parts; the last two have
+    // no whole segments: the exact class stands in.
     for (const Size& s : {Size{70, 576, 64}, Size{33, 832, 64}, Size{37, 320, 128}, Size{17, 64, 64},
-                          Size{31, 128, 128}, Size{16, 192, 64}, Size{40, 96, 64}, Size{24, 128, 32}}) {
+                          Size{31, 128, 128}, Size{16, 192, 64}, Size{485, 576, 64}, Size{110, 3008, 4096},
+                          Size{40, 96, 64}, Size{24, 128, 32}}) {
       for (auto [format, dq] : stored_forms()) {
         Device device(*backend, DType::f32);
         const TestWeight weight = make_weight(3, format, dq, s.out, s.in, s.block);
